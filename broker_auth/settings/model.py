@@ -1,0 +1,158 @@
+"""What a configuration file says, typed and complete. Built by :mod:`broker_auth.settings.load`.
+
+Everything here is plain data: secrets are read, durations are seconds, paths are absolute. Public
+keys stay as :class:`KeySource` (already proven loadable); :mod:`broker_auth.settings.policy` turns
+these settings into a :class:`broker_auth.policy.model.Policy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+
+from broker_auth.secret import Secret
+
+
+class Role(StrEnum):
+    """What a broker is for; ``config render``, ``report`` and ``doctor`` go by it."""
+
+    FLEET = "fleet"
+    EDGE = "edge"
+    SINGLE = "single"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSFiles:
+    """PEM files one side of a TLS connection uses; ``None`` where not configured."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What ``config render`` needs beyond the policy: ``plugin.broker_auth.broker.<name>.server.*``.
+
+    Addresses are ``host:port``. ``leaf_listen`` is the fleet's listener for edges, ``leaf_remotes``
+    the edge's URLs of it. ``websocket_listen`` is TLS without client certificates.
+    """
+
+    name: str
+    listen: str | None = None
+    tls: TLSFiles = field(default_factory=TLSFiles)
+    websocket_listen: str | None = None
+    leaf_listen: str | None = None
+    leaf_remotes: tuple[str, ...] = ()
+    leaf_tls: TLSFiles = field(default_factory=TLSFiles)
+    leaf_user: str | None = None
+    store_dir: Path | None = None
+    cluster_name: str | None = None
+    cluster_listen: str | None = None
+    cluster_routes: tuple[str, ...] = ()
+    monitor_listen: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """One nats-server or cluster that this service answers for."""
+
+    name: str
+    urls: tuple[str, ...]
+    role: Role
+    tls: TLSFiles
+    server: ServerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountNames:
+    """The only three accounts a decision ever names (NATS_FACTS 6)."""
+
+    fleet: str = "choria"
+    provisioning: str = "provisioning"
+    system: str = "system"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySource:
+    """Where a public key comes from: a file, or 64 hex characters written inline.
+
+    Exactly one of ``path`` and ``hex`` is set. ``name`` is what audit records and ``token check``
+    show as the signer: the path as written, the issuer's name, or the key's first hex digits.
+    """
+
+    name: str
+    path: Path | None = None
+    hex: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvisioningSettings:
+    """``plugin.choria.network.provisioning.*`` and ``plugin.broker_auth.provision*``."""
+
+    signers: tuple[KeySource, ...] = ()
+    client_passwords: tuple[Secret, ...] = ()
+    provisioner_without_token: bool = False
+    provisioner_identities: tuple[str, ...] = ()
+    require_mtls: bool = True
+    isolate_nodes: bool = True
+    allow_non_expiring_tokens: bool = False
+    max_subscriptions: int = 64
+    max_payload: int = 1024 * 1024
+    max_connections: int = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """``plugin.choria.network.stream.*``: retention in seconds, replicas; defaults are Choria's.
+
+    A retention of 0 means the stream is not wanted; replicas of -1 mean as many as the cluster bears.
+    """
+
+    event_retention: float = 24 * 3600.0
+    event_replicas: int = -1
+    machine_retention: float = 24 * 3600.0
+    machine_replicas: int = -1
+    advisory_retention: float = 7 * 24 * 3600.0
+    advisory_replicas: int = -1
+    leader_election_ttl: float = 60.0
+    leader_election_replicas: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One configuration file, read and proven usable.
+
+    Attributes:
+        issuers: organization name to key; non-empty means issuer mode.
+        pub_sub_ca: ``plugin.security.choria.ca`` is set (POLICY rule 4, issuer mode).
+        client_ca: PEM files whose roots make a verified chain count (POLICY rule 0).
+        token_leeway: seconds.
+    """
+
+    path: Path
+    brokers: tuple[BrokerSettings, ...]
+    nkey_seed: Secret | None
+    issuer_seed: Secret | None
+    xkey_seed: Secret | None
+    accounts: AccountNames
+    provisioning: ProvisioningSettings
+    system_user: str | None
+    system_passwords: tuple[Secret, ...]
+    client_hosts: tuple[IPv4Network | IPv6Network, ...]
+    client_signers: tuple[KeySource, ...]
+    server_signers: tuple[KeySource, ...]
+    deny_server_connections: bool
+    issuers: tuple[KeySource, ...]
+    pub_sub_ca: bool
+    client_ca: tuple[Path, ...]
+    token_leeway: float
+    streams: StreamSettings
+    workers: int
+
+    @property
+    def issuer_mode(self) -> bool:
+        """Whether organization issuers are configured (POLICY "Modes")."""
+        return bool(self.issuers)

@@ -1,0 +1,155 @@
+"""Keys that verify tokens, and the files they come from.
+
+A key carries the algorithms it may be used with, so that a token's header can never choose how its
+own signature is checked (RFC 8725, section 3.1; POLICY "Verifying a token").
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import nacl.bindings
+import nacl.exceptions
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from broker_auth.errors import InputError
+
+MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
+MAX_RSA_BITS: Final = 8192  # verification time grows with the modulus; nobody issues larger keys
+MAX_KEY_FILE_BYTES: Final = 64 * 1024
+
+_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
+
+Check = Callable[[bytes, bytes], bool]
+"""Takes a message and a signature."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationKey:
+    """A public key, bound to the JWS algorithms it may verify.
+
+    Attributes:
+        name: what audit records show as the signer.
+        kind: ``RSA``, ``Ed25519``, ``P-256`` or ``P-384``.
+        checks: algorithm name to check; the only way to use the key.
+        hex: the raw key as lower-case hex, for Ed25519 keys only.
+        not_after: when the certificate that held the key expires (Unix seconds), if it was one.
+    """
+
+    name: str
+    kind: str
+    checks: dict[str, Check]
+    hex: str | None = None
+    not_after: float | None = None
+
+    def verify(self, algorithm: str, message: bytes, signature: bytes) -> bool:
+        """Whether ``signature`` is this key's over ``message``; False for a foreign algorithm."""
+        check = self.checks.get(algorithm)
+        return check is not None and check(message, signature)
+
+
+def verify_ed25519(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Ed25519 (RFC 8032) by libsodium, which also refuses small-order keys and malleable signatures."""
+    if len(signature) != nacl.bindings.crypto_sign_BYTES or len(public) != 32:
+        return False
+    try:
+        nacl.bindings.crypto_sign_open(signature + message, public)
+    except nacl.exceptions.BadSignatureError:
+        return False
+    return True
+
+
+def ed25519_key(public_hex: str, name: str) -> VerificationKey:
+    """An Ed25519 key from 64 hex characters.
+
+    Raises:
+        InputError: it is not 64 hex characters.
+    """
+    if not _HEX_KEY.fullmatch(public_hex):
+        raise InputError(f"{name}: an Ed25519 public key is 64 hex characters, got {len(public_hex)} characters")
+    return _ed25519(binascii.unhexlify(public_hex), name, None)
+
+
+def load_verification_key(data: bytes, name: str) -> VerificationKey:
+    """The key in a PEM certificate, a PEM public key or 64 hex characters, as ``data`` of a file.
+
+    The first PEM block counts. ``name`` stands in errors and becomes the key's name.
+
+    Raises:
+        InputError: nothing usable is in there; says what was found instead.
+    """
+    if len(data) > MAX_KEY_FILE_BYTES:
+        raise InputError(f"{name}: too large for a key or certificate (more than {MAX_KEY_FILE_BYTES} bytes)")
+    stripped = data.strip()
+    if not stripped:
+        raise InputError(f"{name}: the file is empty; give a PEM certificate, a PEM public key or 64 hex characters")
+    if b"PRIVATE KEY-----" in stripped:
+        raise InputError(f"{name}: holds a private key; give the certificate or public key that belongs to it")
+    try:
+        if stripped.startswith(b"-----BEGIN CERTIFICATE-----"):
+            certificate = x509.load_pem_x509_certificate(stripped)
+            not_after = certificate.not_valid_after_utc.timestamp()
+            return _from_public_key(certificate.public_key(), name, not_after)
+        if stripped.startswith(b"-----BEGIN"):
+            return _from_public_key(load_pem_public_key(stripped), name, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise InputError(f"{name}: cannot be read as PEM: {_first_line(error)}") from error
+    try:
+        text = stripped.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: neither PEM nor 64 hex characters") from error
+    if not _HEX_KEY.fullmatch(text):
+        raise InputError(f"{name}: neither PEM nor 64 hex characters")
+    return _ed25519(binascii.unhexlify(text), name, None)
+
+
+def _from_public_key(key: object, name: str, not_after: float | None) -> VerificationKey:
+    match key:
+        case rsa.RSAPublicKey():
+            if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+                raise InputError(f"{name}: RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this has {key.key_size}")
+            return VerificationKey(name=name, kind="RSA", checks=_rsa_checks(key), not_after=not_after)
+        case ed25519.Ed25519PublicKey():
+            return _ed25519(key.public_bytes(Encoding.Raw, PublicFormat.Raw), name, not_after)
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
+            return VerificationKey(name=name, kind="P-256", checks={"ES256": _ec_check("ES256", key)}, not_after=not_after)
+        case ec.EllipticCurvePublicKey(curve=ec.SECP384R1()):
+            return VerificationKey(name=name, kind="P-384", checks={"ES384": _ec_check("ES384", key)}, not_after=not_after)
+        case _:
+            raise InputError(f"{name}: unsupported key type; use RSA, Ed25519, or EC on P-256 or P-384")
+
+
+def _rsa_checks(key: rsa.RSAPublicKey) -> dict[str, Check]:
+    hashes = {"RS256": RSAAlgorithm.SHA256, "RS384": RSAAlgorithm.SHA384, "RS512": RSAAlgorithm.SHA512}
+
+    def check_with(algorithm: RSAAlgorithm) -> Check:
+        return lambda message, signature: algorithm.verify(message, key, signature)
+
+    return {name: check_with(RSAAlgorithm(hash_)) for name, hash_ in hashes.items()}
+
+
+def _ec_check(name: str, key: ec.EllipticCurvePublicKey) -> Check:
+    algorithm = ECAlgorithm(ECAlgorithm.SHA256 if name == "ES256" else ECAlgorithm.SHA384)
+    return lambda message, signature: algorithm.verify(message, key, signature)
+
+
+def _ed25519(public: bytes, name: str, not_after: float | None) -> VerificationKey:
+    return VerificationKey(
+        name=name,
+        kind="Ed25519",
+        checks={"EdDSA": lambda message, signature: verify_ed25519(public, message, signature)},
+        hex=public.hex(),
+        not_after=not_after,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
