@@ -1,0 +1,36 @@
+"""A bounded, least-recently-used mapping: what a stranger sends must never grow memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class BoundedCache(Generic[K, V]):
+    """Holds at most ``capacity`` entries; the one used longest ago goes first. Not thread-safe."""
+
+    __slots__ = ("_capacity", "_entries")
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """The value, now the most recently used; None if absent."""
+        value = self._entries.get(key)
+        if value is not None:
+            self._entries.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        """Remember ``value``, forgetting the oldest entry if there is no room."""
+        if len(self._entries) >= self._capacity and key not in self._entries:
+            self._entries.popitem(last=False)
+        self._entries[key] = value
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,93 @@
+"""Trust chains: an organization's issuer lets a client issue tokens itself (POLICY "Chain of trust").
+
+* ``iss`` = ``I-<org key>``: the holder may issue others. ``tcs`` = org key's signature over
+  ``<jti>.<public_key>``. The JWT is signed by the org key.
+* ``iss`` = ``C-<creator jti>.<creator public key>``: issued by such a holder.
+  ``tcs`` = ``<creator tcs>.<creator key's signature over "<jti>.<creator tcs>">``. The JWT is signed
+  by the creator.
+* any other ``iss``: signed by the org key directly.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from typing import Final
+
+from broker_auth.tokens import ksuid
+from broker_auth.tokens.claims import CHAIN_ISSUER_PREFIX, ORG_ISSUER_PREFIX, Claims
+from broker_auth.tokens.faults import TokenFault, TokenRejected
+from broker_auth.tokens.keys import VerificationKey, ed25519_key, verify_ed25519
+
+_HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
+_HEX_SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{128}")
+
+
+def signing_key(claims: Claims, org_key: VerificationKey) -> VerificationKey:
+    """The key that must have signed the JWT: the organization's, or its creator's once proven.
+
+    Raises:
+        TokenRejected: a link of the chain is missing or broken.
+    """
+    if claims.iss.startswith(ORG_ISSUER_PREFIX):
+        _require_chain_claims(claims)
+        _verify_org_issuer(claims, org_key)
+        return org_key
+    if claims.iss.startswith(CHAIN_ISSUER_PREFIX):
+        _require_chain_claims(claims)
+        return _verify_creator(claims, org_key)
+    if claims.tcs:
+        raise TokenRejected(TokenFault.CHAIN_ISSUER, "token carries a trust chain, but its issuer is not in one")
+    return org_key
+
+
+def _require_chain_claims(claims: Claims) -> None:
+    required = {
+        "jti": claims.jti,
+        "iat": claims.iat,
+        "exp": claims.exp,
+        "public_key": claims.public_key,
+        "tcs": claims.tcs,
+    }
+    for name, value in required.items():
+        if value is None or value == "":
+            raise TokenRejected(TokenFault.CHAIN_CLAIM_MISSING, f"token of a trust chain has no '{name}'")
+    issued = ksuid.timestamp(claims.jti)
+    if issued is None:
+        raise TokenRejected(TokenFault.CHAIN_ID, "token id ('jti') is not a KSUID")
+    if claims.iat != issued:
+        raise TokenRejected(TokenFault.CHAIN_ID_TIME, "token id ('jti') was not made at 'iat'")
+
+
+def _verify_org_issuer(claims: Claims, org_key: VerificationKey) -> None:
+    if claims.iss != f"{ORG_ISSUER_PREFIX}{org_key.hex}":
+        raise TokenRejected(TokenFault.CHAIN_ISSUER_KEY, "token names another issuer key than its organization's")
+    signed = f"{claims.jti}.{claims.public_key}"
+    if not org_key.verify("EdDSA", signed.encode(), _signature(claims.tcs)):
+        raise TokenRejected(TokenFault.CHAIN_ORG_SIGNATURE, "the organization did not sign this chain issuer")
+
+
+def _verify_creator(claims: Claims, org_key: VerificationKey) -> VerificationKey:
+    if claims.issexp is None:
+        raise TokenRejected(TokenFault.CHAIN_CLAIM_MISSING, "token of a trust chain has no 'issexp'")
+    creator_jti, dot, creator_hex = claims.iss.removeprefix(CHAIN_ISSUER_PREFIX).partition(".")
+    creator_hex = creator_hex.lower()  # what the organization signed holds the key as Go writes it
+    if not dot or not creator_jti or not _HEX_KEY.fullmatch(creator_hex):
+        raise TokenRejected(TokenFault.CHAIN_ISSUER, "issuer is not C-<token id>.<public key>")
+    creator_tcs, dot, own_signature = claims.tcs.partition(".")
+    if not dot:
+        raise TokenRejected(TokenFault.CHAIN_SIGNATURE_FORMAT, "trust chain signature does not have two parts")
+    creator_signed = f"{creator_jti}.{creator_hex}"
+    if not org_key.verify("EdDSA", creator_signed.encode(), _signature(creator_tcs)):
+        raise TokenRejected(TokenFault.CHAIN_ORG_SIGNATURE, "the organization did not sign this token's issuer")
+    signed = f"{claims.jti}.{creator_tcs}"
+    signature = _signature(own_signature)
+    if not verify_ed25519(binascii.unhexlify(creator_hex), signed.encode(), signature):
+        raise TokenRejected(TokenFault.CHAIN_CREATOR_SIGNATURE, "the issuer did not sign this token's place in the chain")
+    return ed25519_key(creator_hex, f"{org_key.name} via {creator_jti}")
+
+
+def _signature(text: str) -> bytes:
+    if not _HEX_SIGNATURE.fullmatch(text):
+        raise TokenRejected(TokenFault.CHAIN_SIGNATURE_FORMAT, "trust chain signature is not 128 hex characters")
+    return binascii.unhexlify(text)

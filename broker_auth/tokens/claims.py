@@ -1,0 +1,152 @@
+"""The claims of the three kinds of Choria token, typed.
+
+Names and meaning are those of choria-io/tokens (Go). A claim that is ``null`` counts as absent, as
+it does there; any other wrong type rejects the token.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from broker_auth.tokens.faults import TokenFault, TokenRejected
+from broker_auth.tokens.jws import show
+
+MAX_TIME: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last moment that can be shown as a date
+ORG_ISSUER_PREFIX: Final = "I-"
+CHAIN_ISSUER_PREFIX: Final = "C-"
+
+
+class Purpose(StrEnum):
+    """What a token is for (claim ``purpose``)."""
+
+    CLIENT = "choria_client_id"
+    SERVER = "choria_server"
+    PROVISIONING = "choria_provisioning"
+
+
+class ClientPermissions(msgspec.Struct, frozen=True, kw_only=True):
+    """Claim ``permissions`` of a client token."""
+
+    streams_admin: bool = False
+    streams_user: bool = False
+    events_viewer: bool = False
+    election_user: bool = False
+    system_user: bool = False
+    governor: bool = False
+    org_admin: bool = False
+    fleet_management: bool = False
+    signed_fleet_management: bool = False
+    service: bool = False
+    authentication_delegator: bool = False
+    provisioner: bool = False
+
+
+class ServerPermissions(msgspec.Struct, frozen=True, kw_only=True):
+    """Claim ``permissions`` of a server token."""
+
+    submission: bool = False
+    streams: bool = False
+    governor: bool = False
+    service_host: bool = False
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """What every token may carry. Times are Unix seconds, None where absent."""
+
+    iss: str = ""
+    sub: str = ""
+    jti: str = ""
+    ou: str = ""
+    exp: float | None = None
+    nbf: float | None = None
+    iat: float | None = None
+    issexp: float | None = None
+    tcs: str = ""
+    public_key: str = ""
+
+    @property
+    def expires(self) -> float | None:
+        """The earlier of ``exp`` and ``issexp``; None if the token has neither."""
+        return min((time for time in (self.exp, self.issexp) if time is not None), default=None)
+
+
+class ProvisioningClaims(Claims, frozen=True, kw_only=True):
+    """A provisioning token. Secrets in it (``cht``, ``chpwd``) are left out of this type on purpose."""
+
+    chs: bool = False
+    chu: str = ""
+    chsrv: str = ""
+    chpd: bool = False
+
+
+class ServerClaims(Claims, frozen=True, kw_only=True):
+    """A server token."""
+
+    identity: str = ""
+    collectives: tuple[str, ...] = ()
+    permissions: ServerPermissions = ServerPermissions()
+    pub_subjects: tuple[str, ...] = ()
+
+
+class ClientClaims(Claims, frozen=True, kw_only=True):
+    """A client token."""
+
+    callerid: str = ""
+    permissions: ClientPermissions = ClientPermissions()
+    pub_subjects: tuple[str, ...] = ()
+    sub_subjects: tuple[str, ...] = ()
+
+
+_TYPES: Final[dict[Purpose, type[Claims]]] = {
+    Purpose.CLIENT: ClientClaims,
+    Purpose.SERVER: ServerClaims,
+    Purpose.PROVISIONING: ProvisioningClaims,
+}
+
+
+def purpose_of(claims: dict[str, Any]) -> Purpose:
+    """The unverified purpose; ``sub`` counts only where ``purpose`` is absent or empty (POLICY rule 3).
+
+    Raises:
+        TokenRejected: none that is known.
+    """
+    named = claims.get("purpose")
+    if named is None or named == "":
+        named = claims.get("sub")
+        if named == Purpose.PROVISIONING:
+            return Purpose.PROVISIONING
+        raise TokenRejected(TokenFault.PURPOSE, "token has no purpose")
+    try:
+        return Purpose(named)
+    except ValueError as error:
+        raise TokenRejected(TokenFault.PURPOSE, f"token has the unknown purpose {show(named)}") from error
+
+
+def typed_claims(claims: dict[str, Any], purpose: Purpose) -> Claims:
+    """The claims as the type that belongs to ``purpose``.
+
+    Raises:
+        TokenRejected: a claim has the wrong type, or a time is not a plain finite number.
+    """
+    present = {name: value for name, value in claims.items() if value is not None}
+    for name in ("exp", "nbf", "iat", "issexp"):
+        if name in present:
+            _require_time(name, present[name])
+    permissions = present.get("permissions")
+    if isinstance(permissions, dict):
+        present["permissions"] = {name: value for name, value in permissions.items() if value is not None}
+    try:
+        return msgspec.convert(present, _TYPES[purpose], strict=True)
+    except msgspec.ValidationError as error:
+        raise TokenRejected(TokenFault.CLAIM_TYPE, f"token claims: {error}") from error
+
+
+def _require_time(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TokenRejected(TokenFault.CLAIM_TYPE, f"token claim '{name}' is not a time in seconds")
+    if not -MAX_TIME <= value <= MAX_TIME:
+        raise TokenRejected(TokenFault.CLAIM_TYPE, f"token claim '{name}' is out of range")

@@ -1,0 +1,45 @@
+"""The nonce signature: proof that whoever presents a token holds its private key."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Final
+
+from broker_auth.tokens.claims import Claims
+from broker_auth.tokens.faults import TokenFault, TokenRejected
+from broker_auth.tokens.keys import verify_ed25519
+
+_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
+_SIGNATURE: Final = re.compile(r"[A-Za-z0-9_-]{86}")  # 64 bytes in raw base64url
+
+
+def verify_nonce(claims: Claims, nonce: str, sig: str) -> None:
+    """Check ``sig``, the raw-URL-base64 Ed25519 signature over the nonce's text (POLICY; NATS_FACTS 8).
+
+    Raises:
+        TokenRejected: missing nonce, missing or malformed signature, bad key, or it does not verify.
+    """
+    if not sig:
+        raise TokenRejected(TokenFault.NONCE_UNSIGNED, "the connection did not sign the server's nonce")
+    if not nonce:
+        raise TokenRejected(TokenFault.NONCE_MISSING, "the server sent no nonce to be signed")
+    public = public_key(claims)
+    if not _SIGNATURE.fullmatch(sig):
+        raise TokenRejected(TokenFault.NONCE_SIGNATURE_FORMAT, "nonce signature is not 64 bytes in base64url")
+    if not verify_ed25519(public, nonce.encode("utf-8", "replace"), base64.urlsafe_b64decode(sig + "==")):
+        raise TokenRejected(TokenFault.NONCE_SIGNATURE, "nonce signature is not by the token's key")
+
+
+def public_key(claims: Claims) -> bytes:
+    """The token's own Ed25519 key.
+
+    Raises:
+        TokenRejected: absent, or not 64 hex characters.
+    """
+    if not claims.public_key:
+        raise TokenRejected(TokenFault.CLAIM_MISSING, "token has no 'public_key'")
+    if not _HEX_KEY.fullmatch(claims.public_key):
+        raise TokenRejected(TokenFault.PUBLIC_KEY, "token claim 'public_key' is not 64 hex characters")
+    return binascii.unhexlify(claims.public_key)

@@ -1,0 +1,180 @@
+"""Token verification: who signed it, may they, and is it its time (POLICY "Verifying a token").
+
+:meth:`TokenVerifier.examine` does what does not depend on time, once per distinct token:
+
+1. take it apart (:mod:`.jws`),
+2. read its unverified purpose, which only chooses the keys to check it against,
+3. type its claims,
+4. find the key: the issuer of its ``ou`` (and the trust chain below it), or the configured signers,
+5. verify the signature with an algorithm that fits the key,
+6. require the claims its kind must have.
+
+:func:`check_times` is asked on every use, so a cached token expires like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from broker_auth.cache import BoundedCache
+from broker_auth.tokens import chain, nonce
+from broker_auth.tokens.claims import Claims, ClientClaims, Purpose, ServerClaims, purpose_of, typed_claims
+from broker_auth.tokens.faults import TokenFault, TokenRejected
+from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws, parse, show
+from broker_auth.tokens.keys import VerificationKey
+
+ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "EdDSA", "ES256", "ES384"})
+MAX_LEEWAY: Final = 60.0  # seconds; POLICY "Verifying a token"
+ACCEPTED_CACHE: Final = 4096  # tokens
+REJECTED_CACHE: Final = 4096  # tokens; kept apart so that a flood of bad ones evicts no good one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """A token whose signature and claims hold. Whether it is its time is :func:`check_times`'s to say."""
+
+    purpose: Purpose
+    claims: Claims
+    algorithm: str
+    signer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A token that can never be accepted under these keys. ``purpose`` and ``token_id`` are unverified."""
+
+    fault: TokenFault
+    detail: str
+    purpose: Purpose | None = None
+    token_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedKeys:
+    """Whose tokens are accepted. ``issuers`` maps organization to key; non-empty means issuer mode."""
+
+    issuers: Mapping[str, VerificationKey]
+    provisioning: Sequence[VerificationKey] = ()
+    client: Sequence[VerificationKey] = ()
+    server: Sequence[VerificationKey] = ()
+
+
+class TokenVerifier:
+    """Examines tokens against a fixed set of keys, remembering each result by the token's SHA-256."""
+
+    def __init__(self, keys: TrustedKeys) -> None:
+        self._keys = keys
+        self._signers = {
+            Purpose.PROVISIONING: keys.provisioning,
+            Purpose.CLIENT: keys.client,
+            Purpose.SERVER: keys.server,
+        }
+        self._accepted: BoundedCache[bytes, Verified] = BoundedCache(ACCEPTED_CACHE)
+        self._rejected: BoundedCache[bytes, Rejected] = BoundedCache(REJECTED_CACHE)
+
+    def examine(self, raw: str) -> Verified | Rejected:
+        """What this token is, whoever asks and whenever. Never raises; cost is bounded by its size."""
+        if len(raw) > MAX_TOKEN_BYTES + 1024:  # not worth hashing
+            return Rejected(fault=TokenFault.TOO_LARGE, detail=f"token is larger than {MAX_TOKEN_BYTES} bytes")
+        digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).digest()
+        known = self._accepted.get(digest) or self._rejected.get(digest)
+        if known is not None:
+            return known
+        result = self._examine(raw, redacted=False)
+        if isinstance(result, Verified):
+            self._accepted.put(digest, result)
+        else:
+            self._rejected.put(digest, result)
+        return result
+
+    def examine_redacted(self, raw: str) -> Verified | Rejected:
+        """Like :meth:`examine` for a token whose signature was cut off: every check but that one.
+
+        For ``explain`` only: the result must never admit anybody.
+        """
+        return self._examine(raw, redacted=True)
+
+    def _examine(self, raw: str, *, redacted: bool) -> Verified | Rejected:
+        purpose: Purpose | None = None
+        token_id = ""
+        try:
+            jws = parse(raw, allow_unsigned=redacted)
+            token_id = jws.claims["jti"][:64] if isinstance(jws.claims.get("jti"), str) else ""
+            purpose = purpose_of(jws.claims)
+            if jws.algorithm not in ALGORITHMS:
+                raise TokenRejected(TokenFault.ALGORITHM, f"token algorithm {show(jws.algorithm)} is not accepted")
+            claims = typed_claims(jws.claims, purpose)
+            key = self._verifying_key(jws, purpose, claims, redacted=redacted)
+            _require_claims(claims)
+        except TokenRejected as rejected:
+            return Rejected(fault=rejected.fault, detail=rejected.detail, purpose=purpose, token_id=token_id)
+        return Verified(purpose=purpose, claims=claims, algorithm=jws.algorithm, signer=key.name)
+
+    def _verifying_key(self, jws: Jws, purpose: Purpose, claims: Claims, *, redacted: bool) -> VerificationKey:
+        if self._keys.issuers and (purpose is not Purpose.PROVISIONING or jws.algorithm == "EdDSA"):
+            candidates: Sequence[VerificationKey] = [self._issuer_key(purpose, claims)]
+        else:
+            candidates = self._signers[purpose]
+        if not candidates:
+            raise TokenRejected(TokenFault.NO_SIGNER, f"no signer is configured for {purpose} tokens")
+        fitting = [key for key in candidates if jws.algorithm in key.checks]
+        if not fitting:
+            raise TokenRejected(TokenFault.ALGORITHM, f"token algorithm {jws.algorithm} fits no key configured for it")
+        for key in fitting:
+            if redacted or key.verify(jws.algorithm, jws.signing_input, jws.signature):
+                return key
+        raise TokenRejected(TokenFault.SIGNATURE, f"token is not signed by {', '.join(key.name for key in fitting)}")
+
+    def _issuer_key(self, purpose: Purpose, claims: Claims) -> VerificationKey:
+        if not claims.ou:
+            raise TokenRejected(TokenFault.ISSUER_MISSING, "token names no organization ('ou')")
+        org_key = self._keys.issuers.get(claims.ou)
+        if org_key is None:
+            raise TokenRejected(TokenFault.ISSUER_UNKNOWN, f"no issuer is configured for organization {show(claims.ou)}")
+        return org_key if purpose is Purpose.PROVISIONING else chain.signing_key(claims, org_key)
+
+
+def _require_claims(claims: Claims) -> None:
+    """What POLICY rule 3 requires of client and server tokens beyond a signature."""
+    if isinstance(claims, ClientClaims):
+        if not claims.callerid:
+            raise TokenRejected(TokenFault.CLAIM_MISSING, "client token has no 'callerid'")
+        nonce.public_key(claims)
+    elif isinstance(claims, ServerClaims):
+        if not claims.identity:
+            raise TokenRejected(TokenFault.CLAIM_MISSING, "server token has no 'identity'")
+        nonce.public_key(claims)
+        if not claims.collectives:
+            raise TokenRejected(TokenFault.CLAIM_MISSING, "server token belongs to no collective ('collectives')")
+
+
+def check_times(verified: Verified, now: float, *, leeway: float = 0.0, allow_non_expiring: bool = False) -> None:
+    """Whether it is this token's time.
+
+    Args:
+        verified: the token.
+        now: Unix seconds.
+        leeway: seconds, for ``nbf`` and ``iat`` only; ``exp`` has none.
+        allow_non_expiring: accept provisioning tokens without ``exp``.
+
+    Raises:
+        TokenRejected: it is not.
+    """
+    claims = verified.claims
+    if claims.exp is None:
+        if not (allow_non_expiring and verified.purpose is Purpose.PROVISIONING):
+            hint = ""
+            if verified.purpose is Purpose.PROVISIONING:
+                hint = "; set plugin.broker_auth.provisioning.allow_non_expiring_tokens to accept it"
+            raise TokenRejected(TokenFault.NO_EXPIRY, f"token never expires (no 'exp'){hint}")
+    elif now >= claims.exp:
+        raise TokenRejected(TokenFault.EXPIRED, f"token expired {now - claims.exp:.0f} s ago")
+    if claims.issexp is not None and now >= claims.issexp:
+        raise TokenRejected(TokenFault.ISSUER_EXPIRED, f"the token's issuer expired {now - claims.issexp:.0f} s ago")
+    if claims.nbf is not None and now + leeway < claims.nbf:
+        raise TokenRejected(TokenFault.NOT_YET_VALID, f"token is not valid for another {claims.nbf - now:.0f} s")
+    if claims.iat is not None and now + leeway < claims.iat:
+        raise TokenRejected(TokenFault.ISSUED_IN_FUTURE, f"token was issued {claims.iat - now:.0f} s in the future")
