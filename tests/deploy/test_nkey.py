@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-import nkeys
+import nkeys  # type: ignore[import-untyped]  # ships no types
 import pytest
 from nacl.public import PrivateKey
 

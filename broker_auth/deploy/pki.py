@@ -1,0 +1,228 @@
+"""A development PKI: certificates for the demo, the tests and ``init --dev-pki``.
+
+Throw-away by intent: the CA's key lies beside what it signed. Extensions follow RFC 5280 closely
+enough for Go's verifier (nats-server) and for ``cryptography.x509.verification`` alike.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+Algorithm = Literal["ec", "rsa", "ed25519"]
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+_LIFETIME = timedelta(days=365)
+_BACKDATED = timedelta(hours=1)  # for peers whose clock is a little behind
+_COMMON_NAME_LENGTH = 64  # X.520's upper bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validity:
+    """From when until when; by default from an hour ago for a year."""
+
+    not_before: datetime = field(default_factory=lambda: datetime.now(UTC) - _BACKDATED)
+    not_after: datetime = field(default_factory=lambda: datetime.now(UTC) + _LIFETIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate and its private key."""
+
+    certificate: x509.Certificate
+    key: PrivateKey = field(repr=False)
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate as PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """The private key as unencrypted PKCS #8 PEM: a secret."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    def write(self, directory: Path, name: str) -> tuple[Path, Path]:
+        """Write ``NAME.pem`` and, readable by nobody else, ``NAME.key``; returns both paths."""
+        certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
+        certificate.write_bytes(self.certificate_pem)
+        write_private(key, self.key_pem)
+        return certificate, key
+
+
+class Authority:
+    """A certificate authority that signs servers, clients and further authorities."""
+
+    def __init__(self, pair: Pair, chain: Sequence[Pair] = ()) -> None:
+        self.pair = pair
+        self.chain = tuple(chain)
+
+    @classmethod
+    def create(cls, name: str = "broker-auth development CA", *, validity: Validity | None = None) -> Authority:
+        """A new self-signed authority (EC P-256). Two of the same name are foreign to each other."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(name, key, validity or Validity())
+        builder = _as_authority(builder.issuer_name(_name(name)), path_length=1)
+        # RFC 5280 4.2.1.1 lets a self-signed certificate leave the authority key identifier out
+        return cls(Pair(builder.sign(key, hashes.SHA256()), key))
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The authority's own certificate."""
+        return self.pair.certificate
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The authority's own certificate as PEM, to be trusted by the others."""
+        return self.pair.certificate_pem
+
+    def intermediate(self, name: str, *, validity: Validity | None = None) -> Authority:
+        """An authority signed by this one, which can sign no further ones."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _as_authority(_builder(name, key, validity or Validity()), path_length=0)
+        return Authority(self._sign(builder, key), (self.pair, *self.chain))
+
+    def server(
+        self, name: str = "nats-server", *, hosts: Sequence[str] = LOCAL_NAMES, validity: Validity | None = None
+    ) -> Pair:
+        """A server certificate for these DNS names and addresses.
+
+        Also fit for a TLS client, because nats-server uses one pair for both ends of cluster routes.
+        """
+        usages = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+        return self._leaf(name, hosts, usages, validity)
+
+    def client(self, name: str, *, names: Sequence[str] | None = None, validity: Validity | None = None) -> Pair:
+        """A client certificate; ``names`` are its subject alternative names, by default the CN alone.
+
+        An empty ``names`` leaves the extension out.
+        """
+        chosen = (name,) if names is None else names
+        return self._leaf(name, chosen, (ExtendedKeyUsageOID.CLIENT_AUTH,), validity)
+
+    def _leaf(
+        self,
+        name: str,
+        names: Sequence[str],
+        usages: Sequence[x509.ObjectIdentifier],
+        validity: Validity | None,
+    ) -> Pair:
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = (
+            _builder(name, key, validity or Validity())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signing=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(list(usages)), critical=False)
+        )
+        if names:
+            alternatives = x509.SubjectAlternativeName([general_name(item) for item in names])
+            builder = builder.add_extension(alternatives, critical=False)
+        return self._sign(builder, key)
+
+    def _sign(self, builder: x509.CertificateBuilder, key: PrivateKey) -> Pair:
+        own = self.certificate
+        identifier = own.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        builder = builder.issuer_name(own.subject).add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
+        )
+        return Pair(builder.sign(self.pair.key, hashes.SHA256()), key)
+
+
+def signer(
+    name: str = "provisioning signer", *, algorithm: Algorithm = "rsa", validity: Validity | None = None
+) -> Pair:
+    """A self-signed certificate for a key that signs tokens: RSA 2048, Ed25519 or EC P-256.
+
+    Such a certificate is a container for its key (POLICY "Verifying a token").
+    """
+    key = private_key(algorithm)
+    builder = (
+        _builder(name, key, validity or Validity())
+        .issuer_name(_name(name))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signing=True), critical=True)
+    )
+    return Pair(builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()), key)
+
+
+def private_key(algorithm: Algorithm) -> PrivateKey:
+    """A new private key: RSA 2048, Ed25519 or EC P-256."""
+    if algorithm == "rsa":
+        return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    if algorithm == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def general_name(text: str) -> x509.GeneralName:
+    """A subject alternative name: an IP address where the text is one, else a DNS name."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that was never readable by others, not even for a moment; replaces an old one.
+
+    Written beside and renamed, so that a crash leaves the old content or the new, and an existing
+    file's looser mode is not inherited.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as sink:
+        sink.write(data)
+    temporary.replace(path)
+
+
+def _builder(name: str, key: PrivateKey, validity: Validity) -> x509.CertificateBuilder:
+    public = key.public_key()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(name))
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(validity.not_before)
+        .not_valid_after(validity.not_after)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    )
+
+
+def _as_authority(builder: x509.CertificateBuilder, *, path_length: int) -> x509.CertificateBuilder:
+    return builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True).add_extension(
+        _key_usage(signing=False), critical=True
+    )
+
+
+def _key_usage(*, signing: bool) -> x509.KeyUsage:
+    """Either for a leaf, which signs handshakes and tokens, or for an authority."""
+    return x509.KeyUsage(
+        digital_signature=signing,
+        key_cert_sign=not signing,
+        crl_sign=not signing,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(name: str) -> x509.Name:
+    """A subject with this CN; a longer name than X.520 allows stands in the alternative names only."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_COMMON_NAME_LENGTH])])
