@@ -83,7 +83,9 @@ def _verify_creator(claims: Claims, org_key: VerificationKey) -> VerificationKey
     signed = f"{claims.jti}.{creator_tcs}"
     signature = _signature(own_signature)
     if not verify_ed25519(binascii.unhexlify(creator_hex), signed.encode(), signature):
-        raise TokenRejected(TokenFault.CHAIN_CREATOR_SIGNATURE, "the issuer did not sign this token's place in the chain")
+        raise TokenRejected(
+            TokenFault.CHAIN_CREATOR_SIGNATURE, "the issuer did not sign this token's place in the chain"
+        )
     return ed25519_key(creator_hex, f"{org_key.name} via {creator_jti}")
 
 

@@ -115,14 +115,20 @@ def _from_public_key(key: object, name: str, not_after: float | None) -> Verific
     match key:
         case rsa.RSAPublicKey():
             if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-                raise InputError(f"{name}: RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this has {key.key_size}")
+                raise InputError(
+                    f"{name}: RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this has {key.key_size}"
+                )
             return VerificationKey(name=name, kind="RSA", checks=_rsa_checks(key), not_after=not_after)
         case ed25519.Ed25519PublicKey():
             return _ed25519(key.public_bytes(Encoding.Raw, PublicFormat.Raw), name, not_after)
         case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
-            return VerificationKey(name=name, kind="P-256", checks={"ES256": _ec_check("ES256", key)}, not_after=not_after)
+            return VerificationKey(
+                name=name, kind="P-256", checks={"ES256": _ec_check("ES256", key)}, not_after=not_after
+            )
         case ec.EllipticCurvePublicKey(curve=ec.SECP384R1()):
-            return VerificationKey(name=name, kind="P-384", checks={"ES384": _ec_check("ES384", key)}, not_after=not_after)
+            return VerificationKey(
+                name=name, kind="P-384", checks={"ES384": _ec_check("ES384", key)}, not_after=not_after
+            )
         case _:
             raise InputError(f"{name}: unsupported key type; use RSA, Ed25519, or EC on P-256 or P-384")
 

@@ -133,7 +133,9 @@ class TokenVerifier:
             raise TokenRejected(TokenFault.ISSUER_MISSING, "token names no organization ('ou')")
         org_key = self._keys.issuers.get(claims.ou)
         if org_key is None:
-            raise TokenRejected(TokenFault.ISSUER_UNKNOWN, f"no issuer is configured for organization {show(claims.ou)}")
+            raise TokenRejected(
+                TokenFault.ISSUER_UNKNOWN, f"no issuer is configured for organization {show(claims.ou)}"
+            )
         return org_key if purpose is Purpose.PROVISIONING else chain.signing_key(claims, org_key)
 
 

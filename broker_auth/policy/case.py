@@ -1,0 +1,136 @@
+"""One connection under decision: the request, the policy, the time, and the checks all rules share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+from broker_auth.policy.decision import Admit, Code, DenyCode, Rule
+from broker_auth.policy.model import Policy
+from broker_auth.policy.permissions import Permissions
+from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.secret import Secret
+from broker_auth.tokens.faults import TokenRejected
+from broker_auth.tokens.nonce import verify_nonce
+from broker_auth.tokens.verify import Rejected, Verified, check_times
+from broker_auth.x509 import PeerIdentity, UnusableChainError
+
+PASSWORD: Final = "pass"
+TOKEN_SIGNATURE: Final = "token_signature"
+
+
+class Refused(Exception):
+    """Ends a decision from anywhere within a rule."""
+
+    def __init__(self, code: Code, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(slots=True)
+class Replay:
+    """A stored request, decided again by ``explain``: what was removed from it cannot be checked.
+
+    Attributes:
+        redacted: :data:`PASSWORD` and :data:`TOKEN_SIGNATURE`, whichever was removed.
+        skipped: filled with the checks that could not be repeated.
+    """
+
+    redacted: frozenset[str]
+    skipped: list[str] = field(default_factory=list)
+
+    def skips(self, what: str, check: str) -> bool:
+        """Whether ``what`` is missing from the stored request; notes the check if so."""
+        if what not in self.redacted:
+            return False
+        if check not in self.skipped:
+            self.skipped.append(check)
+        return True
+
+
+@dataclass(slots=True)
+class Case:
+    """The state of one decision.
+
+    Attributes:
+        rule: the rule that has claimed the connection so far; denials are recorded under it.
+        peer: the verified peer, None on unverified TLS.
+        token: the token, once a rule has looked at it.
+    """
+
+    request: AuthorizationRequest
+    policy: Policy
+    now: float
+    replay: Replay | None = None
+    rule: Rule = Rule.CONNECTION
+    peer: PeerIdentity | None = None
+    token: Verified | Rejected | None = None
+
+    def refuse(self, code: Code, detail: str) -> NoReturn:
+        """Deny the connection under the rule that claimed it."""
+        raise Refused(code, detail)
+
+    def identify_peer(self) -> None:
+        """Find out whether TLS is verified, by our own CAs (POLICY rule 0)."""
+        tls = self.request.client_tls
+        if tls is None or not tls.verified_chains:
+            return
+        try:
+            self.peer = self.policy.peers.identify(tls.verified_chains, self.now)
+        except UnusableChainError as error:
+            self.refuse(DenyCode.CHAIN_UNUSABLE, str(error))
+
+    def require_password(self, accepted: Iterable[Secret], code: DenyCode) -> None:
+        """The password is one of ``accepted``; all are compared, each in constant time."""
+        if self.replay and self.replay.skips(PASSWORD, "password"):
+            return
+        given = self.request.connect_opts.password
+        matches = [secret.matches(given) for secret in accepted if secret]
+        if not given or not any(matches):
+            self.refuse(code, "wrong password" if given else "no password")
+
+    def examine_token(self) -> Verified | Rejected:
+        """The token, whatever it is; its time and nonce are not looked at yet."""
+        raw = self.request.connect_opts.auth_token
+        if self.replay and TOKEN_SIGNATURE in self.replay.redacted:
+            self.replay.skips(TOKEN_SIGNATURE, "token signature")
+            self.token = self.policy.tokens.examine_redacted(raw)
+        else:
+            self.token = self.policy.tokens.examine(raw)
+        return self.token
+
+    def require_valid(self, token: Verified | Rejected, *, nonce: bool) -> Verified:
+        """The token is verified, in its time and, with ``nonce``, held by whoever presents it."""
+        if isinstance(token, Rejected):
+            self.refuse(token.fault, token.detail)
+        try:
+            check_times(
+                token,
+                self.now,
+                leeway=self.policy.token_leeway,
+                allow_non_expiring=self.policy.provisioning.allow_non_expiring_tokens,
+            )
+            if nonce:
+                verify_nonce(token.claims, self.request.client_info.nonce, self.request.connect_opts.sig)
+        except TokenRejected as rejected:
+            self.refuse(rejected.fault, rejected.detail)
+        return token
+
+    def admit(
+        self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None
+    ) -> Admit:
+        """Let the connection in until the first of its credentials runs out (POLICY "The admitted session")."""
+        ends = (token.claims.expires if token else None, self.peer.not_after if self.peer else None)
+        return Admit(
+            rule=self.rule,
+            account=account,
+            name=name,
+            permissions=permissions,
+            expires=min((end for end in ends if end is not None), default=None),
+            reason=reason,
+            token_id=token.claims.jti if token else "",
+            signer=token.signer if token else "",
+            fingerprint=self.peer.fingerprint if self.peer else "",
+        )

@@ -1,0 +1,52 @@
+"""``decide``: one authorization request, one policy, one moment, one decision. Pure."""
+
+from __future__ import annotations
+
+from broker_auth.policy.case import Case, Refused, Replay
+from broker_auth.policy.decision import Admit, Decision, Deny
+from broker_auth.policy.model import Policy
+from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.policy.rules import RULES
+from broker_auth.tokens.verify import Rejected, Verified
+
+
+def decide(request: AuthorizationRequest, policy: Policy, now: float, replay: Replay | None = None) -> Decision:
+    """Decide one connection by the rules of POLICY.
+
+    Args:
+        request: what nats-server says of the connection.
+        policy: what to decide by.
+        now: Unix seconds, read once per request.
+        replay: for ``explain`` on stored requests only; skips the checks whose input was removed.
+
+    Returns:
+        Admit or Deny; nothing is raised, whatever the request holds.
+    """
+    case = Case(request, policy, now, replay)
+    try:
+        for rule in RULES:
+            admitted = rule(case)
+            if admitted is not None:
+                return admitted
+        raise AssertionError("the last rule decides")
+    except Refused as refused:
+        return Deny(
+            rule=case.rule,
+            code=refused.code,
+            detail=refused.detail,
+            token_id=_token_id(case.token),
+            fingerprint=case.peer.fingerprint if case.peer else "",
+        )
+
+
+def explained(decision: Decision) -> str:
+    """The decision's reason in one line, as audit records and ``explain`` show it."""
+    if isinstance(decision, Admit):
+        return decision.reason
+    return f"{decision.code}: {decision.detail}"
+
+
+def _token_id(token: Verified | Rejected | None) -> str:
+    if isinstance(token, Verified):
+        return token.claims.jti
+    return token.token_id if token else ""

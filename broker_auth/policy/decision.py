@@ -1,0 +1,151 @@
+"""What a decision is: a value that also holds everything audit records and ``explain`` show."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from broker_auth.policy.permissions import Permissions
+from broker_auth.tokens.faults import TokenFault
+
+
+class Rule(StrEnum):
+    """The rule that claimed a connection; :attr:`number` is POLICY's."""
+
+    CONNECTION = "connection"
+    PROVISIONER = "provisioner"
+    SYSTEM = "system"
+    CLIENT = "client"
+    SERVER = "server"
+    PROVISIONING = "provisioning"
+    TOKEN = "token"
+    VERIFIED_TLS = "verified_tls"
+    NONE = "none"
+
+    @property
+    def number(self) -> int:
+        """The rule's number in POLICY."""
+        return _NUMBERS[self]
+
+
+_NUMBERS: Final = {
+    Rule.CONNECTION: 0,
+    Rule.PROVISIONER: 1,
+    Rule.SYSTEM: 2,
+    Rule.CLIENT: 3,
+    Rule.SERVER: 3,
+    Rule.PROVISIONING: 3,
+    Rule.TOKEN: 3,
+    Rule.VERIFIED_TLS: 4,
+    Rule.NONE: 5,
+}
+
+
+class DenyCode(StrEnum):
+    """Why a connection is denied, where it is not its token's fault (:class:`TokenFault`)."""
+
+    KIND = "connection_kind"
+    TYPE = "connection_type"
+    NO_TLS = "no_tls"
+    CHAIN_UNUSABLE = "verified_chain_unusable"
+    JWT_DIFFERS = "jwt_differs"
+    PROVISIONING_DISABLED = "provisioning_disabled"
+    PROVISIONER_PASSWORD = "provisioner_password"
+    PROVISIONER_NOT_VERIFIED = "provisioner_not_verified"
+    PROVISIONER_IDENTITY = "provisioner_identity"
+    PROVISIONER_TOKEN_MISSING = "provisioner_token_missing"
+    PROVISIONER_TOKEN_KIND = "provisioner_token_kind"
+    PROVISIONER_CLAIM = "provisioner_claim"
+    SYSTEM_PASSWORD = "system_password"
+    SYSTEM_TOKEN_MISSING = "system_token_missing"
+    SYSTEM_TOKEN_KIND = "system_token_kind"
+    SYSTEM_CLAIM = "system_claim"
+    PROVISIONING_TOKEN_ON_VERIFIED_TLS = "provisioning_token_on_verified_tls"
+    NODE_NAME = "node_name"
+    SERVERS_DENIED = "servers_denied"
+    PUB_SUB_DISABLED = "pub_sub_disabled"
+    NO_CREDENTIAL = "no_credential"
+    INTERNAL_ERROR = "internal_error"
+
+
+Code = DenyCode | TokenFault
+
+
+class Admit(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection gets in.
+
+    Attributes:
+        name: identity shown in broker logs and connection reports.
+        expires: Unix seconds at which nats-server ends the session; None if its credential never ends.
+        reason: one line.
+        token_id: ``jti`` of the token that counted, empty without one.
+        signer: name of the key that signed it.
+        fingerprint: SHA-256 of a verified peer's certificate, hex.
+    """
+
+    rule: Rule
+    account: str
+    name: str
+    permissions: Permissions
+    expires: float | None
+    reason: str
+    token_id: str = ""
+    signer: str = ""
+    fingerprint: str = ""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags of the user JWT (POLICY "The admitted session")."""
+        rule = f"rule:{self.rule.value}"
+        return (rule, f"token:{self.token_id}") if self.token_id else (rule,)
+
+
+class Deny(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection does not get in. ``detail`` is for the audit log and never leaves it.
+
+    ``token_id`` is what the token claims, verified or not.
+    """
+
+    rule: Rule
+    code: Code
+    detail: str
+    token_id: str = ""
+    fingerprint: str = ""
+
+    @property
+    def phrase(self) -> str:
+        """What nats-server is told, and logs: one of a dozen fixed phrases (INTERFACE "Wire")."""
+        return PHRASES.get(self.code, "token not accepted")
+
+
+Decision = Admit | Deny
+
+PHRASES: Final[dict[Code, str]] = {
+    DenyCode.KIND: "connection type not served",
+    DenyCode.TYPE: "connection type not served",
+    DenyCode.NO_TLS: "TLS required",
+    DenyCode.CHAIN_UNUSABLE: "certificate not accepted",
+    DenyCode.JWT_DIFFERS: "credentials contradict each other",
+    DenyCode.PROVISIONING_DISABLED: "provisioning not enabled",
+    DenyCode.PROVISIONER_PASSWORD: "wrong password",
+    DenyCode.PROVISIONER_NOT_VERIFIED: "credentials not sufficient",
+    DenyCode.PROVISIONER_IDENTITY: "certificate not accepted",
+    DenyCode.PROVISIONER_TOKEN_MISSING: "credentials not sufficient",
+    DenyCode.PROVISIONER_TOKEN_KIND: "token not accepted",
+    DenyCode.PROVISIONER_CLAIM: "credentials not sufficient",
+    DenyCode.SYSTEM_PASSWORD: "wrong password",
+    DenyCode.SYSTEM_TOKEN_MISSING: "credentials not sufficient",
+    DenyCode.SYSTEM_TOKEN_KIND: "token not accepted",
+    DenyCode.SYSTEM_CLAIM: "credentials not sufficient",
+    DenyCode.PROVISIONING_TOKEN_ON_VERIFIED_TLS: "credentials contradict each other",
+    DenyCode.NODE_NAME: "connection name not accepted",
+    DenyCode.SERVERS_DENIED: "servers are denied",
+    DenyCode.PUB_SUB_DISABLED: "credentials not sufficient",
+    DenyCode.NO_CREDENTIAL: "no credentials",
+    DenyCode.INTERNAL_ERROR: "internal error",
+    TokenFault.EXPIRED: "token expired",
+    TokenFault.ISSUER_EXPIRED: "token expired",
+}
+"""Every other code, all of them tokens' faults, is ``token not accepted``."""

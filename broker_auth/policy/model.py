@@ -1,0 +1,103 @@
+"""The loaded policy: everything a decision needs, prepared so that deciding does no work twice.
+
+Built from settings by :func:`broker_auth.settings.policy.build_policy`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from broker_auth.secret import Secret
+from broker_auth.tokens.verify import TokenVerifier
+from broker_auth.x509 import PeerIdentity, PeerVerifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounts:
+    """The three accounts a connection can be placed in."""
+
+    fleet: str = "choria"
+    provisioning: str = "provisioning"
+    system: str = "system"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityPatterns:
+    """Which verified peers may be the provisioner; none given means any of them (POLICY rule 1)."""
+
+    literals: frozenset[str] = frozenset()
+    expressions: tuple[re.Pattern[str], ...] = ()
+
+    def allow(self, peer: PeerIdentity) -> bool:
+        """Whether the CN or a SAN equals a literal or is matched whole by an expression."""
+        if not self.literals and not self.expressions:
+            return True
+        return any(
+            name in self.literals or any(expression.fullmatch(name) for expression in self.expressions)
+            for name in peer.names
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provisioning:
+    """Whether and how unprovisioned nodes and their provisioner get in."""
+
+    enabled: bool = False
+    passwords: tuple[Secret, ...] = ()
+    identities: IdentityPatterns = field(default_factory=IdentityPatterns)
+    require_mtls: bool = True
+    provisioner_without_token: bool = False
+    isolate_nodes: bool = True
+    allow_non_expiring_tokens: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemUser:
+    """The user of the system account; several passwords overlap during a rotation."""
+
+    user: str
+    passwords: tuple[Secret, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostList:
+    """``client_hosts``: addresses and CIDRs."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.networks)
+
+    def __contains__(self, host: object) -> bool:
+        """Whether the address is listed; what is no address is not."""
+        try:
+            address = ip_address(str(host).partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the rules are applied with.
+
+    Attributes:
+        issuer_mode: organization issuers are configured (POLICY "Modes").
+        pub_sub: issuer mode: verified TLS without a token gets pub-sub permissions.
+        token_leeway: seconds, for ``nbf`` and ``iat``.
+    """
+
+    tokens: TokenVerifier
+    peers: PeerVerifier
+    accounts: Accounts = field(default_factory=Accounts)
+    issuer_mode: bool = False
+    provisioning: Provisioning = field(default_factory=Provisioning)
+    system: SystemUser | None = None
+    client_hosts: HostList = field(default_factory=HostList)
+    deny_servers: bool = False
+    pub_sub: bool = False
+    token_leeway: float = 0.0

@@ -1,0 +1,240 @@
+"""The permission tables of POLICY "Permissions", one function for each.
+
+An allow list is itself the denial of everything else, and an empty one without a deny would mean
+"everything" to nats-server (NATS_FACTS 17): :func:`restricted` never lets that happen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from broker_auth.policy.subjects import is_literal, is_subject, is_token
+from broker_auth.tokens.claims import ClientClaims, ServerClaims
+from broker_auth.tokens.faults import TokenFault, TokenRejected
+from broker_auth.tokens.jws import show
+
+
+class SubjectPermission(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Subjects allowed and denied; a denied one wins."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+class Permissions(msgspec.Struct, frozen=True):
+    """What a session may publish and subscribe to, in the user JWT's own form."""
+
+    pub: SubjectPermission
+    sub: SubjectPermission
+
+
+UNRESTRICTED: Final = Permissions(SubjectPermission(), SubjectPermission())
+_EVERYTHING: Final = (">",)
+_CHORIA: Final = "choria"
+_PROFILES: Final = 4096  # remembered permission sets of tokens
+
+
+def restricted(publish: Iterable[str], subscribe: Iterable[str]) -> Permissions:
+    """Only these subjects; an empty list denies everything explicitly."""
+    return Permissions(_only(publish), _only(subscribe))
+
+
+def _only(subjects: Iterable[str]) -> SubjectPermission:
+    allow = tuple(dict.fromkeys(subjects))
+    return SubjectPermission(allow=allow) if allow else SubjectPermission(deny=_EVERYTHING)
+
+
+# --- Provisioning node: a rogue one must learn nothing and reach nobody
+
+_NODE_PUBLISH: Final = SubjectPermission(
+    allow=("choria.lifecycle.>", "provisioning.reply.>", "provisioning.registration.>")
+)
+_NODE_AGENTS: Final = (
+    "provisioning.broadcast.agent.discovery",
+    "provisioning.broadcast.agent.rpcutil",
+    "provisioning.broadcast.agent.choria_util",
+    "provisioning.broadcast.agent.choria_provision",
+)
+SHARED_NODE: Final = Permissions(_NODE_PUBLISH, SubjectPermission(allow=(*_NODE_AGENTS, "provisioning.node.>")))
+
+
+def isolated_node(name: str) -> Permissions:
+    """A node that hears only what is sent to it. ``name`` must be a valid node name."""
+    return Permissions(_NODE_PUBLISH, SubjectPermission(allow=(*_NODE_AGENTS, f"provisioning.node.{name}")))
+
+
+# --- Server
+
+DEFAULT_SERVER: Final = Permissions(
+    pub=SubjectPermission(
+        allow=_EVERYTHING,
+        deny=("*.broadcast.agent.>", "*.broadcast.service.>", "*.node.>", "choria.federation.*.federation"),
+    ),
+    sub=SubjectPermission(deny=("*.reply.>", "choria.federation.>", "choria.lifecycle.>")),
+)
+
+_SERVER_STREAM_API: Final = (
+    "STREAM.INFO.*",
+    "STREAM.MSG.GET.*",
+    "STREAM.MSG.DELETE.*",
+    "DIRECT.GET.*",
+    "DIRECT.GET.*.>",
+    "CONSUMER.CREATE.*",
+    "CONSUMER.CREATE.*.>",
+    "CONSUMER.DURABLE.CREATE.*.*",
+    "CONSUMER.INFO.*.*",
+    "CONSUMER.MSG.NEXT.*.*",
+)
+
+
+@lru_cache(maxsize=_PROFILES)
+def server(claims: ServerClaims) -> Permissions:
+    """A server's permissions from its claims.
+
+    Raises:
+        TokenRejected: a claim that becomes part of a subject is unfit for one.
+    """
+    _require(is_literal(claims.identity), "identity", claims.identity)
+    for collective in claims.collectives:
+        _require(is_token(collective), "collectives", collective)
+    _require_organization(claims.ou)
+    _require_subjects("pub_subjects", claims.pub_subjects)
+
+    granted = claims.permissions
+    publish = ["choria.lifecycle.>", "choria.machine.transition", "choria.machine.watcher.>", *claims.pub_subjects]
+    subscribe: list[str] = []
+    md5, sha256 = _digests(claims.identity)
+    for collective in claims.collectives:
+        publish += (
+            f"{collective}.reply.>",
+            f"{collective}.broadcast.agent.registration",
+            f"choria.federation.{collective}.collective",
+        )
+        subscribe += (
+            f"{collective}.broadcast.agent.>",
+            f"{collective}.node.{claims.identity}",
+            f"{collective}.reply.{md5}.>",
+            f"{collective}.reply.{sha256}.>",
+        )
+        if granted.service_host:
+            subscribe.append(f"{collective}.broadcast.service.>")
+        if granted.submission:
+            publish.append(f"{collective}.submission.in.>")
+        if granted.governor and granted.streams:
+            publish.append(f"{collective}.governor.*")
+    if granted.streams:
+        prefix = "$JS.API" if claims.ou == _CHORIA else "choria.streams"
+        publish += (f"{prefix}.{api}" for api in _SERVER_STREAM_API)
+        publish += ("$JS.ACK.>", "$JS.FC.>")
+        subscribe += _republished(claims.ou)
+    return restricted(publish, subscribe)
+
+
+# --- Client
+
+_CLIENT_STREAMS_USER: Final = (
+    "$JS.API.INFO",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.LIST",
+    "$JS.API.STREAM.INFO.*",
+    "$JS.API.STREAM.MSG.GET.*",
+    "$JS.API.STREAM.MSG.DELETE.*",
+    "$JS.API.DIRECT.GET.*",
+    "$JS.API.DIRECT.GET.*.>",
+    "$JS.API.CONSUMER.CREATE.*",
+    "$JS.API.CONSUMER.CREATE.*.>",
+    "$JS.API.CONSUMER.DURABLE.CREATE.*.*",
+    "$JS.API.CONSUMER.DELETE.*.*",
+    "$JS.API.CONSUMER.NAMES.*",
+    "$JS.API.CONSUMER.LIST.*",
+    "$JS.API.CONSUMER.INFO.*.*",
+    "$JS.API.CONSUMER.MSG.NEXT.*.*",
+    "$JS.ACK.>",
+    "$JS.FC.>",
+    "$KV.>",
+    "$O.>",
+)
+_EVENTS: Final = ("choria.lifecycle.event.>", "choria.machine.watcher.>", "choria.machine.transition")
+_ELECTIONS: Final = ("$JS.API.STREAM.INFO.KV_CHORIA_LEADER_ELECTION", "$KV.CHORIA_LEADER_ELECTION.>")
+_GOVERNORS: Final = ("*.governor.*", "choria.lifecycle.event.governor.>")
+_FLEET: Final = ("*.broadcast.agent.>", "*.broadcast.service.>", "*.node.>", "choria.federation.*.federation")
+ORG_ADMIN: Final = Permissions(SubjectPermission(allow=_EVERYTHING), SubjectPermission(allow=_EVERYTHING))
+
+
+@lru_cache(maxsize=_PROFILES)
+def client(claims: ClientClaims) -> Permissions:
+    """A client's permissions from its claims.
+
+    Raises:
+        TokenRejected: a claim that becomes part of a subject is unfit for one.
+    """
+    _require_organization(claims.ou)
+    _require_subjects("pub_subjects", claims.pub_subjects)
+    _require_subjects("sub_subjects", claims.sub_subjects)
+    granted = claims.permissions
+    if granted.org_admin:
+        return ORG_ADMIN
+    md5, sha256 = _digests(claims.callerid)
+    subscribe = [f"*.reply.{md5}.>", f"*.reply.{sha256}.>", *claims.sub_subjects]
+    publish = ["$SYS.REQ.USER.INFO", *claims.pub_subjects]
+    if granted.streams_admin:
+        subscribe.append("$JS.EVENT.>")
+        publish.append("$JS.>")
+    if granted.streams_user:
+        subscribe += _republished(claims.ou)
+        publish += _CLIENT_STREAMS_USER
+    if granted.events_viewer:
+        subscribe += _EVENTS
+    if granted.election_user:
+        publish += _ELECTIONS
+    if granted.governor and (granted.streams_user or granted.streams_admin):
+        publish += _GOVERNORS
+    if granted.fleet_management or granted.signed_fleet_management:
+        publish += _FLEET
+    return restricted(publish, subscribe)
+
+
+# --- Pub-sub: verified TLS in issuer mode
+
+_PUB_SUB: Final = SubjectPermission(
+    allow=_EVERYTHING,
+    deny=(
+        "*.broadcast.>",
+        "*.node.>",
+        "*.reply.>",
+        "choria.federation.>",
+        "choria.lifecycle.>",
+        "choria.machine.>",
+    ),
+)
+PUB_SUB: Final = Permissions(_PUB_SUB, _PUB_SUB)
+
+
+def _digests(text: str) -> tuple[str, str]:
+    """MD5 names an inbox here, as Choria's clients do; nothing rests on it."""
+    data = text.encode()
+    return hashlib.md5(data, usedforsecurity=False).hexdigest(), hashlib.sha256(data).hexdigest()
+
+
+def _republished(organization: str) -> tuple[str, ...]:
+    return (f"{organization}.republish.>",) if organization else ()
+
+
+def _require_organization(organization: str) -> None:
+    if organization:  # absent only in x509 mode; counts as another organization than choria
+        _require(is_token(organization), "ou", organization)
+
+
+def _require_subjects(claim: str, subjects: tuple[str, ...]) -> None:
+    for subject in subjects:
+        _require(is_subject(subject), claim, subject)
+
+
+def _require(fit: bool, claim: str, value: str) -> None:
+    if not fit:
+        raise TokenRejected(TokenFault.CLAIM_SUBJECT, f"token claim '{claim}' holds {show(value)}, unfit for a subject")

@@ -1,0 +1,200 @@
+"""The rules of POLICY, in its order and with its numbers. The first that claims a connection decides.
+
+A rule returns None if the connection is not its own; once it is, the rule admits or refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from broker_auth.policy import permissions
+from broker_auth.policy.case import Case
+from broker_auth.policy.decision import Admit, DenyCode, Rule
+from broker_auth.policy.subjects import is_node_name
+from broker_auth.tokens.claims import ClientClaims, Purpose, ServerClaims
+from broker_auth.tokens.faults import TokenRejected
+from broker_auth.tokens.verify import Rejected, Verified
+
+PROVISIONER: Final = "provisioner"
+SERVED_KIND: Final = "Client"
+SERVED_TYPES: Final = frozenset({"nats", "websocket"})
+
+
+def rule_0_connection(case: Case) -> None:
+    """Only clients, only NATS and websocket, only over TLS, never with two different tokens."""
+    info, options = case.request.client_info, case.request.connect_opts
+    if info.kind != SERVED_KIND:
+        case.refuse(DenyCode.KIND, f"{info.kind[:32] or 'unnamed'} connections are not served, only clients")
+    if info.type not in SERVED_TYPES:
+        case.refuse(DenyCode.TYPE, f"{info.type[:32] or 'unnamed'} clients are not served, only nats and websocket")
+    if case.request.client_tls is None:
+        case.refuse(DenyCode.NO_TLS, "the connection does not use TLS")
+    if options.jwt and options.jwt != options.auth_token:
+        case.refuse(DenyCode.JWT_DIFFERS, "the connection carries a jwt that is not its token")
+    case.identify_peer()
+
+
+def rule_1_provisioner(case: Case) -> Admit | None:
+    """User ``provisioner``: the password, and a verified peer or (where allowed) a token that stands in for it."""
+    if case.request.connect_opts.user != PROVISIONER:
+        return None
+    case.rule = Rule.PROVISIONER
+    policy = case.policy.provisioning
+    if not policy.enabled:
+        case.refuse(DenyCode.PROVISIONING_DISABLED, "provisioning is not enabled")
+    case.require_password(policy.passwords, DenyCode.PROVISIONER_PASSWORD)
+    if case.peer is None and (policy.require_mtls or not case.request.connect_opts.auth_token):
+        case.refuse(DenyCode.PROVISIONER_NOT_VERIFIED, "the provisioner needs verified TLS")
+    if case.peer is not None and not policy.identities.allow(case.peer):
+        case.refuse(
+            DenyCode.PROVISIONER_IDENTITY, f"certificate of {case.peer.display_name!r} may not be the provisioner"
+        )
+    token = _provisioner_token(case)
+    name = token.claims.callerid if token and isinstance(token.claims, ClientClaims) else ""
+    if not name and case.peer:
+        name = case.peer.display_name
+    return case.admit(
+        case.policy.accounts.provisioning, name, permissions.UNRESTRICTED, "provisioner with password", token
+    )
+
+
+def _provisioner_token(case: Case) -> Verified | None:
+    """Issuer mode needs a client token with ``provisioner``; one that is presented must verify, needed or not."""
+    if not case.request.connect_opts.auth_token:
+        if case.policy.issuer_mode and not case.policy.provisioning.provisioner_without_token:
+            case.refuse(DenyCode.PROVISIONER_TOKEN_MISSING, "the provisioner needs a client token")
+        return None
+    token, claims = _client_token(case, DenyCode.PROVISIONER_TOKEN_KIND)
+    if case.policy.issuer_mode and not claims.permissions.provisioner:
+        case.refuse(DenyCode.PROVISIONER_CLAIM, "the client token does not carry the permission 'provisioner'")
+    return token
+
+
+def rule_2_system(case: Case) -> Admit | None:
+    """The system user: the password, and a verified peer or a client token made for it."""
+    system = case.policy.system
+    if system is None or case.request.connect_opts.user != system.user:
+        return None
+    case.rule = Rule.SYSTEM
+    case.require_password(system.passwords, DenyCode.SYSTEM_PASSWORD)
+    account = case.policy.accounts.system
+    if case.peer is not None:
+        return case.admit(
+            account, case.peer.display_name, permissions.UNRESTRICTED, "system user with password and verified TLS"
+        )
+    if not case.request.connect_opts.auth_token:
+        case.refuse(DenyCode.SYSTEM_TOKEN_MISSING, "the system user needs verified TLS or a client token")
+    token, claims = _client_token(case, DenyCode.SYSTEM_TOKEN_KIND)
+    if not (claims.permissions.system_user or claims.permissions.org_admin):
+        case.refuse(DenyCode.SYSTEM_CLAIM, "the client token carries neither 'system_user' nor 'org_admin'")
+    return case.admit(
+        account, claims.callerid, permissions.UNRESTRICTED, "system user with password and client token", token
+    )
+
+
+def rule_3_token(case: Case) -> Admit | None:
+    """A token is present: its unverified purpose picks who looks at it."""
+    if not case.request.connect_opts.auth_token:
+        return None
+    case.rule = Rule.TOKEN
+    token = case.examine_token()
+    if token.purpose is Purpose.CLIENT:
+        return _client(case, token)
+    if token.purpose is Purpose.SERVER:
+        return _server(case, token)
+    if token.purpose is Purpose.PROVISIONING:
+        return _provisioning_node(case, token)
+    assert isinstance(token, Rejected)  # only a rejected token can lack a purpose
+    case.refuse(token.fault, token.detail)
+
+
+def _client(case: Case, token: Verified | Rejected) -> Admit:
+    case.rule = Rule.CLIENT
+    verified = case.require_valid(token, nonce=True)
+    assert isinstance(verified.claims, ClientClaims)
+    granted = _granted(case, verified.claims)
+    return case.admit(case.policy.accounts.fleet, verified.claims.callerid, granted, "client token", verified)
+
+
+def _server(case: Case, token: Verified | Rejected) -> Admit:
+    case.rule = Rule.SERVER
+    if case.policy.deny_servers:
+        case.refuse(DenyCode.SERVERS_DENIED, "server connections are denied by configuration")
+    verified = case.require_valid(token, nonce=True)
+    assert isinstance(verified.claims, ServerClaims)
+    granted = _granted(case, verified.claims)
+    return case.admit(case.policy.accounts.fleet, verified.claims.identity, granted, "server token", verified)
+
+
+def _provisioning_node(case: Case, token: Verified | Rejected) -> Admit:
+    case.rule = Rule.PROVISIONING
+    if not case.policy.provisioning.enabled:
+        case.refuse(DenyCode.PROVISIONING_DISABLED, "provisioning is not enabled")
+    if case.peer is not None:
+        case.refuse(
+            DenyCode.PROVISIONING_TOKEN_ON_VERIFIED_TLS,
+            f"{case.peer.display_name!r} has a certificate and needs no provisioning token",
+        )
+    verified = case.require_valid(token, nonce=False)
+    name = case.request.connect_opts.name
+    if case.policy.provisioning.isolate_nodes:
+        if not is_node_name(name):
+            case.refuse(DenyCode.NODE_NAME, "the connection's name cannot be a node's subject")
+        granted = permissions.isolated_node(name)
+    else:
+        granted = permissions.SHARED_NODE
+        name = name if is_node_name(name) else "unnamed-node"
+    return case.admit(case.policy.accounts.provisioning, name, granted, "provisioning token", verified)
+
+
+def rule_4_verified_tls(case: Case) -> Admit | None:
+    """No token, but a verified peer: the fleet in x509 mode, plain publish and subscribe in issuer mode."""
+    if case.peer is None:
+        return None
+    case.rule = Rule.VERIFIED_TLS
+    policy = case.policy
+    if policy.issuer_mode:
+        if not policy.pub_sub:
+            case.refuse(
+                DenyCode.PUB_SUB_DISABLED, "verified TLS alone is not enough: plugin.security.choria.ca is not set"
+            )
+        granted, reason = permissions.PUB_SUB, "verified TLS, publish and subscribe"
+    elif policy.client_hosts and case.request.client_info.host not in policy.client_hosts:
+        granted, reason = permissions.DEFAULT_SERVER, "verified TLS, host not in client_hosts"
+    else:
+        granted, reason = permissions.UNRESTRICTED, "verified TLS"
+    return case.admit(policy.accounts.fleet, case.peer.display_name, granted, reason)
+
+
+def rule_5_everything_else(case: Case) -> NoReturn:
+    """Nobody claimed it."""
+    case.rule = Rule.NONE
+    case.refuse(DenyCode.NO_CREDENTIAL, "neither verified TLS nor a token")
+
+
+RULES: Final[tuple[Callable[[Case], Admit | None], ...]] = (
+    rule_0_connection,
+    rule_1_provisioner,
+    rule_2_system,
+    rule_3_token,
+    rule_4_verified_tls,
+    rule_5_everything_else,
+)
+
+
+def _client_token(case: Case, wrong_kind: DenyCode) -> tuple[Verified, ClientClaims]:
+    """A valid client token with its nonce signed, as the provisioner and the system user may need."""
+    token = case.examine_token()
+    if token.purpose not in (Purpose.CLIENT, None):
+        case.refuse(wrong_kind, f"a client token is needed, not a {token.purpose} one")
+    verified = case.require_valid(token, nonce=True)
+    assert isinstance(verified.claims, ClientClaims)
+    return verified, verified.claims
+
+
+def _granted(case: Case, claims: ClientClaims | ServerClaims) -> permissions.Permissions:
+    try:
+        return permissions.client(claims) if isinstance(claims, ClientClaims) else permissions.server(claims)
+    except TokenRejected as rejected:
+        case.refuse(rejected.fault, rejected.detail)
