@@ -99,14 +99,13 @@ def rule_3_token(case: Case) -> Admit | None:
         return None
     case.rule = Rule.TOKEN
     token = case.examine_token()
+    if isinstance(token, Rejected) and token.purpose is None:
+        case.refuse(token.fault, token.detail)
     if token.purpose is Purpose.CLIENT:
         return _client(case, token)
     if token.purpose is Purpose.SERVER:
         return _server(case, token)
-    if token.purpose is Purpose.PROVISIONING:
-        return _provisioning_node(case, token)
-    assert isinstance(token, Rejected)  # only a rejected token can lack a purpose
-    case.refuse(token.fault, token.detail)
+    return _provisioning_node(case, token)
 
 
 def _client(case: Case, token: Verified | Rejected) -> Admit:

@@ -1,0 +1,176 @@
+"""From bytes to an :class:`AuthorizationRequest`: every check of INTERFACE "Wire", in its order.
+
+What fails here gets no reply at all: it was not nats-server that sent it, or it comes too late.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from broker_auth.cache import BoundedCache
+from broker_auth.callout import encoding
+from broker_auth.callout.xkey import Sealer, SealError
+from broker_auth.errors import BrokerAuthError, InputError
+from broker_auth.nkey import Kind, decode_public
+from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.tokens.keys import verify_ed25519
+
+MAX_REQUEST_BYTES: Final = 512 * 1024  # INTERFACE "Wire"
+AUDIENCE: Final = "nats-authorization-request"
+REQUEST_TYPE: Final = "authorization_request"
+CLAIMS_VERSION: Final = 2
+XKEY_HEADER: Final = "Nats-Server-Xkey"
+HEADER: Final = encoding.encode(b'{"typ":"JWT","alg":"ed25519-nkey"}')
+_MAX_HEADER_BYTES: Final = 256
+_SERVERS: Final = 1024  # server keys remembered
+
+
+class WireFault(StrEnum):
+    """Why a message is not answered. Counted in metrics and logged, by these codes."""
+
+    NO_REPLY_SUBJECT = "no_reply_subject"
+    TOO_LARGE = "too_large"
+    NOT_SEALED = "not_sealed"
+    SEALED = "sealed_without_xkey"
+    SEAL = "seal"
+    NOT_A_JWT = "not_a_jwt"
+    HEADER = "header"
+    CLAIMS = "claims"
+    LATE = "late"
+    ISSUER = "issuer"
+    SIGNATURE = "signature"
+    AUDIENCE = "audience"
+    USER_NKEY = "user_nkey"
+    TYPE = "type"
+    VERSION = "version"
+    XKEY = "xkey"
+
+
+class WireError(BrokerAuthError):
+    """A message that is not a valid authorization request; never answered."""
+
+    def __init__(self, fault: WireFault, detail: str) -> None:
+        super().__init__(f"{fault}: {detail}")
+        self.fault = fault
+
+
+class _Header(msgspec.Struct):
+    typ: str
+    alg: str
+
+
+class _Claims(msgspec.Struct):
+    iss: str
+    aud: str
+    exp: int
+    nats: AuthorizationRequest
+
+
+class RequestReader:
+    """Reads requests; with a sealer they must be encrypted, without one they must not be."""
+
+    def __init__(self, sealer: Sealer | None) -> None:
+        self._sealer = sealer
+        self._decoder = msgspec.json.Decoder(_Claims)
+        self._headers = msgspec.json.Decoder(_Header)
+        self._servers: BoundedCache[str, bytes] = BoundedCache(_SERVERS)
+
+    def read(self, data: bytes, server_xkey: str | None, now: float) -> AuthorizationRequest:
+        """The request in ``data``.
+
+        Args:
+            data: the message as received.
+            server_xkey: its ``Nats-Server-Xkey`` header, None if absent.
+            now: Unix seconds.
+
+        Raises:
+            WireError: a check failed.
+        """
+        if len(data) > MAX_REQUEST_BYTES:
+            raise WireError(WireFault.TOO_LARGE, f"request is larger than {MAX_REQUEST_BYTES} bytes")
+        token = self._unseal(data, server_xkey)
+        header, claims_part, signature = _split(token)
+        if header != HEADER:
+            self._check_header(header)
+        claims = self._claims(claims_part)
+        # Before any cryptography: answers that come too late are thrown away by the server. `exp` is
+        # in whole seconds, so a request is late as soon as its second has begun.
+        if claims.exp <= now:
+            raise WireError(WireFault.LATE, "request came too late to be answered")
+        self._check_issuer(claims)
+        signed = token[: len(header) + 1 + len(claims_part)]
+        if not verify_ed25519(self._servers_key(claims.iss), signed, signature):
+            raise WireError(WireFault.SIGNATURE, "request is not signed by the server it names")
+        request = claims.nats
+        _check_content(claims, request)
+        if self._sealer is not None and request.server_id.xkey != server_xkey:
+            raise WireError(WireFault.XKEY, "request names another xkey than its header")
+        return request
+
+    def _unseal(self, data: bytes, server_xkey: str | None) -> bytes:
+        if self._sealer is None:
+            if server_xkey is not None:
+                raise WireError(WireFault.SEALED, "request is encrypted, but no xkey is configured")
+            return data
+        if server_xkey is None:
+            raise WireError(WireFault.NOT_SEALED, "request is not encrypted, but an xkey is configured")
+        try:
+            return self._sealer.open(data, server_xkey)
+        except SealError as error:
+            raise WireError(WireFault.SEAL, str(error)) from error
+
+    def _check_header(self, part: bytes) -> None:
+        try:
+            if len(part) > _MAX_HEADER_BYTES:
+                raise ValueError("too long")
+            header = self._headers.decode(encoding.decode(part))
+        except (ValueError, RecursionError) as error:
+            raise WireError(WireFault.HEADER, "request header cannot be read") from error
+        if header.typ.upper() != "JWT" or header.alg != "ed25519-nkey":
+            raise WireError(WireFault.HEADER, "request header is not that of an ed25519-nkey JWT")
+
+    def _claims(self, part: bytes) -> _Claims:
+        try:
+            return self._decoder.decode(encoding.decode(part))
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+            raise WireError(WireFault.CLAIMS, "request claims cannot be read") from error
+
+    def _check_issuer(self, claims: _Claims) -> None:
+        if claims.iss != claims.nats.server_id.id:
+            raise WireError(WireFault.ISSUER, "request is issued by another server than it names")
+
+    def _servers_key(self, nkey: str) -> bytes:
+        key = self._servers.get(nkey)
+        if key is None:
+            try:
+                key = decode_public(nkey, Kind.SERVER)
+            except InputError as error:
+                raise WireError(WireFault.ISSUER, "request issuer is not a server nkey") from error
+            self._servers.put(nkey, key)
+        return key
+
+
+def _split(token: bytes) -> tuple[bytes, bytes, bytes]:
+    parts = token.split(b".", 3)
+    if len(parts) != 3 or not all(parts):
+        raise WireError(WireFault.NOT_A_JWT, "request does not have three non-empty parts")
+    try:
+        return parts[0], parts[1], encoding.decode(parts[2])
+    except ValueError as error:
+        raise WireError(WireFault.NOT_A_JWT, "request signature is not base64url") from error
+
+
+def _check_content(claims: _Claims, request: AuthorizationRequest) -> None:
+    if claims.aud != AUDIENCE:
+        raise WireError(WireFault.AUDIENCE, f"request audience is not {AUDIENCE}")
+    if request.type != REQUEST_TYPE:
+        raise WireError(WireFault.TYPE, f"request type is not {REQUEST_TYPE}")
+    if request.version != CLAIMS_VERSION:
+        raise WireError(WireFault.VERSION, f"request version is not {CLAIMS_VERSION}")
+    try:
+        decode_public(request.user_nkey, Kind.USER)
+    except InputError as error:
+        raise WireError(WireFault.USER_NKEY, "request names no user nkey") from error
