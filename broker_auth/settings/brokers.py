@@ -1,0 +1,119 @@
+"""The brokers served, and what their nats-servers' configurations are rendered from."""
+
+from __future__ import annotations
+
+import importlib.util
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from broker_auth.settings import broker_keys as keys
+from broker_auth.settings import own_keys
+from broker_auth.settings.key import Key
+from broker_auth.settings.model import BrokerSettings, ServerSettings, TLSFiles
+from broker_auth.settings.source import Source
+from broker_auth.settings.tls import Named, check_client_tls, check_server_tls
+from broker_auth.settings.values import is_plaintext_elsewhere
+
+_WEBSOCKET: Final = ("ws://", "wss://")
+
+
+def brokers(source: Source, now: datetime, *, serving: bool) -> tuple[BrokerSettings, ...]:
+    """Every broker of ``plugin.broker_auth.brokers``.
+
+    With ``serving`` each must have URLs and usable TLS files. Without, brokers of which nothing is
+    configured are left out, and no file is opened.
+    """
+    written = source.get(own_keys.BROKERS)
+    names = tuple(dict.fromkeys(written))
+    if len(names) < len(written):
+        source.problem(own_keys.BROKERS, "names a broker twice", "name each broker once")
+    _unlisted(source, names)
+    wanted = names if serving else [name for name in names if _configured(source, name)]
+    return tuple(_broker(source, name, now, serving=serving) for name in wanted)
+
+
+def _configured(source: Source, name: str) -> bool:
+    return any(source.is_set(key, name) for key in keys.BROKER_KEYS)
+
+
+def _unlisted(source: Source, names: tuple[str, ...]) -> None:
+    """Keys of a broker that is not served: one problem for each such broker."""
+    reported = set(names)
+    prefix = keys.BROKER.partition("<")[0]
+    for written, entry in source.entries.items():
+        name = written.removeprefix(prefix).partition(".")[0]
+        if written.startswith(prefix) and name not in reported:
+            reported.add(name)
+            source.findings.problem(
+                entry.problem(f"describes broker {name!r}, which is not served", f"add it to {own_keys.BROKERS.name}")
+            )
+
+
+def _broker(source: Source, name: str, now: datetime, *, serving: bool) -> BrokerSettings:
+    urls = source.get(keys.URLS, name)
+    tls = (
+        _inherited(source, name, keys.CA, own_keys.TLS_CA),
+        _inherited(source, name, keys.CERTIFICATE, own_keys.TLS_CERTIFICATE),
+        _inherited(source, name, keys.KEY, own_keys.TLS_KEY),
+    )
+    server = _server(source, name)
+    if serving:
+        _check_urls(source, name, urls)
+        check_client_tls(source, *tls, now)
+        check_server_tls(source, name, now)
+    return BrokerSettings(
+        name=name,
+        urls=urls,
+        role=source.get(keys.ROLE, name),
+        tls=TLSFiles(ca=tls[0].path, certificate=tls[1].path, key=tls[2].path),
+        server=server,
+    )
+
+
+def _inherited(source: Source, name: str, key: Key[Path | None], general: Key[Path | None]) -> Named:
+    if source.is_set(key, name):
+        return Named(key, name, source.get(key, name))
+    return Named(general, "", source.get(general))
+
+
+def _server(source: Source, name: str) -> ServerSettings:
+    return ServerSettings(
+        name=source.get(keys.SERVER_NAME, name) or name,
+        listen=source.get(keys.LISTEN, name),
+        tls=TLSFiles(
+            ca=source.get(keys.SERVER_CA, name),
+            certificate=source.get(keys.SERVER_CERTIFICATE, name),
+            key=source.get(keys.SERVER_KEY, name),
+        ),
+        websocket_listen=source.get(keys.WEBSOCKET_LISTEN, name),
+        leaf_listen=source.get(keys.LEAF_LISTEN, name),
+        leaf_remotes=source.get(keys.LEAF_REMOTES, name),
+        leaf_tls=TLSFiles(
+            ca=source.get(keys.LEAF_CA, name),
+            certificate=source.get(keys.LEAF_CERTIFICATE, name),
+            key=source.get(keys.LEAF_KEY, name),
+        ),
+        leaf_user=source.get(keys.LEAF_USER, name),
+        store_dir=source.get(keys.STORE_DIR, name),
+        cluster_name=source.get(keys.CLUSTER_NAME, name),
+        cluster_listen=source.get(keys.CLUSTER_LISTEN, name),
+        cluster_routes=source.get(keys.CLUSTER_ROUTES, name),
+        monitor_listen=source.get(keys.MONITOR_LISTEN, name),
+    )
+
+
+def _check_urls(source: Source, name: str, urls: tuple[str, ...]) -> None:
+    if not source.is_set(keys.URLS, name):
+        source.problem(keys.URLS, "is not set", "write the broker's URLs", name)
+    websocket = [url for url in urls if url.startswith(_WEBSOCKET)]
+    if websocket and len(websocket) < len(urls):
+        source.problem(keys.URLS, "mixes WebSocket URLs with others", "write only one sort for one broker", name)
+    if websocket and importlib.util.find_spec("aiohttp") is None:
+        source.problem(
+            keys.URLS, "WebSocket URLs need aiohttp, which is not installed", "install broker-auth[websocket]", name
+        )
+    if plain := next(filter(is_plaintext_elsewhere, urls), None):
+        source.warning(
+            keys.URLS, f"{plain} leaves this machine and does not ask for TLS", "write tls:// or wss://", name
+        )

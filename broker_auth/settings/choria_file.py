@@ -1,0 +1,83 @@
+"""Choria's configuration format: ``key = value`` lines, ``#`` comments, blank lines.
+
+Nothing is interpreted here. What cannot be read is a problem with its line; the rest is read on.
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from typing import Final
+
+from broker_auth.settings.problems import Findings, Problem
+
+MAX_FILE_BYTES: Final = 256 * 1024  # a hundred times the largest configuration known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One key that was set, and where.
+
+    Attributes:
+        key: the full key, ``plugin.…``.
+        value: trimmed; None when the value cannot be read and has been reported already.
+        file: the configuration file or ``environment``; what a problem names.
+        line: counted from 1, None in the environment.
+        label: what a problem calls it: the key, or the environment variable.
+    """
+
+    key: str
+    value: str | None
+    file: str
+    line: int | None
+    label: str
+
+    def problem(self, what: str, remedy: str) -> Problem:
+        """A problem that points at this entry."""
+        return Problem(file=self.file, line=self.line, key=self.label, what=what, remedy=remedy)
+
+
+def parse(data: bytes, findings: Findings) -> list[Entry]:
+    """Every ``key = value`` of ``data`` in order, duplicates included.
+
+    A byte-order mark and CRLF are tolerated. Only line feeds separate lines, so that numbers agree
+    with an editor's. The value runs to the end of the line: ``#`` in it is no comment, as in Choria.
+    """
+    entries = []
+    for number, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        line = raw.strip()
+        if not line or line.startswith(b"#"):
+            continue
+        entry = _entry(line, number, findings)
+        if entry is not None:
+            entries.append(entry)
+    return entries
+
+
+def _entry(line: bytes, number: int, findings: Findings) -> Entry | None:
+    def problem(what: str, remedy: str, key: str | None = None) -> None:
+        findings.problem(Problem(file=findings.file, line=number, key=key, what=what, remedy=remedy))
+
+    raw_key, separator, raw_value = line.partition(b"=")
+    key = _decoded(raw_key)
+    if key is None:
+        problem("is not valid UTF-8", "save the file as UTF-8")
+        return None
+    if not separator:
+        # The line is not repeated here: it may hold a password.
+        problem("is not `key = value`", "write `key = value`, or start a comment with #")
+        return None
+    if not key:
+        problem("has no key before the `=`", "write `key = value`, or start a comment with #")
+        return None
+    value = _decoded(raw_value)
+    if value is None:
+        problem("the value is not valid UTF-8", "save the file as UTF-8", key)
+    return Entry(key=key, value=value, file=findings.file, line=number, label=key)
+
+
+def _decoded(raw: bytes) -> str | None:
+    try:
+        return raw.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,99 @@
+"""Reading files a configuration names: bounded, regular files only, private where they must be."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker_auth.errors import InputError
+from broker_auth.secret import Secret
+
+MAX_SECRET_BYTES: Final = 4096  # a password or a seed; 58 characters are usual
+
+OTHERS: Final = 0o007
+GROUP: Final = 0o070
+
+
+class BadValue(InputError):
+    """A value that cannot be used. Becomes a problem at the line that holds it."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what}; {remedy}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A file as it was at one moment: its bytes and its permission bits."""
+
+    data: bytes
+    mode: int
+
+
+def read(path: Path, limit: int) -> FileContent:
+    """The content of a regular file of at most ``limit`` bytes.
+
+    Mode and content come from one descriptor, so that the file checked is the file read.
+
+    Raises:
+        BadValue: it is missing, not a regular file, cannot be read or is too large.
+    """
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadValue(f"{path} is not a regular file", "give the path of a file")
+            data = file.read(limit + 1)
+    except FileNotFoundError as error:
+        raise BadValue(f"{path} does not exist", _missing_remedy(path)) from error
+    except IsADirectoryError as error:
+        raise BadValue(f"{path} is a directory", "give the path of a file") from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or type(error).__name__) if isinstance(error, OSError) else "not a valid path"
+        raise BadValue(f"{path} cannot be read ({reason})", "correct the path or the permissions") from error
+    if len(data) > limit:
+        raise BadValue(f"{path} is larger than {limit} bytes", "check that it is the right file")
+    return FileContent(data, stat.S_IMODE(status.st_mode))
+
+
+def read_private(path: Path, limit: int) -> bytes:
+    """Like :func:`read`, for what nobody but the owner may see.
+
+    Raises:
+        BadValue: also when group or others have any access (INTERFACE "Configuration").
+    """
+    content = read(path, limit)
+    if content.mode & (GROUP | OTHERS):
+        what = f"{path} has mode {content.mode:04o}, so others than its owner have access"
+        raise BadValue(what, f"run: chmod 600 {path}")
+    return content.data
+
+
+def read_secret(path: Path) -> Secret:
+    """The secret a private file holds, one trailing line end removed.
+
+    Raises:
+        BadValue: as :func:`read_private`; or it is empty or not UTF-8.
+    """
+    data = read_private(path, MAX_SECRET_BYTES)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        # "from None": the original error quotes the bytes.
+        raise BadValue(f"{path} is not valid UTF-8", "save the secret as UTF-8 text") from None
+    secret = text.removesuffix("\n").removesuffix("\r")
+    if not secret.strip():
+        raise BadValue(f"{path} is empty", "write the secret into it")
+    return Secret(secret)
+
+
+def _missing_remedy(path: Path) -> str:
+    if "~" in path.parts:
+        return "write the path without ~, which is not expanded"
+    return "create it or correct the path; relative paths start at the configuration file's directory"

@@ -1,0 +1,66 @@
+"""One configuration key: its name, how its value is read, its default and what it means."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from broker_auth.settings.values import Parser
+
+T = TypeVar("T")
+
+PREFIX: Final = "plugin.broker_auth."
+ENVIRONMENT: Final = "BROKER_AUTH_"
+PLACEHOLDER: Final = "<name>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key(Generic[T]):
+    """One row of the table that reads configurations and writes their reference.
+
+    Attributes:
+        name: the full key; ``<name>`` stands for a broker's or issuer's name.
+        kind: what sort of value, in words, for the reference.
+        parse: turns the text into the value.
+        default: the value when the key is not set.
+        shown: the default as the reference writes it; empty for none.
+        meaning: one paragraph of Markdown.
+        secret: the value must not be shown.
+    """
+
+    name: str
+    kind: str
+    parse: Parser[T]
+    default: T
+    shown: str = ""
+    meaning: str
+    secret: bool = False
+    _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Prepares the match of a key with a name in it; no name holds a dot."""
+        pattern = re.escape(self.name).replace(re.escape(PLACEHOLDER), r"([^.\s]+)")
+        object.__setattr__(self, "_pattern", re.compile(pattern))
+
+    @property
+    def named(self) -> bool:
+        """Whether the key stands once for every broker or issuer."""
+        return PLACEHOLDER in self.name
+
+    def of(self, name: str) -> str:
+        """The key as written for one broker or issuer."""
+        return self.name.replace(PLACEHOLDER, name)
+
+    def match(self, written: str) -> re.Match[str] | None:
+        """The match of a key in a file; its group 1 is the name, for a key that has one."""
+        return self._pattern.fullmatch(written)
+
+
+AnyKey = Key[Any]
+
+
+def variable(written: str) -> str:
+    """The environment variable that overrides a key, e.g. ``BROKER_AUTH_XKEY_SEED_FILE``."""
+    short = written.removeprefix(PREFIX)
+    return ENVIRONMENT + re.sub(r"[^A-Za-z0-9<>]", "_", short).upper()

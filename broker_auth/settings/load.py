@@ -1,0 +1,225 @@
+"""Reads one configuration: file and environment in, :class:`Settings` or every problem out.
+
+The way through: :mod:`.choria_file` splits the file into entries, :mod:`.source` lays the environment
+over them and parses values by the key table (:mod:`.keytable`), and the functions here, in
+:mod:`.trust` and in :mod:`.brokers` check what no single value can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from broker_auth.errors import ConfigurationError
+from broker_auth.nkey import Kind
+from broker_auth.secret import Secret
+from broker_auth.settings import choria_keys as choria
+from broker_auth.settings import own_keys as own
+from broker_auth.settings.brokers import brokers
+from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
+from broker_auth.settings.files import GROUP, OTHERS, BadValue, FileContent, read
+from broker_auth.settings.key import Key
+from broker_auth.settings.keytable import find
+from broker_auth.settings.model import AccountNames, ProvisioningSettings, Settings, StreamSettings
+from broker_auth.settings.problems import Findings, Problem, Report
+from broker_auth.settings.seeds import read_seed
+from broker_auth.settings.source import Source
+from broker_auth.settings.trust import Trust, issuer_mode, trust
+
+PROVISIONER: Final = "provisioner"  # the user POLICY rule 1 claims before any other rule
+
+
+def load(path: Path, environ: Mapping[str, str], *, serving: bool) -> Settings:
+    """The settings in ``path``, overridden by ``environ``.
+
+    Args:
+        path: the configuration file.
+        environ: the process's environment.
+        serving: whether the service is to run: then seeds, broker URLs and TLS files must be usable.
+            Without, they may be missing, and none of those files is opened.
+
+    Raises:
+        ConfigurationError: with every problem found.
+    """
+    report = check(path, environ, serving=serving)
+    if report.settings is None:
+        raise ConfigurationError(report.problems)
+    return report.settings
+
+
+def check(path: Path, environ: Mapping[str, str], *, serving: bool = True, now: datetime | None = None) -> Report:
+    """Everything wrong with a configuration, and its settings if nothing is.
+
+    Args:
+        path: see :func:`load`.
+        environ: see :func:`load`.
+        serving: see :func:`load`.
+        now: what certificates' expiry is compared with; the current time by default.
+    """
+    path = Path.cwd() / path
+    findings = Findings(file=str(path))
+    try:
+        content = read(path, MAX_FILE_BYTES)
+    except BadValue as error:
+        findings.problem(Problem(file=str(path), what=_without(str(path), error.what), remedy=_FILE_REMEDY))
+        return findings.report(None)
+    source = Source(path, findings)
+    source.add_file(parse(content.data, findings))
+    source.override_first(environ, own.BROKERS, choria.ISSUER_NAMES)
+    source.add_environment(environ, source.get(own.BROKERS), source.get(choria.ISSUER_NAMES))
+    _check_own_mode(source, content)
+    return findings.report(_settings(source, now or datetime.now(UTC), serving=serving))
+
+
+_FILE_REMEDY: Final = "name a configuration file that can be read"
+
+
+def _without(path: str, what: str) -> str:
+    """The file's name already stands at the start of the line."""
+    return what.removeprefix(f"{path} ")
+
+
+def _settings(source: Source, now: datetime, *, serving: bool) -> Settings:
+    source.parse_all()
+    trusted = trust(source, now)
+    system_user = source.get(choria.SYSTEM_USER)
+    return Settings(
+        path=source.path,
+        brokers=brokers(source, now, serving=serving),
+        nkey_seed=_seed(source, own.NKEY_SEED_FILE, Kind.USER, required=True) if serving else None,
+        issuer_seed=_seed(source, own.ISSUER_SEED_FILE, Kind.ACCOUNT, required=True) if serving else None,
+        xkey_seed=_seed(source, own.XKEY_SEED_FILE, Kind.CURVE, required=False) if serving else None,
+        accounts=_accounts(source),
+        provisioning=_provisioning(source, trusted),
+        system_user=system_user,
+        system_passwords=_system_passwords(source, system_user),
+        client_hosts=source.get(choria.CLIENT_HOSTS),
+        client_signers=trusted.client_signers,
+        server_signers=trusted.server_signers,
+        deny_server_connections=source.get(choria.DENY_SERVERS),
+        issuers=trusted.issuers,
+        pub_sub_ca=trusted.pub_sub_ca,
+        client_ca=trusted.client_ca,
+        token_leeway=source.get(own.TOKEN_LEEWAY),
+        streams=_streams(source),
+        workers=source.get(own.WORKERS),
+        break_glass_nkey=source.get(own.BREAK_GLASS),
+    )
+
+
+def _seed(source: Source, key: Key[Path | None], kind: Kind, *, required: bool) -> Secret | None:
+    path = source.get(key)
+    if path is not None:
+        return source.attempt(lambda: read_seed(path, kind), key)
+    if source.is_set(key):
+        return None  # what is written there has been reported
+    if required:
+        source.problem(key, "is not set", "name the file `broker-auth init` wrote, or make one")
+    else:
+        what = "is not set, so requests carry passwords and tokens in clear"
+        source.warning(key, what, "set it here, and the xkey in nats-server")
+    return None
+
+
+def _accounts(source: Source) -> AccountNames:
+    named: dict[str, str] = {}
+    for key in (own.ACCOUNT_FLEET, own.ACCOUNT_PROVISIONING, own.ACCOUNT_SYSTEM):
+        name = source.get(key)
+        if name in named:
+            here = key if source.is_set(key) else own.ACCOUNT_FLEET
+            source.problem(here, f"{key.name} and {named[name]} are the same account {name!r}", "give each its own")
+        named.setdefault(name, key.name)
+    return AccountNames(
+        fleet=source.get(own.ACCOUNT_FLEET),
+        provisioning=source.get(own.ACCOUNT_PROVISIONING),
+        system=source.get(own.ACCOUNT_SYSTEM),
+    )
+
+
+def _provisioning(source: Source, trusted: Trust) -> ProvisioningSettings:
+    with_issuers = issuer_mode(source)
+    if not source.get(own.REQUIRE_MTLS) and not with_issuers:
+        source.problem(
+            own.REQUIRE_MTLS,
+            "can only be false with organization issuers: without them the password alone would be left",
+            f"remove it, or set {choria.ISSUER_NAMES.name}",
+        )
+    _warn_of_half(source, with_issuers=with_issuers)
+    return ProvisioningSettings(
+        signers=trusted.signers,
+        client_passwords=_rotating(source, choria.CLIENT_PASSWORD, own.PREVIOUS_CLIENT_PASSWORD),
+        provisioner_without_token=source.get(choria.PROVISIONER_WITHOUT_TOKEN),
+        provisioner_identities=source.get(own.IDENTITIES),
+        require_mtls=source.get(own.REQUIRE_MTLS),
+        isolate_nodes=source.get(own.ISOLATE_NODES),
+        allow_non_expiring_tokens=source.get(own.ALLOW_NON_EXPIRING),
+        max_subscriptions=source.get(own.MAX_SUBSCRIPTIONS),
+        max_payload=source.get(own.MAX_PAYLOAD_BYTES),
+        max_connections=source.get(own.MAX_CONNECTIONS),
+    )
+
+
+def _warn_of_half(source: Source, *, with_issuers: bool) -> None:
+    """POLICY "Modes": what is missing for provisioning, and what follows."""
+    signer, password = source.is_set(choria.SIGNER_CERT), source.is_set(choria.CLIENT_PASSWORD)
+    if not password and (with_issuers or signer):
+        source.warning(choria.CLIENT_PASSWORD, f"is not set: {_DISABLED}", "set it to enable provisioning")
+    elif password and not signer and not with_issuers:
+        source.warning(choria.SIGNER_CERT, f"is not set: {_DISABLED}", "set it to enable provisioning")
+    elif password and not with_issuers and not source.is_set(own.IDENTITIES):
+        source.warning(
+            own.IDENTITIES,
+            "is not set, so every verified certificate may be the provisioner, given the password",
+            "name the provisioners' certificates",
+        )
+
+
+_DISABLED: Final = "provisioning is not enabled, and every unverified connection without another credential is denied"
+
+
+def _system_passwords(source: Source, user: str | None) -> tuple[Secret, ...]:
+    has_user, has_password = source.is_set(choria.SYSTEM_USER), source.is_set(choria.SYSTEM_PASSWORD)
+    if has_user and not has_password:
+        source.problem(choria.SYSTEM_USER, f"is set, but {choria.SYSTEM_PASSWORD.name} is not", "set both or neither")
+    if has_password and not has_user:
+        source.problem(choria.SYSTEM_PASSWORD, f"is set, but {choria.SYSTEM_USER.name} is not", "set both or neither")
+    if user == PROVISIONER:
+        source.problem(choria.SYSTEM_USER, "is the user name of provisioners", "choose another name")
+    return _rotating(source, choria.SYSTEM_PASSWORD, own.PREVIOUS_SYSTEM_PASSWORD)
+
+
+def _rotating(source: Source, current: Key[Secret | None], previous: Key[Secret | None]) -> tuple[Secret, ...]:
+    """The passwords accepted, the current one first."""
+    if source.is_set(previous) and not source.is_set(current):
+        source.problem(previous, f"is set, but {current.name} is not", f"set {current.name}, or remove it")
+    return tuple(value for value in (source.get(current), source.get(previous)) if value is not None)
+
+
+def _streams(source: Source) -> StreamSettings:
+    return StreamSettings(
+        event_retention=source.get(choria.EVENT_RETENTION),
+        event_replicas=source.get(choria.EVENT_REPLICAS),
+        machine_retention=source.get(choria.MACHINE_RETENTION),
+        machine_replicas=source.get(choria.MACHINE_REPLICAS),
+        advisory_retention=source.get(choria.ADVISORY_RETENTION),
+        advisory_replicas=source.get(choria.ADVISORY_REPLICAS),
+        leader_election_ttl=source.get(choria.ELECTION_TTL),
+        leader_election_replicas=source.get(choria.ELECTION_REPLICAS),
+    )
+
+
+def _check_own_mode(source: Source, content: FileContent) -> None:
+    """A file with a secret written into it is itself a secret; the first such line is named."""
+    for entry in source.entries.values():
+        found = find(entry.key)
+        inline = entry.line is not None and entry.value and not entry.value.startswith("file:")
+        if found is None or not found[0].secret or not inline:
+            continue
+        remedy = f"run: chmod 600 {source.path}, or write the secret as file:PATH"
+        if content.mode & OTHERS:
+            source.findings.problem(entry.problem("is written in a file that every user can access", remedy))
+        elif content.mode & GROUP:
+            source.findings.warning(entry.problem("is written in a file that its group can access", remedy))
+        return

@@ -1,0 +1,177 @@
+"""The keys of this service, all under ``plugin.broker_auth.`` (INTERFACE "Configuration")."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from broker_auth.secret import Secret
+from broker_auth.settings import values
+from broker_auth.settings.key import PREFIX, AnyKey, Key
+
+MAX_LEEWAY: Final = 60.0  # seconds; POLICY "Verifying a token"
+MAX_BREAK_GLASS: Final[Key[str | None]] = Key(
+    name=f"{PREFIX}break_glass_nkey",
+    kind="public nkey",
+    parse=values.user_nkey,
+    default=None,
+    meaning="Public user nkey (`U…`) that nats-server lets into the system account without asking this service: the "
+    "operator's way in when no service runs. Keep its seed offline.",
+)
+WORKERS: Final = 256
+MAX_LIMIT: Final = 2**31 - 1
+MAX_PAYLOAD: Final = 64 * 1024 * 1024  # what nats-server accepts for max_payload
+
+
+def _file(name: str, meaning: str) -> Key[Path | None]:
+    return Key(name=PREFIX + name, kind="file", parse=values.path, default=None, meaning=meaning)
+
+
+def _flag(name: str, default: bool, meaning: str) -> Key[bool]:
+    shown = "true" if default else "false"
+    return Key(name=PREFIX + name, kind="boolean", parse=values.boolean, default=default, shown=shown, meaning=meaning)
+
+
+def _count(name: str, default: int, high: int, meaning: str) -> Key[int]:
+    parse = values.integer(1, high)
+    return Key(name=PREFIX + name, kind="number", parse=parse, default=default, shown=str(default), meaning=meaning)
+
+
+def _account(name: str, default: str, meaning: str) -> Key[str]:
+    return Key(
+        name=f"{PREFIX}account.{name}",
+        kind="name",
+        parse=values.account,
+        default=default,
+        shown=default,
+        meaning=meaning,
+    )
+
+
+def _previous(name: str, of: str) -> Key[Secret | None]:
+    return Key(
+        name=PREFIX + name,
+        kind="secret",
+        parse=values.secret,
+        default=None,
+        secret=True,
+        meaning=f"A second password accepted for `{of}` while that is being rotated; remove it afterwards.",
+    )
+
+
+BROKERS: Final[Key[tuple[str, ...]]] = Key(
+    name=f"{PREFIX}brokers",
+    kind="list of names",
+    parse=values.listed(values.broker_name),
+    default=("default",),
+    shown="default",
+    meaning="The nats-servers or clusters served, each described by `plugin.broker_auth.broker.<name>.…`.",
+)
+TLS_CA: Final = _file("tls.ca", "CA certificates (PEM) by which this service knows the brokers; not set: the system's.")
+TLS_CERTIFICATE: Final = _file("tls.certificate", "Certificate (PEM, with its chain) this service presents to brokers.")
+TLS_KEY: Final = _file("tls.key", "Private key (PEM, not encrypted, mode 0600) of that certificate.")
+
+NKEY_SEED_FILE: Final = _file(
+    "nkey_seed_file", "File (mode 0600) with the user nkey seed (`SU…`) this service logs in with. Needed by `serve`."
+)
+ISSUER_SEED_FILE: Final = _file(
+    "issuer_seed_file", "File (mode 0600) with the account nkey seed (`SA…`) that signs responses. Needed by `serve`."
+)
+XKEY_SEED_FILE: Final = _file(
+    "xkey_seed_file",
+    "File (mode 0600) with the curve nkey seed (`SX…`). Set: requests must be encrypted. Not set: they must "
+    "not be, and carry passwords and tokens in clear.",
+)
+
+ACCOUNT_FLEET: Final = _account("fleet", "choria", "Account of the fleet: servers and clients.")
+ACCOUNT_PROVISIONING: Final = _account(
+    "provisioning", "provisioning", "Account of unprovisioned nodes and provisioners."
+)
+ACCOUNT_SYSTEM: Final = _account("system", "system", "nats-server's system account.")
+
+IDENTITIES: Final[Key[tuple[str, ...]]] = Key(
+    name=f"{PREFIX}provisioner.identities",
+    kind="list of identities",
+    parse=values.identities,
+    default=(),
+    meaning="Who may be the user `provisioner`, comma separated: a literal equals the common name or an "
+    "alternative name of the peer's certificate; `/regular expression/` matches the whole of one. A comma between "
+    "slashes does not separate; at most 512 characters each. Not set: any verified peer with the password.",
+)
+REQUIRE_MTLS: Final = _flag(
+    "provisioner.require_mtls",
+    True,
+    "Whether the user `provisioner` needs a verified certificate. `false`, in issuer mode only, lets a client token "
+    "with the permission `provisioner` and its nonce signature stand in for it.",
+)
+PREVIOUS_CLIENT_PASSWORD: Final = _previous(
+    "provisioning.previous_client_password", "plugin.choria.network.provisioning.client_password"
+)
+PREVIOUS_SYSTEM_PASSWORD: Final = _previous("system.previous_password", "plugin.choria.network.system.password")
+ISOLATE_NODES: Final = _flag(
+    "provisioning.isolate_nodes",
+    True,
+    "Let an unprovisioned node read only what is sent to its own name. `false` restores Choria's "
+    "`provisioning.node.>`: every waiting node can read what is sent to every other.",
+)
+ALLOW_NON_EXPIRING: Final = _flag(
+    "provisioning.allow_non_expiring_tokens",
+    False,
+    "Accept provisioning tokens without `exp`, as Choria made them until 2022.",
+)
+MAX_SUBSCRIPTIONS: Final = _count(
+    "provisioning.limits.max_subscriptions",
+    64,
+    MAX_LIMIT,
+    "Subscriptions of one connection in the provisioning account.",
+)
+MAX_PAYLOAD_BYTES: Final = _count(
+    "provisioning.limits.max_payload", 1024 * 1024, MAX_PAYLOAD, "Bytes of one message in the provisioning account."
+)
+MAX_CONNECTIONS: Final = _count(
+    "provisioning.limits.max_connections", 10_000, MAX_LIMIT, "Connections in the provisioning account."
+)
+CLIENT_CA: Final[Key[tuple[Path, ...]]] = Key(
+    name=f"{PREFIX}client_ca",
+    kind="list of files",
+    parse=values.listed(values.path),
+    default=(),
+    shown="plugin.security.choria.ca, else plugin.security.file.ca",
+    meaning="CA certificates (PEM) a verified certificate must lead to. None at all: any chain that nats-server "
+    "verified counts, which includes public CAs where nats-server has no `ca_file`.",
+)
+WORKERS: Final = _count("workers", 1, MAX_WORKERS, "Service processes.")
+TOKEN_LEEWAY: Final[Key[float]] = Key(
+    name=f"{PREFIX}token_leeway",
+    kind="duration",
+    parse=values.duration(0, MAX_LEEWAY, "of at most 60s"),
+    default=0.0,
+    shown="0s",
+    meaning="How far `nbf` and `iat` of a token may lie in the future, at most 60s. `exp` has no leeway.",
+)
+
+OWN_KEYS: Final[tuple[AnyKey, ...]] = (
+    BROKERS,
+    TLS_CA,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    NKEY_SEED_FILE,
+    ISSUER_SEED_FILE,
+    XKEY_SEED_FILE,
+    ACCOUNT_FLEET,
+    ACCOUNT_PROVISIONING,
+    ACCOUNT_SYSTEM,
+    IDENTITIES,
+    REQUIRE_MTLS,
+    PREVIOUS_CLIENT_PASSWORD,
+    PREVIOUS_SYSTEM_PASSWORD,
+    ISOLATE_NODES,
+    ALLOW_NON_EXPIRING,
+    MAX_SUBSCRIPTIONS,
+    MAX_PAYLOAD_BYTES,
+    MAX_CONNECTIONS,
+    CLIENT_CA,
+    BREAK_GLASS,
+    WORKERS,
+    TOKEN_LEEWAY,
+)

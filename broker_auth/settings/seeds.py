@@ -1,0 +1,44 @@
+"""nkey seeds in private files, of the kind that is wanted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from broker_auth.errors import InputError
+from broker_auth.nkey import Kind, seed_kind
+from broker_auth.secret import Secret
+from broker_auth.settings.files import MAX_SECRET_BYTES, BadValue, read_private
+
+_SEED_TEXT: Final = re.compile(r"S[A-Z2-7]{57}")
+_TITLES: Final = {
+    Kind.USER: "a user nkey seed (SU…)",
+    Kind.ACCOUNT: "an account nkey seed (SA…)",
+    Kind.CURVE: "a curve nkey seed (SX…)",
+    Kind.SERVER: "a server nkey seed (SN…)",
+}
+
+
+def looks_like_seed(text: str) -> bool:
+    """Whether ``text`` is a seed where a path was expected; it must then not be shown."""
+    return _SEED_TEXT.fullmatch(text) is not None
+
+
+def read_seed(path: Path, kind: Kind) -> Secret:
+    """The seed of the given kind in a private file; white space around it does not count.
+
+    Raises:
+        BadValue: the file cannot be used, or it holds no such seed. Never quotes the content.
+    """
+    text = read_private(path, MAX_SECRET_BYTES).strip().decode("ascii", "replace")
+    remedy = f"give a file with {_TITLES[kind]}"
+    if not text:
+        raise BadValue(f"{path} is empty", remedy)
+    try:
+        found = seed_kind(text)
+    except InputError as error:
+        raise BadValue(f"{path} does not hold an intact seed ({error})", remedy) from error
+    if found is not kind:
+        raise BadValue(f"{path} holds {_TITLES[found]}", remedy)
+    return Secret(text)

@@ -1,0 +1,279 @@
+"""How the text of a value becomes a typed value: one parser per kind of key.
+
+A parser takes the text and the directory that relative paths start at, and raises
+:class:`broker_auth.settings.files.BadValue` with what is wrong and what to write instead.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Final, TypeVar
+
+from broker_auth.errors import InputError
+from broker_auth.nkey import Kind, decode_public
+from broker_auth.secret import Secret
+from broker_auth.settings.durations import FORMS, parse_duration
+from broker_auth.settings.files import BadValue, read_secret
+from broker_auth.settings.model import KeySource
+from broker_auth.settings.problems import shown
+from broker_auth.settings.seeds import looks_like_seed
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+Parser = Callable[[str, Path], T]
+
+MAX_PATTERN: Final = 512  # characters of one provisioner identity
+MAX_NAME: Final = 128
+
+_TRUE: Final = frozenset({"1", "yes", "true", "y", "t"})  # go-choria confkey, strToBool
+_FALSE: Final = frozenset({"0", "no", "false", "n", "f"})
+_INTEGER: Final = re.compile(r"-?[0-9]{1,15}")
+_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HOST: Final = r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)"
+_URL: Final = re.compile(rf"(?P<scheme>[a-z-]+)://{_HOST}(?::(?P<port>[0-9]{{1,5}}))?/?")
+_ADDRESS: Final = re.compile(rf"{_HOST}:(?P<port>[0-9]{{1,5}})")
+
+
+def boolean(text: str, _base: Path) -> bool:
+    """Choria's ways to write a boolean, in any case."""
+    word = text.lower()
+    if word not in _TRUE | _FALSE:
+        raise BadValue(f"{shown(text)} is not a boolean", "write true or false")
+    return word in _TRUE
+
+
+def integer(low: int, high: int, *, also: int | None = None) -> Parser[int]:
+    """A whole number from ``low`` to ``high``, or exactly ``also``."""
+    extra = "" if also is None else f" or {also}"
+    remedy = f"write a whole number from {low} to {high}{extra}"
+
+    def parse(text: str, _base: Path) -> int:
+        if not _INTEGER.fullmatch(text):
+            raise BadValue(f"{shown(text)} is not a whole number", remedy)
+        value = int(text)
+        if not low <= value <= high and value != also:
+            raise BadValue(f"{value} is out of range", remedy)
+        return value
+
+    return parse
+
+
+def duration(low: float, high: float, limits: str) -> Parser[float]:
+    """Seconds between ``low`` and ``high``; ``limits`` says that in words."""
+
+    def parse(text: str, _base: Path) -> float:
+        try:
+            seconds = parse_duration(text)
+        except InputError as error:
+            raise BadValue(f"{shown(text)} is not a duration", FORMS) from error
+        if not low <= seconds <= high:
+            raise BadValue(f"{shown(text)} is out of range", f"write a duration {limits}")
+        return seconds
+
+    return parse
+
+
+def listed(item: Parser[T]) -> Parser[tuple[T, ...]]:
+    """A comma-separated list; every item trimmed, empty ones dropped, none left is an error."""
+
+    def parse(text: str, base: Path) -> tuple[T, ...]:
+        return tuple(item(part, base) for part in _parts(text))
+
+    return parse
+
+
+def _parts(text: str) -> list[str]:
+    parts = [part for part in (raw.strip() for raw in text.split(",")) if part]
+    if not parts:
+        raise BadValue("the list is empty", "write at least one item, or remove the line")
+    return parts
+
+
+def path(text: str, base: Path) -> Path:
+    """An absolute path; relative ones start at ``base``, ``~`` is an ordinary character."""
+    if looks_like_seed(text):
+        raise BadValue("holds a seed, not the path of a file", "put the seed into a file of mode 0600, and name that")
+    if not text.isprintable():
+        raise BadValue("holds a control character", "write a plain path")
+    return Path(os.path.normpath(base / text))
+
+
+def secret(text: str, base: Path) -> Secret:
+    """A secret written inline, or ``file:PATH``."""
+    if not text.startswith("file:"):
+        return Secret(text)
+    name = text.removeprefix("file:").strip()
+    if not name:
+        raise BadValue("names no file", "write file:PATH")
+    return read_secret(path(name, base))
+
+
+def string(text: str, _base: Path) -> str:
+    """Any text without control characters."""
+    if not text.isprintable():
+        raise BadValue("holds a control character", "write plain text")
+    return text
+
+
+def word(text: str, _base: Path) -> str:
+    """A name for nats-server: an account, user, server or cluster."""
+    if len(text) > MAX_NAME or not re.fullmatch(r"[A-Za-z0-9_$.@-]+", text):
+        raise BadValue(
+            f"{shown(text)} is not a usable name", f"write at most {MAX_NAME} letters, digits, and any of _ - . @ $"
+        )
+    return text
+
+
+def account(text: str, base: Path) -> str:
+    """An account name; ``$G`` is where nats-server puts users that nobody placed."""
+    if text == "$G":
+        raise BadValue("$G is nats-server's default account", "name an account of its own")
+    return word(text, base)
+
+
+def broker_name(text: str, _base: Path) -> str:
+    """A broker's name: it becomes part of keys and environment variables."""
+    if not _NAME.fullmatch(text):
+        raise BadValue(f"{shown(text)} is not a usable name", "write at most 64 letters, digits, _ or -")
+    return text
+
+
+def choice(options: type[E]) -> Parser[E]:
+    """One member of an enumeration."""
+
+    def parse(text: str, _base: Path) -> E:
+        try:
+            return options(text)
+        except ValueError as error:
+            raise BadValue(f"{shown(text)} is not known", f"write one of {', '.join(options)}") from error
+
+    return parse
+
+
+def hex_key(text: str, _base: Path) -> str:
+    """An Ed25519 public key as 64 hex characters, in lower case."""
+    if not _HEX_KEY.fullmatch(text):
+        what = f"is not an Ed25519 public key ({len(text)} characters)"
+        raise BadValue(what, "write the issuer's public key as 64 hex characters")
+    return text.lower()
+
+
+def user_nkey(text: str, _base: Path) -> str:
+    """The public nkey of a user; what is not one is not shown, for it may be the seed."""
+    try:
+        decode_public(text, Kind.USER)
+    except InputError as error:
+        raise BadValue(str(error), "write the public key, U…; never the seed") from error
+    return text
+
+
+def key_source(text: str, base: Path) -> KeySource:
+    """A signer: 64 hex characters, or the path of a certificate or public key."""
+    if _HEX_KEY.fullmatch(text):
+        return KeySource(name=text[:16].lower(), hex=text.lower())
+    return KeySource(name=text, path=path(text, base))
+
+
+def network(text: str, _base: Path) -> IPv4Network | IPv6Network:
+    """An address or a CIDR; host bits may be set, as in Go's ``net.ParseCIDR``."""
+    try:
+        return ip_network(text, strict=False)
+    except ValueError as error:
+        raise BadValue(
+            f"{shown(text)} is neither an address nor a CIDR", "write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"
+        ) from error
+
+
+def url(*schemes: str) -> Parser[str]:
+    """A URL of one of ``schemes``: host and port, nothing else."""
+    example = f"write it like {schemes[0]}://broker.example.net:4222 ({', '.join(schemes)})"
+
+    def parse(text: str, _base: Path) -> str:
+        if "@" in text:  # not shown: a password may stand before the @
+            raise BadValue("a URL holds a user name", "remove it; nobody logs in by a user name in a URL here")
+        match = _URL.fullmatch(text)
+        if match is None:
+            raise BadValue(f"{shown(text)} is not a URL of host and port", example)
+        if match["scheme"] not in schemes:
+            raise BadValue(f"{shown(text)} has an unknown scheme", example)
+        _check_port(match["port"])
+        return text.removesuffix("/")
+
+    return parse
+
+
+def address(text: str, _base: Path) -> str:
+    """``host:port`` to listen on."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise BadValue(f"{shown(text)} is not host:port", "write it like 0.0.0.0:4222 or [::]:4222")
+    _check_port(match["port"])
+    return text
+
+
+def _check_port(port: str | None) -> None:
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise BadValue(f"port {port} does not exist", "write a port from 1 to 65535")
+
+
+def is_plaintext_elsewhere(text: str) -> bool:
+    """Whether a URL accepted by :func:`url` leaves this machine without TLS of its own."""
+    match = _URL.fullmatch(text)
+    if match is None or match["scheme"] not in ("nats", "ws"):
+        return False
+    host = match["host"].strip("[]")
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def identities(text: str, _base: Path) -> tuple[str, ...]:
+    """Literals and ``/regular expressions/``; a comma inside slashes does not separate."""
+    items = []
+    rest = text.strip(", \t")
+    while rest:
+        item, rest = _split_identity(rest)
+        _check_identity(item)
+        items.append(item)
+        rest = rest.lstrip(", \t")
+    if not items:
+        raise BadValue("the list is empty", "write at least one identity, or remove the line")
+    return tuple(items)
+
+
+_REGEX_ITEM: Final = re.compile(r"/(?:[^\\]|\\.)*?/(?=\s*(?:,|\Z))")
+
+
+def _split_identity(text: str) -> tuple[str, str]:
+    if not text.startswith("/"):
+        item, _, rest = text.partition(",")
+        return item.strip(), rest
+    match = _REGEX_ITEM.match(text)
+    if match is None:
+        raise BadValue(f"{shown(text)} has no closing slash", "write /regular expression/")
+    return match[0], text[match.end() :]
+
+
+def _check_identity(item: str) -> None:
+    if len(item) > MAX_PATTERN:
+        raise BadValue(f"{shown(item)} is longer than {MAX_PATTERN} characters", "write a shorter one")
+    if not item.startswith("/"):
+        return
+    if len(item) < 3:
+        raise BadValue("a regular expression is empty", "write /regular expression/")
+    try:
+        with warnings.catch_warnings():
+            # What Python calls ambiguous today may mean something else tomorrow.
+            warnings.simplefilter("error")
+            re.compile(item[1:-1])
+    except (re.error, RecursionError, OverflowError, Warning) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadValue(f"{shown(item)} is not a regular expression ({reason})", "correct it") from error
