@@ -10,15 +10,7 @@ from broker_auth.settings import values
 from broker_auth.settings.key import PREFIX, AnyKey, Key
 
 MAX_LEEWAY: Final = 60.0  # seconds; POLICY "Verifying a token"
-MAX_BREAK_GLASS: Final[Key[str | None]] = Key(
-    name=f"{PREFIX}break_glass_nkey",
-    kind="public nkey",
-    parse=values.user_nkey,
-    default=None,
-    meaning="Public user nkey (`U…`) that nats-server lets into the system account without asking this service: the "
-    "operator's way in when no service runs. Keep its seed offline.",
-)
-WORKERS: Final = 256
+MAX_WORKERS: Final = 256
 MAX_LIMIT: Final = 2**31 - 1
 MAX_PAYLOAD: Final = 64 * 1024 * 1024  # what nats-server accepts for max_payload
 
@@ -139,6 +131,14 @@ CLIENT_CA: Final[Key[tuple[Path, ...]]] = Key(
     shown="plugin.security.choria.ca, else plugin.security.file.ca",
     meaning="CA certificates (PEM) a verified certificate must lead to. None at all: any chain that nats-server "
     "verified counts, which includes public CAs where nats-server has no `ca_file`.",
+)
+BREAK_GLASS: Final[Key[str | None]] = Key(
+    name=f"{PREFIX}break_glass_nkey",
+    kind="public nkey",
+    parse=values.user_nkey,
+    default=None,
+    meaning="Public user nkey (`U…`) that nats-server lets into the system account without asking this service: the "
+    "operator's way in when no service runs. Keep its seed offline.",
 )
 WORKERS: Final = _count("workers", 1, MAX_WORKERS, "Service processes.")
 TOKEN_LEEWAY: Final[Key[float]] = Key(
