@@ -12,7 +12,20 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from broker_auth.policy.model import Accounts as AccountNames
 from broker_auth.secret import Secret
+
+__all__ = [
+    "AccountNames",
+    "BrokerSettings",
+    "KeySource",
+    "ProvisioningSettings",
+    "Role",
+    "ServerSettings",
+    "Settings",
+    "StreamSettings",
+    "TLSFiles",
+]
 
 
 class Role(StrEnum):
@@ -64,15 +77,6 @@ class BrokerSettings:
     role: Role
     tls: TLSFiles
     server: ServerSettings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountNames:
-    """The only three accounts a decision ever names (NATS_FACTS 6)."""
-
-    fleet: str = "choria"
-    provisioning: str = "provisioning"
-    system: str = "system"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,7 @@ class Settings:
         pub_sub_ca: ``plugin.security.choria.ca`` is set (POLICY rule 4, issuer mode).
         client_ca: PEM files whose roots make a verified chain count (POLICY rule 0).
         token_leeway: seconds.
+        break_glass_nkey: public key of a user of the system account that is let in without the callout.
     """
 
     path: Path
@@ -151,6 +156,7 @@ class Settings:
     token_leeway: float
     streams: StreamSettings
     workers: int
+    break_glass_nkey: str | None = None
 
     @property
     def issuer_mode(self) -> bool:

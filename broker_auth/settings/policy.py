@@ -1,0 +1,108 @@
+"""From settings to the policy decisions are made by: keys are parsed and patterns compiled, once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography import x509
+
+from broker_auth.errors import InputError
+from broker_auth.policy.model import HostList, IdentityPatterns, Policy, Provisioning, SystemUser
+from broker_auth.settings.model import KeySource, ProvisioningSettings, Settings
+from broker_auth.tokens.keys import VerificationKey, ed25519_key, load_verification_key
+from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
+from broker_auth.x509 import PeerVerifier, load_roots
+
+
+def build_policy(settings: Settings) -> Policy:
+    """The policy these settings describe, with empty caches.
+
+    Raises:
+        InputError: a key or certificate file changed since the settings were checked.
+    """
+    system = None
+    if settings.system_user is not None:
+        system = SystemUser(user=settings.system_user, passwords=settings.system_passwords)
+    return Policy(
+        tokens=TokenVerifier(trusted_keys(settings)),
+        peers=PeerVerifier(_roots(settings.client_ca)),
+        accounts=settings.accounts,
+        issuer_mode=settings.issuer_mode,
+        provisioning=_provisioning(settings),
+        system=system,
+        client_hosts=HostList(networks=settings.client_hosts),
+        deny_servers=settings.deny_server_connections,
+        pub_sub=settings.pub_sub_ca,
+        token_leeway=settings.token_leeway,
+    )
+
+
+def trusted_keys(settings: Settings) -> TrustedKeys:
+    """The keys whose tokens are accepted.
+
+    Raises:
+        InputError: a key cannot be read.
+    """
+    return TrustedKeys(
+        issuers={issuer.name: load_key(issuer) for issuer in settings.issuers},
+        provisioning=_keys(settings.provisioning.signers),
+        client=_keys(settings.client_signers),
+        server=_keys(settings.server_signers),
+    )
+
+
+def load_key(source: KeySource) -> VerificationKey:
+    """The key a source names.
+
+    Raises:
+        InputError: it cannot be read or is none.
+    """
+    if source.path is None:
+        return ed25519_key(source.hex or "", source.name)
+    return load_verification_key(_read(source.path), source.name)
+
+
+def _keys(sources: Iterable[KeySource]) -> tuple[VerificationKey, ...]:
+    return tuple(load_key(source) for source in sources)
+
+
+def _roots(files: Iterable[Path]) -> list[x509.Certificate]:
+    return [root for file in files for root in load_roots(_read(file), str(file))]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _provisioning(settings: Settings) -> Provisioning:
+    given = settings.provisioning
+    return Provisioning(
+        enabled=provisioning_enabled(settings),
+        passwords=given.client_passwords,
+        identities=_patterns(given),
+        require_mtls=given.require_mtls,
+        provisioner_without_token=given.provisioner_without_token,
+        isolate_nodes=given.isolate_nodes,
+        allow_non_expiring_tokens=given.allow_non_expiring_tokens,
+    )
+
+
+def provisioning_enabled(settings: Settings) -> bool:
+    """POLICY "Modes": x509 mode needs a signer and a password, issuer mode (beside issuers) a password."""
+    password = any(settings.provisioning.client_passwords)
+    return password and (settings.issuer_mode or bool(settings.provisioning.signers))
+
+
+def _patterns(given: ProvisioningSettings) -> IdentityPatterns:
+    literals, expressions = set(), []
+    for identity in given.provisioner_identities:
+        if len(identity) > 1 and identity.startswith("/") and identity.endswith("/"):
+            expressions.append(re.compile(identity[1:-1]))
+        else:
+            literals.add(identity)
+    return IdentityPatterns(literals=frozenset(literals), expressions=tuple(expressions))
