@@ -1,0 +1,1 @@
+"""What operators see: audit records, metrics, explanations, reports. Decides nothing."""

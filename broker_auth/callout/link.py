@@ -1,0 +1,152 @@
+"""One broker's connection: kept for as long as the service runs, whatever happens to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from broker_auth.errors import InputError
+from broker_auth.secret import Secret
+from broker_auth.settings.model import BrokerSettings, TLSFiles
+
+SUBJECT: Final = "$SYS.REQ.USER.AUTH"  # INTERFACE "Wire"
+QUEUE: Final = "broker-auth"
+DRAIN_SECONDS: Final = 10.0
+_RETRY_SECONDS: Final = 1.0
+_PING_SECONDS: Final = 20  # a dead connection is noticed after two of these
+
+Handler = Callable[["BrokerLink", Msg], Awaitable[None]]
+_log = logging.getLogger(__name__)
+
+
+class BrokerLink:
+    """Subscribes to one broker's authorization requests and stays subscribed.
+
+    Attributes:
+        subscribed: set while the broker can reach this service.
+    """
+
+    def __init__(self, broker: BrokerSettings, seed: Secret, handler: Handler) -> None:
+        self.name = broker.name
+        self.subscribed = asyncio.Event()
+        self._broker = broker
+        self._seed = seed
+        self._handler = handler
+        self._client: Client | None = None
+        self._subscription: Subscription | None = None
+        self._closed = asyncio.Event()
+        self._last_error = ""
+
+    async def keep(self) -> None:
+        """Connect, and connect anew whenever the client gives up (NATS_FACTS 25). Ends by cancellation."""
+        while True:
+            try:
+                await self._connect()
+                await self._closed.wait()
+            except (NatsError, OSError, ssl.SSLError, TimeoutError) as error:
+                self._report(error)
+            self.subscribed.clear()
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def reply(self, subject: str, answer: bytes) -> None:
+        """Send an answer.
+
+        Raises:
+            nats.errors.Error: the connection is closed or its buffer full.
+        """
+        assert self._client is not None
+        await self._client.publish(subject, answer)
+
+    async def drain(self) -> None:
+        """Stop receiving, answer what was received, then close (NATS_FACTS 12)."""
+        client, subscription = self._client, self._subscription
+        if client is None:
+            return
+        try:
+            if client.is_connected and subscription is not None:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+                    await client.flush()
+        except (NatsError, OSError, TimeoutError) as error:
+            _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
+        await client.close()
+
+    async def _connect(self) -> None:
+        self._closed.clear()
+        client = Client()
+        self._client = client
+        await client.connect(
+            servers=list(self._broker.urls),
+            name="broker-auth",
+            nkeys_seed_str=self._seed.reveal(),
+            tls=tls_context(self._broker.tls),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_RETRY_SECONDS,  # type: ignore[arg-type]  # seconds, fractions work
+            ping_interval=_PING_SECONDS,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
+        )
+
+        async def handle(message: Msg) -> None:
+            await self._handler(self, message)
+
+        self._subscription = await client.subscribe(SUBJECT, queue=QUEUE, cb=handle)
+        await client.flush()
+        self._last_error = ""
+        self.subscribed.set()
+        _log.info("broker %s: subscribed at %s", self.name, _where(client))
+
+    def _report(self, error: Exception) -> None:
+        """Log a state, not each attempt: the same error twice in a row is one line."""
+        text = str(error) or type(error).__name__
+        if text != self._last_error:
+            _log.warning("broker %s: %s", self.name, text)
+            self._last_error = text
+
+    async def _on_error(self, error: Exception) -> None:
+        self._report(error)
+
+    async def _on_disconnected(self) -> None:
+        if self.subscribed.is_set():
+            _log.warning("broker %s: disconnected", self.name)
+        self.subscribed.clear()
+
+    async def _on_reconnected(self) -> None:
+        self._last_error = ""
+        self.subscribed.set()
+        _log.info("broker %s: subscribed again at %s", self.name, _where(self._client))
+
+    async def _on_closed(self) -> None:
+        self._closed.set()
+
+
+def tls_context(files: TLSFiles) -> ssl.SSLContext | None:
+    """What this service presents to a broker and knows it by; None if nothing is configured.
+
+    Raises:
+        InputError: a file cannot be used.
+    """
+    if files == TLSFiles():
+        return None
+    try:
+        context = ssl.create_default_context(cafile=files.ca)
+        if files.certificate is not None:
+            context.load_cert_chain(files.certificate, files.key)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"TLS files {files.ca}, {files.certificate}, {files.key} cannot be used: {error}") from error
+    return context
+
+
+def _where(client: Client | None) -> str:
+    url = client.connected_url if client else None
+    return url.netloc if url else "?"

@@ -1,0 +1,46 @@
+"""What a service process counts. Plain numbers on the hot path; exported elsewhere, when asked."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from typing import Final
+
+from broker_auth.callout.request import WireFault
+from broker_auth.policy.decision import Admit, Decision
+
+LATENCY_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)  # seconds
+
+
+class Stats:
+    """Counters of one process.
+
+    Attributes:
+        decisions: by rule and code (``admitted`` or the denial's).
+        unanswered: messages that got no reply, by fault.
+        latency: requests by bucket of :data:`LATENCY_BUCKETS`, the last one being longer.
+        latency_sum: seconds.
+        signer_used: signer to Unix seconds of its last admission.
+        reply_failures: answers that could not be sent.
+    """
+
+    __slots__ = ("decisions", "latency", "latency_sum", "reply_failures", "signer_used", "unanswered")
+
+    def __init__(self) -> None:
+        self.decisions: Counter[tuple[str, str]] = Counter()
+        self.unanswered: Counter[WireFault] = Counter()
+        self.latency = [0] * (len(LATENCY_BUCKETS) + 1)
+        self.latency_sum = 0.0
+        self.signer_used: dict[str, float] = {}
+        self.reply_failures = 0
+
+    def decided(self, decision: Decision, now: float, seconds: float) -> None:
+        """Count one decision that took ``seconds``."""
+        if isinstance(decision, Admit):
+            self.decisions[decision.rule.value, "admitted"] += 1
+            if decision.signer:
+                self.signer_used[decision.signer] = now
+        else:
+            self.decisions[decision.rule.value, decision.code.value] += 1
+        self.latency[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+        self.latency_sum += seconds
