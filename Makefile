@@ -1,0 +1,29 @@
+# Everything happens in .venv, made on first use with any Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench docs interop clean
+
+$(VENV)/.installed: pyproject.toml nats-server.conf.j2
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## the whole system on this machine, real servers, real TLS
+	$(BIN)/broker-auth demo
+
+test: $(VENV)/.installed check  ## types, style, and every test
+	$(BIN)/pytest -n auto
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed  ## what a decision, a request and a connection cost on this machine
+	$(BIN)/broker-auth bench
+
+clean:
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
