@@ -9,7 +9,7 @@ import codecs
 from dataclasses import dataclass
 from typing import Final
 
-from broker_auth.settings.problems import Findings, Problem
+from broker_auth.settings.problems import Findings, Problem, shown_key
 
 MAX_FILE_BYTES: Final = 256 * 1024  # a hundred times the largest configuration known
 
@@ -72,8 +72,8 @@ def _entry(line: bytes, number: int, findings: Findings) -> Entry | None:
         return None
     value = _decoded(raw_value)
     if value is None:
-        problem("the value is not valid UTF-8", "save the file as UTF-8", key)
-    return Entry(key=key, value=value, file=findings.file, line=number, label=key)
+        problem("the value is not valid UTF-8", "save the file as UTF-8", shown_key(key))
+    return Entry(key=key, value=value, file=findings.file, line=number, label=shown_key(key))
 
 
 def _decoded(raw: bytes) -> str | None:

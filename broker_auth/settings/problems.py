@@ -18,7 +18,7 @@ class Problem:
     Attributes:
         file: the configuration file, or ``environment``.
         line: counted from 1; None where no line is to blame (a key that is missing).
-        key: the key, or the environment variable.
+        key: the key, or the environment variable; by :func:`shown_key`.
         what: what is wrong.
         remedy: what to write or do instead.
     """
@@ -32,7 +32,7 @@ class Problem:
     def __str__(self) -> str:
         """``FILE:LINE: KEY: what; remedy``, in one line."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        subject = "" if self.key is None else f"{shown_key(self.key)}: "
+        subject = "" if self.key is None else f"{self.key}: "
         return one_line(f"{place}: {subject}{self.what}; {self.remedy}")
 
 

@@ -89,7 +89,7 @@ class Source:
         else:
             what = "stands for no key"
             remedy = self._suggestion(lambda written: keytable.nearest_variable(written, known), name, "unset it")
-        self.findings.problem(Problem(file=ENVIRON, key=name, what=what, remedy=remedy))
+        self.findings.problem(Problem(file=ENVIRON, key=shown_key(name), what=what, remedy=remedy))
 
     def get(self, key: Key[T], name: str = "") -> T:
         """The value of a key, or its default; what is wrong with it is reported once."""

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from broker_auth.settings.load import check
-from broker_auth.settings.problems import Report
+from broker_auth.settings.problems import Problem, Report
 
 NOW = datetime.now(UTC)
 PASSWORD = "hunter2-provisioner"
@@ -112,3 +112,8 @@ class Directory:
     def check(self, environ: Mapping[str, str] | None = None, *, serving: bool = True) -> Report:
         """Saves and checks."""
         return check(self.save(), environ or {}, serving=serving, now=NOW)
+
+
+def check_file(directory: Directory) -> tuple[Problem, ...]:
+    """The problems of the configuration file as it is now, which a test wrote by itself."""
+    return check(directory.config, {}, now=NOW).problems

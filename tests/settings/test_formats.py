@@ -1,0 +1,109 @@
+"""The file format and durations by themselves, and input nobody meant to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from broker_auth.errors import InputError
+from broker_auth.settings.choria_file import parse
+from broker_auth.settings.durations import parse_duration
+from broker_auth.settings.keytable import KEYS
+from broker_auth.settings.load import check
+from broker_auth.settings.problems import Findings, Report
+
+
+def parsed(data: bytes) -> tuple[list[tuple[str, str | None, int | None]], list[tuple[int | None, str | None]]]:
+    findings = Findings(file="f")
+    entries = [(entry.key, entry.value, entry.line) for entry in parse(data, findings)]
+    return entries, [(problem.line, problem.key) for problem in findings.report(None).problems]
+
+
+def test_comments_blank_lines_order_marks_and_line_ends() -> None:
+    data = b"\xef\xbb\xbfa = 1\r\n\r\n# b = 2\r\n  # c = 3\n  d=x = y # z \nd = 2"
+    assert parsed(data) == ([("a", "1", 1), ("d", "x = y # z", 5), ("d", "2", 6)], [])
+
+
+def test_only_line_feeds_count_lines() -> None:
+    assert parsed("a = 1\x0b\u2028\nb = 2".encode()) == ([("a", "1", 1), ("b", "2", 2)], [])
+
+
+def test_lines_that_cannot_be_read_are_reported_and_passed() -> None:
+    data = b"a = \xff\nno separator\n= nothing\n\xff = 1\nb = 2"
+    assert parsed(data) == ([("a", None, 1), ("b", "2", 5)], [(1, "a"), (2, None), (3, None), (4, None)])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30s", 30.0),
+        ("1h30m", 5400.0),
+        ("500ms", 0.5),
+        ("1.5h", 5400.0),
+        ("7d", 604_800.0),
+        ("2w", 1_209_600.0),
+        ("1M", 2_592_000.0),
+        ("1y", 31_536_000.0),
+        ("1y2w3d", 31_536_000.0 + 1_209_600.0 + 259_200.0),
+        (" 90 ", 90.0),
+        ("0", 0.0),
+        ("1m500ms", 60.5),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "s", "-1s", "+1s", "1.s", ".5s", "1x", "1 h", "1h ago", "٣s", "1e3s", "101y", "1" * 65]
+)
+def test_not_durations(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_duration(text)
+    assert "write" in str(caught.value)
+
+
+def checked(directory: Path, data: bytes, environ: dict[str, str] | None = None) -> Report:
+    path = directory / "broker.conf"
+    path.write_bytes(data)
+    report = check(path, environ or {})
+    for found in (*report.problems, *report.warnings):
+        assert str(found).isprintable()
+    return report
+
+
+HOSTILE = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+WRITTEN = st.sampled_from([key.of("default") for key in KEYS]) | st.text(max_size=40)
+VALUES = (
+    st.text(max_size=60)
+    | st.sampled_from(["file:", "file:x", "/", "//", "/(/", "/[[/", ".", "..", "0", "-1", "true", "default", "1y" * 40])
+    | st.from_regex(r"(tls|nats|ws)://[^\n]{0,20}", fullmatch=True)
+)
+
+
+@HOSTILE
+@given(data=st.binary(max_size=400))
+def test_any_bytes_are_a_report(tmp_path: Path, data: bytes) -> None:
+    assert checked(tmp_path, data).problems  # nothing so short is a configuration that can serve
+
+
+@HOSTILE
+@given(lines=st.lists(st.tuples(WRITTEN, VALUES), max_size=12))
+def test_any_values_are_a_report(tmp_path: Path, lines: list[tuple[str, str]]) -> None:
+    data = "\n".join(f"{key} = {value}" for key, value in lines).encode("utf-8", "surrogatepass")
+    assert checked(tmp_path, data).problems
+
+
+@HOSTILE
+@given(environ=st.dictionaries(st.text(max_size=20).map("BROKER_AUTH_{}".format) | st.text(max_size=9), VALUES))
+def test_any_environment_is_a_report(tmp_path: Path, environ: dict[str, str]) -> None:
+    assert checked(tmp_path, b"", environ).problems
+
+
+def test_a_file_of_nothing_but_mistakes_is_read_in_bounded_time(tmp_path: Path) -> None:
+    lines = [f"plugin.broker_auth.mistake_number_{number} = x" for number in range(5000)]
+    report = checked(tmp_path, "\n".join(lines).encode())
+    assert sum(problem.line is not None for problem in report.problems) == 5000

@@ -1,0 +1,118 @@
+"""What is allowed but probably not meant: one row, no problem, exactly one warning at its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker_auth.settings.load import check
+from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, NOW, Directory, P, certificate
+from tests.settings.test_problems import PASSWORD_KEY, SIGNER, Row, one
+
+B = f"{P}broker.default."
+
+
+def aged(key: str, name: str, days: float, about: str) -> Row:
+    """A row whose certificate expires in ``days``, and keeps the name and place of the valid one."""
+    return Row(key=key, about=about, prepare=lambda made: made.write(name, certificate(name, days)[0]))
+
+
+WARNINGS = {
+    "x509 mode without password": Row(key=PASSWORD_KEY, about="not enabled", change={PASSWORD_KEY: None}),
+    "x509 mode without signer": Row(key=SIGNER, about="not enabled", change={SIGNER: None}),
+    "issuer mode without password": Row(
+        key=PASSWORD_KEY, about="not enabled", change={**ISSUER_MODE, PASSWORD_KEY: None}
+    ),
+    "Ed25519 signer in issuer mode": Row(key=SIGNER, about="never used", change={**ISSUER_MODE, SIGNER: HEX_KEY}),
+    "any verified peer may provision": one(f"{P}provisioner.identities", None, "every verified certificate"),
+    "no CA": one(f"{P}client_ca", None, "not set"),
+    "no xkey": one(f"{P}xkey_seed_file", None, "in clear"),
+    "signer expired": aged(SIGNER, "signer.pem", -1, "expired on"),
+    "signer about to expire": aged(SIGNER, "signer.pem", 29, "expires on"),
+    "CA expired": Row(
+        key=f"{P}client_ca",
+        about="expired on",
+        change={f"{P}client_ca": "old.pem"},
+        prepare=lambda made: made.write("old.pem", certificate("old", -1)[0]),
+    ),
+    "plaintext URL": one(f"{B}urls", "nats://broker.example.net:4222", "TLS"),
+    "plaintext URL of an address": one(f"{B}urls", "nats://192.0.2.1:4222", "TLS"),
+    "unlisted issuer": one("plugin.security.issuer.choria.public", HEX_KEY, "not listed"),
+    "misspelt provisioning key": Row(
+        key=f"{CHORIA}provisioning.client_pasword",
+        about="client_password?",
+        change={f"{CHORIA}provisioning.client_pasword": "x"},
+    ),
+    "upper-case system key": one(f"{CHORIA}System.Password", "x", "no effect"),
+    "misspelt issuer key": one("plugin.security.issuer.choria.publik", HEX_KEY, "issuer.choria.public?"),
+    "guarded key like no other": one(f"{CHORIA}system.zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", "x", "no effect"),
+    "misspelt client hosts": one(f"{CHORIA}client_host", "10.0.0.0/8", "client_hosts?"),
+    "misspelt deny": one(f"{CHORIA}deny_server_conections", "1", "deny_server_connections?"),
+    "server certificate elsewhere": Row(
+        key=f"{B}server.tls.certificate",
+        about="not on this machine",
+        change={f"{B}server.tls.certificate": "/nowhere/c.pem", f"{B}server.tls.key": "/nowhere/c.key"},
+    ),
+}
+
+
+@pytest.mark.parametrize("row", WARNINGS.values(), ids=WARNINGS)
+def test_one_oddity_is_one_warning_at_its_line(directory: Directory, row: Row) -> None:
+    directory.set(row.change)
+    row.prepare(directory)
+    report = directory.check()
+    assert [str(found) for found in report.problems] == []
+    assert report.settings is not None
+    assert [(found.file, found.line, found.key) for found in report.warnings] == [
+        (str(directory.config), directory.line(row.key) if row.key in directory.keys else None, row.key)
+    ], [str(found) for found in report.warnings]
+    assert row.about in str(report.warnings[0])
+
+
+def test_a_group_readable_file_with_a_secret_is_warned_of(directory: Directory) -> None:
+    directory.save(0o640)
+    report = check(directory.config, {}, now=NOW)
+    (warning,) = report.warnings
+    assert (report.ok, warning.line, warning.key) == (True, directory.line(PASSWORD_KEY), PASSWORD_KEY)
+
+
+@pytest.mark.parametrize("url", ["nats://127.0.0.1:4222", "nats://[::1]:4222", "nats://localhost", "tls://192.0.2.1"])
+def test_urls_that_are_fine(directory: Directory, url: str) -> None:
+    directory.set({f"{B}urls": url})
+    assert directory.check().warnings == ()
+
+
+# From go-choria's config; this service has no use for them, and they look like keys of ours.
+FOREIGN = (
+    f"{CHORIA}client_port",
+    f"{CHORIA}client_tls_force_required",
+    f"{CHORIA}peer_port",
+    f"{CHORIA}peer_user",
+    f"{CHORIA}peer_password",
+    f"{CHORIA}peers",
+    f"{CHORIA}leafnode_port",
+    f"{CHORIA}stream.store",
+    "plugin.choria.stats_port",
+    "plugin.choria.middleware_hosts",
+    "plugin.security.provider",
+    "plugin.security.file.certificate",
+    "plugin.security.file.key",
+    "plugin.security.choria.certificate",
+    "plugin.security.choria.key",
+    "plugin.security.choria.token_file",
+    "plugin.security.choria.seed_file",
+    "identity",
+    "loglevel",
+)
+
+
+@pytest.mark.parametrize("key", FOREIGN)
+def test_choria_keys_without_use_here_are_ignored_without_a_word(directory: Directory, key: str) -> None:
+    directory.set({key: "anything"})
+    report = directory.check()
+    assert (report.problems, report.warnings) == ((), ())
+
+
+def test_an_empty_value_of_a_foreign_key_is_none_of_our_business(directory: Directory) -> None:
+    directory.set({"collectives": ""})
+    report = directory.check()
+    assert (report.problems, report.warnings) == ((), ())
