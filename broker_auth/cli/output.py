@@ -1,0 +1,43 @@
+"""What commands print: one JSON document, or lines that no stranger's text can break or repaint."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+
+def one_line(text: str) -> str:
+    """``text`` in one line, with everything replaced that could break or repaint a terminal's line."""
+    joined = " ".join(text.split("\n")) if "\n" in text else text
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in joined)
+
+
+def error(message: str) -> None:
+    """Prints ``Error: …``, one line on standard error."""
+    click.echo(f"Error: {one_line(message)}", err=True)
+
+
+def warning(message: str) -> None:
+    """Prints ``Warning: …``, one line on standard error."""
+    click.echo(f"Warning: {one_line(message)}", err=True)
+
+
+def note(message: str) -> None:
+    """Prints one line on standard output."""
+    click.echo(one_line(message))
+
+
+def document(value: Any) -> None:
+    """Prints ``value`` as one JSON document, ASCII only so that any terminal and encoding can carry it."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def rfc3339(time: float | None) -> str | None:
+    """Unix seconds as RFC 3339 in UTC, whole seconds unless there are others."""
+    if time is None:
+        return None
+    moment = datetime.fromtimestamp(time, UTC)
+    return moment.isoformat(timespec="microseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")

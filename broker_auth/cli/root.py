@@ -1,0 +1,163 @@
+"""The root command: the table of commands, and the only place where errors become exit codes.
+
+Exit codes (INTERFACE "Commands"): 0 success, 1 the answer is no or it failed, 2 wrong usage, 130
+interrupted. Errors are one line on standard error; tracebacks appear only for errors nobody
+expected, and only with ``BROKER_AUTH_DEBUG=1``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Any, Final, NoReturn
+
+import click
+
+from broker_auth import __version__
+from broker_auth.cli import output
+from broker_auth.cli.lazy import Lazy, LazyGroup
+from broker_auth.errors import BrokerAuthError, ConfigurationError
+
+NO: Final = 1
+USAGE: Final = 2
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
+
+COMMANDS: Final = {
+    "config": Lazy("broker_auth.cli.root:config_group", "Check a configuration, render nats-server's."),
+    "token": Lazy("broker_auth.cli.root:token_group", "Make, check and look at Choria tokens."),
+    "explain": Lazy("broker_auth.cli.explain:explain_command", "Decide a stored request again and show why."),
+}
+CONFIG_COMMANDS: Final = {
+    "check": Lazy("broker_auth.cli.config:check_command", "Name every problem of a configuration."),
+}
+TOKEN_COMMANDS: Final = {
+    "provisioning": Lazy("broker_auth.cli.token_provisioning:provisioning_command", "Sign a provisioning token."),
+    "server": Lazy("broker_auth.cli.token_server:server_command", "Sign a server token."),
+    "client": Lazy("broker_auth.cli.token_client:client_command", "Sign a client token, or a chain issuer's."),
+    "keys": Lazy("broker_auth.cli.token_keys:keys_command", "Make an Ed25519 seed and public key."),
+    "check": Lazy("broker_auth.cli.token_check:check_command", "Verify a token; the exit code says whether it holds."),
+    "inspect": Lazy("broker_auth.cli.token_inspect:inspect_command", "Show a token without verifying it."),
+}
+
+
+class Root(LazyGroup):
+    """The root group. Calling it runs the program and exits."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the command line; with ``standalone_mode`` (the default) every error ends here, in one line."""
+        if not kwargs.pop("standalone_mode", True):
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except Exception as problem:
+            sys.exit(_report(problem))
+        # Commands end with a code by `ctx.exit`; anything else they return is no code.
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(problem: Exception) -> int:
+    """Says what went wrong, and returns the exit code that goes with it."""
+    match problem:
+        case click.Abort():
+            return INTERRUPTED
+        case click.UsageError():
+            output.error(problem.format_message())
+            return USAGE
+        case click.ClickException():
+            output.error(problem.format_message())
+            return NO
+        case ConfigurationError():
+            for line in problem.problems:
+                output.error(str(line))
+        case BrokerAuthError():
+            output.error(str(problem))
+        case OSError():
+            _report_system_error(problem)
+        case _:
+            _report_unexpected(problem)
+    return NO
+
+
+def _report_system_error(problem: OSError) -> None:
+    if problem.errno == errno.EPIPE:
+        return  # whoever read our output has gone; there is nobody to tell
+    where = f"{problem.filename}: " if problem.filename else ""
+    output.error(f"{where}{problem.strerror or type(problem).__name__}")
+
+
+def _report_unexpected(problem: Exception) -> None:
+    if os.environ.get("BROKER_AUTH_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(problem)
+    # Not the exception's text: it may quote what it failed on, and that may be a secret.
+    output.error(
+        f"internal error: {_origin(problem)} ({type(problem).__name__}); "
+        "run with BROKER_AUTH_DEBUG=1 for the traceback, and report it"
+    )
+
+
+def _origin(problem: Exception) -> str:
+    """Module and line the exception came from."""
+    frame = problem.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None:
+        return "unknown place"
+    return f"{frame.tb_frame.f_globals.get('__name__', '?')}:{frame.tb_lineno}"
+
+
+_EPILOG: Final = """\b
+Shell completion:
+  bash:  eval "$(_BROKER_AUTH_COMPLETE=bash_source broker-auth)"   in ~/.bashrc
+  zsh:   eval "$(_BROKER_AUTH_COMPLETE=zsh_source broker-auth)"    in ~/.zshrc
+  fish:  _BROKER_AUTH_COMPLETE=fish_source broker-auth | source    in ~/.config/fish/config.fish
+
+\b
+Exit codes: 0 success, 1 the answer is no or it failed, 2 wrong usage.
+Errors are single lines on standard error. With --json, standard output is one JSON document.
+"""
+
+main = Root(
+    name="broker-auth",
+    table=COMMANDS,
+    help="The Choria Broker's auth layer as an auth-callout service for stock nats-server.",
+    epilog=_EPILOG,
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=lambda ctx, _, value: _show_version(ctx) if value else None,
+            help="Show the version and exit.",
+        )
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+config_group = LazyGroup(
+    name="config",
+    table=CONFIG_COMMANDS,
+    help="Check a configuration, and render nats-server's from it.",
+    epilog="\b\nExample:\n  broker-auth config check /etc/broker-auth/broker.conf",
+)
+token_group = LazyGroup(
+    name="token",
+    table=TOKEN_COMMANDS,
+    help="""Make, check and look at Choria tokens.
+
+    Claims and options are those of Choria's own `choria jwt`. Keys are files; HashiCorp Vault is not
+    supported.""",
+    epilog="""\b
+Example:
+  broker-auth token keys issuer.seed issuer.public
+  broker-auth token provisioning provisioning.jwt issuer.seed --token file:token.txt \\
+      --urls nats://provision.example.net:4222
+  broker-auth token check provisioning.jwt --issuer choria=$(cat issuer.public)""",
+)
+
+
+def _show_version(ctx: click.Context) -> NoReturn:
+    click.echo(f"broker-auth {__version__}")
+    ctx.exit()
