@@ -24,6 +24,7 @@ USAGE: Final = 2
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 
 COMMANDS: Final = {
+    "serve": Lazy("broker_auth.cli.serve:serve_command", "Answer the brokers' authorization requests."),
     "config": Lazy("broker_auth.cli.root:config_group", "Check a configuration, render nats-server's."),
     "token": Lazy("broker_auth.cli.root:token_group", "Make, check and look at Choria tokens."),
     "explain": Lazy("broker_auth.cli.explain:explain_command", "Decide a stored request again and show why."),
