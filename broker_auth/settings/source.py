@@ -81,7 +81,6 @@ class Source:
 
     def _override(self, key: str, name: str, value: str) -> None:
         self.entries[key] = Entry(key=key, value=value.strip(), file=ENVIRON, line=None, label=name)
-        self._parsed.pop(key, None)
 
     def _bad_variable(self, name: str, keys: list[str], known: list[str]) -> None:
         if keys:

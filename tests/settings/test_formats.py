@@ -14,6 +14,7 @@ from broker_auth.settings.durations import parse_duration
 from broker_auth.settings.keytable import KEYS
 from broker_auth.settings.load import check
 from broker_auth.settings.problems import Findings, Report
+from broker_auth.settings.source import MAX_GUESSES
 
 
 def parsed(data: bytes) -> tuple[list[tuple[str, str | None, int | None]], list[tuple[int | None, str | None]]]:
@@ -28,7 +29,7 @@ def test_comments_blank_lines_order_marks_and_line_ends() -> None:
 
 
 def test_only_line_feeds_count_lines() -> None:
-    assert parsed("a = 1\x0b\u2028\nb = 2".encode()) == ([("a", "1", 1), ("b", "2", 2)], [])
+    assert parsed("a = 1\u2028\rx\nb = 2".encode()) == ([("a", "1\u2028\rx", 1), ("b", "2", 2)], [])
 
 
 def test_lines_that_cannot_be_read_are_reported_and_passed() -> None:
@@ -107,3 +108,4 @@ def test_a_file_of_nothing_but_mistakes_is_read_in_bounded_time(tmp_path: Path) 
     lines = [f"plugin.broker_auth.mistake_number_{number} = x" for number in range(5000)]
     report = checked(tmp_path, "\n".join(lines).encode())
     assert sum(problem.line is not None for problem in report.problems) == 5000
+    assert 0 < sum("did you mean" in problem.remedy for problem in report.problems) <= MAX_GUESSES

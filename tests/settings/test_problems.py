@@ -67,6 +67,7 @@ PROBLEMS = {
     "election without end": one(f"{CHORIA}stream.leader_election_ttl", "0s", "out of range"),
     "client host": one(f"{CHORIA}client_hosts", "10.0.0.0/8, 10.0.0.300", "10.0.0.300"),
     "client hosts empty": one(f"{CHORIA}client_hosts", ",", "empty"),
+    "bad value of a key that is not used": one("plugin.security.file.ca", "ca\x07.pem", "control character"),
     "control character": one(f"{P}client_ca", "ca\x07.pem", "control character"),
     "open regular expression": one(f"{P}provisioner.identities", "/provisioner", "closing slash"),
     "bad regular expression": one(f"{P}provisioner.identities", "ok, /a(b/", "/a(b/"),

@@ -81,6 +81,21 @@ def test_urls_that_are_fine(directory: Directory, url: str) -> None:
     assert directory.check().warnings == ()
 
 
+ODD_ELSEWHERE = {
+    "issuer mode needs neither signer nor identities": {**ISSUER_MODE, f"{P}provisioner.identities": None},
+    "Ed25519 signer in x509 mode": {SIGNER: HEX_KEY},
+    "no provisioning at all": {SIGNER: None, PASSWORD_KEY: None},
+    "no provisioning, no identities": {SIGNER: None, PASSWORD_KEY: None, f"{P}provisioner.identities": None},
+}
+
+
+@pytest.mark.parametrize("change", ODD_ELSEWHERE.values(), ids=ODD_ELSEWHERE)
+def test_what_is_odd_only_in_another_mode(directory: Directory, change: dict[str, str | None]) -> None:
+    directory.set(change)
+    report = directory.check()
+    assert (report.problems, report.warnings) == ((), ())
+
+
 # From go-choria's config; this service has no use for them, and they look like keys of ours.
 FOREIGN = (
     f"{CHORIA}client_port",
