@@ -19,7 +19,8 @@ MAX_TOKEN_BYTES: Final = 16 * 1024  # POLICY "Verifying a token"
 MAX_DEPTH: Final = 16  # POLICY "Verifying a token"
 
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
-_JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and an unclosed string reaches to the end: a stranger's text costs one pass, whatever it holds.
+_JSON_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _ASCII_SPACE: Final = " \t\r\n\v\f"
 _SHOWN: Final = 80
 
