@@ -7,6 +7,7 @@ nats-server hands over the chains it verified. It may have verified them against
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,7 +96,7 @@ class PeerVerifier:
             UnusableChainError: the chains are malformed or too many.
         """
         certificates = [pem for chain in chains for pem in chain]
-        if not certificates or not chains[0] or len(certificates) > MAX_CERTIFICATES:
+        if not chains or not all(chains) or len(certificates) > MAX_CERTIFICATES:
             raise UnusableChainError(f"verified chains hold {len(certificates)} certificates")
         digest = hashlib.sha256("\0".join(certificates).encode("utf-8", "surrogatepass")).digest()
         known = self._known.get(digest)
@@ -116,7 +117,7 @@ class PeerVerifier:
             if not start <= now < end:
                 return _Known(None, now, now + _REFUSAL_SECONDS)
             return _Known(_identity(leaf, end), start, end)
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.ExtensionNotFound) as error:
             raise UnusableChainError("a certificate of the verified chain cannot be parsed") from error
         except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
             raise UnusableChainError("a certificate of the verified chain has unusable extensions") from error
@@ -137,7 +138,7 @@ class PeerVerifier:
 
     def _follow(self, chain: list[x509.Certificate]) -> list[x509.Certificate] | None:
         """The chain as nats-server verified it, each link's signature checked, if it ends in a root."""
-        for issued, issuer in zip(chain, chain[1:], strict=False):
+        for issued, issuer in itertools.pairwise(chain):
             if not _issued_by(issued, issuer):
                 return None
         if chain[-1] in self._roots:
@@ -175,9 +176,7 @@ def _require_authority(_policy: Policy, _certificate: x509.Certificate, constrai
         raise ValueError("issuer is not a CA")
 
 
-def _require_client_usage(
-    _policy: Policy, _certificate: x509.Certificate, usage: x509.ExtendedKeyUsage | None
-) -> None:
+def _require_client_usage(_policy: Policy, _certificate: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
     if usage is not None and not any(oid in _CLIENT_USAGES for oid in usage):
         raise ValueError("certificate is not for clients")
 

@@ -1,0 +1,61 @@
+"""Who a verified peer is, and whether its chain leads to a CA of ours (POLICY rule 0)."""
+
+from __future__ import annotations
+
+import base64
+import random
+import warnings
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker_auth.deploy import pki
+from broker_auth.x509 import PeerVerifier, UnusableChainError
+from tests.builders.clock import NOW
+from tests.builders.peers import LONG, authority, client, fleet_chain, pem, verifier
+
+ED25519_ROOT = pki.signer("Ed25519 CA", algorithm="ed25519", validity=LONG)
+DER = client().certificate.public_bytes(Encoding.DER)
+VERSION = DER.index(bytes.fromhex("a003020102")) + 4  # of the DER: X.509 version 3 is written 2
+
+
+def as_pem(der: bytes) -> str:
+    return f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n"
+
+
+UNUSABLE = {
+    "no certificate": ((),),
+    "an empty chain first": ((), fleet_chain()),
+    "an empty chain second": (fleet_chain(), ()),
+    "no PEM": (("garbage",),),
+    "not ASCII": (("\u00e9",),),
+    "lone surrogate": (("\ud800",),),
+    "second certificate is garbage": ((fleet_chain()[0], "garbage"),),
+    "17 certificates": (fleet_chain() * 8 + fleet_chain()[:1],),
+    "X.509 version 2": ((as_pem(DER[:VERSION] + b"\x01" + DER[VERSION + 1 :]),),),
+    "X.509 version 9": ((as_pem(DER[:VERSION] + b"\x08" + DER[VERSION + 1 :]),),),
+}
+
+
+@pytest.mark.parametrize("chains", UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize("roots", ["none", "fleet", "ed25519"])
+def test_a_chain_that_cannot_be_parsed_is_unusable(chains: tuple[tuple[str, ...], ...], roots: str) -> None:
+    chosen = {"none": [], "fleet": [authority().certificate], "ed25519": [ED25519_ROOT.certificate]}[roots]
+    with pytest.raises(UnusableChainError):
+        PeerVerifier(chosen).identify(chains, NOW)
+
+
+def test_mutated_certificates_never_verify_and_never_raise_anything_else() -> None:
+    chosen = random.Random(4)  # noqa: S311 - reproducible, not secret
+    peers = verifier()
+    for _ in range(1500):
+        der = bytearray(DER)
+        while der == DER:
+            for _ in range(chosen.randint(1, 3)):
+                der[chosen.randrange(len(der))] = chosen.randrange(256)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `cryptography` warns of odd serial numbers
+            try:
+                assert peers.identify(((as_pem(bytes(der)), pem(authority())),), NOW) is None
+            except UnusableChainError:
+                continue
