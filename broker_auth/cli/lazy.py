@@ -37,7 +37,8 @@ class LazyGroup(click.Group):
 
     def __init__(self, *args: Any, table: Mapping[str, Lazy], **kwargs: Any) -> None:
         # Without arguments help goes to stderr and the exit code is 2, whatever click's version does.
-        super().__init__(*args, no_args_is_help=False, **kwargs)
+        kwargs["no_args_is_help"] = False
+        super().__init__(*args, **kwargs)
         self.table = table
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

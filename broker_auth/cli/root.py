@@ -47,10 +47,12 @@ class Root(LazyGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the command line; with ``standalone_mode`` (the default) every error ends here, in one line."""
-        if not kwargs.pop("standalone_mode", True):
-            return super().main(*args, standalone_mode=False, **kwargs)
+        alone = kwargs.pop("standalone_mode", True)
+        kwargs["standalone_mode"] = False
+        if not alone:
+            return super().main(*args, **kwargs)
         try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            code = super().main(*args, **kwargs)
         except Exception as problem:
             sys.exit(_report(problem))
         # Commands end with a code by `ctx.exit`; anything else they return is no code.

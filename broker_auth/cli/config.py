@@ -1,0 +1,64 @@
+"""``broker-auth config check``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker_auth.cli import options, output
+from broker_auth.settings.load import check
+from broker_auth.settings.problems import Problem, Report, one_line, shown_key
+
+_EPILOG = options.example(
+    "broker-auth config check /etc/broker-auth/broker.conf",
+    "broker-auth config check broker.conf --json",
+)
+
+
+@click.command("check", epilog=_EPILOG)
+@click.argument("file", type=options.FILE)
+@options.json_option
+@click.pass_context
+def check_command(ctx: click.Context, file: Path, *, as_json: bool) -> None:
+    """Check a configuration, with what the environment overrides, as 'serve' would read it.
+
+    Exit code 0: it can be used, perhaps with warnings. 1: it cannot; every problem is named with
+    file, line, key and remedy.
+    """
+    report = check(file, os.environ)
+    if as_json:
+        output.document(_document(report))
+    else:
+        _print(file, report)
+    ctx.exit(0 if report.ok else 1)
+
+
+def _print(file: Path, report: Report) -> None:
+    for warning in report.warnings:
+        output.warning(str(warning))
+    for problem in report.problems:
+        output.error(str(problem))
+    if report.ok:
+        count = len(report.warnings)
+        output.note(f"{file}: valid" + (f", with {count} warning{'s' * (count > 1)}" if count else ""))
+
+
+def _document(report: Report) -> dict[str, Any]:
+    return {
+        "valid": report.ok,
+        "problems": [_entry(problem) for problem in report.problems],
+        "warnings": [_entry(warning) for warning in report.warnings],
+    }
+
+
+def _entry(problem: Problem) -> dict[str, Any]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "key": None if problem.key is None else shown_key(problem.key),
+        "problem": one_line(problem.what),
+        "remedy": one_line(problem.remedy),
+    }

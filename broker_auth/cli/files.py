@@ -1,0 +1,131 @@
+"""Files commands read and write: bounded on the way in, private and never overwritten on the way out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from broker_auth.cli import output
+from broker_auth.errors import InputError
+from broker_auth.secret import Secret
+from broker_auth.settings.files import GROUP, OTHERS, read, read_secret
+from broker_auth.tokens.issue import SigningKey, load_signing_key, require_public_key
+from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES
+
+STANDARD_INPUT: Final = "-"
+SECRET_FILE: Final = "file:"
+
+
+def read_input(path: str, limit: int) -> bytes:
+    """At most ``limit`` bytes from a file, or from standard input for ``-``.
+
+    Raises:
+        InputError: it cannot be read, or is larger.
+    """
+    if path != STANDARD_INPUT:
+        return read(Path(path), limit).data
+    data = sys.stdin.buffer.read(limit + 1)
+    if len(data) > limit:
+        raise InputError(f"standard input holds more than {limit} bytes")
+    return data
+
+
+def read_signing_key(path: str) -> SigningKey:
+    """The private key in a file, or on standard input for ``-``.
+
+    A file that every user can access is refused. One that only its group can access is warned of:
+    operators keep such files, and who may sign is theirs to say.
+
+    Raises:
+        InputError: it cannot be read, is no key, or is open to everybody.
+    """
+    if path == STANDARD_INPUT:
+        return load_signing_key(read_input(path, MAX_KEY_FILE_BYTES), "standard input")
+    content = read(Path(path), MAX_KEY_FILE_BYTES)
+    if content.mode & OTHERS:
+        raise InputError(f"{path} has mode {content.mode:04o}, so every user has access to it; run: chmod 600 {path}")
+    if content.mode & GROUP:
+        output.warning(f"{path} has mode {content.mode:04o}, so its group has access to it; run: chmod 600 {path}")
+    return load_signing_key(content.data, path)
+
+
+def read_public_key(given: str) -> str:
+    """An Ed25519 public key, given as 64 hex characters or as the name of a file that holds them.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if not Path(given).is_file():
+        return require_public_key(given)
+    text = read(Path(given), MAX_KEY_FILE_BYTES).data.decode("utf-8", "replace").strip()
+    try:
+        return require_public_key(text)
+    except InputError as error:
+        raise InputError(f"{given}: {error}") from error
+
+
+def read_secret_option(given: str) -> Secret:
+    """A secret option's value; ``file:PATH`` names a private file that holds it.
+
+    Raises:
+        InputError: the file cannot be read, is open to others, or is empty.
+    """
+    if given.startswith(SECRET_FILE):
+        return read_secret(Path(given.removeprefix(SECRET_FILE)))
+    return Secret(given)
+
+
+def write_private(path: Path, text: str, *, force: bool) -> None:
+    """Writes a file that only its owner can read; whole or not at all.
+
+    Raises:
+        InputError: it exists and ``force`` is not given, or it cannot be written.
+    """
+    if not force:
+        refuse_existing(path)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        _put(Path(temporary), path, force=force)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuses to go on where there is something already.
+
+    Raises:
+        InputError: there is.
+    """
+    if os.path.lexists(path):
+        raise InputError(f"{path} exists; give another name, or --force to overwrite it")
+
+
+def _put(temporary: Path, path: Path, *, force: bool) -> None:
+    if force:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)  # unlike a rename, fails if somebody else was quicker
+    except FileExistsError:
+        refuse_existing(path)
+        raise
+    except PermissionError:  # a file system without hard links
+        temporary.replace(path)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written ({error.strerror or type(error).__name__})")

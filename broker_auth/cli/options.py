@@ -1,0 +1,93 @@
+"""Options and argument types that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from broker_auth.errors import InputError
+from broker_auth.settings.durations import parse_duration
+
+if TYPE_CHECKING:
+    _Seconds = click.ParamType[float]
+else:
+    _Seconds = click.ParamType  # generic in newer versions of click only
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Duration(_Seconds):
+    """``30s``, ``1h30m``, ``7d``, ``1y``; becomes seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, float | int):
+            return float(value)
+        try:
+            return parse_duration(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Moment(_Seconds):
+    """A time as RFC 3339, or as Unix seconds; becomes Unix seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Unix seconds."""
+        if isinstance(value, float):
+            return value
+        moment = parse_time(value)
+        if moment is None:
+            self.fail("write a time like 2030-01-31T12:00:00Z, or as Unix seconds", param, ctx)
+        return moment
+
+
+def parse_time(text: str) -> float | None:
+    """Unix seconds in an RFC 3339 time with its zone, or in a number; None if ``text`` is neither."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        pass
+    else:
+        return seconds if 0 <= seconds <= _MAX_TIME else None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else moment.timestamp()
+
+
+_MAX_TIME: Final = 253_402_300_799  # the year 9999
+DURATION: Final = Duration()
+MOMENT: Final = Moment()
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
+
+
+def json_option(function: _F) -> _F:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def force_option(function: _F) -> _F:
+    """``--force``."""
+    return click.option("--force", "-f", is_flag=True, help="Overwrite what is there.")(function)
+
+
+def config_option(function: _F) -> _F:
+    """``--config``, required."""
+    return click.option(
+        "--config", "-c", type=FILE, required=True, envvar="BROKER_AUTH_CONFIG", help="The configuration file."
+    )(function)
+
+
+def example(*lines: str) -> str:
+    """A help epilog that shows how the command is used."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,90 @@
+"""The last step of every command that makes a token: sign, save, say what was made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from broker_auth.cli import output
+from broker_auth.cli.files import read_input, refuse_existing, write_private
+from broker_auth.errors import InputError
+from broker_auth.policy import permissions
+from broker_auth.tokens.claims import ClientClaims, Purpose, ServerClaims, typed_claims
+from broker_auth.tokens.faults import TokenRejected
+from broker_auth.tokens.issue import Claims, SigningKey, issue_under
+from broker_auth.tokens.jws import MAX_TOKEN_BYTES
+
+STANDARD_OUTPUT: Final = "-"
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def chain_option(function: _F) -> _F:
+    """``--chain-issuer-token``."""
+    return click.option(
+        "--chain-issuer-token",
+        metavar="FILE",
+        help="Issue as the chain issuer that holds this token; SIGNING-KEY is then its seed.",
+    )(function)
+
+
+def chained(claims: Claims, chain_issuer_token: str | None, key: SigningKey) -> Claims:
+    """The claims, placed under a chain issuer if its token is given.
+
+    Raises:
+        InputError: the chain issuer's token cannot be used.
+    """
+    if chain_issuer_token is None:
+        return claims
+    data = read_input(chain_issuer_token, MAX_TOKEN_BYTES)
+    return issue_under(claims, data.decode("ascii", "replace"), key)
+
+
+def refuse_early(path: str, *, force: bool, as_json: bool) -> None:
+    """What can be refused before a key is read.
+
+    Raises:
+        InputError: the file exists and may not be overwritten.
+        click.UsageError: standard output is asked to carry two things.
+    """
+    if path == STANDARD_OUTPUT:
+        if as_json:
+            raise click.UsageError("with --json the token must go to a file, not to standard output")
+    elif not force:
+        refuse_existing(Path(path))
+
+
+def save(path: str, claims: Claims, key: SigningKey, *, force: bool, as_json: bool) -> None:
+    """Signs the claims into a private file, or onto standard output for ``-``.
+
+    Raises:
+        InputError: the broker would refuse such a token, or the file cannot be written.
+    """
+    _require_usable(claims)
+    token = key.sign(claims)
+    if path == STANDARD_OUTPUT:
+        click.echo(token)
+        return
+    write_private(Path(path), token, force=force)  # without a line end, as Choria reads it
+    expires = output.rfc3339(claims["exp"])
+    if as_json:
+        made = {"file": path, "purpose": claims["purpose"], "token_id": claims["jti"], "expires": expires}
+        output.document(made)
+    else:
+        output.note(f"Saved token to {path}; it expires {expires}")
+        output.note(f"See it with: broker-auth token inspect {path}")
+
+
+def _require_usable(claims: Claims) -> None:
+    """A claim that cannot become part of a subject denies the connection; better to hear of it now."""
+    try:
+        typed = typed_claims(claims, Purpose(claims["purpose"]))
+        if isinstance(typed, ServerClaims):
+            permissions.server(typed)
+        elif isinstance(typed, ClientClaims):
+            permissions.client(typed)
+    except TokenRejected as rejected:
+        raise InputError(f"a token with these claims would be refused: {rejected.detail}") from rejected

@@ -1,0 +1,182 @@
+"""``broker-auth token check``. Starts fast: settings are imported only for ``--config``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from broker_auth.cli import options, output
+from broker_auth.cli.files import read_input
+from broker_auth.errors import InputError
+from broker_auth.settings.files import read
+from broker_auth.tokens.check import CheckResult, Expectations, check_token
+from broker_auth.tokens.claims import Purpose
+from broker_auth.tokens.jws import MAX_TOKEN_BYTES
+from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
+from broker_auth.tokens.show import days, lines
+from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
+
+PURPOSES = {"provisioning": Purpose.PROVISIONING, "server": Purpose.SERVER, "client": Purpose.CLIENT}
+MAX_INPUT = 2 * MAX_TOKEN_BYTES  # a token and generous white space around it
+
+_EPILOG = options.example(
+    "broker-auth token check provisioning.jwt --config /etc/broker-auth/broker.conf",
+    "broker-auth token check provisioning.jwt --signer signer.pem --min-validity 30d",
+    "cat client.jwt | broker-auth token check - --issuer choria=$(cat issuer.public) --json",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trust:
+    """By whose keys a token is checked, and how strictly."""
+
+    keys: TrustedKeys
+    leeway: float = 0.0
+    allow_non_expiring: bool = False
+
+
+@click.command("check", epilog=_EPILOG)
+@click.argument("file", metavar="FILE|-")
+@click.option("--config", "-c", type=options.FILE, help="Trust what this configuration trusts.")
+@click.option(
+    "--signer",
+    "signers",
+    multiple=True,
+    metavar="KEY",
+    help="Trust this key for every kind of token: a PEM certificate or public key, an Ed25519 public key "
+    "as a file or 64 hex characters; may be repeated.",
+)
+@click.option(
+    "--issuer",
+    "issuers",
+    multiple=True,
+    metavar="NAME=KEY",
+    help="Trust this organization's issuer, trust chains below it included: 64 hex characters or their file; "
+    "may be repeated.",
+)
+@click.option("--purpose", type=click.Choice(list(PURPOSES)), help="It must be of this kind.")
+@click.option("--identity", help="It must be this server's or caller's.")
+@click.option("--min-validity", "--validity-min", type=options.DURATION, help="It must be valid for this much longer.")
+@click.option("--max-validity", "--validity-max", type=options.DURATION, help="It must not be valid for longer.")
+@click.option(
+    "--chain-issuer/--no-chain-issuer", default=None, help="It must, or must not, be allowed to issue others."
+)
+@click.option(
+    "--allow-non-expiring",
+    is_flag=True,
+    help="Accept provisioning tokens that never expire, as the configuration key "
+    "plugin.broker_auth.provisioning.allow_non_expiring_tokens does.",
+)
+@options.json_option
+@click.pass_context
+def check_command(
+    ctx: click.Context,
+    file: str,
+    config: Path | None,
+    signers: tuple[str, ...],
+    issuers: tuple[str, ...],
+    purpose: str | None,
+    identity: str | None,
+    min_validity: float | None,
+    max_validity: float | None,
+    *,
+    chain_issuer: bool | None,
+    allow_non_expiring: bool,
+    as_json: bool,
+) -> None:
+    """Check a token's signature, trust chain and times; - is standard input.
+
+    Exit code 0: accepted. 1: rejected, the reason is on standard error, or in the JSON. 2: wrong
+    usage. A connection must also sign the server's nonce with a client's or server's key; that is not
+    part of this check.
+    """
+    if sum(map(bool, (config, signers, issuers))) != 1:
+        raise click.UsageError("say whom to trust by one of --config, --signer and --issuer")
+    trust = _configured(config) if config else _Trust(keys=_keys(signers, issuers))
+    expected = Expectations(
+        purpose=PURPOSES[purpose] if purpose else None,
+        identity=identity,
+        min_validity=min_validity,
+        max_validity=max_validity,
+        chain_issuer=chain_issuer,
+    )
+    now = time.time()
+    result = check_token(
+        _read_token(file),
+        TokenVerifier(trust.keys),
+        now,
+        leeway=trust.leeway,
+        allow_non_expiring=allow_non_expiring or trust.allow_non_expiring,
+        expected=expected,
+    )
+    _print(result, now, as_json=as_json)
+    ctx.exit(0 if result.valid else 1)
+
+
+def _read_token(file: str) -> str:
+    # What is not ASCII is no token; it is kept recognizable as such instead of failing here.
+    return read_input(file, MAX_INPUT).decode("ascii", "replace")
+
+
+def _configured(path: Path) -> _Trust:
+    from broker_auth.settings.load import load
+    from broker_auth.settings.policy import trusted_keys
+
+    settings = load(path, os.environ, serving=False)
+    return _Trust(
+        keys=trusted_keys(settings),
+        leeway=settings.token_leeway,
+        allow_non_expiring=settings.provisioning.allow_non_expiring_tokens,
+    )
+
+
+def _keys(signers: Sequence[str], issuers: Sequence[str]) -> TrustedKeys:
+    if issuers:
+        return TrustedKeys(issuers=dict(_issuer(given) for given in issuers))
+    keys = [_signer(given) for given in signers]
+    return TrustedKeys(issuers={}, provisioning=keys, client=keys, server=keys)
+
+
+def _signer(given: str) -> VerificationKey:
+    if Path(given).is_file():
+        return load_verification_key(read(Path(given), MAX_KEY_FILE_BYTES).data, given)
+    try:
+        return ed25519_key(given, f"{given[:16]}…")
+    except InputError as error:
+        raise InputError(f"--signer {given!r} is neither a file nor 64 hex characters") from error
+
+
+def _issuer(given: str) -> tuple[str, VerificationKey]:
+    name, equals, key = given.partition("=")
+    if not (name and equals and key):
+        raise click.UsageError(f"--issuer {given!r} is not NAME=KEY")
+    text = key
+    if Path(key).is_file():
+        text = read(Path(key), MAX_KEY_FILE_BYTES).data.decode("ascii", "replace").strip()
+    return name, ed25519_key(text, name)
+
+
+def _print(result: CheckResult, now: float, *, as_json: bool) -> None:
+    if as_json:
+        output.document(
+            {
+                "valid": result.valid,
+                "reason": result.reason,
+                "purpose": result.purpose,
+                "signer": result.signer,
+                "claims": result.claims,
+                "expires": output.rfc3339(result.expires),
+            }
+        )
+    elif result.valid:
+        ends = "never expires" if result.expires is None else f"expires in {days(result.expires - now)}"
+        output.note(f"accepted: {result.purpose} token signed by {result.signer}, {ends}")
+        for line in lines(result.claims or {}, now):
+            output.note(line)
+    else:
+        output.error(f"token rejected: {result.reason}")

@@ -1,0 +1,62 @@
+"""``broker-auth token inspect``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from broker_auth.cli import options, output
+from broker_auth.cli.files import read_input
+from broker_auth.errors import InputError
+from broker_auth.tokens.claims import purpose_of, typed_claims
+from broker_auth.tokens.faults import TokenRejected
+from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws, parse
+from broker_auth.tokens.show import lines, masked
+
+_EPILOG = options.example("broker-auth token inspect provisioning.jwt", "broker-auth token inspect - --json < a.jwt")
+MAX_INPUT = 2 * MAX_TOKEN_BYTES
+
+
+@click.command("inspect", epilog=_EPILOG)
+@click.argument("file", metavar="FILE|-")
+@options.json_option
+def inspect_command(file: str, *, as_json: bool) -> None:
+    """Show what a token says WITHOUT verifying it; - is standard input.
+
+    Anybody can make a token that says anything: to find out whether one holds, use 'token check'.
+    Secrets in it are masked. A token whose signature was cut off, as in audit records, is shown too.
+    """
+    try:
+        jws = parse(read_input(file, MAX_INPUT).decode("ascii", "replace"), allow_unsigned=True)
+    except TokenRejected as rejected:
+        raise InputError(f"not a token: {rejected}") from rejected
+    purpose, expires, fault = _typed(jws)
+    if as_json:
+        output.document(
+            {
+                "verified": False,
+                "algorithm": jws.algorithm,
+                "purpose": purpose,
+                "claims": masked(jws.claims),
+                "expires": output.rfc3339(expires),
+                "fault": fault,
+            }
+        )
+        return
+    output.note("NOT VERIFIED: anybody can have written this; verify it with 'broker-auth token check'")
+    if fault:
+        output.note(f"It would be rejected: {fault}")
+    output.note(f"{'Algorithm':>22}: {jws.algorithm}")
+    for line in lines(jws.claims, time.time()):
+        output.note(line)
+
+
+def _typed(jws: Jws) -> tuple[str | None, float | None, str | None]:
+    """Purpose, expiry, and what is wrong with the claims whoever signed them."""
+    purpose = None
+    try:
+        purpose = purpose_of(jws.claims)
+        return str(purpose), typed_claims(jws.claims, purpose).expires, None
+    except TokenRejected as rejected:
+        return str(purpose) if purpose else None, None, str(rejected)

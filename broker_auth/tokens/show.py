@@ -1,0 +1,106 @@
+"""What a token says, for people: secrets masked, a stranger's text kept harmless."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+SECRET_CLAIMS: Final = frozenset({"cht", "chpwd"})  # access token and broker password of a provisioning token
+MASK: Final = "*****"
+
+_LABELS: Final = {
+    "purpose": "Purpose",
+    "callerid": "Caller id",
+    "identity": "Identity",
+    "ou": "Organization",
+    "jti": "Token id",
+    "iss": "Issuer",
+    "sub": "Subject",
+    "iat": "Issued",
+    "nbf": "Not before",
+    "exp": "Expires",
+    "issexp": "Issuer expires",
+    "public_key": "Public key",
+    "tcs": "Trust chain signature",
+    "collectives": "Collectives",
+    "agents": "Agents",
+    "permissions": "Permissions",
+    "pub_subjects": "Publishes also",
+    "sub_subjects": "Subscribes also",
+    "user_properties": "User properties",
+    "opa_policy": "OPA policy",
+    "cht": "Access token",
+    "chs": "Secure",
+    "chu": "URLs",
+    "chsrv": "SRV domain",
+    "chpd": "Provision by default",
+    "chrd": "Registration data",
+    "chf": "Facts",
+    "chusr": "Broker user",
+    "chpwd": "Broker password",
+    "v2": "Protocol version 2",
+    "update": "Upgrades allowed",
+    "extensions": "Extensions",
+}
+_TIMES: Final = frozenset({"iat", "nbf", "exp", "issexp"})
+_LAST_TIME: Final = 253_402_300_799.0  # the year 9999
+
+
+def masked(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """The claims as they may be shown: secrets masked, and nothing that is not JSON."""
+    return {
+        name: MASK if name in SECRET_CLAIMS and value not in (None, "") else _finite(value)
+        for name, value in claims.items()
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity, but ``1e999`` in a token becomes one. Tokens nest at most 16 deep."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return value
+
+
+def lines(claims: Mapping[str, Any], now: float) -> Iterator[str]:
+    """The claims, one line each: those that are known in a fixed order, then the others."""
+    safe = masked(claims)
+    for name in (*(name for name in _LABELS if name in safe), *(name for name in safe if name not in _LABELS)):
+        label = _LABELS.get(name, name)
+        yield f"{label:>22}: {_text(name, safe[name], now)}"
+
+
+def _text(name: str, value: Any, now: float) -> str:
+    if name in _TIMES and isinstance(value, int | float) and not isinstance(value, bool):
+        return _moment(value, now)
+    if name == "permissions" and isinstance(value, dict):
+        return ", ".join(key for key, granted in value.items() if granted is True) or "none"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
+        return ", ".join(value)
+    return json.dumps(value)
+
+
+def _moment(time: float, now: float) -> str:
+    if not 0 <= time <= _LAST_TIME:
+        return f"{time}, which is no date"
+    date = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{date} (in {days(time - now)})" if time > now else f"{date} ({days(now - time)} ago)"
+
+
+def days(seconds: float) -> str:
+    """A duration in its two largest units, e.g. ``29d 3h``."""
+    whole = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("y", 365 * 86_400), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, whole = divmod(whole, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
