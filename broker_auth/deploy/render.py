@@ -1,0 +1,249 @@
+"""Render ``nats-server.conf.j2``, one template for every role a nats-server plays here.
+
+Every value that enters the template is quoted by :func:`quote`, which Jinja applies to each
+expression: no value can end its string and say something else to nats-server.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from broker_auth.errors import InputError
+from broker_auth.nkey import Kind, decode_public, public_nkey
+from broker_auth.secret import Secret
+from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles
+
+CALLOUT_ACCOUNT = "AUTH"  # holds the service and nobody else (NATS_FACTS 4)
+QUEUE_GROUP = "broker-auth"  # INTERFACE "Wire"
+TLS_TIMEOUT = 10  # seconds: storms of connects failed at 2 and did not at 10
+# The least limit on subscriptions per connection at an edge, where the link to the fleet is such a
+# connection and carries a dozen of the servers' own and a few of each provisioner. What goes beyond
+# the limit is lost without a word to the provisioner.
+LINK_SUBSCRIPTIONS = 1024
+AUTHORIZATION_TIMEOUT = 10  # seconds: see the template, and NATS_FACTS 10
+
+_TEMPLATE = "nats-server.conf.j2"
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+class _Plain(str):
+    """Text of the template's own, not to be quoted."""
+
+    __slots__ = ()
+
+
+def render(settings: Settings, broker: BrokerSettings) -> str:
+    """The configuration of the nats-server that ``broker`` describes.
+
+    A broker of role ``fleet`` gets a leaf listener for edges, a websocket listener for nodes or
+    neither, as its settings say.
+
+    Raises:
+        InputError: a setting is missing that this role needs, or one cannot stand in a configuration.
+    """
+    _Checks(settings, broker).run()
+    server, role = broker.server, broker.role
+    to_edges = server.leaf_listen is not None
+    keys = _public_keys(settings)
+    return (
+        _environment()
+        .from_string(_template())
+        .render(
+            role=role.value,
+            server=server,
+            verify_clients=role is Role.FLEET,
+            nodes_connect_here=role is not Role.FLEET or server.websocket_listen is not None,
+            limit_subscriptions=not to_edges,
+            accounts=settings.accounts,
+            limits=settings.provisioning,
+            max_subscriptions=_max_subscriptions(settings, role),
+            max_connections=settings.provisioning.max_connections + (role is Role.EDGE),
+            callout_account=CALLOUT_ACCOUNT,
+            queue_group=QUEUE_GROUP,
+            issuer=keys.issuer,
+            service=keys.service,
+            xkey=keys.xkey,
+            break_glass=keys.break_glass,
+            leaf_tls=leaf_files(broker),
+            leaf_users=leaf_users(broker),
+            tls_timeout=TLS_TIMEOUT,
+            authorization_timeout=AUTHORIZATION_TIMEOUT,
+        )
+    )
+
+
+def select_broker(settings: Settings, role: Role, name: str | None = None) -> BrokerSettings:
+    """The one broker of this role, or the one of this name.
+
+    Raises:
+        InputError: there is none, or more than one and no name to choose by.
+    """
+    fitting = [item for item in settings.brokers if item.role is role and name in (None, item.name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(item.name for item in fitting)
+        raise InputError(f"{settings.path}: several brokers have the role {role}: name one of {names}")
+    there = ", ".join(f"{item.name} ({item.role})" for item in settings.brokers)
+    wanted = f"broker {name} of role {role}" if name else f"broker of role {role}"
+    raise InputError(f"{settings.path}: no {wanted}; it configures {there}")
+
+
+def quote(value: object) -> str:
+    """A value as nats-server's configuration language reads it back: a quoted string or a number.
+
+    Raises:
+        InputError: the value holds a control character, which no file name or address needs.
+    """
+    if isinstance(value, _Plain):
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str | Path):
+        raise InputError(f"a {type(value).__name__} cannot stand in a nats-server configuration")
+    text = str(value)
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise InputError(f"{text!r} holds a control character; it cannot stand in a nats-server configuration")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def leaf_files(broker: BrokerSettings) -> TLSFiles:
+    """What the leaf link uses: on the fleet's side by default the certificate of its other listener.
+
+    An edge has no such default, because its server certificate need not be fit for a client.
+    """
+    own, listener = broker.server.leaf_tls, broker.server.tls
+    if broker.role is Role.EDGE:
+        return own
+    return TLSFiles(
+        ca=own.ca or listener.ca,
+        certificate=own.certificate or listener.certificate,
+        key=own.key or listener.key,
+    )
+
+
+def leaf_users(broker: BrokerSettings) -> tuple[str, ...]:
+    """The names edges have in their certificates; the setting may list several, comma separated."""
+    names = (broker.server.leaf_user or "").split(",")
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def _max_subscriptions(settings: Settings, role: Role) -> int:
+    chosen = settings.provisioning.max_subscriptions
+    return max(chosen, LINK_SUBSCRIPTIONS) if role is Role.EDGE else chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PublicKeys:
+    issuer: str
+    service: str
+    xkey: str | None
+    break_glass: str | None
+
+
+def _public_keys(settings: Settings) -> _PublicKeys:
+    if settings.break_glass_nkey is not None:
+        decode_public(settings.break_glass_nkey, Kind.USER)
+    return _PublicKeys(
+        issuer=_public(settings, settings.issuer_seed, "issuer_seed_file"),
+        service=_public(settings, settings.nkey_seed, "nkey_seed_file"),
+        xkey=public_nkey(settings.xkey_seed.reveal()) if settings.xkey_seed else None,
+        break_glass=settings.break_glass_nkey,
+    )
+
+
+def _public(settings: Settings, seed: Secret | None, key: str) -> str:
+    if seed is None:
+        raise InputError(f"{settings.path}: plugin.broker_auth.{key} is needed to render a configuration")
+    return public_nkey(seed.reveal())
+
+
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """What must be set for a role, and what may not be said at all; every lack is named at once."""
+
+    settings: Settings
+    broker: BrokerSettings
+
+    def run(self) -> None:
+        if missing := self._missing():
+            prefix = f"plugin.broker_auth.broker.{self.broker.name}.server."
+            keys = ", ".join(prefix + key for key in missing)
+            raise InputError(f"{self.settings.path}: a server of role {self.broker.role} needs {keys}")
+        self._accounts()
+        self._monitor()
+
+    def _missing(self) -> list[str]:
+        server, role = self.broker.server, self.broker.role
+        needs: list[tuple[str, object]] = [
+            ("listen", server.listen),
+            ("tls.certificate", server.tls.certificate),
+            ("tls.key", server.tls.key),
+        ]
+        if role is Role.FLEET or server.cluster_listen:
+            needs.append(("tls.ca", server.tls.ca))
+        if role is not Role.EDGE:
+            needs.append(("store_dir", server.store_dir))
+        if role is Role.EDGE:
+            needs.append(("leaf.remotes", server.leaf_remotes))
+        if server.cluster_listen:
+            needs.append(("cluster.name", server.cluster_name))
+        if role is Role.EDGE or server.leaf_listen:
+            leaf = leaf_files(self.broker)
+            needs += [("leaf.tls.ca", leaf.ca), ("leaf.tls.certificate", leaf.certificate)]
+            needs.append(("leaf.tls.key", leaf.key))
+        if server.leaf_listen:
+            needs.append(("leaf.user", leaf_users(self.broker)))
+        return [key for key, value in needs if not value]
+
+    def _accounts(self) -> None:
+        names = self.settings.accounts
+        for name in (names.fleet, names.provisioning, names.system):
+            if not _ACCOUNT.fullmatch(name) or name == CALLOUT_ACCOUNT:
+                raise InputError(
+                    f"{self.settings.path}: {name!r} cannot be an account's name; use letters, digits, '_', "
+                    f"'-' and '.', and not {CALLOUT_ACCOUNT}, which is the service's own"
+                )
+
+    def _monitor(self) -> None:
+        listen = self.broker.server.monitor_listen
+        if listen is None:
+            return
+        host = listen.rpartition(":")[0].strip("[]")
+        try:
+            loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise InputError(
+                f"{self.settings.path}: plugin.broker_auth.broker.{self.broker.name}.server.monitor_listen: "
+                f"{listen!r} is not on loopback; it answers anybody, so use 127.0.0.1:PORT"
+            )
+
+
+def _environment() -> Environment:
+    environment = Environment(  # noqa: S701 - not HTML: `finalize` quotes for nats-server instead
+        undefined=StrictUndefined,
+        finalize=quote,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals["plain"] = _Plain
+    return environment
+
+
+def _template() -> str:
+    """The template: inside the installed package, or at the root of a checkout."""
+    here = Path(__file__)
+    for path in (here.with_name(_TEMPLATE), here.parents[2] / _TEMPLATE):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise InputError(f"{_TEMPLATE} is not part of this installation; install broker-auth again")

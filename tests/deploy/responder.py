@@ -1,0 +1,104 @@
+"""The least that answers a nats-server's callouts: it admits everybody to one account.
+
+Stands in for the service where only the rendered configuration is under test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import nats
+from nacl.public import Box, PrivateKey, PublicKey
+from nacl.signing import SigningKey
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from broker_auth.deploy.render import QUEUE_GROUP
+from broker_auth.nkey import Kind, decode_public, decode_seed, public_nkey
+from broker_auth.settings.model import Settings
+
+SUBJECT = "$SYS.REQ.USER.AUTH"
+Choose = Callable[[dict[str, Any]], Awaitable[str] | str]
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+class Responder:
+    """Answers every request with admission to the account that ``choose`` names."""
+
+    def __init__(self, settings: Settings, choose: Choose) -> None:
+        self._settings = settings
+        self._choose = choose
+        assert settings.issuer_seed
+        seed = settings.issuer_seed.reveal()
+        self._issuer = public_nkey(seed)
+        self._key = SigningKey(decode_seed(seed, Kind.ACCOUNT))
+        self.requests: list[dict[str, Any]] = []
+        self.connections: list[Client] = []
+
+    async def serve(self, url: str, tls: ssl.SSLContext) -> Client:
+        """Answer for one more broker."""
+        connection = await connect_nkey(url, tls, self._nkey_seed())
+        await connection.subscribe(SUBJECT, queue=QUEUE_GROUP, cb=self._answer)
+        await connection.flush()
+        self.connections.append(connection)
+        return connection
+
+    async def close(self) -> None:
+        """Leave every broker."""
+        await asyncio.gather(*(connection.close() for connection in self.connections))
+
+    def _nkey_seed(self) -> str:
+        assert self._settings.nkey_seed
+        return self._settings.nkey_seed.reveal()
+
+    async def _answer(self, message: Msg) -> None:
+        data, box = message.data, None
+        if self._settings.xkey_seed:
+            raw = decode_seed(self._settings.xkey_seed.reveal(), Kind.CURVE)
+            assert message.headers
+            server = decode_public(message.headers["Nats-Server-Xkey"], Kind.CURVE)
+            box = Box(PrivateKey(raw), PublicKey(server))
+            assert data.startswith(b"xkv1")
+            data = box.decrypt(data[4:])
+        body = data.split(b".")[1]
+        request = json.loads(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4)))["nats"]
+        self.requests.append(request)
+        chosen = self._choose(request)
+        account = chosen if isinstance(chosen, str) else await chosen
+        reply = self._response(request, account)
+        await message.respond(b"xkv1" + bytes(box.encrypt(reply)) if box else reply)
+
+    def _response(self, request: dict[str, Any], account: str) -> bytes:
+        unlimited = {"subs": -1, "data": -1, "payload": -1, "type": "user", "version": 2}
+        name = request["connect_opts"].get("name", "nobody")
+        user = self._sign(account, request["user_nkey"], name, {"pub": {}, "sub": {}, **unlimited})
+        answer = {"jwt": user.decode(), "type": "authorization_response", "version": 2}
+        return self._sign(request["server_id"]["id"], request["user_nkey"], name, answer)
+
+    def _sign(self, audience: str, subject: str, name: str, claims: dict[str, Any]) -> bytes:
+        header = _b64(json.dumps({"typ": "JWT", "alg": "ed25519-nkey"}).encode())
+        body: dict[str, Any] = {"iss": self._issuer, "sub": subject, "aud": audience, "name": name, "nats": claims}
+        body |= {"iat": int(time.time()), "jti": secrets.token_hex(8)}
+        signed = f"{header}.{_b64(json.dumps(body).encode())}"
+        return f"{signed}.{_b64(self._key.sign(signed.encode()).signature)}".encode()
+
+
+async def connect_nkey(url: str, tls: ssl.SSLContext, seed: str) -> Client:
+    """Log in with an nkey, once."""
+
+    async def quiet(_: Exception) -> None:
+        """Failures are raised by connect itself."""
+
+    return await nats.connect(
+        url, tls=tls, nkeys_seed_str=seed, allow_reconnect=False, error_cb=quiet, connect_timeout=10
+    )

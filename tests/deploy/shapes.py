@@ -1,0 +1,136 @@
+"""Settings of each deployment shape, with certificates of a development PKI, built by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from broker_auth.deploy.natsserver import free_port
+from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.nkey import Kind, generate_seed, public_nkey
+from broker_auth.secret import Secret
+from broker_auth.settings.model import (
+    AccountNames,
+    BrokerSettings,
+    ProvisioningSettings,
+    Role,
+    ServerSettings,
+    Settings,
+    StreamSettings,
+    TLSFiles,
+)
+
+Topology = Literal["edge", "websocket", "single"]
+LEAF_NAME = "edge.leaf.example.net"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One deployment: what to render, and what clients need to connect to it."""
+
+    directory: Path
+    authority: Authority
+    settings: Settings
+    break_glass: str
+
+    def broker(self, name: str) -> BrokerSettings:
+        return next(broker for broker in self.settings.brokers if broker.name == name)
+
+    def url(self, name: str) -> str:
+        return self.broker(name).urls[0]
+
+    def tls(self, pair: Pair | None = None, name: str = "client") -> ssl.SSLContext:
+        """A client's TLS context, with a certificate or without one."""
+        context = ssl.create_default_context(cafile=str(self.directory / "ca.pem"))
+        if pair:
+            context.load_cert_chain(*pair.write(self.directory, name))
+        return context
+
+
+def build(directory: Path, topology: Topology = "edge", *, xkey: bool = True, cluster: bool = False) -> Shape:
+    authority = Authority.create()
+    (directory / "ca.pem").write_bytes(authority.certificate_pem)
+    break_glass = generate_seed(Kind.USER)
+    return Shape(
+        directory=directory,
+        authority=authority,
+        settings=_settings(directory, _brokers(directory, authority, topology, cluster), break_glass, xkey),
+        break_glass=break_glass,
+    )
+
+
+def with_server(shape: Shape, name: str, **changes: object) -> Shape:
+    """The same deployment with some settings of one server changed."""
+    brokers = tuple(
+        dataclasses.replace(broker, server=dataclasses.replace(broker.server, **changes))  # type: ignore[arg-type]
+        if broker.name == name
+        else broker
+        for broker in shape.settings.brokers
+    )
+    return dataclasses.replace(shape, settings=dataclasses.replace(shape.settings, brokers=brokers))
+
+
+def _brokers(directory: Path, authority: Authority, topology: Topology, cluster: bool) -> tuple[BrokerSettings, ...]:
+    ca = directory / "ca.pem"
+    own = _files(ca, authority.server().write(directory, "server"))
+    listen = f"127.0.0.1:{free_port()}"
+    server = ServerSettings(name="fleet-1", listen=listen, tls=own, store_dir=directory / "js")
+    if cluster:
+        route = free_port()
+        server = dataclasses.replace(
+            server,
+            cluster_name="fleet",
+            cluster_listen=f"127.0.0.1:{route}",
+            cluster_routes=(f"nats-route://127.0.0.1:{route}",),
+        )
+    role = Role.SINGLE if topology == "single" else Role.FLEET
+    if topology == "websocket":
+        server = dataclasses.replace(server, websocket_listen=f"127.0.0.1:{free_port()}")
+    if topology != "edge":
+        return (BrokerSettings(name="fleet", urls=(f"tls://{listen}",), role=role, tls=own, server=server),)
+    leaf = f"127.0.0.1:{free_port()}"
+    server = dataclasses.replace(server, leaf_listen=leaf, leaf_user=LEAF_NAME)
+    edge_listen = f"127.0.0.1:{free_port()}"
+    edge = ServerSettings(
+        name="edge-1",
+        listen=edge_listen,
+        tls=own,
+        leaf_remotes=(f"tls://{leaf}",),
+        leaf_tls=_files(ca, authority.client(LEAF_NAME).write(directory, "leaf")),
+    )
+    return (
+        BrokerSettings(name="fleet", urls=(f"tls://{listen}",), role=Role.FLEET, tls=own, server=server),
+        BrokerSettings(name="edge", urls=(f"tls://{edge_listen}",), role=Role.EDGE, tls=own, server=edge),
+    )
+
+
+def _files(ca: Path, pair: tuple[Path, Path]) -> TLSFiles:
+    return TLSFiles(ca=ca, certificate=pair[0], key=pair[1])
+
+
+def _settings(directory: Path, brokers: tuple[BrokerSettings, ...], break_glass: str, xkey: bool) -> Settings:
+    return Settings(
+        path=directory / "broker.conf",
+        brokers=brokers,
+        nkey_seed=Secret(generate_seed(Kind.USER)),
+        issuer_seed=Secret(generate_seed(Kind.ACCOUNT)),
+        xkey_seed=Secret(generate_seed(Kind.CURVE)) if xkey else None,
+        accounts=AccountNames(),
+        provisioning=ProvisioningSettings(max_subscriptions=32, max_payload=2048, max_connections=4),
+        system_user=None,
+        system_passwords=(),
+        client_hosts=(),
+        client_signers=(),
+        server_signers=(),
+        deny_server_connections=False,
+        issuers=(),
+        pub_sub_ca=False,
+        client_ca=(),
+        token_leeway=0.0,
+        streams=StreamSettings(),
+        workers=1,
+        break_glass_nkey=public_nkey(break_glass),
+    )

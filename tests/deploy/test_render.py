@@ -1,0 +1,180 @@
+"""Every rendering is accepted by nats-server, says what it must, and cannot be broken out of."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from broker_auth.deploy.natsserver import NatsServer, check_configuration, free_port
+from broker_auth.deploy.render import CALLOUT_ACCOUNT, quote, render, select_broker
+from broker_auth.errors import InputError
+from broker_auth.settings.model import AccountNames, Role, Settings, TLSFiles
+from tests.deploy.shapes import LEAF_NAME, Shape, Topology, build, with_server
+
+TOPOLOGIES: list[Topology] = ["edge", "websocket", "single"]
+
+
+def rendered(shape: Shape) -> dict[str, str]:
+    return {broker.name: render(shape.settings, broker) for broker in shape.settings.brokers}
+
+
+def statements(text: str) -> list[str]:
+    """The lines without comments and indentation."""
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("cluster", [False, True], ids=["alone", "cluster"])
+@pytest.mark.parametrize("xkey", [False, True], ids=["plain", "xkey"])
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_nats_server_accepts_every_rendering(tmp_path: Path, topology: Topology, xkey: bool, cluster: bool) -> None:
+    shape = build(tmp_path, topology, xkey=xkey, cluster=cluster)
+    for name, text in rendered(shape).items():
+        config = tmp_path / f"{name}.conf"
+        config.write_text(text)
+        check_configuration(config)
+        assert ("xkey:" in text) is xkey
+        assert ("cluster {" in text) is (cluster and name == "fleet")
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_no_rendering_has_a_plaintext_listener_a_default_user_or_a_secret(tmp_path: Path, topology: Topology) -> None:
+    shape = build(tmp_path, topology, cluster=True)
+    for text in rendered(shape).values():
+        lines = statements(text)
+        listeners = sum(line.startswith("listen:") for line in lines)
+        assert listeners == sum(line in ("tls {",) for line in lines) - text.count("remotes:")
+        assert "allow_non_tls" not in text
+        assert "no_tls" not in text
+        assert "no_auth_user" not in text
+        assert "password" not in "\n".join(lines)
+        for seed in (shape.settings.nkey_seed, shape.settings.issuer_seed, shape.settings.xkey_seed):
+            assert seed
+            assert seed.reveal() not in text
+
+
+def test_an_edge_names_no_fleet_account_and_has_no_streams(tmp_path: Path) -> None:
+    shape = build(tmp_path)
+    lines = "\n".join(statements(rendered(shape)["edge"]))
+    assert shape.settings.accounts.fleet not in lines
+    assert "jetstream" not in lines
+
+
+def test_only_the_fleets_listener_verifies(tmp_path: Path) -> None:
+    for topology, name, verifies in (("edge", "fleet", 1), ("edge", "edge", 0), ("single", "fleet", 0)):
+        directory = tmp_path / f"{topology}-{name}"
+        directory.mkdir()
+        lines = statements(rendered(build(directory, topology))[name])  # type: ignore[arg-type]
+        assert lines.count("verify: true") == verifies
+
+
+def test_the_break_glass_user_is_there_only_if_configured(tmp_path: Path) -> None:
+    shape = build(tmp_path)
+    key = shape.settings.break_glass_nkey
+    assert key
+    assert all(text.count(key) == 2 for text in rendered(shape).values())  # the user, and in auth_users
+    without = dataclasses.replace(shape, settings=dataclasses.replace(shape.settings, break_glass_nkey=None))
+    assert all(text.count("nkey: ") == 1 for text in rendered(without).values())  # the service's alone
+    broken = dataclasses.replace(shape.settings, break_glass_nkey=key[:-1] + ("A" if key[-1] != "A" else "B"))
+    with pytest.raises(InputError):
+        render(broken, broken.brokers[0])
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "name", ['a"b', "a\\", "$HOME", "a'b", "a#b{}", "ünïcode ☃", '"; no_auth_user: x; "', "a b", "%q", "\\x41"]
+)
+def test_any_file_name_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    """The server reads its certificate from there, so the name arrived unchanged."""
+    directory = tmp_path / name
+    directory.mkdir()
+    shape = build(directory, "single")
+    config = tmp_path / "nats.conf"
+    config.write_text(render(shape.settings, shape.broker("fleet")))
+    with NatsServer(config) as server:
+        assert server.running
+    assert (directory / "js").is_dir()
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\x00b", "a\tb", "a\x7fb", "a\x85b", "a\ud800b"])
+def test_control_characters_are_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(InputError, match="control character"):
+        quote(value)
+    shape = with_server(build(tmp_path, "single"), "fleet", listen=value)
+    with pytest.raises(InputError, match="control character"):
+        render(shape.settings, shape.broker("fleet"))
+
+
+@pytest.mark.parametrize("name", ["", "a b", 'a"b', "a{b", "$G", CALLOUT_ACCOUNT, "-a", "a\n"])
+def test_an_account_cannot_have_every_name(tmp_path: Path, name: str) -> None:
+    shape = build(tmp_path)
+    settings = dataclasses.replace(shape.settings, accounts=AccountNames(provisioning=name))
+    with pytest.raises(InputError, match="account's name"):
+        render(settings, shape.broker("fleet"))
+
+
+@pytest.mark.parametrize(
+    ("topology", "name", "field", "missing"),
+    [
+        ("edge", "fleet", "listen", "server.listen"),
+        ("edge", "fleet", "tls", "server.tls.ca"),
+        ("edge", "fleet", "store_dir", "server.store_dir"),
+        ("edge", "fleet", "leaf_user", "server.leaf.user"),
+        ("edge", "edge", "leaf_remotes", "server.leaf.remotes"),
+        ("edge", "edge", "leaf_tls", "server.leaf.tls.key"),
+        ("single", "fleet", "tls", "server.tls.certificate"),
+    ],
+)
+def test_a_missing_setting_is_named(tmp_path: Path, topology: Topology, name: str, field: str, missing: str) -> None:
+    empty = TLSFiles() if field.endswith("tls") else () if field == "leaf_remotes" else None
+    shape = with_server(build(tmp_path, topology), name, **{field: empty})
+    with pytest.raises(InputError, match=missing.replace(".", r"\.")):
+        render(shape.settings, shape.broker(name))
+
+
+@pytest.mark.parametrize("seed", ["nkey_seed", "issuer_seed"])
+def test_a_missing_seed_is_named(tmp_path: Path, seed: str) -> None:
+    shape = build(tmp_path)
+    settings: Settings = dataclasses.replace(shape.settings, **{seed: None})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"{seed}_file"):
+        render(settings, shape.broker("fleet"))
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8222", "192.0.2.1:8222", "example.net:8222", ":8222", "8222"])
+def test_the_monitor_listens_on_loopback_only(tmp_path: Path, listen: str) -> None:
+    shape = with_server(build(tmp_path), "fleet", monitor_listen=listen)
+    with pytest.raises(InputError, match="loopback"):
+        render(shape.settings, shape.broker("fleet"))
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_monitor_listens_where_it_is_told(tmp_path: Path, host: str) -> None:
+    port = free_port()
+    shape = with_server(build(tmp_path), "fleet", monitor_listen=f"{host}:{port}")
+    config = tmp_path / "nats.conf"
+    config.write_text(render(shape.settings, shape.broker("fleet")))
+    with NatsServer(config) as server:
+        assert server.port("monitor") == port
+
+
+def test_several_edges_may_be_named(tmp_path: Path) -> None:
+    shape = with_server(build(tmp_path), "fleet", leaf_user=f"{LEAF_NAME}, other.example.net")
+    lines = statements(rendered(shape)["fleet"])
+    for user in (LEAF_NAME, "other.example.net"):
+        assert f'{{ user: "{user}", account: "provisioning" }}' in lines
+
+
+def test_a_broker_is_chosen_by_role_and_name(tmp_path: Path) -> None:
+    settings = build(tmp_path).settings
+    assert select_broker(settings, Role.EDGE).name == "edge"
+    with pytest.raises(InputError, match="no broker of role single; it configures fleet \\(fleet\\), edge"):
+        select_broker(settings, Role.SINGLE)
+    doubled = dataclasses.replace(
+        settings, brokers=(*settings.brokers, dataclasses.replace(settings.brokers[1], name="edge2"))
+    )
+    with pytest.raises(InputError, match="name one of edge, edge2"):
+        select_broker(doubled, Role.EDGE)
+    assert select_broker(doubled, Role.EDGE, "edge2").name == "edge2"

@@ -1,0 +1,301 @@
+"""What the rendered configurations make real servers do: who reaches whom, and who does not."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.errors import NoRespondersError
+from nats.js.api import KeyValueConfig
+
+from broker_auth.deploy.natsserver import NatsServer, free_port
+from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, render
+from tests.deploy.responder import SUBJECT, Responder, connect_nkey
+from tests.deploy.shapes import Shape, Topology, build, with_server
+
+pytestmark = pytest.mark.e2e
+
+
+class Deployment:
+    """The running servers of a shape, a responder, and ways to connect."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.servers = {b.name: NatsServer(self._write(b.name)) for b in shape.settings.brokers}
+        self.responder = Responder(shape.settings, lambda request: request["connect_opts"].get("user", ""))
+        self._clients: list[Client] = []
+
+    def _write(self, name: str) -> Path:
+        path = self.shape.directory / f"{name}.conf"
+        path.write_text(render(self.shape.settings, self.shape.broker(name)))
+        return path
+
+    def tls(self, name: str) -> ssl.SSLContext:
+        """What a client shows: a certificate on the fleet's listener, none on the edge's."""
+        member = self.shape.authority.client("member.example.net") if name == "fleet" else None
+        return self.shape.tls(member)
+
+    async def start(self) -> None:
+        for server in self.servers.values():
+            await server.__aenter__()
+        if "edge" in self.servers:
+            await asyncio.to_thread(self.servers["edge"].wait_for_log, "Leafnode connection created")
+            await asyncio.to_thread(self.servers["fleet"].wait_for_log, "Leafnode connection created")
+        for name in self.servers:
+            await self.responder.serve(self.shape.url(name), self.tls(name))
+
+    async def connect(self, name: str, account: str, **options: Any) -> Client:
+        """Connect; the responder places a client in the account it names as its user."""
+        options = {"allow_reconnect": False, "error_cb": _quiet, "connect_timeout": 10, **options}
+        client = await nats.connect(self.shape.url(name), tls=self.tls(name), user=account, password="x", **options)
+        self._clients.append(client)
+        return client
+
+    async def stop(self) -> None:
+        for client in self._clients:
+            await client.close()
+        await self.responder.close()
+        for server in self.servers.values():
+            await server.__aexit__(None, None, None)
+
+
+async def _quiet(_: Exception) -> None:
+    """Failures are asserted on, not printed."""
+
+
+@pytest.fixture(params=[True, False], ids=["xkey", "plain"])
+async def edge(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Deployment]:
+    deployment = Deployment(build(tmp_path, "edge", xkey=request.param))
+    try:
+        await deployment.start()
+        yield deployment
+    finally:
+        await deployment.stop()
+
+
+@pytest.fixture
+async def single(tmp_path: Path) -> AsyncIterator[Deployment]:
+    deployment = Deployment(build(tmp_path, "websocket"))
+    try:
+        await deployment.start()
+        yield deployment
+    finally:
+        await deployment.stop()
+
+
+async def answered(client: Client, subject: str, payload: bytes = b"hello") -> bytes:
+    return (await client.request(subject, payload, timeout=10)).data
+
+
+async def echo(client: Client, subject: str) -> None:
+    async def reply(message: Any) -> None:
+        await message.respond(b"heard " + message.data)
+
+    await client.subscribe(subject, cb=reply)
+    await client.flush()
+
+
+async def reachable(client: Client, subject: str) -> None:
+    """Wait until interest in the subject has crossed the leaf link, which no acknowledgement tells."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await client.request(subject, b"there?", timeout=1)
+            except (NoRespondersError, TimeoutError):
+                continue
+            return
+
+
+async def test_provisioning_crosses_the_leaf_link_and_nothing_else_does(edge: Deployment) -> None:
+    node = await edge.connect("edge", "provisioning")
+    provisioner = await edge.connect("fleet", "provisioning")
+    member = await edge.connect("fleet", "choria")
+    await echo(node, "provisioning.node.n1")
+    await reachable(provisioner, "provisioning.node.n1")
+    assert await answered(provisioner, "provisioning.node.n1") == b"heard hello"
+    with pytest.raises(NoRespondersError):
+        await member.request("provisioning.node.n1", b"", timeout=10)
+    await echo(member, "choria.node.m1")
+    with pytest.raises(NoRespondersError):
+        await node.request("choria.node.m1", b"", timeout=10)
+
+
+async def test_the_edge_knows_no_fleet_account(edge: Deployment) -> None:
+    with pytest.raises(nats.errors.Error, match="Authorization"):
+        await edge.connect("edge", "choria")
+    assert edge.responder.requests[-1]["connect_opts"]["user"] == "choria"
+
+
+async def test_lifecycle_events_of_nodes_reach_a_stream_of_the_fleet(edge: Deployment) -> None:
+    member = await edge.connect("fleet", "choria")
+    stream = member.jetstream()
+    await stream.add_stream(name="CHORIA_EVENTS", subjects=["choria.lifecycle.>"])
+    messages = await stream.subscribe("choria.lifecycle.>", ordered_consumer=True)
+    node = await edge.connect("edge", "provisioning")
+    arrived = asyncio.create_task(messages.next_msg(timeout=10))
+    while not arrived.done():  # until interest in the subject has crossed the leaf link
+        await node.publish("choria.lifecycle.event.startup.n1", b"up")
+        await asyncio.wait([arrived], timeout=0.1)
+    assert (await arrived).data == b"up"
+
+
+async def test_provisioners_share_one_leader_key_and_see_no_other_stream(edge: Deployment) -> None:
+    member = await edge.connect("fleet", "choria")
+    stream = member.jetstream()
+    await stream.create_key_value(KeyValueConfig(bucket="CHORIA_LEADER_ELECTION", ttl=60))
+    await stream.add_stream(name="SECRET", subjects=["secret.>"])
+    provisioner = await edge.connect("fleet", "provisioning")
+    info = json.loads(await answered(provisioner, "choria.streams.STREAM.INFO.KV_CHORIA_LEADER_ELECTION", b""))
+    assert info["config"]["name"] == "KV_CHORIA_LEADER_ELECTION"
+    won = json.loads(await answered(provisioner, "$KV.CHORIA_LEADER_ELECTION.provisioner", b"p1"))
+    assert won == {"stream": "KV_CHORIA_LEADER_ELECTION", "seq": 1}
+    prefixed = "choria.streams.$KV.CHORIA_LEADER_ELECTION.provisioner"
+    assert json.loads(await answered(provisioner, prefixed, b"p2"))["seq"] == 2
+    for subject in ("choria.streams.STREAM.INFO.SECRET", "$KV.CHORIA_LEADER_ELECTION.other", "secret.x"):
+        with pytest.raises(NoRespondersError):
+            await provisioner.request(subject, b"", timeout=10)
+
+
+async def test_a_leaf_with_another_certificate_is_refused_and_never_called_out(
+    edge: Deployment, tmp_path: Path
+) -> None:
+    """NATS_FACTS 5 and 22: any fleet certificate would otherwise be good for a leaf node."""
+    before = len(edge.responder.requests)
+    member = edge.shape.authority.client("member.example.net").write(tmp_path, "impostor")
+    rogue = with_server(
+        edge.shape,
+        "edge",
+        listen=f"127.0.0.1:{free_port()}",
+        leaf_tls=dataclasses.replace(edge.shape.broker("edge").server.leaf_tls, certificate=member[0], key=member[1]),
+    )
+    config = tmp_path / "rogue.conf"
+    config.write_text(render(rogue.settings, rogue.broker("edge")))
+    async with NatsServer(config) as server:
+        await asyncio.to_thread(server.wait_for_log, "Leafnode Error 'Authorization Violation'")
+    assert len(edge.responder.requests) == before
+
+
+async def test_the_services_user_can_do_its_work_and_nothing_more(edge: Deployment) -> None:
+    """NATS_FACTS 4."""
+    errors: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(error: Exception) -> None:
+        errors.put_nowait(str(error))
+
+    settings = edge.shape.settings
+    assert settings.nkey_seed
+    service = await connect_nkey(edge.shape.url("fleet"), edge.tls("fleet"), settings.nkey_seed.reveal())
+    service._error_cb = note
+    for subject, queue in ((SUBJECT, ""), (SUBJECT, "other"), (">", ""), ("choria.>", "")):
+        await service.subscribe(subject, queue=queue)
+        refused = await asyncio.wait_for(errors.get(), 10)
+        assert "permissions violation for subscription" in refused.lower(), (subject, queue)
+    for subject in ("choria.node.m1", "$SRV.PING", "anything"):
+        await service.publish(subject, b"")
+        assert "permissions violation for publish" in (await asyncio.wait_for(errors.get(), 10)).lower()
+    failures = await service.subscribe("$SYS.ACCOUNT.CLIENT.AUTH.ERR")
+    await service.subscribe("$SRV.PING")
+    await service.flush()
+    with pytest.raises(nats.errors.Error):
+        await edge.connect("fleet", "no-such-account")
+    assert b"no-such-account" in (await failures.next_msg(timeout=10)).data
+    assert errors.empty()
+    await service.close()
+
+
+async def test_the_callout_account_is_not_bridged(edge: Deployment) -> None:
+    """A client at the edge is decided over the connection to the edge, whatever runs at the fleet."""
+    await edge.responder.connections[1].close()
+    before = len(edge.responder.requests)
+    with pytest.raises((nats.errors.Error, TimeoutError)):
+        await edge.connect("edge", "provisioning", connect_timeout=1)
+    assert len(edge.responder.requests) == before
+
+
+@pytest.mark.parametrize("name", ["fleet", "edge"])
+async def test_the_break_glass_user_gets_in_when_no_service_runs(edge: Deployment, name: str) -> None:
+    await edge.responder.close()
+    operator = await connect_nkey(edge.shape.url(name), edge.tls(name), edge.shape.break_glass)
+    reply = json.loads(await answered(operator, "$SYS.REQ.SERVER.PING.IDZ", b""))
+    assert reply["name"] == f"{name}-1"
+    await operator.close()
+
+
+async def test_the_subscriptions_of_all_clients_cross_the_leaf_link(edge: Deployment) -> None:
+    """The limit is per connection and the leaf is one: on either side it could cut the other off."""
+    limit = edge.shape.settings.provisioning.max_subscriptions
+    node = await edge.connect("edge", "provisioning")
+    provisioner = await edge.connect("fleet", "provisioning")
+    for index in range(limit):
+        await echo(node, f"from.edge.{index}")
+        await echo(provisioner, f"from.fleet.{index}")
+        await reachable(provisioner, f"from.edge.{index}")
+        await reachable(node, f"from.fleet.{index}")
+
+
+@pytest.mark.parametrize(("topology", "name"), [("edge", "edge"), ("single", "fleet"), ("websocket", "fleet")])
+async def test_the_account_limits_what_nodes_may_use(topology: Topology, name: str, tmp_path: Path) -> None:
+    """NATS_FACTS 16: limits in the answer are ignored, so these must hold."""
+    deployment = Deployment(build(tmp_path, topology))
+    try:
+        await deployment.start()
+        limits = deployment.shape.settings.provisioning
+        server = deployment.servers[name]
+
+        async def logs(what: str, mark: int) -> None:
+            await asyncio.to_thread(server.wait_for_log, what, since=mark)
+
+        nodes = [await deployment.connect(name, "provisioning") for _ in range(limits.max_connections)]
+        with pytest.raises(nats.errors.Error, match="maximum account active connections"):
+            await deployment.connect(name, "provisioning")
+        allowed = max(limits.max_subscriptions, LINK_SUBSCRIPTIONS) if topology == "edge" else limits.max_subscriptions
+        for index in range(allowed):
+            await nodes[0].subscribe(f"provisioning.node.{index}")
+        await nodes[0].flush()
+        mark = server.mark()
+        await nodes[0].subscribe("provisioning.node.one-more")
+        await logs("maximum subscriptions exceeded", mark)
+        mark = server.mark()
+        nodes[1]._max_payload = 1 << 20  # a client that does not keep to what it was told
+        await nodes[1].publish("provisioning.registration.x", b"x" * (limits.max_payload + 1))
+        await logs("maximum payload", mark)
+    finally:
+        await deployment.stop()
+
+
+async def test_the_websocket_listener_asks_for_no_certificate_and_is_called_out(single: Deployment) -> None:
+    port = single.servers["fleet"].port("websocket")
+    client = await nats.connect(
+        f"wss://127.0.0.1:{port}",
+        tls=single.shape.tls(),
+        user="provisioning",
+        password="x",
+        allow_reconnect=False,
+        error_cb=_quiet,
+    )
+    asked = single.responder.requests[-1]
+    assert asked["client_info"]["type"] == "websocket"
+    assert not asked["client_tls"].get("verified_chains")
+    await client.close()
+
+
+async def test_the_client_listener_demands_a_certificate(single: Deployment) -> None:
+    before = len(single.responder.requests)
+    with pytest.raises((nats.errors.Error, OSError)):
+        await nats.connect(
+            single.shape.url("fleet"),
+            tls=single.shape.tls(),
+            user="provisioning",
+            password="x",
+            allow_reconnect=False,
+            error_cb=_quiet,
+        )
+    assert len(single.responder.requests) == before
