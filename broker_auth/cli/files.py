@@ -12,7 +12,7 @@ from typing import Final
 from broker_auth.cli import output
 from broker_auth.errors import InputError
 from broker_auth.secret import Secret
-from broker_auth.settings.files import GROUP, OTHERS, read, read_secret
+from broker_auth.settings.files import GROUP, OTHERS, BadValue, FileContent, read, read_secret
 from broker_auth.tokens.issue import SigningKey, load_signing_key, require_public_key
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES
 
@@ -27,11 +27,23 @@ def read_input(path: str, limit: int) -> bytes:
         InputError: it cannot be read, or is larger.
     """
     if path != STANDARD_INPUT:
-        return read(Path(path), limit).data
+        return read_file(Path(path), limit).data
     data = sys.stdin.buffer.read(limit + 1)
     if len(data) > limit:
         raise InputError(f"standard input holds more than {limit} bytes")
     return data
+
+
+def read_file(path: Path, limit: int) -> FileContent:
+    """A regular file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: it cannot be read, or is larger.
+    """
+    try:
+        return read(path, limit)
+    except BadValue as error:  # its remedy speaks of configuration files
+        raise InputError(error.what) from error
 
 
 def read_signing_key(path: str) -> SigningKey:
@@ -45,7 +57,7 @@ def read_signing_key(path: str) -> SigningKey:
     """
     if path == STANDARD_INPUT:
         return load_signing_key(read_input(path, MAX_KEY_FILE_BYTES), "standard input")
-    content = read(Path(path), MAX_KEY_FILE_BYTES)
+    content = read_file(Path(path), MAX_KEY_FILE_BYTES)
     if content.mode & OTHERS:
         raise InputError(f"{path} has mode {content.mode:04o}, so every user has access to it; run: chmod 600 {path}")
     if content.mode & GROUP:
@@ -61,7 +73,7 @@ def read_public_key(given: str) -> str:
     """
     if not Path(given).is_file():
         return require_public_key(given)
-    text = read(Path(given), MAX_KEY_FILE_BYTES).data.decode("utf-8", "replace").strip()
+    text = read_file(Path(given), MAX_KEY_FILE_BYTES).data.decode("utf-8", "replace").strip()
     try:
         return require_public_key(text)
     except InputError as error:
@@ -75,7 +87,10 @@ def read_secret_option(given: str) -> Secret:
         InputError: the file cannot be read, is open to others, or is empty.
     """
     if given.startswith(SECRET_FILE):
-        return read_secret(Path(given.removeprefix(SECRET_FILE)))
+        try:
+            return read_secret(Path(given.removeprefix(SECRET_FILE)))
+        except BadValue as error:
+            raise InputError(error.what) from error
     return Secret(given)
 
 

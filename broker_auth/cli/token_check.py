@@ -11,9 +11,8 @@ from pathlib import Path
 import click
 
 from broker_auth.cli import options, output
-from broker_auth.cli.files import read_input
+from broker_auth.cli.files import read_file, read_input
 from broker_auth.errors import InputError
-from broker_auth.settings.files import read
 from broker_auth.tokens.check import CheckResult, Expectations, check_token
 from broker_auth.tokens.claims import Purpose
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES
@@ -144,7 +143,7 @@ def _keys(signers: Sequence[str], issuers: Sequence[str]) -> TrustedKeys:
 
 def _signer(given: str) -> VerificationKey:
     if Path(given).is_file():
-        return load_verification_key(read(Path(given), MAX_KEY_FILE_BYTES).data, given)
+        return load_verification_key(read_file(Path(given), MAX_KEY_FILE_BYTES).data, given)
     try:
         return ed25519_key(given, f"{given[:16]}…")
     except InputError as error:
@@ -157,7 +156,7 @@ def _issuer(given: str) -> tuple[str, VerificationKey]:
         raise click.UsageError(f"--issuer {given!r} is not NAME=KEY")
     text = key
     if Path(key).is_file():
-        text = read(Path(key), MAX_KEY_FILE_BYTES).data.decode("ascii", "replace").strip()
+        text = read_file(Path(key), MAX_KEY_FILE_BYTES).data.decode("ascii", "replace").strip()
     return name, ed25519_key(text, name)
 
 

@@ -1,0 +1,51 @@
+"""``broker-auth explain``."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from broker_auth.cli import options, output
+from broker_auth.cli.files import read_input
+from broker_auth.observe.explain import MAX_BYTES, explain, read_stored
+from broker_auth.settings.load import load
+from broker_auth.settings.policy import build_policy
+
+_EPILOG = options.example(
+    "broker-auth explain request.json --config /etc/broker-auth/broker.conf",
+    "tail -1 audit.jsonl | broker-auth explain - --config broker.conf --json",
+    "broker-auth explain request.json --config broker.conf --at 2030-01-31T12:00:00Z",
+)
+
+
+@click.command("explain", epilog=_EPILOG)
+@click.argument("request", metavar="REQUEST|-")
+@options.config_option
+@click.option(
+    "--at",
+    type=options.MOMENT,
+    help="Decide for this time; by default the time of an audit record, else now.",
+)
+@options.json_option
+@click.pass_context
+def explain_command(ctx: click.Context, request: str, config: Path, at: float | None, *, as_json: bool) -> None:
+    """Decide one stored authorization request by CONFIG and show which rule decided, and why.
+
+    REQUEST is one JSON document: an audit record that holds its request, the request's decoded claims,
+    or their "nats" object alone. Of a redacted record, the checks that cannot be repeated are named.
+
+    Exit code 0: admitted. 1: denied.
+    """
+    stored = read_stored(read_input(request, MAX_BYTES))
+    policy = build_policy(load(config, os.environ, serving=False))
+    moment = at if at is not None else stored.time
+    explanation = explain(stored, policy, time.time() if moment is None else moment)
+    if as_json:
+        output.document(explanation.document())
+    else:
+        for line in explanation.lines():
+            output.note(line)
+    ctx.exit(0 if explanation.admitted else 1)
