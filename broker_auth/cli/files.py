@@ -9,12 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from broker_auth.cli import output
 from broker_auth.errors import InputError
 from broker_auth.secret import Secret
-from broker_auth.settings.files import GROUP, OTHERS, BadValue, FileContent, read, read_secret
-from broker_auth.tokens.issue import SigningKey, load_signing_key, require_public_key
-from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES
+from broker_auth.settings.files import BadValue, FileContent, read, read_secret
 
 STANDARD_INPUT: Final = "-"
 SECRET_FILE: Final = "file:"
@@ -44,40 +41,6 @@ def read_file(path: Path, limit: int) -> FileContent:
         return read(path, limit)
     except BadValue as error:  # its remedy speaks of configuration files
         raise InputError(error.what) from error
-
-
-def read_signing_key(path: str) -> SigningKey:
-    """The private key in a file, or on standard input for ``-``.
-
-    A file that every user can access is refused. One that only its group can access is warned of:
-    operators keep such files, and who may sign is theirs to say.
-
-    Raises:
-        InputError: it cannot be read, is no key, or is open to everybody.
-    """
-    if path == STANDARD_INPUT:
-        return load_signing_key(read_input(path, MAX_KEY_FILE_BYTES), "standard input")
-    content = read_file(Path(path), MAX_KEY_FILE_BYTES)
-    if content.mode & OTHERS:
-        raise InputError(f"{path} has mode {content.mode:04o}, so every user has access to it; run: chmod 600 {path}")
-    if content.mode & GROUP:
-        output.warning(f"{path} has mode {content.mode:04o}, so its group has access to it; run: chmod 600 {path}")
-    return load_signing_key(content.data, path)
-
-
-def read_public_key(given: str) -> str:
-    """An Ed25519 public key, given as 64 hex characters or as the name of a file that holds them.
-
-    Raises:
-        InputError: it is neither.
-    """
-    if not Path(given).is_file():
-        return require_public_key(given)
-    text = read_file(Path(given), MAX_KEY_FILE_BYTES).data.decode("utf-8", "replace").strip()
-    try:
-        return require_public_key(text)
-    except InputError as error:
-        raise InputError(f"{given}: {error}") from error
 
 
 def read_secret_option(given: str) -> Secret:

@@ -8,7 +8,8 @@ from typing import Final
 import click
 
 from broker_auth.cli import options, output
-from broker_auth.cli.files import read_input, read_public_key, read_signing_key
+from broker_auth.cli.files import read_input
+from broker_auth.cli.keyfiles import read_public_key, read_signing_key
 from broker_auth.cli.saving import chain_option, chained, refuse_early, save
 from broker_auth.errors import InputError
 from broker_auth.tokens.issue import DEFAULT_ORGANIZATION, client_claims, make_chain_issuer

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from broker_auth.cli import options, output
-from broker_auth.cli.files import read_signing_key, refuse_existing, write_private
+from broker_auth.cli.files import refuse_existing, write_private
+from broker_auth.cli.keyfiles import read_signing_key
 from broker_auth.errors import InputError
 from broker_auth.tokens.issue import SigningKey, new_seed, signing_key_from_seed
 

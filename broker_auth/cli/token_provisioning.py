@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from broker_auth.cli import options
-from broker_auth.cli.files import read_secret_option, read_signing_key
+from broker_auth.cli.files import read_secret_option
+from broker_auth.cli.keyfiles import read_signing_key
 from broker_auth.cli.saving import refuse_early, save
 from broker_auth.secret import Secret
 from broker_auth.tokens.issue import DEFAULT_ORGANIZATION, provisioning_claims

@@ -7,7 +7,7 @@ import time
 import click
 
 from broker_auth.cli import options
-from broker_auth.cli.files import read_public_key, read_signing_key
+from broker_auth.cli.keyfiles import read_public_key, read_signing_key
 from broker_auth.cli.saving import chain_option, chained, refuse_early, save
 from broker_auth.tokens.issue import DEFAULT_ORGANIZATION, server_claims
 
