@@ -22,10 +22,11 @@ from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
 from broker_auth.settings.files import GROUP, OTHERS, BadValue, FileContent, read
 from broker_auth.settings.key import Key
 from broker_auth.settings.keytable import find
-from broker_auth.settings.model import AccountNames, ProvisioningSettings, Settings, StreamSettings
+from broker_auth.settings.model import AccountNames, AuditSettings, ProvisioningSettings, Settings, StreamSettings
 from broker_auth.settings.problems import Findings, Problem, Report
 from broker_auth.settings.seeds import read_seed
 from broker_auth.settings.source import Source
+from broker_auth.settings.outputs import audit_outputs
 from broker_auth.settings.trust import Trust, issuer_mode, trust
 
 PROVISIONER: Final = "provisioner"  # the user POLICY rule 1 claims before any other rule
@@ -85,9 +86,10 @@ def _settings(source: Source, now: datetime, *, serving: bool) -> Settings:
     source.parse_all()
     trusted = trust(source, now)
     system_user = source.get(choria.SYSTEM_USER)
+    served = brokers(source, now, serving=serving)
     return Settings(
         path=source.path,
-        brokers=brokers(source, now, serving=serving),
+        brokers=served,
         nkey_seed=_seed(source, own.NKEY_SEED_FILE, Kind.USER, required=True) if serving else None,
         issuer_seed=_seed(source, own.ISSUER_SEED_FILE, Kind.ACCOUNT, required=True) if serving else None,
         xkey_seed=_seed(source, own.XKEY_SEED_FILE, Kind.CURVE, required=False) if serving else None,
@@ -106,6 +108,9 @@ def _settings(source: Source, now: datetime, *, serving: bool) -> Settings:
         streams=_streams(source),
         workers=source.get(own.WORKERS),
         break_glass_nkey=source.get(own.BREAK_GLASS),
+        audit=AuditSettings(outputs=audit_outputs(source, served), requests=source.get(own.AUDIT_REQUESTS)),
+        metrics_listen=source.get(own.METRICS_LISTEN),
+        pid_file=source.get(own.PID_FILE),
     )
 
 

@@ -17,6 +17,9 @@ from broker_auth.secret import Secret
 
 __all__ = [
     "AccountNames",
+    "AuditKind",
+    "AuditOutput",
+    "AuditSettings",
     "BrokerSettings",
     "KeySource",
     "ProvisioningSettings",
@@ -125,6 +128,42 @@ class StreamSettings:
     leader_election_replicas: int = -1
 
 
+class AuditKind(StrEnum):
+    """Where audit records can go."""
+
+    LOG = "log"
+    STDOUT = "stdout"
+    FILE = "file"
+    NATS = "nats"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOutput:
+    """One place audit records go to: ``path`` is set for a file, ``subject`` for NATS."""
+
+    kind: AuditKind
+    path: Path | None = None
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """``plugin.broker_auth.audit.*``; ``requests`` stores the redacted request in each record."""
+
+    outputs: tuple[AuditOutput, ...] = (AuditOutput(kind=AuditKind.LOG),)
+    requests: bool = False
+
+    @property
+    def subject(self) -> str | None:
+        """The NATS subject records are published on, if there is one."""
+        return next((output.subject for output in self.outputs if output.subject), None)
+
+    @property
+    def path(self) -> Path | None:
+        """The file records are written to, if there is one."""
+        return next((output.path for output in self.outputs if output.path), None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One configuration file, read and proven usable.
@@ -135,6 +174,8 @@ class Settings:
         client_ca: PEM files whose roots make a verified chain count (POLICY rule 0).
         token_leeway: seconds.
         break_glass_nkey: public key of a user of the system account that is let in without the callout.
+        metrics_listen: ``host:port`` for metrics and health, None for neither.
+        pid_file: how ``broker-auth reload`` finds the service.
     """
 
     path: Path
@@ -157,6 +198,9 @@ class Settings:
     streams: StreamSettings
     workers: int
     break_glass_nkey: str | None = None
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    metrics_listen: str | None = None
+    pid_file: Path | None = None
 
     @property
     def issuer_mode(self) -> bool:

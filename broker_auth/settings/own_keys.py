@@ -7,7 +7,9 @@ from typing import Final
 
 from broker_auth.secret import Secret
 from broker_auth.settings import values
+from broker_auth.settings.audit_output import audit_output
 from broker_auth.settings.key import PREFIX, AnyKey, Key
+from broker_auth.settings.model import AuditKind, AuditOutput
 
 MAX_LEEWAY: Final = 60.0  # seconds; POLICY "Verifying a token"
 MAX_WORKERS: Final = 256
@@ -149,6 +151,34 @@ TOKEN_LEEWAY: Final[Key[float]] = Key(
     shown="0s",
     meaning="How far `nbf` and `iat` of a token may lie in the future, at most 60s. `exp` has no leeway.",
 )
+AUDIT_OUTPUT: Final[Key[tuple[AuditOutput, ...]]] = Key(
+    name=f"{PREFIX}audit.output",
+    kind="list of outputs",
+    parse=values.listed(audit_output),
+    default=(AuditOutput(kind=AuditKind.LOG),),
+    shown="log",
+    meaning="Where audit records go, one JSON object a decision: `log` (with the service's own log), `stdout`, "
+    "`file:PATH` (mode 0640; SIGUSR1 opens it anew after rotation), `nats:SUBJECT` (published in the callout account "
+    "of the first fleet broker; `config render` lets it out to the fleet's account). At most one file and one subject.",
+)
+AUDIT_REQUESTS: Final = _flag(
+    "audit.requests",
+    False,
+    "Store the request in each audit record, without its password and its token's signature, for `broker-auth explain`.",
+)
+METRICS_LISTEN: Final[Key[str | None]] = Key(
+    name=f"{PREFIX}metrics.listen",
+    kind="host:port",
+    parse=values.address,
+    default=None,
+    meaning="Where `/metrics` (Prometheus), `/healthz` and `/readyz` are served, by plain HTTP and to anybody: write a "
+    "loopback address such as 127.0.0.1:9464 unless the network is trusted. Not set: nowhere. A change needs a restart.",
+)
+PID_FILE: Final = _file(
+    "pid_file",
+    "File that `serve` keeps its process id in and `broker-auth reload` finds it by. Not needed with "
+    "`systemctl reload`. A change needs a restart.",
+)
 
 OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     BROKERS,
@@ -174,4 +204,8 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     BREAK_GLASS,
     WORKERS,
     TOKEN_LEEWAY,
+    AUDIT_OUTPUT,
+    AUDIT_REQUESTS,
+    METRICS_LISTEN,
+    PID_FILE,
 )

@@ -1,0 +1,24 @@
+"""What no single audit output can show: that they fit each other and the brokers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from broker_auth.settings import own_keys as own
+from broker_auth.settings.model import AuditKind, AuditOutput, BrokerSettings, Role
+from broker_auth.settings.source import Source
+
+
+def audit_outputs(source: Source, brokers: Sequence[BrokerSettings]) -> tuple[AuditOutput, ...]:
+    """Where audit records go, each place once."""
+    written = source.get(own.AUDIT_OUTPUT)
+    outputs = tuple(dict.fromkeys(written))
+    kinds = Counter(output.kind for output in outputs)
+    for kind in (AuditKind.FILE, AuditKind.NATS):
+        if kinds[kind] > 1:
+            source.problem(own.AUDIT_OUTPUT, f"names {kinds[kind]} outputs of kind {kind}", "keep one of them")
+    if kinds[AuditKind.NATS] and brokers and all(broker.role is Role.EDGE for broker in brokers):
+        what = "publishes on a subject, but no broker has the role fleet or single"
+        source.problem(own.AUDIT_OUTPUT, what, "choose another output, or name a fleet broker")
+    return outputs
