@@ -11,7 +11,12 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Final
 
-from broker_auth.deploy.pki import Authority, Pair, Validity
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from broker_auth.deploy.pki import Authority, Pair, PrivateKey, Validity, private_key
 from broker_auth.x509 import PeerVerifier
 from tests.builders.clock import NOW, YEAR
 
@@ -77,7 +82,44 @@ def foreign_chain(name: str = FLEET_NAME) -> Chain:
     return chain(client(name, ca="foreign CA"), authority("foreign CA"))
 
 
-def verifier(*roots: Authority) -> PeerVerifier:
+def verifier(*roots: Authority | Pair) -> PeerVerifier:
     """A new verifier of the fleet's peers, or of others'."""
-    chosen: Sequence[Authority] = roots or (authority(),)
+    chosen: Sequence[Authority | Pair] = roots or (authority(),)
     return PeerVerifier([root.certificate for root in chosen])
+
+
+def custom(
+    issuer: Pair | None,
+    *,
+    subject: Sequence[tuple[x509.ObjectIdentifier, str]] = ((NameOID.COMMON_NAME, FLEET_NAME),),
+    sans: Sequence[x509.GeneralName] = (),
+    usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),
+    ca: bool = False,
+    key: PrivateKey | None = None,
+    holds: Validity = LONG,
+) -> Pair:
+    """A certificate of any shape, signed by ``issuer``, or by itself."""
+    own = key or private_key("ec")
+    name = x509.Name([x509.NameAttribute(oid, value) for oid, value in subject])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(issuer.certificate.subject if issuer else name)
+        .public_key(own.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(holds.not_before)
+        .not_valid_after(holds.not_after)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    if usages and not ca:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(list(usages)), critical=False)
+    if sans:
+        builder = builder.add_extension(x509.SubjectAlternativeName(list(sans)), critical=False)
+    signs = issuer.key if issuer else own
+    return Pair(builder.sign(signs, None if isinstance(signs, Ed25519PrivateKey) else SHA256()), own)
+
+
+@cache
+def ed25519_authority(name: str = "Ed25519 CA") -> Pair:
+    """A CA with an Ed25519 key."""
+    return custom(None, subject=((NameOID.COMMON_NAME, name),), ca=True, key=private_key("ed25519"))
