@@ -61,12 +61,14 @@ def rule_1_provisioner(case: Case) -> Admit | None:
 
 def _provisioner_token(case: Case) -> Verified | None:
     """Issuer mode needs a client token with ``provisioner``; one that is presented must verify, needed or not."""
+    needed = case.policy.issuer_mode and not case.policy.provisioning.provisioner_without_token
     if not case.request.connect_opts.auth_token:
-        if case.policy.issuer_mode and not case.policy.provisioning.provisioner_without_token:
+        if needed:
             case.refuse(DenyCode.PROVISIONER_TOKEN_MISSING, "the provisioner needs a client token")
         return None
     token, claims = _client_token(case, DenyCode.PROVISIONER_TOKEN_KIND)
-    if case.policy.issuer_mode and not claims.permissions.provisioner:
+    # Without a verified peer the token is all there is beside the password, whatever else is configured.
+    if (needed or case.peer is None) and not claims.permissions.provisioner:
         case.refuse(DenyCode.PROVISIONER_CLAIM, "the client token does not carry the permission 'provisioner'")
     return token
 
