@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -20,11 +22,11 @@ from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.request import AuthorizationRequest
 
 VERSION: Final = 1
-_SHOWN: Final = 256  # characters of what a stranger chose
+SHOWN: Final = 256  # characters of what a stranger chose
 _log = logging.getLogger(__name__)
 
 
-class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="decision"):
     """One decision.
 
     Attributes:
@@ -38,7 +40,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         request: the request, if asked for, with everything in ``redacted`` removed.
     """
 
-    v: int = msgspec.field(default=VERSION)
+    v: int = msgspec.field(default_factory=lambda: VERSION)  # a plain default would be left out
     time: datetime
     decision: Literal["admit", "deny"]
     rule: str
@@ -65,11 +67,50 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     redacted: tuple[str, ...] = ()
 
 
-class AuditSink(Protocol):
-    """Takes records; must neither block nor raise."""
+class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="server_error"):
+    """A connection that nats-server refused, as it tells the callout account (NATS_FACTS 13).
 
-    def write(self, record: AuditRecord) -> None:
+    It follows a denial of ours, or stands alone where nobody answered: then it is all there is to see.
+
+    Attributes:
+        time: when nats-server closed the connection.
+        reason: nats-server's; for a denial of ours it ends with our phrase.
+        host: the client's address.
+        cid: the connection's id on ``server``.
+    """
+
+    v: int = msgspec.field(default_factory=lambda: VERSION)
+    time: datetime
+    reason: str
+    name: str = ""
+    user: str = ""
+    host: str = ""
+    kind: str = ""
+    type: str = ""
+    cid: int = 0
+    server: str = ""
+    server_id: str = ""
+    cluster: str = ""
+
+
+Record = AuditRecord | ServerErrorRecord
+
+
+class AuditSink(Protocol):
+    """Takes records; must neither block nor raise.
+
+    Attributes:
+        lost: records that could not be kept.
+    """
+
+    @property
+    def lost(self) -> int: ...
+
+    def write(self, record: Record) -> None:
         """Keep the record."""
+
+    def reopen(self) -> None:
+        """Open anew what log rotation may have moved away."""
 
     def close(self) -> None:
         """Keep everything written so far for good."""
@@ -85,17 +126,17 @@ def make_record(
         v=VERSION,
         time=datetime.fromtimestamp(now, UTC),
         decision="admit" if admitted else "deny",
-        rule=decision.rule.value,
+        rule=decision.rule,
         rule_number=decision.rule.number,
-        code="admitted" if isinstance(decision, Admit) else decision.code.value,
+        code="admitted" if isinstance(decision, Admit) else decision.code,
         reason=explained(decision),
-        name=(admitted.name if admitted else options.name)[:_SHOWN],
-        user=options.user[:_SHOWN],
+        name=(admitted.name if admitted else options.name)[:SHOWN],
+        user=options.user[:SHOWN],
         token_id=decision.token_id,
         fingerprint=decision.fingerprint,
-        host=info.host[:_SHOWN],
-        kind=info.kind[:_SHOWN],
-        type=info.type[:_SHOWN],
+        host=info.host[:SHOWN],
+        kind=info.kind[:SHOWN],
+        type=info.type[:SHOWN],
         cid=info.id,
         server=request.server_id.name,
         server_id=request.server_id.id,
@@ -139,7 +180,13 @@ def _tls(request: AuthorizationRequest, decision: Decision) -> str:
 
 
 class StreamAudit:
-    """Writes records as JSON lines to a file, or to standard output for ``-``."""
+    """Writes records as JSON lines to a file, or to standard output for ``-``.
+
+    One system call a record, so that several processes can append to one file.
+
+    Attributes:
+        lost: records that could not be written.
+    """
 
     def __init__(self, target: str | Path) -> None:
         """Open ``target`` for appending, mode 0640.
@@ -147,51 +194,98 @@ class StreamAudit:
         Raises:
             OperationError: it cannot be opened.
         """
+        self.lost = 0
         self._encoder = msgspec.json.Encoder()
         self._path = None if str(target) == "-" else Path(target)
         self._failed = False
         self._stream = self._open()
 
-    def write(self, record: AuditRecord) -> None:
-        """Append one line. A full disk must not keep a fleet out: failures are logged once and counted on."""
+    def write(self, record: Record) -> None:
+        """Append one line. A full disk must not keep a fleet out: it is logged once, and what is lost counted."""
+        line = self._encoder.encode(record) + b"\n"
         try:
-            self._stream.write(self._encoder.encode(record) + b"\n")
-            self._stream.flush()
-            self._failed = False
+            # After a failure half a line may stand in the file; this one must not be glued to it.
+            written = self._stream.write(b"\n" + line if self._failed else line)
+            self._failed = written < len(line)
         except OSError as error:
-            if not self._failed:
-                _log.error("audit record cannot be written to %s: %s", self._path or "-", error.strerror)
-            self._failed = True
+            self._fail(error.strerror or type(error).__name__)
+            return
+        if self._failed:
+            self._fail("written in part only")
 
     def reopen(self) -> None:
-        """Open the file again, after log rotation moved it away."""
-        if self._path is not None:
+        """Open the file again, after log rotation moved it away; keep the old one if that fails."""
+        if self._path is None:
+            return
+        try:
             previous, self._stream = self._stream, self._open()
-            previous.close()
+        except OperationError as error:
+            _log.error("%s", error)
+            return
+        previous.close()
 
     def close(self) -> None:
-        """Flush, and close unless it is standard output."""
-        if self._path is not None:
-            self._stream.close()
+        """Close the file; standard output stays open."""
+        self._stream.close()
 
-    def _open(self) -> BinaryIO:
-        if self._path is None:
-            return sys.stdout.buffer
+    def _fail(self, reason: str) -> None:
+        self.lost += 1
+        if self.lost % 1000 == 1:
+            _log.error("audit record cannot be written to %s: %s (%d so far)", self._path or "-", reason, self.lost)
+        self._failed = True
+
+    def _open(self) -> FileIO:
         try:
+            if self._path is None:
+                return FileIO(sys.stdout.fileno(), "w", closefd=False)
             self._path.touch(mode=0o640, exist_ok=True)
-            return self._path.open("ab")
+            return FileIO(self._path, "a")
         except OSError as error:
-            raise OperationError(f"audit file {self._path} cannot be opened: {error.strerror}") from error
+            name = self._path or "standard output"
+            raise OperationError(f"audit file {name} cannot be opened: {error.strerror}; correct it") from error
 
 
 class LogAudit:
     """Writes records to the log: admissions at info level, denials at warning level."""
 
-    def write(self, record: AuditRecord) -> None:
+    lost = 0
+
+    def write(self, record: Record) -> None:
         """One log line."""
-        level = logging.INFO if record.decision == "admit" else logging.WARNING
+        admitted = isinstance(record, AuditRecord) and record.decision == "admit"
+        level = logging.INFO if admitted else logging.WARNING
         if _log.isEnabledFor(level):
             _log.log(level, "%s", msgspec.json.encode(record).decode())
 
+    def reopen(self) -> None:
+        """Standard error is whoever started us's to rotate."""
+
     def close(self) -> None:
         """Nothing is held back."""
+
+
+class Audit:
+    """Writes every record to several sinks; one that fails does not keep it from the others."""
+
+    def __init__(self, sinks: Sequence[AuditSink]) -> None:
+        self._sinks = tuple(sinks)
+
+    @property
+    def lost(self) -> int:
+        """Records that some sink could not keep."""
+        return sum(sink.lost for sink in self._sinks)
+
+    def write(self, record: Record) -> None:
+        """Write it everywhere."""
+        for sink in self._sinks:
+            sink.write(record)
+
+    def reopen(self) -> None:
+        """Reopen every sink."""
+        for sink in self._sinks:
+            sink.reopen()
+
+    def close(self) -> None:
+        """Close every sink."""
+        for sink in self._sinks:
+            sink.close()

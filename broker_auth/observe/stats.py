@@ -6,10 +6,44 @@ from bisect import bisect_left
 from collections import Counter
 from typing import Final
 
+import msgspec
+
 from broker_auth.callout.request import WireFault
 from broker_auth.policy.decision import Admit, Decision
 
 LATENCY_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)  # seconds
+
+
+class Snapshot(msgspec.Struct, kw_only=True):
+    """Counters at one moment; they can be added, over processes that run and over those that ended.
+
+    Attributes:
+        decisions: rule, code and count.
+    """
+
+    decisions: list[tuple[str, str, int]] = []
+    unanswered: dict[str, int] = {}
+    latency: list[int] = msgspec.field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS) + 1))
+    latency_sum: float = 0.0
+    signer_used: dict[str, float] = {}
+    reply_failures: int = 0
+
+    def __add__(self, other: Snapshot) -> Snapshot:
+        """Both together; a signer was last used when either used it last."""
+        decisions: Counter[tuple[str, str]] = Counter()
+        for rule, code, count in (*self.decisions, *other.decisions):
+            decisions[rule, code] += count
+        used = dict(self.signer_used)
+        for signer, when in other.signer_used.items():
+            used[signer] = max(when, used.get(signer, when))
+        return Snapshot(
+            decisions=[(rule, code, count) for (rule, code), count in decisions.items()],
+            unanswered=dict(Counter(self.unanswered) + Counter(other.unanswered)),
+            latency=[mine + theirs for mine, theirs in zip(self.latency, other.latency, strict=True)],
+            latency_sum=self.latency_sum + other.latency_sum,
+            signer_used=used,
+            reply_failures=self.reply_failures + other.reply_failures,
+        )
 
 
 class Stats:
@@ -44,3 +78,14 @@ class Stats:
             self.decisions[decision.rule.value, decision.code.value] += 1
         self.latency[bisect_left(LATENCY_BUCKETS, seconds)] += 1
         self.latency_sum += seconds
+
+    def snapshot(self) -> Snapshot:
+        """The counters as they are now."""
+        return Snapshot(
+            decisions=[(rule, code, count) for (rule, code), count in self.decisions.items()],
+            unanswered={fault.value: count for fault, count in self.unanswered.items()},
+            latency=list(self.latency),
+            latency_sum=self.latency_sum,
+            signer_used=dict(self.signer_used),
+            reply_failures=self.reply_failures,
+        )

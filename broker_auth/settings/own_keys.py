@@ -164,15 +164,17 @@ AUDIT_OUTPUT: Final[Key[tuple[AuditOutput, ...]]] = Key(
 AUDIT_REQUESTS: Final = _flag(
     "audit.requests",
     False,
-    "Store the request in each audit record, without its password and its token's signature, for `broker-auth explain`.",
+    "Store the request in each audit record, without its password and its token's signature, for "
+    "`broker-auth explain`.",
 )
 METRICS_LISTEN: Final[Key[str | None]] = Key(
     name=f"{PREFIX}metrics.listen",
     kind="host:port",
     parse=values.address,
     default=None,
-    meaning="Where `/metrics` (Prometheus), `/healthz` and `/readyz` are served, by plain HTTP and to anybody: write a "
-    "loopback address such as 127.0.0.1:9464 unless the network is trusted. Not set: nowhere. A change needs a restart.",
+    meaning="Where `/metrics` (Prometheus), `/healthz` and `/readyz` are served, by plain HTTP and to anybody: write "
+    "a loopback address such as 127.0.0.1:9464 unless the network is trusted. Not set: nowhere. A change needs a "
+    "restart.",
 )
 PID_FILE: Final = _file(
     "pid_file",

@@ -1,0 +1,77 @@
+"""Audit records as messages: published through a broker, without the hot path waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from broker_auth.observe.audit import Record
+
+MAX_WAITING: Final = 10_000  # records; about 6 MB
+DRAIN_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 1.0
+_log = logging.getLogger(__name__)
+
+Publish = Callable[[str, bytes], Awaitable[None]]
+
+
+class NatsAudit:
+    """Holds records until the broker takes them; beyond :data:`MAX_WAITING` the oldest are lost, and counted.
+
+    A broker's outage costs no decision: those of other brokers go on, and their records wait here.
+    """
+
+    def __init__(self, subject: str) -> None:
+        self.lost = 0
+        self._subject = subject
+        self._encoder = msgspec.json.Encoder()
+        self._waiting: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def write(self, record: Record) -> None:
+        """Keep it to be published."""
+        if len(self._waiting) >= MAX_WAITING:
+            self._waiting.popleft()
+            self.lost += 1
+            if self.lost % 1000 == 1:
+                _log.error("audit records cannot be published on %s (%d lost so far)", self._subject, self.lost)
+        self._waiting.append(self._encoder.encode(record))
+        self._empty.clear()
+        self._news.set()
+
+    async def pump(self, publish: Publish) -> None:
+        """Publish what waits, for ever; ``publish`` raises while the broker is away."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._waiting:
+                try:
+                    await publish(self._subject, self._waiting[0])
+                except Exception as error:  # whatever it is, decisions go on and the record waits
+                    _log.debug("audit record not published yet: %s", error)
+                    await asyncio.sleep(_RETRY_SECONDS)
+                else:
+                    self._waiting.popleft()
+            self._empty.set()
+
+    async def drain(self) -> None:
+        """Return when everything is published, or when that takes too long."""
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._empty.wait()
+        except TimeoutError:
+            self.lost += len(self._waiting)
+            _log.error("audit records not published on %s: %d", self._subject, len(self._waiting))
+
+    def reopen(self) -> None:
+        """There is no file."""
+
+    def close(self) -> None:
+        """:meth:`drain` did what can be done."""
