@@ -69,6 +69,15 @@ class _Claims(msgspec.Struct):
     nats: AuthorizationRequest
 
 
+class Unverified(msgspec.Struct, frozen=True):
+    """A request taken apart; nothing in it is to be believed yet."""
+
+    signed: bytes
+    signature: bytes
+    claims: _Claims
+    server_xkey: str | None
+
+
 class RequestReader:
     """Reads requests; with a sealer they must be encrypted, without one they must not be."""
 
@@ -79,7 +88,7 @@ class RequestReader:
         self._servers: BoundedCache[str, bytes] = BoundedCache(_SERVERS)
 
     def read(self, data: bytes, server_xkey: str | None, now: float) -> AuthorizationRequest:
-        """The request in ``data``.
+        """The request in ``data``, every check done.
 
         Args:
             data: the message as received.
@@ -89,24 +98,42 @@ class RequestReader:
         Raises:
             WireError: a check failed.
         """
+        return self.verify(self.open(data, server_xkey), now)
+
+    def open(self, data: bytes, server_xkey: str | None) -> Unverified:
+        """The request in ``data``, decrypted and decoded but not verified.
+
+        Enough to choose which of many waiting requests to verify first, never to decide by.
+
+        Raises:
+            WireError: it cannot be read.
+        """
         if len(data) > MAX_REQUEST_BYTES:
             raise WireError(WireFault.TOO_LARGE, f"request is larger than {MAX_REQUEST_BYTES} bytes")
         token = self._unseal(data, server_xkey)
         header, claims_part, signature = _split(token)
         if header != HEADER:
             self._check_header(header)
-        claims = self._claims(claims_part)
-        # Before any cryptography: answers that come too late are thrown away by the server. `exp` is
+        signed = token[: len(header) + 1 + len(claims_part)]
+        return Unverified(signed, signature, self._claims(claims_part), server_xkey)
+
+    def verify(self, opened: Unverified, now: float) -> AuthorizationRequest:
+        """The request, every check of INTERFACE "Wire" done.
+
+        Raises:
+            WireError: a check failed.
+        """
+        claims, request = opened.claims, opened.claims.nats
+        # Before any signature: answers that come too late are thrown away by the server. `exp` is
         # in whole seconds, so a request is late as soon as its second has begun.
         if claims.exp <= now:
             raise WireError(WireFault.LATE, "request came too late to be answered")
-        self._check_issuer(claims)
-        signed = token[: len(header) + 1 + len(claims_part)]
-        if not verify_ed25519(self._servers_key(claims.iss), signed, signature):
+        if claims.iss != request.server_id.id:
+            raise WireError(WireFault.ISSUER, "request is issued by another server than it names")
+        if not verify_ed25519(self._servers_key(claims.iss), opened.signed, opened.signature):
             raise WireError(WireFault.SIGNATURE, "request is not signed by the server it names")
-        request = claims.nats
         _check_content(claims, request)
-        if self._sealer is not None and request.server_id.xkey != server_xkey:
+        if self._sealer is not None and request.server_id.xkey != opened.server_xkey:
             raise WireError(WireFault.XKEY, "request names another xkey than its header")
         return request
 
@@ -138,10 +165,6 @@ class RequestReader:
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise WireError(WireFault.CLAIMS, "request claims cannot be read") from error
 
-    def _check_issuer(self, claims: _Claims) -> None:
-        if claims.iss != claims.nats.server_id.id:
-            raise WireError(WireFault.ISSUER, "request is issued by another server than it names")
-
     def _servers_key(self, nkey: str) -> bytes:
         key = self._servers.get(nkey)
         if key is None:
@@ -155,7 +178,7 @@ class RequestReader:
 
 def _split(token: bytes) -> tuple[bytes, bytes, bytes]:
     parts = token.split(b".", 3)
-    if len(parts) != 3 or not all(parts):
+    if len(parts) != 3 or not (parts[0] and parts[1] and parts[2]):
         raise WireError(WireFault.NOT_A_JWT, "request does not have three non-empty parts")
     try:
         return parts[0], parts[1], encoding.decode(parts[2])

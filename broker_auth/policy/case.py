@@ -11,6 +11,7 @@ from broker_auth.policy.model import Policy
 from broker_auth.policy.permissions import Permissions
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.secret import Secret
+from broker_auth.tokens.claims import earlier
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.nonce import verify_nonce
 from broker_auth.tokens.verify import Rejected, Verified, check_times
@@ -122,13 +123,12 @@ class Case:
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None
     ) -> Admit:
         """Let the connection in until the first of its credentials runs out (POLICY "The admitted session")."""
-        ends = (token.claims.expires if token else None, self.peer.not_after if self.peer else None)
         return Admit(
             rule=self.rule,
             account=account,
             name=name,
             permissions=permissions,
-            expires=min((end for end in ends if end is not None), default=None),
+            expires=earlier(token.claims.expires if token else None, self.peer.not_after if self.peer else None),
             reason=reason,
             token_id=token.claims.jti if token else "",
             signer=token.signer if token else "",

@@ -7,6 +7,8 @@ from typing import Final
 
 MAX_NAME_LENGTH: Final = 253  # characters; a DNS name's
 _UNFIT: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+# Host names, nearly all there is, are known fit at one look; whatever else is looked at closely.
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 def is_subject(text: str) -> bool:
@@ -27,4 +29,4 @@ def is_token(text: str) -> bool:
 
 def is_node_name(text: str) -> bool:
     """Whether a provisioning node's connection name may become its subject."""
-    return len(text) <= MAX_NAME_LENGTH and is_literal(text)
+    return len(text) <= MAX_NAME_LENGTH and (_HOST_NAME.fullmatch(text) is not None or is_literal(text))

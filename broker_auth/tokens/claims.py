@@ -27,6 +27,13 @@ class Purpose(StrEnum):
     PROVISIONING = "choria_provisioning"
 
 
+def earlier(one: float | None, other: float | None) -> float | None:
+    """The earlier of two times, either of which may be absent."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
 class ClientPermissions(msgspec.Struct, frozen=True, kw_only=True):
     """Claim ``permissions`` of a client token."""
 
@@ -70,7 +77,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def expires(self) -> float | None:
         """The earlier of ``exp`` and ``issexp``; None if the token has neither."""
-        return min((time for time in (self.exp, self.issexp) if time is not None), default=None)
+        return earlier(self.exp, self.issexp)
 
 
 class ProvisioningClaims(Claims, frozen=True, kw_only=True):
