@@ -33,6 +33,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
         time: when the request was read.
         code: ``admitted``, or why not.
         name: the admitted identity; for denials, the name the connection gave itself.
+        client: the name the connection gave itself, whatever it turned out to be.
         host: the client's address.
         cid: the connection's id on ``server``.
         tls: ``verified``, ``unverified`` or ``none``.
@@ -49,6 +50,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
     reason: str
     account: str | None = None
     name: str = ""
+    client: str = ""
     user: str = ""
     token_id: str = ""
     signer: str = ""
@@ -131,6 +133,7 @@ def make_record(
         code="admitted" if isinstance(decision, Admit) else decision.code,
         reason=explained(decision),
         name=(admitted.name if admitted else options.name)[:SHOWN],
+        client=options.name[:SHOWN],
         user=options.user[:SHOWN],
         token_id=decision.token_id,
         fingerprint=decision.fingerprint,
