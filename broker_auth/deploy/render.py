@@ -70,6 +70,7 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             service=keys.service,
             xkey=keys.xkey,
             break_glass=keys.break_glass,
+            audit_subject=None if role is Role.EDGE else settings.audit.subject,
             leaf_tls=leaf_files(broker),
             leaf_users=leaf_users(broker),
             tls_timeout=TLS_TIMEOUT,
@@ -189,8 +190,6 @@ class _Checks:
         ]
         if role is Role.FLEET or server.cluster_listen:
             needs.append(("tls.ca", server.tls.ca))
-        if role is not Role.EDGE:
-            needs.append(("store_dir", server.store_dir))
         if role is Role.EDGE:
             needs.append(("leaf.remotes", server.leaf_remotes))
         if server.cluster_listen:

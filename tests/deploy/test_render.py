@@ -120,7 +120,6 @@ def test_an_account_cannot_have_every_name(tmp_path: Path, name: str) -> None:
     [
         ("edge", "fleet", "listen", "server.listen"),
         ("edge", "fleet", "tls", "server.tls.ca"),
-        ("edge", "fleet", "store_dir", "server.store_dir"),
         ("edge", "fleet", "leaf_user", "server.leaf.user"),
         ("edge", "edge", "leaf_remotes", "server.leaf.remotes"),
         ("edge", "edge", "leaf_tls", "server.leaf.tls.key"),

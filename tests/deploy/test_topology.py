@@ -18,6 +18,7 @@ from nats.js.api import KeyValueConfig
 
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, render
+from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings
 from tests.deploy.responder import SUBJECT, Responder, connect_nkey
 from tests.deploy.shapes import Shape, Topology, build, with_server
 
@@ -299,3 +300,62 @@ async def test_the_client_listener_demands_a_certificate(single: Deployment) -> 
             error_cb=_quiet,
         )
     assert len(single.responder.requests) == before
+
+
+async def test_nodes_of_one_edge_do_not_crowd_provisioners_out_of_another(edge: Deployment, tmp_path: Path) -> None:
+    """A hub passes every edge's subscriptions on to every other, where the link's limit counts them."""
+    port = free_port()
+    second = with_server(edge.shape, "edge", listen=f"127.0.0.1:{port}")
+    config = tmp_path / "second.conf"
+    config.write_text(render(second.settings, second.broker("edge")))
+    async with NatsServer(config) as server:
+        await asyncio.to_thread(server.wait_for_log, "Leafnode connection created")
+        url = f"tls://127.0.0.1:{port}"
+        await edge.responder.serve(url, edge.tls("edge"))
+        nodes = [await edge.connect("edge", "provisioning") for _ in range(2)]
+        for number, node in enumerate(nodes):
+            for index in range(LINK_SUBSCRIPTIONS * 3 // 4):
+                await node.subscribe(f"provisioning.node.n{number}.{index}")
+            await node.flush()
+        provisioner = await edge.connect("fleet", "provisioning")
+        await reached(provisioner, f"provisioning.node.n1.{LINK_SUBSCRIPTIONS * 3 // 4 - 1}")
+        await echo(provisioner, "provisioning.registration.late")
+        node = await nats.connect(
+            url, tls=edge.tls("edge"), user="provisioning", password="x", allow_reconnect=False, error_cb=_quiet
+        )
+        await reachable(node, "provisioning.registration.late")
+        await node.close()
+
+
+async def reached(client: Client, subject: str) -> None:
+    """Wait until somebody listens to the subject, answering or not."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await client.request(subject, b"there?", timeout=0.5)
+            except NoRespondersError:
+                continue
+            except TimeoutError:
+                return
+
+
+async def test_audit_records_reach_the_fleet_and_the_service_publishes_nothing_else(tmp_path: Path) -> None:
+    shape = build(tmp_path)
+    outputs = (AuditOutput(kind=AuditKind.NATS, subject="audit.broker-auth"),)
+    settings = dataclasses.replace(shape.settings, audit=AuditSettings(outputs=outputs))
+    deployment = Deployment(dataclasses.replace(shape, settings=settings))
+    try:
+        await deployment.start()
+        member = await deployment.connect("fleet", "choria")
+        heard = await member.subscribe(">")
+        await member.flush()
+        service = deployment.responder.connections[0]
+        await service.publish("audit.other", b"no")
+        await service.publish("audit.broker-auth", b"record")
+        await service.flush()
+        message = await heard.next_msg(timeout=10)
+        assert (message.subject, message.data) == ("audit.broker-auth", b"record")
+        edge_text = render(settings, shape.broker("edge"))
+        assert "audit.broker-auth" not in edge_text
+    finally:
+        await deployment.stop()

@@ -1,0 +1,115 @@
+"""``broker-auth init``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from broker_auth.cli import options, output
+from broker_auth.deploy.init import Deployment, initialize
+from broker_auth.deploy.plan import OwnFiles, Plan, Topology, missing_options, superfluous_options
+
+_PORT = click.IntRange(1, 65535)
+_EPILOG = options.example(
+    "broker-auth init ./try --dev-pki",
+    "broker-auth init /etc/broker-auth --host broker.example.net --ca ca.pem \\",
+    "    --server-cert server.pem --server-key server.key --service-cert service.pem \\",
+    "    --service-key service.key --leaf-cert leaf.pem --leaf-key leaf.key \\",
+    "    --signer-cert signer.pem --provisioner provisioner.example.net",
+)
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _file(name: str, meaning: str) -> Callable[[_F], _F]:
+    return click.option(f"--{name}", type=options.FILE, help=meaning)
+
+
+def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
+    return click.option(f"--{name}", type=_PORT, default=default, show_default=True, help=meaning)
+
+
+@click.command("init", epilog=_EPILOG)
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--topology",
+    type=click.Choice([item.value for item in Topology]),
+    default=Topology.EDGE.value,
+    show_default=True,
+    help="edge: unprovisioned nodes connect to a nats-server of their own. websocket: to a wss:// listener. "
+    "single: one listener, everybody by token.",
+)
+@click.option("--dev-pki", is_flag=True, help="Make throw-away certificates and signing keys, too.")
+@click.option("--host", "hosts", multiple=True, help="Name or address of the servers; the first stands in URLs.")
+@click.option("--edge-host", help="Name or address of the edge, if it differs.")
+@click.option("--listen", help="Address to listen on; default 0.0.0.0, with --dev-pki 127.0.0.1.")
+@_file("ca", "CA (PEM) of the fleet's certificates and the servers'.")
+@_file("server-cert", "Certificate of the nats-servers.")
+@_file("server-key", "Its private key.")
+@_file("edge-cert", "Certificate of the edge, if it has its own.")
+@_file("edge-key", "Its private key.")
+@_file("leaf-cert", "Client certificate the edge links to the fleet with.")
+@_file("leaf-key", "Its private key.")
+@_file("service-cert", "Client certificate of this service.")
+@_file("service-key", "Its private key.")
+@click.option("--signer-cert", multiple=True, help="Signer of provisioning tokens: a file, or 64 hex characters.")
+@click.option("--issuer", "issuers", multiple=True, metavar="NAME=HEX", help="Organization issuer and public key.")
+@click.option("--provisioner", "provisioners", multiple=True, help="Certificate name that may be the provisioner.")
+@_port("port", 4222, "Port of the fleet's listener.")
+@_port("edge-port", 4223, "Port of the edge's listener.")
+@_port("leaf-port", 7422, "Port edges link to.")
+@_port("websocket-port", 4443, "Port of the wss:// listener.")
+@click.option(
+    "--force", is_flag=True, help="Replace configurations that are there. Keys and certificates are kept even so."
+)
+@options.json_option
+def init_command(*, as_json: bool, **given: Any) -> None:
+    """Write a deployment into DIRECTORY: keys, broker.conf and the nats-servers' configurations."""
+    plan = _plan(**given)
+    if missing := missing_options(plan):
+        raise click.UsageError(f"without --dev-pki also needed: {', '.join(missing)}")
+    if superfluous := superfluous_options(plan):
+        raise click.UsageError(f"--dev-pki makes these itself, so leave out {', '.join(superfluous)}")
+    deployment = initialize(plan)
+    if as_json:
+        output.document(_document(deployment))
+    else:
+        _print(plan, deployment)
+
+
+def _plan(*, topology: str, issuers: tuple[str, ...], **given: Any) -> Plan:
+    files = {name: given.pop(name) for name in OwnFiles.__dataclass_fields__}
+    pairs = tuple(_issuer(text) for text in issuers)
+    return Plan(topology=Topology(topology), issuers=pairs, files=OwnFiles(**files), **given)
+
+
+def _issuer(text: str) -> tuple[str, str]:
+    name, separator, public = text.partition("=")
+    if not (name and separator and public):
+        raise click.UsageError("--issuer: write NAME=HEX, the organization's name and its public key")
+    return name, public
+
+
+def _document(deployment: Deployment) -> dict[str, Any]:
+    return {
+        "configuration": str(deployment.configuration),
+        "servers": {name: str(path) for name, path in deployment.servers.items()},
+        "break_glass_seed": str(deployment.break_glass_seed) if deployment.break_glass_seed else None,
+        "next": list(deployment.next_commands),
+    }
+
+
+def _print(plan: Plan, deployment: Deployment) -> None:
+    written = [deployment.configuration, *deployment.servers.values()]
+    output.note(f"Wrote {', '.join(str(path) for path in written)}")
+    if plan.force:
+        output.note("Keys, passwords and certificates that were there are the old ones")
+    if deployment.break_glass_seed:
+        output.note(f"Keep offline, and remove from here: {deployment.break_glass_seed}")
+    output.note("Next:")
+    for command in deployment.next_commands:
+        output.note(f"  {command}")

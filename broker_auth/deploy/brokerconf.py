@@ -1,0 +1,158 @@
+"""The text of ``broker.conf``: the keys a plan needs, each under its meaning in the key table."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from broker_auth.deploy.plan import Plan, Topology
+from broker_auth.errors import InputError
+from broker_auth.settings.keytable import find
+
+KEYS = "keys"
+ISSUER_SEED = f"{KEYS}/issuer.seed"
+SERVICE_SEED = f"{KEYS}/service.seed"
+XKEY_SEED = f"{KEYS}/xkey.seed"
+CLIENT_PASSWORD = f"{KEYS}/client_password"
+SYSTEM_PASSWORD = f"{KEYS}/system_password"
+BREAK_GLASS_SEED = f"{KEYS}/break-glass.seed"
+BREAK_GLASS_PUBLIC = f"{KEYS}/break-glass.public"  # stays when the seed has gone offline
+
+_OWN = "plugin.broker_auth."
+_CHORIA = "plugin.choria.network."
+_ISSUER = "plugin.security.issuer."
+_WIDTH = 100
+
+Line = tuple[str, str]
+
+
+def text(plan: Plan, *, break_glass: str, leaf_user: str | None) -> str:
+    """The whole file. Paths inside the plan's directory are written relative to it.
+
+    Args:
+        plan: with every file named, the development PKI's included.
+        break_glass: public key of the break-glass user.
+        leaf_user: the name by which the fleet's leaf listener knows the edge's certificate.
+
+    Raises:
+        InputError: a value cannot be written in this format.
+    """
+    parts = [_HEAD]
+    for title, lines in (
+        ("Who gets in", _credentials(plan)),
+        ("This service", _service(plan, break_glass)),
+        ("The fleet's nats-server", _fleet(plan, leaf_user)),
+        ("The edge's nats-server", _edge(plan)),
+    ):
+        body = "\n".join(_written(key, value) for key, value in lines)
+        if body:
+            parts.append(f"# ---- {title} {'-' * (_WIDTH - len(title) - 8)}\n\n{body}")
+    return "\n".join(parts)
+
+
+_HEAD = """\
+# Configuration of broker-auth, in Choria's format: `key = value`, paths relative to this file.
+# Check it with `broker-auth config check`. After a change here, render the nats-servers' configurations
+# again with `broker-auth config render`.
+"""
+
+
+def _credentials(plan: Plan) -> Iterator[Line]:
+    if plan.signer_cert:
+        yield _CHORIA + "provisioning.signer_cert", _list(plan, plan.signer_cert)
+    yield _CHORIA + "provisioning.client_password", f"file:{CLIENT_PASSWORD}"
+    yield _CHORIA + "system.user", "system"
+    yield _CHORIA + "system.password", f"file:{SYSTEM_PASSWORD}"
+    if plan.issuers:
+        yield _ISSUER + "names", ", ".join(name for name, _ in plan.issuers)
+        for name, public in plan.issuers:
+            yield f"{_ISSUER}{name}.public", public
+    if plan.provisioners:
+        yield _OWN + "provisioner.identities", ", ".join(plan.provisioners)
+    if plan.topology is Topology.SINGLE:
+        yield _OWN + "provisioner.require_mtls", "false"
+    yield _OWN + "client_ca", _path(plan, plan.files.ca)
+
+
+def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
+    yield _OWN + "brokers", "fleet, edge" if plan.topology is Topology.EDGE else "fleet"
+    yield _OWN + "nkey_seed_file", SERVICE_SEED
+    yield _OWN + "issuer_seed_file", ISSUER_SEED
+    yield _OWN + "xkey_seed_file", XKEY_SEED
+    yield _OWN + "break_glass_nkey", break_glass
+    yield _OWN + "tls.ca", _path(plan, plan.files.ca)
+    if plan.files.service_cert:
+        yield _OWN + "tls.certificate", _path(plan, plan.files.service_cert)
+        yield _OWN + "tls.key", _path(plan, plan.files.service_key)
+
+
+def _fleet(plan: Plan, leaf_user: str | None) -> Iterator[Line]:
+    broker, files = _OWN + "broker.fleet.", plan.files
+    server = broker + "server."
+    single = plan.topology is Topology.SINGLE
+    yield broker + "urls", f"tls://{_host(plan.host)}:{plan.port}"
+    yield broker + "role", "single" if single else "fleet"
+    yield server + "name", "fleet"
+    yield server + "listen", f"{_host(plan.bind)}:{plan.port}"
+    yield server + "tls.certificate", _path(plan, files.server_cert)
+    yield server + "tls.key", _path(plan, files.server_key)
+    if not single:
+        yield server + "tls.ca", _path(plan, files.ca)
+    yield server + "store_dir", "jetstream"
+    if plan.topology is Topology.WEBSOCKET:
+        yield server + "websocket.listen", f"{_host(plan.bind)}:{plan.websocket_port}"
+    if leaf_user:
+        yield server + "leaf.listen", f"{_host(plan.bind)}:{plan.leaf_port}"
+        yield server + "leaf.user", leaf_user
+
+
+def _edge(plan: Plan) -> Iterator[Line]:
+    if plan.topology is not Topology.EDGE:
+        return
+    broker, files = _OWN + "broker.edge.", plan.files
+    server = broker + "server."
+    yield broker + "urls", f"tls://{_host(plan.edge_host or plan.host)}:{plan.edge_port}"
+    yield broker + "role", "edge"
+    yield server + "name", "edge"
+    yield server + "listen", f"{_host(plan.bind)}:{plan.edge_port}"
+    yield server + "tls.certificate", _path(plan, files.edge_cert or files.server_cert)
+    yield server + "tls.key", _path(plan, files.edge_key or files.server_key)
+    yield server + "leaf.remotes", f"tls://{_host(plan.host)}:{plan.leaf_port}"
+    yield server + "leaf.tls.ca", _path(plan, files.ca)
+    yield server + "leaf.tls.certificate", _path(plan, files.leaf_cert)
+    yield server + "leaf.tls.key", _path(plan, files.leaf_key)
+
+
+def _written(key: str, value: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value) or value != value.strip():
+        raise InputError(f"{key}: {value!r} holds a control character or outer white space; choose another value")
+    found = find(key)
+    assert found, key
+    meaning = textwrap.fill(found[0].meaning, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+    return f"{meaning}\n{key} = {value}\n"
+
+
+def _path(plan: Plan, path: Path | None) -> str:
+    assert path is not None
+    absolute = Path.cwd() / path
+    inside = absolute.is_relative_to(plan.directory)
+    return str(absolute.relative_to(plan.directory) if inside else absolute)
+
+
+def _list(plan: Plan, signers: Sequence[str]) -> str:
+    """Files, or keys written inline. A comma would split one into two."""
+    for signer in signers:
+        if "," in signer:
+            raise InputError(f"--signer-cert: {signer!r} holds a comma, which separates files; rename the file")
+    return ", ".join(_signer(plan, signer) for signer in signers)
+
+
+def _signer(plan: Plan, signer: str) -> str:
+    inline = len(signer) == 64 and not Path(signer).exists()
+    return signer if inline else _path(plan, Path(signer))
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,170 @@
+"""``broker-auth init``: a deployment in a directory, ready to start."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from broker_auth.deploy import brokerconf, devpki
+from broker_auth.deploy.plan import Plan, Topology, missing_options, superfluous_options
+from broker_auth.deploy.render import render
+from broker_auth.deploy.workspace import Workspace
+from broker_auth.errors import InputError
+from broker_auth.nkey import Kind, generate_seed, public_nkey
+from broker_auth.settings.load import load
+from broker_auth.settings.model import Settings
+
+CONFIGURATION = "broker.conf"
+_PASSWORD_BYTES = 24  # of entropy, far beyond guessing
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What was written.
+
+    Attributes:
+        configuration: ``broker.conf``.
+        servers: broker name to its nats-server configuration.
+        settings: what ``broker.conf`` says.
+        break_glass_seed: to be moved to a safe place offline; ``None`` when it has been.
+        next_commands: the three commands that come next.
+    """
+
+    configuration: Path
+    servers: dict[str, Path]
+    settings: Settings
+    break_glass_seed: Path | None
+    next_commands: tuple[str, ...]
+
+
+def initialize(plan: Plan) -> Deployment:
+    """Write the deployment a plan describes; if that fails half way, everything written is taken back.
+
+    Raises:
+        InputError: options are missing or contradict each other, files are there already, or a file
+            that was named cannot be used.
+        ConfigurationError: the operator's files do not make a usable configuration.
+    """
+    plan = dataclasses.replace(plan, directory=Path.cwd() / plan.directory)
+    _check(plan)
+    workspace = Workspace(plan.directory, force=plan.force)
+    workspace.require_absent(_file_names(plan))
+    try:
+        return _write(workspace, plan)
+    except BaseException:
+        workspace.undo()
+        raise
+
+
+def _write(workspace: Workspace, plan: Plan) -> Deployment:
+    workspace.make_directory()
+    workspace.make_directory(brokerconf.KEYS, 0o700)
+    break_glass = _write_keys(workspace)
+    if plan.dev_pki:
+        devpki.write(workspace, plan)
+        plan = devpki.completed(workspace, plan)
+    leaf_user = _leaf_user(plan)
+    text = brokerconf.text(plan, break_glass=break_glass, leaf_user=leaf_user)
+    configuration = workspace.write(CONFIGURATION, text)
+    # The file alone has to be enough, so the environment is left out.
+    settings = load(configuration, {}, serving=True)
+    servers = {
+        broker.name: workspace.write(f"{broker.name}.conf", render(settings, broker)) for broker in settings.brokers
+    }
+    seed = workspace.path(brokerconf.BREAK_GLASS_SEED)
+    return Deployment(
+        configuration=configuration,
+        servers=servers,
+        settings=settings,
+        break_glass_seed=seed if seed.exists() else None,
+        next_commands=_next_commands(plan, configuration, servers),
+    )
+
+
+def _write_keys(workspace: Workspace) -> str:
+    """Make the keys and passwords that are missing; returns the break-glass user's public key."""
+    for name, kind in (
+        (brokerconf.ISSUER_SEED, Kind.ACCOUNT),
+        (brokerconf.SERVICE_SEED, Kind.USER),
+        (brokerconf.XKEY_SEED, Kind.CURVE),
+    ):
+        workspace.keep_or_write(name, generate_seed(kind).encode, private=True)
+    for name in (brokerconf.CLIENT_PASSWORD, brokerconf.SYSTEM_PASSWORD):
+        workspace.keep_or_write(name, secrets.token_urlsafe(_PASSWORD_BYTES).encode, private=True)
+    return _break_glass(workspace)
+
+
+def _break_glass(workspace: Workspace) -> str:
+    """The public key; its seed is made once and expected to leave, so its absence makes no new one."""
+
+    def make() -> bytes:
+        seed = workspace.keep_or_write(brokerconf.BREAK_GLASS_SEED, generate_seed(Kind.USER).encode, private=True)
+        return public_nkey(seed.decode("ascii", "replace").strip()).encode()
+
+    public = workspace.keep_or_write(brokerconf.BREAK_GLASS_PUBLIC, make, private=False)
+    return public.decode("ascii", "replace").strip()
+
+
+def _file_names(plan: Plan) -> tuple[str, ...]:
+    servers = ("fleet.conf", "edge.conf") if plan.topology is Topology.EDGE else ("fleet.conf",)
+    keys = (
+        brokerconf.ISSUER_SEED,
+        brokerconf.SERVICE_SEED,
+        brokerconf.XKEY_SEED,
+        brokerconf.CLIENT_PASSWORD,
+        brokerconf.SYSTEM_PASSWORD,
+        brokerconf.BREAK_GLASS_SEED,
+        brokerconf.BREAK_GLASS_PUBLIC,
+    )
+    return (CONFIGURATION, *servers, *keys, *(devpki.file_names(plan) if plan.dev_pki else ()))
+
+
+def _check(plan: Plan) -> None:
+    """Everything that can be known before the first file is written."""
+    if missing := missing_options(plan):
+        raise InputError(f"without --dev-pki also needed: {', '.join(missing)}")
+    if given := superfluous_options(plan):
+        raise InputError(f"--dev-pki makes these itself, so leave out {', '.join(given)}")
+    for host in (*plan.hosts, *filter(None, (plan.edge_host, plan.listen))):
+        if not _HOST.fullmatch(host):
+            raise InputError(f"{host!r} is no host name and no address")
+    files = [getattr(plan.files, item.name) for item in dataclasses.fields(plan.files)]
+    absent = [str(file) for file in files if file is not None and not file.is_file()]
+    if absent:
+        raise InputError(f"no such file: {', '.join(absent)}")
+
+
+def _leaf_user(plan: Plan) -> str | None:
+    """The name in the edge's certificate by which nats-server knows it: a DNS name, else the subject.
+
+    nats-server's ``verify_and_map`` tries the alternative names first, then the whole subject.
+    """
+    if plan.topology is not Topology.EDGE:
+        return None
+    path = plan.files.leaf_cert
+    assert path
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = names.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        found = []
+    except ValueError as error:
+        raise InputError(f"{path} is no usable PEM certificate") from error
+    if not found:
+        raise InputError(f"{path} has no DNS name among its alternative names; nats-server knows edges by it")
+    return found[0]
+
+
+def _next_commands(plan: Plan, configuration: Path, servers: dict[str, Path]) -> tuple[str, ...]:
+    start = [shlex.join(["nats-server", "-c", str(path)]) for path in servers.values()]
+    serve = shlex.join(["broker-auth", "serve", "--config", str(configuration)])
+    check = shlex.join(["broker-auth", "config", "check", str(configuration)])
+    return (*start, serve) if plan.topology is Topology.EDGE else (check, *start, serve)
