@@ -102,7 +102,6 @@ def server(claims: ServerClaims) -> Permissions:
     _require(is_literal(claims.identity), "identity", claims.identity)
     for collective in claims.collectives:
         _require(is_token(collective), "collectives", collective)
-    _require_organization(claims.ou)
     _require_subjects("pub_subjects", claims.pub_subjects)
 
     granted = claims.permissions
@@ -173,7 +172,6 @@ def client(claims: ClientClaims) -> Permissions:
     Raises:
         TokenRejected: a claim that becomes part of a subject is unfit for one.
     """
-    _require_organization(claims.ou)
     _require_subjects("pub_subjects", claims.pub_subjects)
     _require_subjects("sub_subjects", claims.sub_subjects)
     granted = claims.permissions
@@ -222,12 +220,10 @@ def _digests(text: str) -> tuple[str, str]:
 
 
 def _republished(organization: str) -> tuple[str, ...]:
-    return (f"{organization}.republish.>",) if organization else ()
-
-
-def _require_organization(organization: str) -> None:
-    if organization:  # absent only in x509 mode; counts as another organization than choria
-        _require(is_token(organization), "ou", organization)
+    if not organization:  # absent only in x509 mode; counts as another organization than choria
+        return ()
+    _require(is_token(organization), "ou", organization)
+    return (f"{organization}.republish.>",)
 
 
 def _require_subjects(claim: str, subjects: tuple[str, ...]) -> None:
