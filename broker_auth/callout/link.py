@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from nats.aio.client import Client
@@ -24,6 +25,17 @@ _RETRY_SECONDS: Final = 1.0
 _PING_SECONDS: Final = 20  # a dead connection is noticed after two of these
 
 Handler = Callable[["BrokerLink", Msg], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """A subject besides authorization requests; nothing is lost that matters if it is not served."""
+
+    subject: str
+    handler: Handler
+    queue: str = ""
+
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,12 +46,17 @@ class BrokerLink:
         subscribed: set while the broker can reach this service.
     """
 
-    def __init__(self, broker: BrokerSettings, seed: Secret, handler: Handler) -> None:
+    def __init__(
+        self, broker: BrokerSettings, seed: Secret, handler: Handler, interests: Sequence[Interest] = ()
+    ) -> None:
         self.name = broker.name
+        self.role = broker.role
         self.subscribed = asyncio.Event()
         self._broker = broker
         self._seed = seed
         self._handler = handler
+        self._interests = tuple(interests)
+        self._draining = False
         self._client: Client | None = None
         self._subscription: Subscription | None = None
         self._closed = asyncio.Event()
@@ -65,8 +82,14 @@ class BrokerLink:
         assert self._client is not None
         await self._client.publish(subject, answer)
 
+    @property
+    def pending(self) -> int:
+        """Requests received and not answered yet."""
+        return 0 if self._subscription is None else self._subscription.pending_msgs
+
     async def drain(self) -> None:
-        """Stop receiving, answer what was received, then close (NATS_FACTS 12)."""
+        """Stop receiving and answer what was received (NATS_FACTS 12); :meth:`close` comes after."""
+        self._draining = True
         client, subscription = self._client, self._subscription
         if client is None:
             return
@@ -77,7 +100,11 @@ class BrokerLink:
                     await client.flush()
         except (NatsError, OSError, TimeoutError) as error:
             _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
-        await client.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.close()
 
     async def _connect(self) -> None:
         self._closed.clear()
@@ -97,14 +124,20 @@ class BrokerLink:
             closed_cb=self._on_closed,
         )
 
-        async def handle(message: Msg) -> None:
-            await self._handler(self, message)
-
-        self._subscription = await client.subscribe(SUBJECT, queue=QUEUE, cb=handle)
+        # Requests last: once they come, everything else is in place.
+        for interest in self._interests:
+            await client.subscribe(interest.subject, queue=interest.queue, cb=self._bound(interest.handler))
+        self._subscription = await client.subscribe(SUBJECT, queue=QUEUE, cb=self._bound(self._handler))
         await client.flush()
         self._last_error = ""
         self.subscribed.set()
         _log.info("broker %s: subscribed at %s", self.name, _where(client))
+
+    def _bound(self, handler: Handler) -> Callable[[Msg], Awaitable[None]]:
+        async def handle(message: Msg) -> None:
+            await handler(self, message)
+
+        return handle
 
     def _report(self, error: Exception) -> None:
         """Log a state, not each attempt: the same error twice in a row is one line."""
@@ -117,7 +150,7 @@ class BrokerLink:
         self._report(error)
 
     async def _on_disconnected(self) -> None:
-        if self.subscribed.is_set():
+        if self.subscribed.is_set() and not self._draining:
             _log.warning("broker %s: disconnected", self.name)
         self.subscribed.clear()
 

@@ -1,22 +1,36 @@
-"""A service process: settings in, signals handled, one event loop, exit when drained."""
+"""A worker process: one event loop that serves, tells its supervisor how it is, and drains.
+
+It is forked with everything it needs (:mod:`.spawn`), reads no configuration and decides nothing
+about itself: the supervisor starts it, listens to it, replaces it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+import msgspec
+from nats.aio.msg import Msg
+
+from broker_auth.callout.link import QUEUE, SUBJECT, BrokerLink, Interest
 from broker_auth.callout.service import Service, make_callout
-from broker_auth.errors import BrokerAuthError, ConfigurationError
-from broker_auth.observe.audit import AuditSink
-from broker_auth.settings.load import load
-from broker_auth.settings.model import Settings
+from broker_auth.observe import server_errors
+from broker_auth.observe.audit import Audit, AuditSink, LogAudit, StreamAudit
+from broker_auth.observe.micro import MicroService
+from broker_auth.observe.published import NatsAudit
+from broker_auth.observe.stats import Snapshot
+from broker_auth.policy.model import Policy
+from broker_auth.settings.model import AuditKind, AuditSettings, Role, Settings
 from broker_auth.settings.policy import build_policy
 
-_log = logging.getLogger(__name__)
+BEAT_SECONDS: Final = 1.0
+_MAX_UNHEARD: Final = 256 * 1024  # bytes of beats kept for a supervisor that does not read
 
 try:  # the `fast` extra is optional
     import uvloop
@@ -26,36 +40,164 @@ except ImportError:
     _new_loop = None
 
 
-def run(config: Path, settings: Settings, audit: AuditSink) -> None:
-    """Serve in this process until SIGTERM or SIGINT; SIGHUP reloads the policy from ``config``."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration that was accepted as a whole, with its keys loaded: all that a worker needs."""
+
+    settings: Settings
+    policy: Policy
+
+
+class Beat(msgspec.Struct, kw_only=True):
+    """What a worker says of itself each second.
+
+    Attributes:
+        stats: what it has counted since it started.
+        brokers: which of them it is subscribed at.
+        pending: requests received and not answered.
+        audit_lost: audit records that could not be kept.
+        resident: bytes of memory, shared pages included; 0 if the system does not say.
+    """
+
+    stats: Snapshot
+    brokers: dict[str, bool]
+    pending: int = 0
+    audit_lost: int = 0
+    resident: int = 0
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Load everything these settings name, once, for every worker.
+
+    Raises:
+        BrokerAuthError: a file changed since the settings were checked, or cannot be opened.
+    """
+    outputs = make_sinks(settings.audit)  # proves that a worker can open them
+    outputs.close()
+    return Prepared(settings, build_policy(settings))
+
+
+def work(prepared: Prepared, channel: socket.socket) -> None:
+    """Serve in this process until SIGTERM, or until the supervisor at the other end of the channel is gone."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(_serve(config, settings, audit))
+        runner.run(_Worker(prepared).run(channel))
 
 
-async def _serve(config: Path, settings: Settings, audit: AuditSink) -> None:
-    service = Service(settings, make_callout(settings, build_policy(settings), audit))
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload_policy, config, service)
+def make_sinks(settings: AuditSettings, published: NatsAudit | None = None) -> Audit:
+    """The sinks that are configured, opened; ``published`` stands for the subject.
+
+    Raises:
+        OperationError: the file cannot be opened.
+    """
+    sinks: list[AuditSink] = [] if published is None else [published]
+    for output in settings.outputs:
+        match output.kind:
+            case AuditKind.LOG:
+                sinks.append(LogAudit())
+            case AuditKind.STDOUT:
+                sinks.append(StreamAudit("-"))
+            case AuditKind.FILE:
+                assert output.path is not None  # a file output names its file
+                sinks.append(StreamAudit(output.path))
+            case AuditKind.NATS:
+                pass
+    return Audit(sinks)
+
+
+class _Worker:
+    """Built inside the loop it runs in."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        settings = prepared.settings
+        subject = settings.audit.subject
+        self._published = None if subject is None else NatsAudit(subject)
+        self._audit = make_sinks(settings.audit, self._published)
+        self._callout = make_callout(settings, prepared.policy, self._audit, keep_requests=settings.audit.requests)
+        self._micro = MicroService(SUBJECT, QUEUE)
+        # One record for each refusal, whoever of us takes it: hence the queue group.
+        interests = [Interest(server_errors.SUBJECT, self._on_server_error, QUEUE)]
+        interests += [Interest(subject, self._on_question) for subject in self._micro.subjects]
+        self._service = Service(settings, self._callout, interests)
+        self._stop = asyncio.Event()
+
+    async def run(self, channel: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._audit.reopen)
+        reader, writer = await asyncio.open_unix_connection(sock=channel)
+        tasks = [
+            asyncio.create_task(self._orphaned(reader)),
+            asyncio.create_task(self._beat(writer)),
+            asyncio.create_task(self._beat_when_ready(writer)),
+        ]
+        if self._published is not None:
+            tasks.append(asyncio.create_task(self._published.pump(self._publish)))
+        try:
+            await self._service.run(self._stop, self._published.drain if self._published else None)
+        finally:
+            self._send(writer)  # what was counted last
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._audit.close()
+            await _closed(writer)
+
+    async def _orphaned(self, reader: asyncio.StreamReader) -> None:
+        """The supervisor sends nothing; its end of the channel closes when it is gone."""
+        await reader.read()
+        self._stop.set()
+
+    async def _beat(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            self._send(writer)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _beat_when_ready(self, writer: asyncio.StreamWriter) -> None:
+        await self._service.wait_ready()
+        self._send(writer)
+
+    def _send(self, writer: asyncio.StreamWriter) -> None:
+        if writer.transport.get_write_buffer_size() > _MAX_UNHEARD:
+            return  # the supervisor is busy or suspended; the next beat says the same and more
+        links = self._service.links
+        beat = Beat(
+            stats=self._callout.stats.snapshot(),
+            brokers={link.name: link.subscribed.is_set() for link in links},
+            pending=sum(link.pending for link in links),
+            audit_lost=self._audit.lost,
+            resident=_resident(),
+        )
+        writer.write(msgspec.json.encode(beat) + b"\n")
+
+    async def _publish(self, subject: str, data: bytes) -> None:
+        link = next(link for link in self._service.links if link.role is not Role.EDGE)
+        if not link.subscribed.is_set():
+            raise ConnectionError(f"broker {link.name} is away")
+        await link.reply(subject, data)
+
+    async def _on_server_error(self, _: BrokerLink, message: Msg) -> None:
+        record = server_errors.read_advisory(message.data)
+        if record is not None:
+            self._audit.write(record)
+
+    async def _on_question(self, link: BrokerLink, message: Msg) -> None:
+        answer = self._micro.answer(message.subject, self._callout.stats.snapshot()) if message.reply else None
+        if answer is not None:
+            await link.reply(message.reply, answer)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
     try:
-        await service.run(stop)
-    finally:
-        audit.close()
-    _log.info("drained, every request received is answered")
+        async with asyncio.timeout(1):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return  # the supervisor is gone or does not read; nobody is left to tell
 
 
-def reload_policy(config: Path, service: Service) -> bool:
-    """Replace the policy if the configuration is usable as a whole; keep the old one if not."""
+def _resident() -> int:
     try:
-        service.callout.policy = build_policy(load(config, os.environ, serving=True))
-    except ConfigurationError as error:
-        for problem in error.problems:
-            _log.error("not reloaded: %s", problem)
-        return False
-    except BrokerAuthError as error:
-        _log.error("not reloaded: %s", error)
-        return False
-    _log.info("reloaded %s", config)
-    return True
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from nats.aio.msg import Msg
 
-from broker_auth.callout.link import BrokerLink
+from broker_auth.callout.link import BrokerLink, Interest
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import XKEY_HEADER, RequestReader, WireError, WireFault
 from broker_auth.callout.xkey import Sealer
@@ -91,35 +91,38 @@ class Callout:
 class Service:
     """Serves every configured broker until told to stop."""
 
-    def __init__(self, settings: Settings, callout: Callout) -> None:
+    def __init__(self, settings: Settings, callout: Callout, interests: Sequence[Interest] = ()) -> None:
+        """``interests`` are subscribed at every broker besides the requests."""
         self.callout = callout
         seed = settings.nkey_seed
         assert seed is not None  # `serve` loads settings that have one
-        self._links = [BrokerLink(broker, seed, self._on_request) for broker in settings.brokers]
+        self._links = [BrokerLink(broker, seed, self._on_request, interests) for broker in settings.brokers]
 
     @property
     def links(self) -> Sequence[BrokerLink]:
         """One link for each configured broker."""
         return self._links
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set, then drain: every request received is answered first."""
+    async def run(self, stop: asyncio.Event, before_close: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Serve until ``stop`` is set, then drain: every request received is answered first.
+
+        Args:
+            stop: ends it.
+            before_close: awaited when all is answered, while the brokers can still be reached.
+        """
         keepers = [asyncio.create_task(link.keep()) for link in self._links]
-        announcer = asyncio.create_task(self._announce())
         await stop.wait()
-        announcer.cancel()
         await asyncio.gather(*(link.drain() for link in self._links))
+        if before_close is not None:
+            await before_close()
         for keeper in keepers:
             keeper.cancel()
-        await asyncio.gather(announcer, *keepers, return_exceptions=True)
+        await asyncio.gather(*keepers, return_exceptions=True)
+        await asyncio.gather(*(link.close() for link in self._links))
 
     async def wait_ready(self) -> None:
         """Return once every broker is subscribed."""
         await asyncio.gather(*(link.subscribed.wait() for link in self._links))
-
-    async def _announce(self) -> None:
-        await self.wait_ready()
-        _log.info("ready brokers=%s", ",".join(link.name for link in self._links))
 
     async def _on_request(self, link: BrokerLink, message: Msg) -> None:
         if not message.reply:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Final
 
 import click
 
-from broker_auth.callout.process import run
-from broker_auth.errors import ConfigurationError
-from broker_auth.observe.audit import LogAudit
-from broker_auth.settings.load import check
+from broker_auth.callout.serve import serve
 from broker_auth.settings.own_keys import MAX_WORKERS
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -34,15 +30,11 @@ def serve_command(config: Path, workers: int | None, log_level: str) -> None:
     """Answer the brokers' authorization requests.
 
     Prints `ready brokers=…` on standard error once every broker is subscribed. SIGTERM and SIGINT
-    answer what was received and exit; SIGHUP reads the configuration again.
+    answer what was received and exit; SIGHUP reads the configuration again and changes to it without a
+    gap, or keeps the old one; SIGUSR1 opens the audit file again.
     """
     set_up_logging(log_level)
-    report = check(config, os.environ, serving=True)
-    if report.settings is None:
-        raise ConfigurationError(report.problems)
-    for warning in report.warnings:
-        logging.getLogger(__name__).warning("%s", warning)
-    run(config, report.settings, LogAudit())
+    serve(config, workers)
 
 
 def set_up_logging(level: str) -> None:
@@ -50,7 +42,8 @@ def set_up_logging(level: str) -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
         force=True,
     )
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    # asyncio warns about nats-py whenever a TLS connection ends; there is nothing to be done about it.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)

@@ -1,0 +1,89 @@
+"""The pid file: who the running service is, and how its last reload went.
+
+The first line is the process id, for any tool; the second counts reloads, for ``broker-auth
+reload``. The service holds a lock on it while it lives, so that an old file is known to be old.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker_auth.errors import OperationError
+
+_MAX_BYTES: Final = 256
+_CONTENT: Final = re.compile(r"(?P<pid>[0-9]{1,9})\naccepted=(?P<accepted>[0-9]+) refused=(?P<refused>[0-9]+)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that runs: its process, and how many reloads it accepted and refused."""
+
+    pid: int
+    accepted: int
+    refused: int
+
+
+class PidFile:
+    """Held by the service from :meth:`__init__` to :meth:`remove`."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the file.
+
+        Raises:
+            OperationError: another service holds it, or it cannot be written.
+        """
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise OperationError(f"pid file {path} cannot be written: {error.strerror}; correct the path") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise OperationError(f"pid file {path} is held by a service that runs; stop that one first") from error
+        self.write(0, 0)
+
+    def write(self, accepted: int, refused: int) -> None:
+        """Say how many reloads were accepted and refused."""
+        content = f"{os.getpid()}\naccepted={accepted} refused={refused}\n".encode()
+        os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._descriptor, len(content))
+
+    def remove(self) -> None:
+        """Remove the file and let it go."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def running(path: Path) -> Running:
+    """The service that holds the pid file.
+
+    Raises:
+        OperationError: none does.
+    """
+    nobody = f"no service runs with the pid file {path}; start it, or look at plugin.broker_auth.pid_file"
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES).decode("ascii", "replace")
+            held = _is_held(file.fileno())
+    except OSError as error:
+        raise OperationError(nobody) from error
+    match = _CONTENT.fullmatch(content)
+    if not held or match is None:
+        raise OperationError(nobody)
+    return Running(int(match["pid"]), int(match["accepted"]), int(match["refused"]))
+
+
+def _is_held(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False

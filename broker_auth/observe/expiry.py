@@ -1,0 +1,63 @@
+"""When the certificates a configuration names expire; read once, at load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker_auth.errors import BrokerAuthError
+from broker_auth.settings.certificates import read_certificates
+from broker_auth.settings.model import Settings
+from broker_auth.settings.policy import trusted_keys
+from broker_auth.tokens.keys import VerificationKey
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """One certificate.
+
+    Attributes:
+        what: ``signer``, ``ca`` or ``own``.
+        name: the file, or the signer's name.
+        not_after: Unix seconds.
+    """
+
+    what: str
+    name: str
+    not_after: float
+
+
+def expiries(settings: Settings) -> tuple[Expiry, ...]:
+    """Every certificate these settings name: signers, CAs of peers, and what is presented to brokers.
+
+    A file that cannot be read any more is left out. Keys without a certificate do not expire.
+    """
+    found = dict.fromkeys(_signers(settings))
+    found |= dict.fromkeys(_files("ca", settings.client_ca))
+    tls = [broker.tls for broker in settings.brokers]
+    found |= dict.fromkeys(_files("ca", (files.ca for files in tls if files.ca)))
+    found |= dict.fromkeys(_files("own", (files.certificate for files in tls if files.certificate)))
+    return tuple(found)
+
+
+def _signers(settings: Settings) -> list[Expiry]:
+    try:
+        keys = trusted_keys(settings)
+    except BrokerAuthError:
+        return []
+    signers: list[VerificationKey] = [*keys.provisioning, *keys.client, *keys.server]
+    return [Expiry("signer", key.name, key.not_after) for key in signers if key.not_after is not None]
+
+
+def _files(what: str, paths: Iterable[Path]) -> list[Expiry]:
+    """The one of each file that expires first."""
+    found = []
+    for path in paths:
+        try:
+            ends = [certificate.not_valid_after_utc.timestamp() for certificate in read_certificates(path)]
+        except BrokerAuthError:
+            continue
+        if ends:
+            found.append(Expiry(what, str(path), min(ends)))
+    return found
