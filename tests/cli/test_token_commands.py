@@ -1,0 +1,377 @@
+"""``token provisioning|server|client|keys``: what they write, where, and that it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker_auth.cli import token_provisioning
+from tests.cli.conftest import PEM_KEYS, PROVISIONING, Office
+from tests.cli.running import PASSWORD_SECRET, TOKEN_SECRET, run, spawn
+
+
+def claims_of(token: Path) -> dict[str, Any]:
+    """What a token says, masked; its file must be private and without a line end."""
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.read_text().strip() == token.read_text()
+    found: dict[str, Any] = run("token", "inspect", token, "--json").json["claims"]
+    return found
+
+
+def raw_claims(token: Path) -> dict[str, Any]:
+    """What a token says, secrets and all."""
+    import base64
+
+    part = token.read_text().split(".")[1]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return found
+
+
+# --- Round trips
+
+
+@pytest.mark.parametrize("kind", ["provisioning", "server", "client", "chain_issuer"])
+def test_what_is_made_is_accepted(office: Office, kind: str) -> None:
+    token = getattr(office, kind)()
+    accepted = run("token", "check", token, *office.trust)
+    assert (accepted.code, accepted.err) == (0, "")
+    assert accepted.out.startswith("accepted: choria_")
+    by_key = run("token", "check", token, "--signer", office.path / "org.public", "--json")
+    if kind == "chain_issuer":  # trust chains need an organization (POLICY "Modes")
+        assert by_key.code == 0
+    assert by_key.json["valid"] is True
+
+
+@pytest.mark.parametrize("name", PEM_KEYS)
+@pytest.mark.parametrize("kind", ["provisioning", "server", "client"])
+def test_every_form_of_key_signs_every_kind(office: Office, pem_keys: Path, name: str, kind: str) -> None:
+    key, holder = pem_keys / f"{name}.key", office.path / "holder.public"
+    options: dict[str, tuple[object, ...]] = {
+        "provisioning": (key, *PROVISIONING),
+        "server": ("node1.example.net", holder, key),
+        "client": ("up=alice", key, "--public-key", holder),
+    }
+    token = office.token(kind, *options[kind])
+    accepted = run("token", "check", token, "--signer", pem_keys / f"{name}.pem", "--json")
+    assert accepted.code == 0, accepted.json["reason"]
+    assert accepted.json["signer"] == str(pem_keys / f"{name}.pem")
+    rejected = run("token", "check", token, "--signer", office.path / "foreign.public")
+    assert rejected.code == 1
+
+
+@pytest.mark.parametrize("kind", ["server", "client"])
+def test_a_chain_holds_from_end_to_end(office: Office, kind: str) -> None:
+    issuer, seed, holder = office.chain_issuer(), office.path / "aaa.seed", office.path / "holder.public"
+    under = ("--chain-issuer-token", issuer, "--validity", "9d")
+    options: dict[str, tuple[object, ...]] = {
+        "server": ("node1.example.net", holder, seed, *under),
+        "client": ("up=bob", seed, "--public-key", holder, *under),
+    }
+    token = office.token(kind, *options[kind])
+    checked = run("token", "check", token, *office.trust, "--json").json
+    assert checked["valid"] is True
+    assert checked["signer"] == f"choria via {claims_of(issuer)['jti']}"
+    assert checked["claims"]["exp"] == claims_of(issuer)["exp"], "it outlives its issuer"
+    foreign = run("token", "check", token, "--issuer", f"choria={office.path / 'foreign.public'}")
+    assert foreign.code == 1
+    assert "chain_org_signature" in foreign.error
+
+
+def test_a_chain_needs_the_issuers_own_key(office: Office) -> None:
+    args = ("--public-key", office.path / "holder.public", "--chain-issuer-token", office.chain_issuer())
+    out = office.path / "new.jwt"
+    assert (
+        "not the key of the chain issuer"
+        in run("token", "client", out, "up=b", office.path / "foreign.seed", *args).error
+    )
+    assert not out.exists()
+
+
+# --- Options, to the letter
+
+
+def test_provisioning_options(office: Office) -> None:
+    secret = office.path / "password"
+    secret.write_text(PASSWORD_SECRET + "\n")
+    secret.chmod(0o600)
+    token = office.token(
+        "provisioning",
+        office.path / "org.seed",
+        *PROVISIONING,
+        *("--urls", "nats://b:4222", "--srv", "example.net", "--default", "--no-insecure"),
+        *("--registration", "/r", "--facts", "/f", "--username", "node", "--password", f"file:{secret}"),
+        *("--extensions", '{"site": "lhr"}', "--org", "acme", "--protocol-v2", "--upgrade", "--validity", "1d"),
+    )
+    claims = raw_claims(token)
+    assert claims["exp"] - claims["iat"] == 86_400
+    expected = {
+        "cht": TOKEN_SECRET,
+        "chs": True,
+        "chu": "nats://provision.example.net:4222,nats://b:4222",
+        "chsrv": "example.net",
+        "chpd": True,
+        "chrd": "/r",
+        "chf": "/f",
+        "chusr": "node",
+        "chpwd": PASSWORD_SECRET,
+        "extensions": {"site": "lhr"},
+        "ou": "acme",
+        "v2": True,
+        "update": True,
+    }
+    assert {name: claims[name] for name in expected} == expected
+
+
+def test_provisioning_is_insecure_by_default_as_in_choria(office: Office) -> None:
+    claims = claims_of(office.provisioning())
+    assert (claims["chs"], claims["chpd"], claims["ou"]) == (False, False, "choria")
+    assert claims["exp"] - claims["iat"] == 365 * 86_400
+    assert claims_of(office.provisioning("--update"))["update"] is True
+
+
+@pytest.mark.parametrize("way", ["environment", "file"])
+def test_the_access_token_can_stay_off_the_command_line(office: Office, way: str) -> None:
+    out, secret = office.path / "p.jwt", office.path / "token.txt"
+    secret.write_text(TOKEN_SECRET)
+    secret.chmod(0o600)
+    args = ("token", "provisioning", out, office.path / "org.seed", "--urls", "nats://a:4222")
+    given = ("--token", f"file:{secret}") if way == "file" else ()
+    made = run(*args, *given, env={"PROVISIONING_TOKEN": TOKEN_SECRET} if way == "environment" else {})
+    assert made.code == 0, made.err
+    assert raw_claims(out)["cht"] == TOKEN_SECRET
+
+
+def test_the_access_token_is_asked_for_on_a_terminal(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal:
+        class stdin:
+            @staticmethod
+            def isatty() -> bool:
+                return True
+
+    monkeypatch.setattr(token_provisioning, "sys", Terminal)
+    out = office.path / "p.jwt"
+    made = run("token", "provisioning", out, office.path / "org.seed", "--urls", "u", stdin=f"{TOKEN_SECRET}\n")
+    assert made.code == 0
+    assert raw_claims(out)["cht"] == TOKEN_SECRET
+
+
+def test_without_a_terminal_the_access_token_must_be_given(office: Office) -> None:
+    refused = spawn("token", "provisioning", office.path / "p.jwt", office.path / "org.seed", "--urls", "u")
+    assert refused.code == 2
+    assert "give --token" in refused.error
+
+
+SERVER_FLAGS = [
+    ((), {}),
+    (("--submission",), {"submission": True}),
+    (("--stream-user",), {"streams": True}),
+    (("--stream-user", "--governor"), {"streams": True, "governor": True}),
+    (("--service",), {"service_host": True}),
+]
+
+
+@pytest.mark.parametrize(("options", "permissions"), SERVER_FLAGS)
+def test_server_flags(office: Office, options: tuple[str, ...], permissions: dict[str, bool]) -> None:
+    assert claims_of(office.server(*options))["permissions"] == permissions
+
+
+def test_server_options(office: Office) -> None:
+    options = ("--collectives", "a", "--collectives", "b", "--org", "acme", "--subjects", "x.>", "--validity", "2h")
+    claims = claims_of(office.server(*options))
+    assert (claims["collectives"], claims["ou"], claims["pub_subjects"]) == (["a", "b"], "acme", ["x.>"])
+    assert claims["exp"] - claims["iat"] == 7200
+    plain = claims_of(office.server())
+    assert (plain["collectives"], plain["exp"] - plain["iat"]) == (["mcollective"], 365 * 86_400)
+    assert plain["public_key"] == (office.path / "holder.public").read_text()
+
+
+FLEET = {"fleet_management": True}
+CLIENT_FLAGS = [
+    ((), FLEET),
+    (("--no-fleet-management",), {}),
+    (("--stream-admin",), FLEET | {"streams_admin": True}),
+    (("--stream-user",), FLEET | {"streams_user": True}),
+    (("--event-viewer",), FLEET | {"events_viewer": True}),
+    (("--elections-user",), FLEET | {"election_user": True}),
+    (("--service",), FLEET | {"service": True}),
+    (("--system",), FLEET | {"system_user": True}),
+    (("--auth-delegation",), FLEET | {"authentication_delegator": True}),
+    (("--org-admin",), FLEET | {"org_admin": True}),
+    (("--governor",), FLEET | {"governor": True}),
+    (("--signed-fleet-management", "--no-fleet-management"), FLEET | {"signed_fleet_management": True}),
+    (("--server-provisioner", "--no-fleet-management"), FLEET | {"provisioner": True}),
+    (("--issuer", "--signed-fleet-management", "--auth-delegation"), {}),
+    (("--issuer", "--stream-user"), {"streams_user": True}),
+]
+
+
+@pytest.mark.parametrize(("options", "permissions"), CLIENT_FLAGS)
+def test_client_flags(office: Office, options: tuple[str, ...], permissions: dict[str, bool]) -> None:
+    assert claims_of(office.client(*options))["permissions"] == permissions
+
+
+def test_client_options(office: Office) -> None:
+    policy = office.path / "policy.rego"
+    policy.write_text("package choria\n")
+    options = ("--agents", "rpcutil", "--agents", "puppet.status", "--org", "acme", "--opa-file", policy)
+    claims = claims_of(office.client(*options, "--publish", "p.>", "--subscribe", "s.>", "--validity", "90m"))
+    assert claims["exp"] - claims["iat"] == 5400
+    expected = {
+        "callerid": "up=alice",
+        "agents": ["rpcutil", "puppet.status"],
+        "ou": "acme",
+        "opa_policy": "package choria\n",
+        "pub_subjects": ["p.>"],
+        "sub_subjects": ["s.>"],
+    }
+    assert {name: claims[name] for name in expected} == expected
+    plain = claims_of(office.client("--opa", "package x"))
+    assert (plain["opa_policy"], plain["exp"] - plain["iat"]) == ("package x", 3600)
+
+
+def test_a_client_without_a_public_key_is_warned_of(office: Office) -> None:
+    made = run("token", "client", office.path / "c.jwt", "up=alice", office.path / "org.seed")
+    assert made.code == 0
+    assert made.err.startswith("Warning: without --public-key a broker refuses the token")
+    assert run("token", "check", office.path / "c.jwt", *office.trust).code == 1
+
+
+UNUSABLE = [
+    ("server", ("node 1",), (), "'identity'"),
+    ("server", ("node.*",), (), "'identity'"),
+    ("server", ("node",), ("--collectives", "a.b"), "'collectives'"),
+    ("server", ("node",), ("--subjects", "a..b"), "'pub_subjects'"),
+    ("client", ("up=alice",), ("--publish", "a b"), "'pub_subjects'"),
+    ("client", ("up=alice",), ("--subscribe", ">.a"), "'sub_subjects'"),
+    ("client", ("up=alice",), ("--org", "a.b", "--stream-user"), "'ou'"),
+]
+
+
+@pytest.mark.parametrize(("kind", "identity", "options", "says"), UNUSABLE)
+def test_a_token_no_broker_would_take_is_not_made(
+    office: Office, kind: str, identity: tuple[str], options: tuple[str, ...], says: str
+) -> None:
+    key = (office.path / "holder.public", office.path / "org.seed") if kind == "server" else (office.path / "org.seed",)
+    refused = run("token", kind, office.path / "new.jwt", *identity, *key, *options)
+    assert (refused.code, refused.out) == (1, "")
+    assert "would be refused: token claim " + says in refused.err
+    assert not (office.path / "new.jwt").exists()
+
+
+@pytest.mark.parametrize("extensions", ["{", "[]", '"x"', "[" * 5000])
+def test_extensions_must_be_a_json_object(office: Office, extensions: str) -> None:
+    args = ("token", "provisioning", office.path / "p.jwt", office.path / "org.seed", *PROVISIONING)
+    refused = run(*args, "--extensions", extensions)
+    assert refused.code == 2
+    assert "--extensions is not" in refused.error
+
+
+# --- Files
+
+
+def test_nothing_is_overwritten_unless_told_to(office: Office) -> None:
+    token = office.provisioning()
+    before = token.read_text()
+    again = ("token", "provisioning", token, office.path / "org.seed", *PROVISIONING)
+    refused = run(*again)
+    assert (refused.code, token.read_text()) == (1, before)
+    assert "exists; give another name, or --force to overwrite it" in refused.error
+    assert run(*again, "--force").code == 0
+    assert token.read_text() != before
+    assert token.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_is_not_followed(office: Office) -> None:
+    target, link = office.path / "target", office.path / "link.jwt"
+    link.symlink_to(target)
+    again = ("token", "provisioning", link, office.path / "org.seed", *PROVISIONING)
+    assert run(*again).code == 1
+    assert run(*again, "--force").code == 0
+    assert not target.exists()
+    assert not link.is_symlink()
+
+
+def test_nothing_is_left_behind(office: Office) -> None:
+    before = set(office.path.iterdir())
+    token = office.provisioning()
+    assert set(office.path.iterdir()) - before == {token}
+
+
+def test_a_token_can_go_to_standard_output(office: Office) -> None:
+    made = run("token", "server", "-", "node", office.path / "holder.public", office.path / "org.seed")
+    assert run("token", "check", "-", *office.trust, stdin=made.out).code == 0
+
+
+def test_making_a_token_reports_as_json(office: Office) -> None:
+    out = office.path / "p.jwt"
+    made = run("token", "provisioning", out, office.path / "org.seed", *PROVISIONING, "--json")
+    claims = claims_of(out)
+    assert made.json["file"] == str(out)
+    assert made.json["purpose"] == "choria_provisioning"
+    assert made.json["token_id"] == claims["jti"]
+    assert made.json["expires"].endswith("Z")
+
+
+@pytest.mark.parametrize(("mode", "code", "says"), [(0o600, 0, ""), (0o640, 0, "Warning: "), (0o604, 1, "Error: ")])
+def test_signing_keys_must_not_be_open_to_everybody(office: Office, mode: int, code: int, says: str) -> None:
+    seed = office.path / "org.seed"
+    seed.chmod(mode)
+    made = run("token", "provisioning", office.path / "p.jwt", seed, *PROVISIONING)
+    assert (made.code, (office.path / "p.jwt").exists()) == (code, code == 0)
+    assert made.err.startswith(says)
+    assert ("chmod 600" in made.err) is bool(says)
+
+
+def test_a_signing_key_may_come_from_standard_input(office: Office) -> None:
+    seed = (office.path / "org.seed").read_text()
+    made = run("token", "provisioning", office.path / "p.jwt", "-", *PROVISIONING, stdin=seed)
+    assert (made.code, made.err) == (0, "")
+    assert run("token", "check", office.path / "p.jwt", *office.trust).code == 0
+
+
+def test_secret_files_must_be_private(office: Office) -> None:
+    secret = office.path / "token.txt"
+    secret.write_text(TOKEN_SECRET)
+    secret.chmod(0o644)
+    args = ("token", "provisioning", office.path / "p.jwt", office.path / "org.seed", "--urls", "u")
+    refused = run(*args, "--token", f"file:{secret}")
+    assert (refused.code, refused.out) == (1, "")
+    assert "has mode 0644" in refused.error
+
+
+# --- Keys
+
+
+def test_keys_are_as_choria_stores_them(tmp_path: Path) -> None:
+    seed, public = tmp_path / "a.seed", tmp_path / "a.public"
+    made = run("token", "keys", seed, public)
+    assert (made.code, made.err) == (0, "")
+    for file in (seed, public):
+        assert len(file.read_bytes()) == 64
+        assert bytes.fromhex(file.read_text())
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert seed.read_text() not in made.out
+    assert made.out == f"Public key: {public.read_text()}\nSeed: {seed}\n"
+    shown = run("token", "keys", seed, "--show-public", "--json")
+    assert shown.json == {"public_key": public.read_text(), "seed_file": str(seed)}
+
+
+@pytest.mark.parametrize("existing", ["a.seed", "a.public"])
+def test_keys_are_not_overwritten_unless_told_to(tmp_path: Path, existing: str) -> None:
+    (tmp_path / existing).write_text("precious")
+    args = ("token", "keys", tmp_path / "a.seed", tmp_path / "a.public")
+    refused = run(*args)
+    assert (refused.code, os.listdir(tmp_path)) == (1, [existing])  # noqa: PTH208 - names alone
+    assert (tmp_path / existing).read_text() == "precious"
+    assert run(*args, "--force").code == 0
+    assert len((tmp_path / existing).read_text()) == 64
+
+
+def test_only_seeds_have_a_public_key_to_show(pem_keys: Path) -> None:
+    shown = run("token", "keys", pem_keys / "p256.key", "--show-public")
+    assert shown.code == 1
+    assert "not an Ed25519 seed" in shown.error
