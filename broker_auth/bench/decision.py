@@ -12,13 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import nacl.bindings
 
+from broker_auth.bench.floor import floor_of
 from broker_auth.bench.kinds import KINDS, Kind, Maker, Primitive, Sample
-from broker_auth.bench.materials import PlayedServer, Trust, sign_ed25519
+from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.measure import Cost, Plan, Step, beside_floor, cpu_us
-from broker_auth.callout import encoding
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader
 from broker_auth.callout.service import Callout
@@ -27,7 +26,6 @@ from broker_auth.observe.audit import StreamAudit, make_record
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit
-from broker_auth.tokens.keys import verify_ed25519
 
 STAGES: Final = ("read", "decide", "write", "record")
 
@@ -59,7 +57,6 @@ class Bench:
         self.now = now
         self._trust = trust
         self._reader, self._writer = RequestReader(sealer), ReplyWriter(seed, sealer)
-        self._unsealed = ReplyWriter(seed, None)
         self._audit = StreamAudit(audit)
         self._stats = Stats()
         self.callout = Callout(
@@ -92,15 +89,15 @@ class Bench:
                 raise AssertionError("a request of the bench was not answered")
 
         cpu_us(answer, plan.count)
-        cost = beside_floor(answer, self._floor(kind, samples, cold=cold), plan, prepare)
+        cost = beside_floor(answer, self._floor(samples, cold=cold), plan, prepare)
         prepare()
         return _shown(cost) | {"stages": self._stages(samples)}
 
     def _forget(self, kind: Kind) -> None:
         self.callout.policy = self._trust.policy(issuer_mode=kind.issuer_mode)
 
-    def _floor(self, kind: Kind, samples: list[Sample], *, cold: bool) -> Step:
-        steps = [self._primitives(kind, sample, cold=cold) for sample in samples]
+    def _floor(self, samples: list[Sample], *, cold: bool) -> Step:
+        steps = [self._primitives(sample, cold=cold) for sample in samples]
 
         def floor(number: int) -> None:
             for primitive in steps[number]:
@@ -108,25 +105,11 @@ class Bench:
 
         return floor
 
-    def _primitives(self, kind: Kind, sample: Sample, *, cold: bool) -> tuple[Primitive, ...]:
-        """One verification of the request, the answer's signatures, and what the credential needs."""
-        signed, _, signature = sample.request.token.rpartition(b".")
-        raw, public = encoding.decode(signature), self.server.public
-        _, secret = nacl.bindings.crypto_sign_keypair()
-        texts = self._texts_to_sign(sample)[: kind.signatures]
-        signatures = tuple(_signing(text, secret) for text in texts)
-        credential = (*sample.always, *(sample.cold if cold else ()))
-        return (lambda: verify_ed25519(public, signed, raw), *signatures, *credential)
-
-    def _texts_to_sign(self, sample: Sample) -> tuple[bytes, ...]:
-        """What the answer to this request signs: the response, and the user JWT if it admits."""
+    def _primitives(self, sample: Sample, *, cold: bool) -> tuple[Primitive, ...]:
         request = self._reader.read(sample.request.wire, self.server.xkey, self.now)
         decision = decide(request, self.callout.policy, self.now)
-        if not isinstance(decision, Admit):
-            return (self._unsealed.deny(request, decision.phrase, self.now).rpartition(b".")[0],)
-        response = self._unsealed.admit(request, decision, self.now).rpartition(b".")[0]
-        claims = msgspec.json.decode(encoding.decode(response.partition(b".")[2]))
-        return response, claims["nats"]["jwt"].rpartition(".")[0].encode()
+        floor = floor_of(sample.request, self.server.public, request, decision)
+        return (floor, *sample.always, *(sample.cold if cold else ()))
 
     def _stages(self, samples: list[Sample]) -> dict[str, float]:
         """CPU microseconds of each stage alone, in the order of :data:`STAGES`."""
@@ -148,10 +131,6 @@ class Bench:
 
         costs = (read, deciding, cpu_us(write, count), cpu_us(record, count))
         return {stage: round(cost, 1) for stage, cost in zip(STAGES, costs, strict=True)}
-
-
-def _signing(text: bytes, secret: bytes) -> Primitive:
-    return lambda: sign_ed25519(text, secret)
 
 
 def _shown(cost: Cost) -> dict[str, Any]:

@@ -115,12 +115,10 @@ class Kind:
     Attributes:
         make: the method of :class:`Maker` that makes its samples.
         issuer_mode: the policy it is decided by.
-        signatures: how many the answer needs.
     """
 
     make: Callable[[Maker, int], Sample]
     issuer_mode: bool = False
-    signatures: int = 2
 
 
 KINDS: Final = {
@@ -128,6 +126,6 @@ KINDS: Final = {
     "mtls": Kind(make=Maker.mtls),
     "server_chain": Kind(make=Maker.server_chain, issuer_mode=True),
     "client": Kind(make=Maker.client, issuer_mode=True),
-    "bad_token": Kind(make=Maker.bad_token, signatures=1),
+    "bad_token": Kind(make=Maker.bad_token),
 }
 """Each is measured with its credential cached and, as ``KIND_cold``, seen for the first time."""

@@ -1,0 +1,134 @@
+"""The bench's helper processes from outside: workers under measurement and flooders."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from broker_auth.bench import flooder, worker
+from broker_auth.bench.flooder import Outcome, Task
+from broker_auth.bench.floor import Floor
+from broker_auth.bench.site import Site
+from broker_auth.bench.worker import Counters
+from broker_auth.errors import OperationError
+
+_GRACE: Final = 30.0  # seconds over the planned time before a process counts as stuck
+
+
+class Worker:
+    """A service process; a context manager that ends it for certain."""
+
+    def __init__(self, site: Site, floor: Floor, number: int = 0) -> None:
+        prepared = site.directory / "floor"
+        prepared.write_bytes(msgspec.msgpack.encode(floor))
+        self._command = [*_module(worker), str(site.config), str(prepared), str(site.directory / f"audit{number}.log")]
+        self._log = site.directory / f"worker{number}.log"
+
+    def __enter__(self) -> Worker:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        if self._line() != "ready":
+            self.__exit__(None, None, None)
+            raise OperationError(f"the service did not start: {self._last_words()}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def counters(self) -> Counters:
+        """Its totals now."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        line = self._line()
+        if not line:
+            raise OperationError(f"the service under measurement ended: {self._last_words()}")
+        return msgspec.json.decode(line, type=Counters)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return (lines or ["it said nothing"])[-1]
+
+
+class Flood:
+    """A flooder at work in the background; :meth:`outcome` waits for it. Ended for certain on exit."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __enter__(self) -> Flood:
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            _module(flooder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(msgspec.json.encode(self._task) + b"\n")
+        self._process.stdin.flush()
+        return self
+
+    def outcome(self) -> Outcome:
+        """What came back.
+
+        Raises:
+            OperationError: the flooder failed.
+        """
+        try:
+            out, err = self._process.communicate(timeout=self._task.seconds + _GRACE)
+        except subprocess.TimeoutExpired as error:
+            raise OperationError("the flooder did not end in time") from error
+        if self._process.returncode:
+            said = err.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+            raise OperationError(f"the flooder failed: {said[-1]}")
+        return msgspec.json.decode(out, type=Outcome)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def flood(task: Task) -> Outcome:
+    """Do a flooder's task in a process of its own."""
+    with Flood(task) as running:
+        return running.outcome()
+
+
+def write_pool(path: Path, requests: list[bytes], xkey: str | None) -> Path:
+    """Write a pool for flooders; returns its path."""
+    path.write_bytes(msgspec.msgpack.encode(flooder.Pool(requests=requests, xkey=xkey)))
+    return path
+
+
+def _module(module: object) -> list[str]:
+    name = getattr(module, "__name__", "")
+    return [sys.executable, "-m", name]

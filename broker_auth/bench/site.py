@@ -1,0 +1,99 @@
+"""A deployment for the bench in one directory: keys, ``broker.conf``, a nats-server without a callout."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from broker_auth.bench.flooder import USER
+from broker_auth.bench.materials import Trust
+from broker_auth.callout.link import QUEUE, SUBJECT
+from broker_auth.deploy.natsserver import NatsServer, free_port
+from broker_auth.deploy.pki import write_private
+from broker_auth.nkey import Kind, decode_public, generate_seed, public_nkey
+
+# NATS_FACTS 24: with auth_callout configured nats-server refuses requests that are not its own, so the
+# flooder talks to one that has the same account and user but calls nobody out.
+_FLOODED: Final = """
+server_name: {name}
+listen: "127.0.0.1:{port}"
+accounts {{
+  AUTH: {{ users: [
+    {{ nkey: {service}, permissions: {{
+        subscribe: [ "{subject} {queue}", "{subject}", "$SYS.ACCOUNT.CLIENT.AUTH.ERR", "$SRV.>" ]
+        publish: {{ deny: ">" }}
+        allow_responses: {{ max: 1, expires: "10s" }} }} }}
+    {{ user: {user}, password: "{password}" }}
+  ] }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A nats-server that can be flooded."""
+
+    name: str
+    role: str
+    port: int = field(default_factory=free_port)
+
+
+class Site:
+    """Keys and configurations. ``xkey``: requests are sealed."""
+
+    def __init__(self, directory: Path, trust: Trust, *, xkey: bool, brokers: Sequence[Broker] | None = None) -> None:
+        self.directory = directory
+        self.brokers = tuple(brokers or (Broker("default", "single"),))
+        self.password = secrets.token_hex(16)
+        self.config = directory / "broker.conf"
+        self.service_xkey: bytes | None = None
+        self._service = self._seed("service.nk", Kind.USER)
+        self.issuer = self._seed("issuer.nk", Kind.ACCOUNT)
+        if xkey:
+            self.service_xkey = decode_public(self._seed("xkey.nk", Kind.CURVE), Kind.CURVE)
+        (directory / "signer.pem").write_bytes(trust.provisioning.certificate_pem)
+        (directory / "ca.pem").write_bytes(trust.authority.certificate_pem)
+        self.config.write_text("\n".join(self._lines()) + "\n", encoding="utf-8")
+
+    def server(self, broker: Broker) -> NatsServer:
+        """The broker's nats-server, not started yet."""
+        config = self.directory / f"{broker.name}.conf"
+        text = _FLOODED.format(
+            name=broker.name,
+            port=broker.port,
+            service=self._service,
+            subject=SUBJECT,
+            queue=QUEUE,
+            user=USER,
+            password=self.password,
+        )
+        config.write_text(text, encoding="utf-8")
+        return NatsServer(config)
+
+    def _seed(self, name: str, kind: Kind) -> str:
+        """Write a new seed; returns its public key."""
+        seed = generate_seed(kind)
+        write_private(self.directory / name, seed.encode())
+        return public_nkey(seed)
+
+    def _lines(self) -> list[str]:
+        """``broker.conf``."""
+        write_private(self.directory / "password", secrets.token_hex(16).encode())
+        own = {
+            "brokers": ", ".join(broker.name for broker in self.brokers),
+            "nkey_seed_file": "service.nk",
+            "issuer_seed_file": "issuer.nk",
+            "client_ca": "ca.pem",
+        }
+        if self.service_xkey is not None:
+            own["xkey_seed_file"] = "xkey.nk"
+        for broker in self.brokers:
+            own[f"broker.{broker.name}.urls"] = f"nats://127.0.0.1:{broker.port}"
+            own[f"broker.{broker.name}.role"] = broker.role
+        choria = {"signer_cert": "signer.pem", "client_password": "file:password"}
+        return [f"plugin.broker_auth.{key} = {value}" for key, value in own.items()] + [
+            f"plugin.choria.network.provisioning.{key} = {value}" for key, value in choria.items()
+        ]
