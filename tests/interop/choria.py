@@ -1,0 +1,58 @@
+"""The ``choria`` program itself, as its users run it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class ChoriaRefused(Exception):
+    """It ended with an error; the message is what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choria:
+    """Runs ``choria`` in a directory of its own, away from any configuration of the machine."""
+
+    program: Path
+    directory: Path
+
+    def run(self, *arguments: str) -> str:
+        """What it prints.
+
+        Raises:
+            ChoriaRefused: it exits with anything but 0.
+        """
+        done = subprocess.run(
+            [self.program, *arguments],
+            cwd=self.directory,
+            env={"HOME": str(self.directory), "PATH": "/usr/bin:/bin"},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if done.returncode != 0:
+            raise ChoriaRefused(f"{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def claims(self, token: Path, public: Path) -> dict[str, Any]:
+        """The claims of a token that verifies.
+
+        Raises:
+            ChoriaRefused: it does not.
+        """
+        self.run("jwt", "view", str(token), str(public))  # with --json it would not be verified
+        claims: dict[str, Any] = json.loads(self.run("jwt", "view", str(token), "--json"))
+        return claims
+
+    def check(self, token: Path, *options: str) -> str:
+        """What ``choria jwt check`` says of an acceptable token.
+
+        Raises:
+            ChoriaRefused: it is not acceptable.
+        """
+        return self.run("jwt", "check", str(token), *options)
