@@ -154,7 +154,7 @@ def load_roots(data: bytes, name: str) -> list[x509.Certificate]:
     """
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise InputError(f"{name}: holds no readable PEM certificate") from error
 
 

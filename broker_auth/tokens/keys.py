@@ -100,7 +100,7 @@ def load_verification_key(data: bytes, name: str) -> VerificationKey:
             return _from_public_key(certificate.public_key(), name, not_after)
         if stripped.startswith(b"-----BEGIN"):
             return _from_public_key(load_pem_public_key(stripped), name, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InputError(f"{name}: cannot be read as PEM: {_first_line(error)}") from error
     try:
         text = stripped.decode("ascii")

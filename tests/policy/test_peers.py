@@ -10,7 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker_auth.deploy import pki
-from broker_auth.x509 import PeerVerifier, UnusableChainError
+from broker_auth.errors import InputError
+from broker_auth.x509 import PeerVerifier, UnusableChainError, load_roots
 from tests.builders.clock import NOW
 from tests.builders.peers import LONG, authority, client, fleet_chain, pem, verifier
 
@@ -59,3 +60,16 @@ def test_mutated_certificates_never_verify_and_never_raise_anything_else() -> No
                 assert peers.identify(((as_pem(bytes(der)), pem(authority())),), NOW) is None
             except UnusableChainError:
                 continue
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"garbage", as_pem(DER[:-9]).encode(), UNUSABLE["X.509 version 9"][0][0].encode()]
+)
+def test_roots_that_cannot_be_read_are_refused(data: bytes) -> None:
+    with pytest.raises(InputError, match=r"^ca\.pem: "):
+        load_roots(data, "ca.pem")
+
+
+def test_all_roots_of_a_file_are_read() -> None:
+    both = authority().certificate_pem + b"\n# another\n" + authority("foreign CA").certificate_pem
+    assert load_roots(both, "ca.pem") == [authority().certificate, authority("foreign CA").certificate]
