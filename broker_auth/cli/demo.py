@@ -1,0 +1,90 @@
+"""``broker-auth demo``: see it work."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+
+import click
+
+from broker_auth.cli import output
+from broker_auth.cli.tables import make_console, make_table
+from broker_auth.demo.outcome import Outcome
+from broker_auth.demo.run import Result, run_demo
+from broker_auth.demo.site import Site
+from broker_auth.deploy.plan import Topology
+
+
+@click.command("demo", epilog="\b\nExample:\n  broker-auth demo --keep")
+@click.option(
+    "--topology",
+    type=click.Choice([shape.value for shape in Topology]),
+    default="edge",
+    show_default=True,
+    help="Shape of the deployment.",
+)
+@click.option("--keep", is_flag=True, help="Leave it running until interrupted, and say how to look around.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
+@click.pass_context
+def demo_command(context: click.Context, topology: str, keep: bool, as_json: bool) -> None:
+    """Start the whole system on this machine and let everybody try to get in.
+
+    Real nats-servers, real TLS, real tokens, on loopback, in a temporary directory. Exits 1 if
+    anything was not as expected.
+    """
+
+    def show(site: Site, result: Result) -> None:
+        if as_json:
+            output.document(_document(result))
+        else:
+            _print(result)
+        if keep:
+            _say_how_to_look_around(site)
+
+    try:
+        result = asyncio.run(run_demo(Topology(topology), show, keep=keep))
+    except KeyboardInterrupt:
+        return  # the way `--keep` ends
+    context.exit(0 if result.ok else 1)
+
+
+def _document(result: Result) -> dict[str, object]:
+    return {
+        "ok": result.ok,
+        "admission": [_row(outcome) for outcome in result.admission],
+        "isolation": [_row(outcome) for outcome in result.isolation],
+    }
+
+
+def _row(outcome: Outcome) -> dict[str, object]:
+    return {
+        "what": outcome.what,
+        "expected": outcome.expected,
+        "happened": outcome.happened,
+        "ok": outcome.as_expected,
+    }
+
+
+def _print(result: Result) -> None:
+    console = make_console()
+    for title, outcomes in (("Who gets in", result.admission), ("Who hears whom", result.isolation)):
+        rows = [
+            (outcome.what, outcome.expected, outcome.happened, "ok" if outcome.as_expected else "NOT AS EXPECTED")
+            for outcome in outcomes
+        ]
+        good = sum(outcome.as_expected for outcome in outcomes)
+        console.print(
+            make_table(title, ("tried", "expected", "happened", ""), rows, f"{good} of {len(rows)} as expected")
+        )
+
+
+def _say_how_to_look_around(site: Site) -> None:
+    configuration = shlex.quote(str(site.deployment.configuration))
+    for line in (
+        f"Running in {site.directory}, until interrupted (Ctrl-C). Look around with:",
+        f"  broker-auth report conns --config {configuration}",
+        f"  broker-auth doctor --config {configuration}",
+        f"  tail -f {shlex.quote(str(site.audit_file))}",
+        f"Nodes connect to {site.node_url}, the fleet to {site.fleet_url}; certificates are in {site.directory}/pki.",
+    ):
+        click.echo(line, err=True)

@@ -1,0 +1,53 @@
+"""The demo's course: start everything, let everybody try, show who hears whom, stop everything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker_auth.demo.attempts import try_all, x509_attempts
+from broker_auth.demo.isolation import show_isolation
+from broker_auth.demo.outcome import Outcome
+from broker_auth.demo.site import Site
+from broker_auth.deploy.plan import Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Everything the demo saw."""
+
+    admission: list[Outcome]
+    isolation: list[Outcome]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row did what it should."""
+        return all(outcome.as_expected for outcome in (*self.admission, *self.isolation))
+
+
+async def run_demo(topology: Topology, show: Callable[[Site, Result], None], *, keep: bool) -> Result:
+    """Run the demo in a temporary directory.
+
+    Args:
+        topology: the shape of the deployment.
+        show: told the result while everything still runs.
+        keep: go on running until interrupted.
+
+    Raises:
+        BrokerAuthError: something could not be started.
+    """
+    # asyncio warns of what nats-py does when TLS refuses a client, which is what is tried here.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="broker-auth-demo-") as directory:
+        async with Site(Path(directory) / "site", topology) as site:
+            admission = await try_all(site, x509_attempts(site))
+            await site.apply_streams()
+            result = Result(admission=admission, isolation=await show_isolation(site))
+            show(site, result)
+            if keep:
+                await asyncio.Event().wait()
+        return result

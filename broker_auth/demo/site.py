@@ -1,0 +1,267 @@
+"""A whole deployment on this machine: servers, service, credentials. Used by the demo and by tests.
+
+Everything runs on loopback in one directory: what :mod:`broker_auth.deploy.init` wrote, nats-server
+processes on its configurations, and ``broker-auth serve`` as a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from broker_auth.demo.client import Credentials, connect
+from broker_auth.deploy.init import Deployment, initialize
+from broker_auth.deploy.natsserver import NatsServer, free_port
+from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.plan import Plan, Topology
+from broker_auth.deploy.render import render
+from broker_auth.errors import OperationError
+from broker_auth.observe import streams
+from broker_auth.observe.audit import AuditRecord, Record
+from broker_auth.secret import Secret
+from broker_auth.settings.load import load
+from broker_auth.settings.model import Settings
+from broker_auth.tokens.issue import SigningKey, load_signing_key, provisioning_claims
+
+READY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 15.0
+_DAY: Final = 24 * 3600.0
+
+
+@dataclass
+class ServiceProcess:
+    """``broker-auth serve`` as a process of its own; ready once it says so."""
+
+    configuration: Path
+    log_file: Path
+    options: Sequence[str] = ()
+    process: asyncio.subprocess.Process | None = field(default=None, init=False)
+
+    async def start(self) -> None:
+        """Start it and return once every broker is subscribed.
+
+        Raises:
+            OperationError: it ended, or was not ready in time.
+        """
+        command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(self.configuration), *self.options]
+        self.process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self._until_ready()
+        except TimeoutError as error:
+            await self.stop()
+            raise OperationError(f"the service was not ready in {READY_SECONDS:.0f} s; see {self.log_file}") from error
+        self._drainer = asyncio.create_task(self._keep_log())
+
+    async def stop(self) -> int:
+        """SIGTERM, then SIGKILL; returns the exit code."""
+        if self.process is None:
+            return 0
+        process, self.process = self.process, None
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+        code = await process.wait()
+        if hasattr(self, "_drainer"):
+            await self._drainer
+        return code
+
+    async def _until_ready(self) -> None:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        with self.log_file.open("ab") as log:
+            while line := await self.process.stderr.readline():
+                log.write(line)
+                log.flush()
+                if b" ready brokers=" in line or line.startswith(b"ready brokers="):
+                    return
+        raise OperationError(f"the service ended before it was ready; see {self.log_file}")
+
+    async def _keep_log(self) -> None:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        stream = self.process.stderr
+        with self.log_file.open("ab") as log:
+            while line := await stream.readline():
+                log.write(line)
+                log.flush()
+
+
+class Site:
+    """A running deployment. An async context manager: whatever it started, it stops."""
+
+    def __init__(
+        self,
+        directory: Path,
+        topology: Topology = Topology.EDGE,
+        *,
+        changes: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Write the deployment into ``directory``; nothing is started yet.
+
+        Args:
+            directory: empty, or not there yet.
+            topology: its shape.
+            changes: keys of ``broker.conf`` to be set, or with None to be left out.
+        """
+        self.directory = directory
+        self.topology = topology
+        self.audit_file = directory / "audit.jsonl"
+        audit = {"plugin.broker_auth.audit.output": f"file:{self.audit_file}"}
+        self.deployment = _write(directory, topology, audit | dict(changes or {}))
+        self.servers = {
+            name: NatsServer(file, log_file=directory / f"{name}.log") for name, file in self.deployment.servers.items()
+        }
+        self.service = ServiceProcess(self.deployment.configuration, directory / "serve.log")
+        self._stack = AsyncExitStack()
+
+    @property
+    def settings(self) -> Settings:
+        """What ``broker.conf`` says."""
+        return self.deployment.settings
+
+    @property
+    def ca(self) -> Path:
+        """The CA everybody knows the servers by."""
+        return self._pki("ca.pem")
+
+    @property
+    def fleet_url(self) -> str:
+        """Where the fleet connects."""
+        return self.settings.brokers[0].urls[0]
+
+    @property
+    def node_url(self) -> str:
+        """Where unprovisioned nodes connect."""
+        if self.topology is Topology.WEBSOCKET:
+            return f"wss://{self.settings.brokers[0].server.websocket_listen}"
+        return self.settings.brokers[-1].urls[0]
+
+    async def __aenter__(self) -> Site:
+        """Start the servers, then the service."""
+        try:
+            for server in self.servers.values():
+                await asyncio.to_thread(server.start)
+                self._stack.push_async_callback(asyncio.to_thread, server.stop)
+            self._stack.push_async_callback(self.service.stop)
+            await self.service.start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop everything, the service first."""
+        await self._stack.aclose()
+
+    async def apply_streams(self) -> None:
+        """Make the fleet's streams and bucket, as ``broker-auth streams apply`` does.
+
+        Raises:
+            OperationError: JetStream refused.
+        """
+        client = await connect(self.fleet_url, "streams", self.credentials("fleet"))
+        try:
+            await streams.apply(client, await streams.plan(client, streams.wanted_streams(self.settings.streams, 1)))
+        finally:
+            await client.close()
+
+    def credentials(self, who: str) -> Credentials:
+        """Valid credentials of ``fleet``, ``provisioner``, ``system`` or ``node``."""
+        secrets = self.settings.provisioning.client_passwords[0].reveal(), self.settings.system_passwords[0].reveal()
+        match who:
+            case "node":
+                return Credentials(ca=self.ca, token=self.node_token())
+            case "fleet":
+                return self._with_certificate("member")
+            case "provisioner":
+                return self._with_certificate("provisioner", "provisioner", secrets[0])
+            case "system":
+                return self._with_certificate("operator", self.settings.system_user or "", secrets[1])
+        raise ValueError(who)
+
+    def node_token(self) -> str:
+        """A provisioning token by the configured signer."""
+        return _provisioning_token(self._signing_key("signer"))
+
+    def foreign_token(self) -> str:
+        """A provisioning token by somebody else."""
+        return _provisioning_token(load_signing_key(signer("foreign signer").key_pem, "foreign signer"))
+
+    def expired_token(self) -> str:
+        """A provisioning token by the configured signer that expired yesterday."""
+        return _provisioning_token(self._signing_key("signer"), issued=time.time() - 2 * _DAY)
+
+    def foreign_pair(self, name: str) -> tuple[Path, Path]:
+        """A client certificate by a CA that only looks like ours, and its key."""
+        return Authority.create().client(name).write(self.directory, "foreign")
+
+    def audit_records(self) -> list[AuditRecord]:
+        """All decisions so far."""
+        decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+        lines = self.audit_file.read_bytes().splitlines() if self.audit_file.exists() else []
+        records = [decoder.decode(line) for line in lines]
+        return [record for record in records if isinstance(record, AuditRecord)]
+
+    def audit_record(self, client: str) -> AuditRecord | None:
+        """The last decision about a connection of this name."""
+        return next((record for record in reversed(self.audit_records()) if record.client == client), None)
+
+    def _with_certificate(self, name: str, user: str = "", password: str = "") -> Credentials:
+        pair = self._pki(f"{name}.pem"), self._pki(f"{name}.key")
+        return Credentials(ca=self.ca, certificate=pair[0], key=pair[1], user=user, password=password)
+
+    def _signing_key(self, name: str) -> SigningKey:
+        return load_signing_key(self._pki(f"{name}.key").read_bytes(), name)
+
+    def _pki(self, name: str) -> Path:
+        return self.directory / "pki" / name
+
+
+def _write(directory: Path, topology: Topology, changes: Mapping[str, str | None]) -> Deployment:
+    plan = Plan(
+        directory=directory,
+        topology=topology,
+        dev_pki=True,
+        port=free_port(),
+        edge_port=free_port(),
+        leaf_port=free_port(),
+        websocket_port=free_port(),
+    )
+    return change(initialize(plan), changes)
+
+
+def change(deployment: Deployment, changes: Mapping[str, str | None]) -> Deployment:
+    """Set keys of ``broker.conf`` (None removes one) and render the servers' configurations again."""
+    lines = deployment.configuration.read_text().splitlines()
+    kept = [line for line in lines if line.partition("=")[0].strip() not in changes]
+    added = [f"{key} = {value}" for key, value in changes.items() if value is not None]
+    deployment.configuration.write_text("\n".join([*kept, *added, ""]))
+    settings = load(deployment.configuration, {}, serving=True)
+    for broker in settings.brokers:
+        deployment.servers[broker.name].write_text(render(settings, broker))
+    return replace(deployment, settings=settings)
+
+
+def _provisioning_token(key: SigningKey, *, issued: float | None = None) -> str:
+    claims = provisioning_claims(
+        now=time.time() if issued is None else issued,
+        validity=_DAY,
+        token=Secret("demo"),
+        urls=("tls://127.0.0.1:4223",),
+    )
+    return key.sign(claims)
