@@ -1,0 +1,98 @@
+"""Options by which commands get into brokers, and what they print of brokers they did not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from broker_auth.cli.files import read_file, read_secret_option
+from broker_auth.cli.options import FILE
+from broker_auth.errors import InputError
+from broker_auth.nkey import Kind
+from broker_auth.observe.access import Access, Proof
+from broker_auth.secret import Secret
+from broker_auth.settings.files import BadValue
+from broker_auth.settings.load import load
+from broker_auth.settings.model import Settings
+from broker_auth.settings.seeds import read_seed
+
+MAX_TOKEN_BYTES: Final = 16 * 1024  # POLICY "Verifying a token"
+_T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def access_options(function: _F) -> _F:
+    """``--break-glass``, ``--token`` with ``--seed``, ``--certificate`` with ``--key``."""
+    for option in reversed(
+        (
+            click.option("--break-glass", type=FILE, help="Seed of the break-glass user: works while no service runs."),
+            click.option("--token", type=FILE, help="Client token to show, where a certificate is not enough."),
+            click.option("--seed", type=FILE, help="Ed25519 seed that belongs to the token."),
+            click.option("--certificate", type=FILE, help="Certificate to show instead of the configured one."),
+            click.option("--key", type=FILE, help="Key of that certificate."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def load_settings(config: Path) -> Settings:
+    """The configuration with everything a connection needs.
+
+    Raises:
+        ConfigurationError: with every problem found.
+    """
+    return load(config, os.environ, serving=True)
+
+
+def make_access(settings: Settings, **given: Path | None) -> Access:
+    """How to get into the brokers, by the options given.
+
+    Raises:
+        InputError: a file cannot be used.
+        click.UsageError: half of a pair of options.
+    """
+    for one, other in (("token", "seed"), ("certificate", "key")):
+        if (given[one] is None) != (given[other] is None):
+            raise click.UsageError(f"--{one} and --{other} go together; give both or neither")
+    return Access(
+        settings=settings,
+        break_glass=_break_glass(given["break_glass"]),
+        proof=_proof(given["token"], given["seed"]),
+        certificate=given["certificate"],
+        key=given["key"],
+    )
+
+
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of what happens on the network, with libraries' own remarks kept off standard error."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it remarks on every connection a server ends
+    return asyncio.run(work)
+
+
+def _break_glass(path: Path | None) -> Secret | None:
+    if path is None:
+        return None
+    try:
+        return read_seed(path, Kind.USER)
+    except BadValue as error:
+        raise InputError(f"--break-glass: {error.what}; {error.remedy}") from error
+
+
+def _proof(token: Path | None, seed: Path | None) -> Proof | None:
+    if token is None or seed is None:
+        return None
+    text = read_file(token, MAX_TOKEN_BYTES).data.decode("ascii", "replace").strip()
+    try:
+        raw = bytes.fromhex(read_secret_option(f"file:{seed}").reveal().strip())
+    except ValueError:
+        raw = b""  # the error would quote the seed
+    if len(raw) != 32:
+        raise InputError(f"--seed: {seed} does not hold an Ed25519 seed of 64 hex characters")
+    return Proof(token=Secret(text), seed=raw)

@@ -1,0 +1,64 @@
+"""``broker-auth streams apply``: Choria's streams as the configuration wants them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker_auth.cli import output
+from broker_auth.cli.access import access_options, load_settings, make_access, run
+from broker_auth.cli.lazy import Lazy, LazyGroup
+from broker_auth.cli.options import config_option, example, json_option
+from broker_auth.observe.access import Access
+from broker_auth.observe.stream_access import change_streams
+from broker_auth.observe.streams import Action, Change
+
+streams_group = LazyGroup(
+    name="streams",
+    table={"apply": Lazy("broker_auth.cli.streams:apply_command", "Create or change Choria's streams.")},
+    help="Choria's streams and leader election bucket, in the fleet's account.",
+    epilog=example("broker-auth streams apply --config broker.conf --dry-run"),
+)
+_SAID = {
+    Action.CREATE: "create",
+    Action.UPDATE: "update",
+    Action.NOTHING: "is as it should be",
+    Action.UNWANTED: "is there but not wanted (retention 0); it is left alone, remove it with `nats stream rm`",
+}
+_DONE = {Action.CREATE: "created", Action.UPDATE: "updated"}
+
+
+@click.command("apply", epilog=example("broker-auth streams apply --config broker.conf --dry-run"))
+@config_option
+@access_options
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@json_option
+def apply_command(config: Path, dry_run: bool, as_json: bool, **given: Any) -> None:
+    """Create or change CHORIA_EVENTS, CHORIA_MACHINE, CHORIA_STREAM_ADVISORIES and the leader election.
+
+    Works in the fleet's account: with the configured certificate, or with --token and --seed of a client
+    with the permission streams_admin where organization issuers are configured. Replicas of -1 become
+    as many as the cluster bears, at most 3, which the system account tells.
+    """
+    access: Access = make_access(load_settings(config), **given)
+    changes = run(change_streams(access, dry_run=dry_run))
+    if as_json:
+        output.document({"dry_run": dry_run, "streams": [_document(change) for change in changes]})
+        return
+    for change in changes:
+        said = _SAID[change.action] if dry_run else _DONE.get(change.action, _SAID[change.action])
+        output.note(f"{change.name}: {said}")
+        for difference in change.differences:
+            old = "" if change.action is Action.CREATE else f"{json.dumps(difference.now)} -> "
+            output.note(f"  {difference.field}: {old}{json.dumps(difference.wanted)}")
+
+
+def _document(change: Change) -> dict[str, object]:
+    return {
+        "name": change.name,
+        "action": change.action.value,
+        "changes": {item.field: {"from": item.now, "to": item.wanted} for item in change.differences},
+    }

@@ -1,0 +1,274 @@
+"""How commands log in to the brokers they look at: as the configuration allows, one attempt, no second.
+
+Which account a connection ends in is decided by the service like any other connection:
+
+* system account: the system user with its password (POLICY rule 2). That needs verified TLS, so it
+  works on the fleet's listener; on a listener that asks for no certificate (edge, single) it needs a
+  client token with ``system_user`` or ``org_admin`` too.
+* fleet account: the service's own certificate (rule 4), or a client token (rule 3).
+* provisioning account: the user ``provisioner`` (rule 1), with a certificate that may be one.
+
+The break-glass nkey reaches the system account of every broker without the service (NATS_FACTS 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import hashlib
+import json
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import nacl.signing
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from broker_auth.callout.link import tls_context
+from broker_auth.errors import InputError, OperationError
+from broker_auth.policy.rules import PROVISIONER
+from broker_auth.secret import Secret
+from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles
+
+CONNECT_SECONDS: Final = 5.0  # a service answers within 2 or not at all (NATS_FACTS 10)
+_NAME: Final = "broker-auth-cli"
+
+
+class AccessError(OperationError):
+    """A broker could not be reached, or did not let us in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """What one connection presents beside its certificate.
+
+    Attributes:
+        what: for messages: who this is meant to be.
+        nkey_seed: of an nkey user; then nothing else is presented.
+        token_seed: 32 bytes that sign the nonce, to go with ``token``.
+        name: the connection's name.
+    """
+
+    what: str
+    user: str = ""
+    password: Secret | None = None
+    token: Secret | None = None
+    token_seed: bytes = field(default=b"", repr=False)
+    nkey_seed: Secret | None = None
+    name: str = _NAME
+    inbox: str = "_INBOX"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A client token and the Ed25519 seed of its public key, as ``--token`` and ``--seed`` give them."""
+
+    token: Secret
+    seed: bytes = field(repr=False)
+
+    @property
+    def inbox(self) -> str:
+        """The one reply subject that every client token may listen to (POLICY "Client, from claims")."""
+        return f"choria.reply.{hashlib.md5(_caller_id(self.token).encode()).hexdigest()}"  # noqa: S324 - Choria's subject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Logs in to the brokers of one configuration.
+
+    Attributes:
+        break_glass: seed of the break-glass user, to go around the service.
+        proof: a client token, where the configuration alone does not open the door.
+        certificate: presented instead of the configured one, with :attr:`key`.
+    """
+
+    settings: Settings
+    break_glass: Secret | None = None
+    proof: Proof | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def tls(self, broker: BrokerSettings) -> ssl.SSLContext | None:
+        """What is presented to a broker, and what it is known by."""
+        files = broker.tls
+        if self.certificate is not None:
+            files = TLSFiles(ca=files.ca, certificate=self.certificate, key=self.key)
+        return tls_context(files)
+
+    async def system(self, broker: BrokerSettings) -> Client:
+        """A connection into the system account.
+
+        Raises:
+            AccessError: the broker cannot be reached or refuses, or nothing configured can get in.
+        """
+        if self.break_glass is not None:
+            return await self.connect(broker, Login(what="the break-glass user", nkey_seed=self.break_glass))
+        settings = self.settings
+        if settings.system_user is None:
+            raise AccessError(
+                f"{settings.path}: no plugin.choria.network.system.user, so there is no way into the system account "
+                f"of {broker.name}; set it, or give --break-glass SEED"
+            )
+        if broker.role is not Role.FLEET and self.proof is None:
+            raise AccessError(
+                f"broker {broker.name} asks for no certificate, so its system account needs --break-glass SEED, or "
+                "--token FILE --seed FILE with the permission system_user"
+            )
+        login = Login(
+            what=f"the system user {settings.system_user}",
+            user=settings.system_user,
+            password=settings.system_passwords[0],
+        )
+        return await self.connect(broker, self._with_proof(login))
+
+    async def fleet(self, broker: BrokerSettings) -> Client:
+        """A connection into the fleet's account.
+
+        Raises:
+            AccessError: the broker cannot be reached or refuses.
+        """
+        return await self.connect(broker, self._with_proof(Login(what="a member of the fleet")))
+
+    async def provisioner(self, broker: BrokerSettings) -> Client:
+        """A connection into the provisioning account.
+
+        Raises:
+            AccessError: no provisioner is configured, or the broker cannot be reached or refuses.
+        """
+        passwords = self.settings.provisioning.client_passwords
+        if not passwords:
+            raise AccessError(f"{self.settings.path}: no plugin.choria.network.provisioning.client_password")
+        login = Login(what="the user provisioner", user=PROVISIONER, password=passwords[0])
+        return await self.connect(broker, self._with_proof(login))
+
+    async def callout(self, broker: BrokerSettings) -> Client:
+        """A connection as the service itself, in the callout account.
+
+        Raises:
+            AccessError: the broker cannot be reached or does not know the service's nkey.
+        """
+        return await self.connect(broker, Login(what="the service's nkey user", nkey_seed=self.settings.nkey_seed))
+
+    async def connect(self, broker: BrokerSettings, login: Login) -> Client:
+        """One attempt at each of the broker's URLs, until one lets us in.
+
+        Raises:
+            AccessError: none did.
+        """
+        failures = []
+        for url in broker.urls:
+            try:
+                return await connect(url, login, self.tls(broker))
+            except AccessError as error:
+                failures.append(f"{url}: {error}")
+        remedy = "see `broker-auth why` and `broker-auth doctor`, or give --break-glass SEED if no service runs"
+        raise AccessError(f"cannot log in to broker {broker.name} as {login.what}: {'; '.join(failures)}; {remedy}")
+
+    def _with_proof(self, login: Login) -> Login:
+        proof = self.proof
+        if proof is None:
+            return login
+        return dataclasses.replace(login, token=proof.token, token_seed=proof.seed, inbox=proof.inbox)
+
+
+async def connect(url: str, login: Login, tls: ssl.SSLContext | None, *, seconds: float = CONNECT_SECONDS) -> Client:
+    """Connect once.
+
+    Raises:
+        AccessError: TLS or the broker refused, or did not answer in time; the message is nats-server's.
+    """
+    client = _Client(login)
+    errors: list[Exception] = []
+
+    async def remember(error: Exception) -> None:
+        errors.append(error)
+
+    try:
+        async with asyncio.timeout(seconds):
+            await client.connect(
+                url,
+                name=login.name,
+                tls=tls,
+                nkeys_seed_str=login.nkey_seed.reveal() if login.nkey_seed else None,
+                error_cb=remember,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                connect_timeout=int(seconds),
+                inbox_prefix=login.inbox,
+            )
+            await client.flush()  # TLS 1.3 tells a client that its certificate is missing only now
+    except (NatsError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        await client.close()
+        reasons = [str(item) for item in (*errors, error)]
+        raise AccessError(next(filter(None, reasons), type(error).__name__)) from error
+    return client
+
+
+async def request_json(client: Client, subject: str, payload: object = None, *, seconds: float = 5.0) -> dict[str, Any]:
+    """One answer of nats-server's, decoded.
+
+    Raises:
+        OperationError: none came in time, or it is no JSON object.
+    """
+    data = b"" if payload is None else json.dumps(payload).encode()
+    try:
+        reply = await client.request(subject, data, timeout=seconds)
+    except (NatsError, TimeoutError) as error:
+        raise OperationError(f"{subject}: no answer: {error or type(error).__name__}") from error
+    return decode(reply.data, subject)
+
+
+def decode(data: bytes, subject: str) -> dict[str, Any]:
+    """A JSON object of nats-server's.
+
+    Raises:
+        OperationError: it is none.
+    """
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise OperationError(f"{subject}: the answer is not JSON") from error
+    if not isinstance(value, dict):
+        raise OperationError(f"{subject}: the answer is not a JSON object")
+    return value
+
+
+class _Client(Client):
+    """A client that says in CONNECT exactly what its login says.
+
+    nats-py sends a token or a user, never both, and signs nonces for nkeys only; Choria's rules want
+    user, password, token and nonce signature together.
+    """
+
+    def __init__(self, login: Login) -> None:
+        super().__init__()
+        self._login = login
+
+    def _connect_command(self) -> bytes:
+        verb, _, options = super()._connect_command().partition(b" ")
+        said: dict[str, Any] = json.loads(options)
+        login, nonce = self._login, self._server_info.get("nonce")
+        if login.user and login.password is not None:
+            said |= {"user": login.user, "pass": login.password.reveal()}
+        if login.token is not None:
+            said["auth_token"] = login.token.reveal()
+        if login.token_seed and nonce:
+            signature = nacl.signing.SigningKey(login.token_seed).sign(nonce.encode()).signature
+            said["sig"] = base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
+        return verb + b" " + json.dumps(said).encode() + b"\r\n"
+
+
+def _caller_id(token: Secret) -> str:
+    """The caller id in a token, not verified: the broker's service will."""
+    try:
+        body = token.reveal().strip().split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        return str(claims["callerid"])
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        raise InputError("--token: the file holds no client token") from error
+
+
+__all__ = ["Access", "AccessError", "Login", "Proof", "connect", "decode", "request_json"]
