@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "serve": Lazy("broker_auth.cli.serve:serve_command", "Answer the brokers' authorization requests."),
     "config": Lazy("broker_auth.cli.root:config_group", "Check a configuration, render nats-server's."),
     "token": Lazy("broker_auth.cli.root:token_group", "Make, check and look at Choria tokens."),
+    "report": Lazy("broker_auth.cli.report:report_group", "Who is connected, and who waits."),
+    "streams": Lazy("broker_auth.cli.streams:streams_group", "Create or change Choria's streams."),
     "explain": Lazy("broker_auth.cli.explain:explain_command", "Decide a stored request again and show why."),
 }
 CONFIG_COMMANDS: Final = {

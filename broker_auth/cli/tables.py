@@ -1,0 +1,66 @@
+"""Tables on a terminal, once or again and again; strangers' text in them cannot repaint it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from broker_auth.cli.output import one_line
+
+# Where no terminal says how wide it is, nothing is cut: somebody may be searching the output.
+_UNLIMITED: Final = 10_000
+
+
+def make_console() -> Console:
+    """Standard output."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, emoji=False, width=_UNLIMITED)
+    return console
+
+
+def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], footer: str) -> Table:
+    """A table; columns whose name begins with ``#`` hold numbers."""
+    table = Table(title=one_line(title), caption=one_line(footer), title_justify="left", caption_justify="left")
+    for column in columns:
+        numeric = column.startswith("#")
+        table.add_column(column.removeprefix("#"), justify="right" if numeric else "left", no_wrap=numeric)
+    for row in rows:
+        table.add_row(*(Text(one_line("" if cell is None else str(cell))) for cell in row))
+    return table
+
+
+async def watch(draw: Callable[[], Awaitable[Table]], seconds: float) -> None:
+    """Draw again every ``seconds``, until interrupted."""
+    console = make_console()
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        while True:
+            live.update(await draw(), refresh=True)
+            await asyncio.sleep(seconds)
+
+
+def short_duration(seconds: float) -> str:
+    """``3d4h``, ``5m10s``, ``7s``: the two largest units."""
+    whole = max(0, int(seconds))
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        if whole >= size:
+            parts.append(f"{whole // size}{unit}")
+            whole %= size
+    return "".join(parts[:2]) or "0s"
+
+
+def short_bytes(count: int) -> str:
+    """``1.2 MiB``."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
