@@ -141,7 +141,7 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.SYSTEM_CLAIM: "credentials not sufficient",
     DenyCode.PROVISIONING_TOKEN_ON_VERIFIED_TLS: "credentials contradict each other",
     DenyCode.NODE_NAME: "connection name not accepted",
-    DenyCode.SERVERS_DENIED: "servers are denied",
+    DenyCode.SERVERS_DENIED: "connection type not served",
     DenyCode.PUB_SUB_DISABLED: "credentials not sufficient",
     DenyCode.NO_CREDENTIAL: "no credentials",
     DenyCode.INTERNAL_ERROR: "internal error",

@@ -1,0 +1,139 @@
+"""Every reason there is, is given by some row of some table; and what of it leaves the service."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from broker_auth.policy.decide import decide, explained
+from broker_auth.policy.decision import PHRASES, Admit, Code, Deny, DenyCode, Rule
+from broker_auth.tokens.faults import TokenFault
+from tests.builders.clock import NOW
+from tests.builders.policies import PASSWORD, issuer_policy, x509_policy
+from tests.builders.requests import fleet, holder, node, provisioner, request
+from tests.policy import (
+    test_permissions,
+    test_rule0_connection,
+    test_rule1_provisioner,
+    test_rule2_system,
+    test_rule3_token,
+    test_rule4_verified_tls,
+)
+from tests.policy.table import TOKEN_ID, codes
+from tests.tokens import test_chain, test_jws
+
+MODULES = (
+    test_rule0_connection,
+    test_rule1_provisioner,
+    test_rule2_system,
+    test_rule3_token,
+    test_rule4_verified_tls,
+    test_permissions,
+)
+TABLES = [table for module in MODULES for table in module.TABLES]
+BAD_TOKENS = {**test_jws.REJECTED, **test_chain.REJECTED}
+ALL: tuple[Code, ...] = (*DenyCode, *TokenFault)
+OF_THE_SERVICE = {DenyCode.INTERNAL_ERROR}  # said by the service when a decision fails, never decided
+
+
+def test_every_code_is_given_by_some_row() -> None:
+    assert set(get_args(Code)) == {DenyCode, TokenFault}
+    given = codes(TABLES) | {fault for _, fault in BAD_TOKENS.values()}
+    assert set(ALL) - given == OF_THE_SERVICE
+
+
+def test_every_rule_admits_or_denies_in_some_row() -> None:
+    assert {row.rule for table in TABLES for row in table.values()} == set(Rule)
+
+
+@pytest.mark.parametrize("mode", ["x509", "issuer"])
+def test_a_bad_token_is_denied_whatever_comes_with_it(mode: str) -> None:
+    """By rule 3 in every mode, on verified TLS too."""
+    policy = {"x509": x509_policy, "issuer": issuer_policy}[mode]()
+    for token, _ in BAD_TOKENS.values():
+        if not token:
+            continue  # no token at all is rule 4's
+        for asked in (holder(token), holder(token, chains=fleet().client_tls.verified_chains)):  # type: ignore[union-attr]
+            decision = decide(asked, policy, NOW)
+            assert isinstance(decision, Deny)
+            assert decision.rule.number == 3
+
+
+def test_the_fault_of_a_token_is_the_code_of_the_denial() -> None:
+    policy = x509_policy()
+    for token, fault in test_jws.REJECTED.values():
+        if token:
+            decision = decide(holder(token), policy, NOW)
+            assert isinstance(decision, Deny)
+            assert decision.code is fault
+
+
+def test_codes_are_unique_texts() -> None:
+    assert len({code.value for code in ALL}) == len(ALL)
+
+
+def test_phrases_are_few_fixed_and_say_nothing_of_the_request() -> None:
+    phrases = {Deny(rule=Rule.NONE, code=code, detail="the detail").phrase for code in ALL}
+    assert len(phrases) <= 12
+    assert phrases == {*PHRASES.values(), "token not accepted"}
+    assert all(phrase.isascii() and len(phrase) < 48 and "%" not in phrase for phrase in phrases)
+
+
+def test_a_denial_shows_no_secret() -> None:
+    token = node().connect_opts.auth_token
+    for asked in (
+        provisioner(password="hunter2"),
+        provisioner(chains=(), password=PASSWORD),
+        request(user="x", password="hunter2"),
+        holder(token + "x", password="hunter2"),
+    ):
+        decision = decide(asked, x509_policy(), NOW)
+        assert isinstance(decision, Deny)
+        shown = f"{decision!r} {explained(decision)} {asked.connect_opts!r}"
+        for secret in ("hunter2", PASSWORD, token, token.split(".")[2]):
+            assert secret not in shown
+
+
+def test_a_token_id_that_is_denied_is_recorded() -> None:
+    decision = decide(node(name="a b"), x509_policy(), NOW)
+    assert isinstance(decision, Deny)
+    assert decision.token_id == TOKEN_ID
+    assert explained(decision) == f"node_name: {decision.detail}"
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    policy = issuer_policy()
+    for table in test_rule3_token.TABLES:
+        for row in table.values():
+            first, second = (decide(row.request, row.policy, row.now) for _ in range(2))
+            assert first == second
+    fresh = decide(fleet(), replace(policy), NOW)
+    assert isinstance(fresh, Admit)
+    assert explained(fresh) == fresh.reason
+
+
+def test_numbers_are_policys() -> None:
+    numbers = {rule.value: rule.number for rule in Rule}
+    assert numbers == {
+        "connection": 0,
+        "provisioner": 1,
+        "system": 2,
+        "client": 3,
+        "server": 3,
+        "provisioning": 3,
+        "token": 3,
+        "verified_tls": 4,
+        "none": 5,
+    }
+
+
+@pytest.mark.parametrize("module", ["broker_auth.policy.decide", "broker_auth.tokens.verify"])
+def test_the_core_does_no_io(module: str) -> None:
+    """Neither NATS nor an event loop nor sockets are loaded with it."""
+    program = f"import sys, {module}; print(*sorted({{'nats', 'asyncio', 'uvloop', 'aiohttp'}} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == ""
