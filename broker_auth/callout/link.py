@@ -96,8 +96,11 @@ class BrokerLink:
         try:
             if client.is_connected and subscription is not None:
                 async with asyncio.timeout(DRAIN_SECONDS):
+                    # Unsubscribed for certain before `drain` stops listening: its own PING overtakes its UNSUB.
+                    await client._send_unsubscribe(subscription._id)
+                    await round_trip(client)
                     await subscription.drain()  # type: ignore[no-untyped-call]
-                    await client.flush()
+                    await round_trip(client)
         except (NatsError, OSError, TimeoutError) as error:
             _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
 
@@ -128,7 +131,7 @@ class BrokerLink:
         for interest in self._interests:
             await client.subscribe(interest.subject, queue=interest.queue, cb=self._bound(interest.handler))
         self._subscription = await client.subscribe(SUBJECT, queue=QUEUE, cb=self._bound(self._handler))
-        await client.flush()
+        await round_trip(client)
         self._last_error = ""
         self.subscribed.set()
         _log.info("broker %s: subscribed at %s", self.name, _where(client))
@@ -161,6 +164,19 @@ class BrokerLink:
 
     async def _on_closed(self) -> None:
         self._closed.set()
+
+
+async def round_trip(client: Client) -> None:
+    """Return once the server has processed everything said so far.
+
+    nats-py writes the PING of ``flush`` at once, ahead of commands that still wait for its flusher; the
+    second PING comes after them.
+
+    Raises:
+        nats.errors.Error: the connection is closed or does not answer.
+    """
+    await client.flush()
+    await client.flush()
 
 
 def tls_context(files: TLSFiles) -> ssl.SSLContext | None:

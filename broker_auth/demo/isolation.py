@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
+from broker_auth.callout.link import round_trip
 from broker_auth.demo.client import connect
 from broker_auth.demo.outcome import Outcome
 from broker_auth.demo.site import Site
@@ -65,7 +66,7 @@ async def _asks(provisioner: Client, node: Client) -> str:
         await message.respond(b"pong")
 
     subscription = await node.subscribe("provisioning.node.node1.example.net", cb=answer)
-    await node.flush()
+    await round_trip(node)
     await _until_routed(provisioner, "provisioning.node.node1.example.net")
     reply = await provisioner.request("provisioning.node.node1.example.net", b"ping", timeout=_SECONDS)
     await subscription.unsubscribe()
@@ -103,7 +104,7 @@ async def violates(client: Client, action: Callable[[], Awaitable[object]]) -> b
     client._error_cb = collect
     try:
         await action()
-        await client.flush()
+        await round_trip(client)
     finally:
         client._error_cb = before
     return any("permissions violation" in violation.lower() for violation in violations)
@@ -118,9 +119,9 @@ async def _fleet_reaches(fleet: Client, provisioner: Client, node: Client) -> st
             await message.respond(b"pong")
 
     subscription = await node.subscribe("provisioning.node.node1.example.net", cb=hear)
-    await node.flush()
+    await round_trip(node)
     await fleet.publish("provisioning.node.node1.example.net", b"from the fleet")
-    await fleet.flush()
+    await round_trip(fleet)
     await _until_routed(provisioner, "provisioning.node.node1.example.net")
     await subscription.unsubscribe()
     seen = [heard.get_nowait() for _ in range(heard.qsize())]
@@ -135,12 +136,12 @@ async def _fleet_hears(fleet: Client, node: Client) -> str:
             heard.put_nowait(message.subject)
 
     subscription = await fleet.subscribe(">", cb=hear)
-    await fleet.flush()
+    await round_trip(fleet)
     async with asyncio.timeout(_SECONDS):
         while heard.empty():  # until the import is known across the leaf link
             await node.publish("provisioning.registration.node1", b"facts")
             await node.publish(_EVENT, b"{}")
-            await node.flush()
+            await round_trip(node)
             await asyncio.sleep(0.02)
     await subscription.unsubscribe()
     seen = {heard.get_nowait() for _ in range(heard.qsize())}
@@ -149,7 +150,7 @@ async def _fleet_hears(fleet: Client, node: Client) -> str:
 
 async def _streamed(fleet: Client, node: Client) -> str:
     await node.publish(_EVENT, b'{"identity": "node1.example.net"}')
-    await node.flush()
+    await round_trip(node)
     streams = fleet.jetstream()
     async with asyncio.timeout(_SECONDS):
         while True:
