@@ -65,7 +65,7 @@ def parse_time(text: str) -> float | None:
     return None if moment.tzinfo is None else moment.timestamp()
 
 
-_MAX_TIME: Final = 253_402_300_799  # the year 9999
+_MAX_TIME: Final = 253_402_300_799  # the year 9999, the last that can be shown as a date
 DURATION: Final = Duration()
 MOMENT: Final = Moment()
 FILE: Final = click.Path(path_type=Path, dir_okay=False)

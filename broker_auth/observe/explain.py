@@ -23,6 +23,7 @@ from broker_auth.policy.model import Policy
 from broker_auth.policy.permissions import Permissions, SubjectPermission
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.policy.rules import PROVISIONER
+from broker_auth.tokens.claims import MAX_TIME
 from broker_auth.tokens.jws import show
 
 MAX_BYTES: Final = 1024 * 1024  # twice what a request may be on the wire: indentation, the record around it
@@ -202,11 +203,13 @@ def _record(value: dict[str, Any]) -> Stored:
 
 
 def _seconds(time: datetime | float | None) -> float | None:
-    if not isinstance(time, datetime):
-        return time
-    if time.tzinfo is None:
-        raise InputError("the audit record's time has no zone")
-    return time.timestamp()
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise InputError("the audit record's time has no zone")
+        return time.timestamp()
+    if time is not None and not 0 <= time <= MAX_TIME:
+        raise InputError("the audit record's time is no date")
+    return time
 
 
 def _request(value: dict[str, Any]) -> AuthorizationRequest:

@@ -1,0 +1,74 @@
+"""``config check``: every problem with file, line, key and remedy, for people and as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import PASSWORD_SECRET, run
+from tests.settings.builder import CHORIA, Directory, P
+from tests.settings.conftest import directory
+
+__all__ = ["directory"]  # the fixture
+
+
+def test_a_valid_configuration(directory: Directory) -> None:
+    file = directory.save()
+    checked = run("config", "check", file)
+    assert (checked.code, checked.out, checked.err) == (0, f"{file}: valid\n", "")
+    assert run("config", "check", file, "--json").json == {"valid": True, "problems": [], "warnings": []}
+
+
+def test_every_problem_at_once(directory: Directory) -> None:
+    directory.set(
+        {
+            f"{P}wrokers": "2",
+            f"{P}token_leeway": "61s",
+            f"{CHORIA}provisioning.client_password": PASSWORD_SECRET,
+            f"{CHORIA}system.password": None,
+        }
+    )
+    file = directory.save()
+    checked = run("config", "check", file, "--json")
+    assert (checked.code, checked.err, checked.json["valid"]) == (1, "", False)
+    found = {problem["key"]: problem for problem in checked.json["problems"]}
+    assert set(found) == {f"{P}wrokers", f"{P}token_leeway", f"{CHORIA}system.user"}
+    for key, problem in found.items():
+        assert set(problem) == {"file", "line", "key", "problem", "remedy"}
+        assert (problem["file"], problem["line"]) == (str(file), directory.line(key))
+    assert f"{P}workers" in found[f"{P}wrokers"]["remedy"]
+    for_people = run("config", "check", file)
+    assert (for_people.code, for_people.out) == (1, "")
+    lines = for_people.err.splitlines()
+    assert len(lines) == 3
+    for problem in found.values():
+        place = f"{file}:{problem['line']}: {problem['key']}: "
+        assert f"Error: {place}{problem['problem']}; {problem['remedy']}" in lines
+
+
+def test_warnings_do_not_fail(directory: Directory) -> None:
+    directory.set({f"{P}xkey_seed_file": None})
+    file = directory.save()
+    checked = run("config", "check", file)
+    assert (checked.code, checked.out) == (0, f"{file}: valid, with 1 warning\n")
+    assert checked.err.startswith(f"Warning: {file}: {P}xkey_seed_file: ")
+    document = run("config", "check", file, "--json").json
+    assert (document["valid"], len(document["warnings"])) == (True, 1)
+    assert (document["warnings"][0]["key"], document["warnings"][0]["line"]) == (f"{P}xkey_seed_file", None)
+
+
+def test_the_environment_counts(directory: Directory) -> None:
+    file = directory.save()
+    checked = run("config", "check", file, "--json", env={"BROKER_AUTH_WORKERS": "none"})
+    assert checked.code == 1
+    assert [(problem["file"], problem["line"]) for problem in checked.json["problems"]] == [("environment", None)]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x00" * 100, b"= =\n", b"x" * 3_000_000])
+def test_rubbish_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "broker.conf"
+    file.write_bytes(content)
+    checked = run("config", "check", file, "--json")
+    assert checked.code == 1
+    assert checked.json["problems"]

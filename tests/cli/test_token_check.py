@@ -1,0 +1,344 @@
+"""``token check`` and ``token inspect``: accepted, rejected with the reason, and never a secret."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker_auth.tokens.show import days
+from tests.builders.tokens import (
+    ABSENT,
+    FOREIGN,
+    HOLDER,
+    ORG,
+    Claims,
+    client_claims,
+    creator_claims,
+    issued,
+    ksuid,
+    org_issuer,
+    provisioning_claims,
+    rsa_key,
+    server_claims,
+    sign,
+    sign_hmac,
+)
+from tests.cli.running import PASSWORD_SECRET, TOKEN_SECRET, run, spawn
+
+START = int(time.time())
+DAY = 86_400
+TRUST = ("--issuer", f"choria={ORG.hex}")
+TIMES: Claims = {"iat": START, "nbf": START, "exp": START + 10 * DAY}
+
+
+def a_provisioning(**changes: Any) -> Claims:
+    secrets = {"cht": TOKEN_SECRET, "chpwd": PASSWORD_SECRET}
+    return provisioning_claims(**(TIMES | secrets | changes))
+
+
+def a_server(**changes: Any) -> Claims:
+    return server_claims(**(TIMES | {"jti": ksuid(START)} | changes))
+
+
+def a_client(**changes: Any) -> Claims:
+    return client_claims(**(TIMES | {"jti": ksuid(START)} | changes))
+
+
+def check(token: str, *options: object, trust: tuple[str, ...] = TRUST) -> Any:
+    """The JSON of ``token check``; its exit code must say the same."""
+    done = run("token", "check", "-", *trust, *options, "--json", stdin=token)
+    assert done.code == (0 if done.json["valid"] else 1)
+    assert done.err == ""
+    assert (done.json["reason"] is None) is done.json["valid"]
+    return done.json
+
+
+# --- Accepted
+
+
+def test_the_document(tmp_path: Path) -> None:
+    token = tmp_path / "p.jwt"
+    claims = a_provisioning(jti="an id", issexp=START + DAY)
+    token.write_text(f"\n {sign(claims, ORG)}\r\n\n")
+    accepted = run("token", "check", token, *TRUST, "--json")
+    assert (accepted.code, accepted.err) == (0, "")
+    assert accepted.json == {
+        "valid": True,
+        "reason": None,
+        "purpose": "choria_provisioning",
+        "signer": "choria",
+        "claims": claims | {"cht": "*****", "chpwd": "*****"},
+        "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START + DAY)),
+    }
+
+
+@pytest.mark.parametrize("build", [a_provisioning, a_server, a_client])
+def test_people_see_the_claims_without_secrets(build: Callable[..., Claims]) -> None:
+    accepted = run("token", "check", "-", *TRUST, stdin=sign(build(), ORG))
+    assert (accepted.code, accepted.err) == (0, "")
+    first, *others = accepted.out.splitlines()
+    assert first.startswith(f"accepted: {build()['purpose']} token signed by choria, expires in 9d 23h")
+    assert any(line.strip() == "Organization: choria" for line in others)
+
+
+def test_a_strangers_text_cannot_repaint_the_terminal() -> None:
+    accepted = run("token", "check", "-", *TRUST, stdin=sign(a_client(callerid="a\x1b[2J\nb"), ORG))
+    assert accepted.code == 0
+    assert "\x1b" not in accepted.out
+    assert "Caller id: a\ufffd[2J b" in accepted.out
+
+
+@pytest.mark.parametrize("signer", ["hex", "hex file", "pem file"])
+def test_signers_can_be_given_in_every_form(tmp_path: Path, signer: str) -> None:
+    file = tmp_path / "signer"
+    file.write_bytes(ORG.public_pem if signer == "pem file" else ORG.hex.encode() + b"\n")
+    given = ORG.hex if signer == "hex" else str(file)
+    trust = ("--signer", FOREIGN.hex, "--signer", given)
+    for claims in (a_provisioning(), a_server(), a_client()):
+        assert check(sign(claims, ORG), trust=trust)["valid"] is True
+    assert check(sign(a_client(), HOLDER), trust=trust)["reason"].startswith("token_signature: ")
+
+
+def test_several_issuers(tmp_path: Path) -> None:
+    file = tmp_path / "acme.public"
+    file.write_text(FOREIGN.hex + "\n")
+    trust = (*TRUST, "--issuer", f"acme={file}")
+    assert check(sign(a_client(ou="acme"), FOREIGN), trust=trust)["signer"] == "acme"
+    assert check(sign(a_client(ou="acme"), ORG), trust=trust)["valid"] is False
+    assert check(sign(a_client(), ORG), trust=trust)["signer"] == "choria"
+
+
+# --- Rejected, each with its code
+
+REJECTED: list[tuple[str, Callable[[], str]]] = [
+    ("token_not_compact", lambda: ""),
+    ("token_not_compact", lambda: "one.two"),
+    ("token_not_compact", lambda: "töken"),
+    ("token_too_large", lambda: "x" * 17_000),
+    ("token_encoding", lambda: "a*.b.c"),
+    ("token_signature", lambda: sign(a_client(), FOREIGN)),
+    ("token_algorithm", lambda: sign(a_client(), rsa_key("stranger"))),
+    ("token_algorithm", lambda: sign(a_client(), ORG, alg="none")),
+    ("token_algorithm", lambda: sign_hmac(a_client(), ORG.public_pem)),
+    ("token_expired", lambda: sign(a_client(exp=START - 1), ORG)),
+    ("token_issuer_expired", lambda: sign(a_client(issexp=START - 1), ORG)),
+    ("token_not_yet_valid", lambda: sign(a_client(nbf=START + DAY), ORG)),
+    ("token_issued_in_future", lambda: sign(a_client(iat=START + DAY), ORG)),
+    ("token_no_expiry", lambda: sign(a_client(exp=ABSENT), ORG)),
+    ("token_purpose", lambda: sign(a_client(purpose="x"), ORG)),
+    ("token_issuer_missing", lambda: sign(a_client(ou=ABSENT), ORG)),
+    ("token_issuer_unknown", lambda: sign(a_client(ou="acme"), ORG)),
+    ("token_claim_missing", lambda: sign(a_client(callerid=ABSENT), ORG)),
+    ("token_claim_missing", lambda: sign(a_server(collectives=[]), ORG)),
+    ("token_public_key", lambda: sign(a_server(public_key="00"), ORG)),
+    ("token_claim_type", lambda: sign(a_client(exp="never"), ORG)),
+    ("chain_issuer_key", lambda: sign(org_issuer(a_client(), FOREIGN), ORG)),
+    ("chain_org_signature", lambda: sign(org_issuer(a_client()) | {"tcs": "00" * 64}, ORG)),
+    ("token_signature", lambda: sign(issued(a_server(), creator_token=creator_claims()), ORG)),
+]
+
+
+@pytest.mark.parametrize(("code", "make"), REJECTED)
+def test_rejections_name_their_reason(code: str, make: Callable[[], str]) -> None:
+    token = make()
+    assert check(token)["reason"].startswith(f"{code}: ")
+    for_people = run("token", "check", "-", *TRUST, stdin=token)
+    assert (for_people.code, for_people.out) == (1, "")
+    assert for_people.error.startswith(f"token rejected: {code}: ")
+
+
+def test_claims_are_shown_only_if_the_signature_holds() -> None:
+    expired = check(sign(a_client(exp=START - 1), ORG))
+    assert (expired["purpose"], expired["signer"], expired["claims"]["exp"]) == (
+        "choria_client_id",
+        "choria",
+        START - 1,
+    )
+    foreign = check(sign(a_client(), FOREIGN))
+    assert foreign | {"reason": None} == {
+        "valid": False,
+        "reason": None,
+        "purpose": "choria_client_id",
+        "signer": None,
+        "claims": None,
+        "expires": None,
+    }
+    assert check("x.y.z")["purpose"] is None
+
+
+def test_tokens_that_never_expire() -> None:
+    token = sign(a_provisioning(exp=ABSENT), ORG)
+    refused = check(token)
+    assert "plugin.broker_auth.provisioning.allow_non_expiring_tokens" in refused["reason"]
+    accepted = check(token, "--allow-non-expiring")
+    assert (accepted["valid"], accepted["expires"]) == (True, None)
+    assert check(token, "--allow-non-expiring", "--min-validity", "99y")["valid"] is True
+    assert check(token, "--allow-non-expiring", "--max-validity", "99y")["reason"].startswith("max_validity: ")
+    assert check(sign(a_client(exp=ABSENT), ORG), "--allow-non-expiring")["valid"] is False
+
+
+# --- As a monitoring check
+
+EXPECTED: list[tuple[tuple[str, ...], Callable[[], Claims], str | None]] = [
+    (("--min-validity", "9d"), a_client, None),
+    (("--min-validity", "11d"), a_client, "min_validity: it expires in 9d 23h, less than 11d"),
+    (("--validity-min", "11d"), a_client, "min_validity: "),
+    (
+        ("--min-validity", "2d"),
+        lambda: a_client(issexp=START + DAY),
+        "min_validity: it expires in 23h 59m, less than 2d",
+    ),
+    (("--max-validity", "11d"), a_client, None),
+    (("--max-validity", "9d"), a_client, "max_validity: it expires in 9d 23h, more than 9d"),
+    (("--purpose", "client"), a_client, None),
+    (("--purpose", "server"), a_client, "purpose: it is a choria_client_id token, not a choria_server one"),
+    (("--purpose", "server"), a_server, None),
+    (("--purpose", "provisioning"), a_provisioning, None),
+    (("--purpose", "provisioning"), a_server, "purpose: "),
+    (("--identity", "up=alice"), a_client, None),
+    (("--identity", "up=bob"), a_client, "identity: it is 'up=alice', not 'up=bob'"),
+    (("--identity", "node1.example.net"), a_server, None),
+    (("--identity", "node2.example.net"), a_server, "identity: "),
+    (("--identity", "node1.example.net"), a_provisioning, "identity: "),
+    (("--chain-issuer",), lambda: org_issuer(a_client()), None),
+    (("--chain-issuer",), a_client, "chain_issuer: it may not issue others"),
+    (("--no-chain-issuer",), lambda: org_issuer(a_client()), "chain_issuer: it may issue others"),
+    (("--no-chain-issuer",), a_client, None),
+]
+
+
+@pytest.mark.parametrize(("options", "build", "reason"), EXPECTED)
+def test_expectations(options: tuple[str, ...], build: Callable[[], Claims], reason: str | None) -> None:
+    checked = check(sign(build(), ORG), *options)
+    assert checked["valid"] is (reason is None)
+    assert (checked["reason"] or "").startswith(reason or "")
+    assert checked["claims"] is not None
+
+
+def test_everything_unexpected_is_named() -> None:
+    reason = check(sign(a_client(), ORG), "--purpose", "server", "--identity", "x", "--min-validity", "1y")["reason"]
+    assert [part.partition(":")[0] for part in reason.split("; ")] == ["purpose", "identity", "min_validity"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m"), (3661, "1h 1m"), (DAY, "1d"), (400 * DAY + 5, "1y 35d"), (DAY + 5, "1d 5s")],
+)
+def test_durations_are_shown_in_two_units(seconds: float, shown: str) -> None:
+    assert days(seconds) == shown
+
+
+# --- By configuration
+
+
+def configuration(directory: Path, **keys: str) -> Path:
+    """A configuration that trusts ORG as issuer of ``choria``, with these keys besides."""
+    file = directory / "broker.conf"
+    lines = {"plugin.security.issuer.names": "choria", "plugin.security.issuer.choria.public": ORG.hex}
+    file.write_text("".join(f"{key} = {value}\n" for key, value in (lines | keys).items()))
+    file.chmod(0o600)
+    return file
+
+
+def test_a_configuration_says_whom_to_trust(tmp_path: Path) -> None:
+    trust = ("--config", str(configuration(tmp_path)))
+    assert check(sign(a_server(), ORG), trust=trust)["signer"] == "choria"
+    assert check(sign(a_server(), FOREIGN), trust=trust)["valid"] is False
+
+
+def test_a_configuration_says_how_strictly(tmp_path: Path) -> None:
+    early, endless = sign(a_client(nbf=int(time.time()) + 50), ORG), sign(a_provisioning(exp=ABSENT), ORG)
+    trust = ("--config", str(configuration(tmp_path)))
+    assert check(early, trust=trust)["reason"].startswith("token_not_yet_valid")
+    assert check(endless, trust=trust)["reason"].startswith("token_no_expiry")
+    lenient = {
+        "plugin.broker_auth.token_leeway": "60s",
+        "plugin.broker_auth.provisioning.allow_non_expiring_tokens": "true",
+    }
+    configuration(tmp_path, **lenient)
+    assert check(early, trust=trust)["valid"] is True
+    assert check(endless, trust=trust)["valid"] is True
+
+
+def test_a_broken_configuration_is_not_a_rejected_token(tmp_path: Path) -> None:
+    broken = configuration(tmp_path, **{"plugin.broker_auth.token_leeway": "61s", "plugin.broker_auth.wrokers": "1"})
+    refused = run("token", "check", "-", "--config", broken, "--json", stdin=sign(a_client(), ORG))
+    assert (refused.code, refused.out) == (1, "")
+    lines = refused.err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"Error: {broken}:") for line in lines)
+
+
+# --- As a process
+
+
+def test_as_a_process() -> None:
+    token = sign(a_client(), ORG).encode()
+    accepted = spawn("token", "check", "-", *TRUST, stdin=token + b"\n")
+    assert (accepted.code, accepted.err) == (0, "")
+    rejected = spawn("token", "check", "-", *TRUST, "--min-validity", "30d", stdin=token)
+    assert (rejected.code, rejected.out) == (1, "")
+    assert rejected.error.startswith("token rejected: min_validity: ")
+    assert spawn("token", "check", "-", *TRUST, stdin=b"\xff\x00" * 9).code == 1
+    assert spawn("token", "check", "-", *TRUST, stdin=b"x" * 70_000).error.startswith("standard input holds more")
+
+
+# --- Inspect
+
+
+def test_inspecting_says_that_nothing_is_verified() -> None:
+    shown = run("token", "inspect", "-", stdin=sign(a_provisioning(), FOREIGN))
+    assert (shown.code, shown.err) == (0, "")
+    first, *others = shown.out.splitlines()
+    assert first.startswith("NOT VERIFIED")
+    assert "Access token: *****" in shown.out
+    assert "Broker password: *****" in shown.out
+    assert [line for line in others if "rejected" in line] == []
+
+
+def test_inspecting_as_json() -> None:
+    claims = a_provisioning()
+    shown = run("token", "inspect", "-", "--json", stdin=sign(claims, FOREIGN))
+    assert shown.json == {
+        "verified": False,
+        "algorithm": "EdDSA",
+        "purpose": "choria_provisioning",
+        "claims": claims | {"cht": "*****", "chpwd": "*****"},
+        "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(claims["exp"])),
+        "fault": None,
+    }
+
+
+def test_a_token_without_its_signature_can_be_inspected() -> None:
+    cut = sign(a_client(), ORG).rpartition(".")[0] + "."
+    assert run("token", "inspect", "-", "--json", stdin=cut).json["claims"] == a_client()
+
+
+@pytest.mark.parametrize(
+    ("claims", "fault"),
+    [
+        (a_client(purpose="odd"), "token_purpose"),
+        (a_client(exp="never"), "token_claim_type"),
+    ],
+)
+def test_what_is_wrong_with_the_claims_is_told(claims: Claims, fault: str) -> None:
+    token = sign(claims, ORG)
+    assert run("token", "inspect", "-", "--json", stdin=token).json["fault"].startswith(fault)
+    assert f"It would be rejected: {fault}" in run("token", "inspect", "-", stdin=token).out
+
+
+def test_numbers_json_does_not_know_are_still_json() -> None:
+    token = sign('{"purpose": "choria_client_id", "x": [1e999, {"y": -1e999}], "exp": 1e999, "iat": -5}', ORG)
+    shown = run("token", "inspect", "-", "--json", stdin=token)
+    assert shown.json["claims"]["x"] == ["inf", {"y": "-inf"}]
+    assert run("token", "inspect", "-", stdin=token).code == 0
+
+
+def test_what_is_no_token_cannot_be_inspected() -> None:
+    refused = run("token", "inspect", "-", stdin="hello")
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.error.startswith("not a token: token_not_compact")
