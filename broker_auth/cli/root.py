@@ -25,6 +25,8 @@ INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 
 COMMANDS: Final = {
     "serve": Lazy("broker_auth.cli.serve:serve_command", "Answer the brokers' authorization requests."),
+    "reload": Lazy("broker_auth.cli.reload:reload_command", "Have the running service read its configuration again."),
+    "why": Lazy("broker_auth.cli.why:why_command", "Show why somebody was let in or not, and what to do."),
     "config": Lazy("broker_auth.cli.root:config_group", "Check a configuration, render nats-server's."),
     "token": Lazy("broker_auth.cli.root:token_group", "Make, check and look at Choria tokens."),
     "report": Lazy("broker_auth.cli.report:report_group", "Who is connected, and who waits."),

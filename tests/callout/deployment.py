@@ -137,7 +137,14 @@ class Deployment:
             """Failures are raised by connect itself."""
 
         given: dict[str, object] = {"allow_reconnect": False, "connect_timeout": 10, "error_cb": quiet} | options
-        return await nats.connect(self.url(name), tls=self.tls(pair), **given)  # type: ignore[arg-type]
+        client = await nats.connect(self.url(name), tls=self.tls(pair), **given)  # type: ignore[arg-type]
+        try:
+            # The client counts as connected before it is let in where the decision takes longer than 2 s.
+            await client.flush(timeout=5)
+        except Exception:
+            await client.close()
+            raise
+        return client
 
     async def provisioner(self, password: str = PASSWORD, name: str = "east", **options: object) -> Client:
         return await self.connect(name, pair="provisioner", user="provisioner", password=password, **options)
@@ -178,6 +185,7 @@ class Service:
         return self
 
     def ready(self, timeout: float = 30.0) -> Service:
+        """Return once every broker reaches every worker."""
         self.wait_for_log(r"ready brokers=", timeout)
         return self
 

@@ -1,0 +1,74 @@
+"""``broker-auth why``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from broker_auth.cli import options, output
+from broker_auth.errors import InputError
+from broker_auth.observe.audit import Record
+from broker_auth.observe.why import findings, read_file, read_stream
+from broker_auth.settings.load import load
+
+_EPILOG = options.example(
+    "broker-auth why node1.example.net --config /etc/broker-auth/broker.conf",
+    "broker-auth why 192.0.2.7 --audit /var/log/broker-auth/audit.jsonl --last 10",
+    "journalctl -u broker-auth -o cat | broker-auth why node1.example.net --audit -",
+)
+
+
+@click.command("why", epilog=_EPILOG)
+@click.argument("wanted", metavar="NAME|HOST|CID|TOKEN-ID")
+@click.option(
+    "--audit", metavar="FILE|-", help="Audit records, or a log that holds them; by default the configured file."
+)
+@click.option(
+    "--config",
+    "config",
+    envvar="BROKER_AUTH_CONFIG",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration, for the name of its audit file.",
+)
+@click.option("--last", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many connections.")
+@options.json_option
+@click.pass_context
+def why_command(
+    ctx: click.Context, wanted: str, audit: str | None, config: Path | None, last: int, *, as_json: bool
+) -> None:
+    """Show the last decisions about somebody, why they were made, and what to do.
+
+    Looks for a connection name, certificate identity, user, host, connection id, token id or certificate
+    fingerprint. What nats-server itself told of a refused connection is shown with it.
+
+    Exit code 0: found. 1: nothing is recorded.
+    """
+    found = findings(_records(audit, config), wanted, last)
+    if as_json:
+        output.document([finding.document() for finding in found])
+    else:
+        for line in (line for finding in found for line in finding.lines()):
+            output.note(line)
+        if not found:
+            output.error(f"nothing is recorded of {wanted!r}; a name must be written as the connection gave it")
+    ctx.exit(0 if found else 1)
+
+
+def _records(audit: str | None, config: Path | None) -> Iterable[Record]:
+    if audit == "-":
+        return read_stream(sys.stdin.buffer)
+    if audit is not None:
+        return read_file(Path(audit))
+    if config is None:
+        raise click.UsageError("name the audit records with --audit, or the configuration with --config")
+    path = load(config, os.environ, serving=False).audit.path
+    if path is None:
+        raise InputError(
+            f"{config}: plugin.broker_auth.audit.output names no file; pass the log, as in "
+            "`journalctl -u broker-auth -o cat | broker-auth why … --audit -`"
+        )
+    return read_file(path)
