@@ -76,7 +76,7 @@ class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_fi
 
     Attributes:
         time: when nats-server closed the connection.
-        reason: nats-server's; for a denial of ours it ends with our phrase.
+        reason: nats-server's; for a denial of ours it ends with our phrase. Empty where no answer came in time.
         host: the client's address.
         cid: the connection's id on ``server``.
     """

@@ -83,7 +83,7 @@ class Finding:
             yield f"  rule {decision.rule_number} ({decision.rule}): {decision.reason}"
             yield from _facts(decision)
         if self.error is not None:
-            yield f"  nats-server: {self.error.reason}"
+            yield f"  nats-server: {self.error.reason or 'no reason given, as when no answer came in time'}"
         if decision is None or decision.decision == "deny" or self.error is not None:
             yield f"  why: {self.remedy.cause}"
             yield f"  what to do: {self.remedy.remedy}"

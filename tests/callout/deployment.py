@@ -121,8 +121,8 @@ class Deployment:
                 stack.enter_context(server)
             yield self
 
-    def url(self, name: str = "east") -> str:
-        return f"tls://127.0.0.1:{self.ports[name]}"
+    def url(self, broker: str = "east") -> str:
+        return f"tls://127.0.0.1:{self.ports[broker]}"
 
     def tls(self, pair: str | None = "client") -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.directory / "ca.pem"))
@@ -130,14 +130,14 @@ class Deployment:
             context.load_cert_chain(self.directory / f"{pair}.pem", self.directory / f"{pair}.key")
         return context
 
-    async def connect(self, name: str = "east", *, pair: str = "client", **options: object) -> Client:
+    async def connect(self, broker: str = "east", *, pair: str = "client", **options: object) -> Client:
         """One attempt to get in, as a fleet member unless told otherwise."""
 
         async def quiet(_: Exception) -> None:
             """Failures are raised by connect itself."""
 
         given: dict[str, object] = {"allow_reconnect": False, "connect_timeout": 10, "error_cb": quiet} | options
-        client = await nats.connect(self.url(name), tls=self.tls(pair), **given)  # type: ignore[arg-type]
+        client = await nats.connect(self.url(broker), tls=self.tls(pair), **given)  # type: ignore[arg-type]
         try:
             # The client counts as connected before it is let in where the decision takes longer than 2 s.
             await client.flush(timeout=5)
@@ -146,12 +146,12 @@ class Deployment:
             raise
         return client
 
-    async def provisioner(self, password: str = PASSWORD, name: str = "east", **options: object) -> Client:
-        return await self.connect(name, pair="provisioner", user="provisioner", password=password, **options)
+    async def provisioner(self, password: str = PASSWORD, broker: str = "east", **options: object) -> Client:
+        return await self.connect(broker, pair="provisioner", user="provisioner", password=password, **options)
 
-    async def watch(self, name: str = "east") -> Client:
+    async def watch(self, broker: str = "east") -> Client:
         """Connect as the second user of the callout account, which no service decides about."""
-        return await self.connect(name, nkeys_seed_str=self.observer)
+        return await self.connect(broker, nkeys_seed_str=self.observer)
 
 
 class Service:

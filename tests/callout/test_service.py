@@ -1,0 +1,252 @@
+"""The service against a real nats-server: what it decides is seen everywhere it is said to be seen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from prometheus_client.parser import text_string_to_metric_families
+
+from broker_auth.cli import main
+from broker_auth.deploy.natsserver import free_port
+from broker_auth.nkey import Kind, generate_seed
+from tests.callout.deployment import FLEET_NAME, PASSWORD, Deployment, Service
+
+pytestmark = pytest.mark.e2e
+SUBJECT = "audit.broker-auth"
+
+
+class Live:
+    """One broker and one service with everything switched on."""
+
+    def __init__(self, directory: Path) -> None:
+        self.deployment = Deployment(directory)
+        self.audit = directory / "audit.jsonl"
+        self.metrics = f"127.0.0.1:{free_port()}"
+        self.deployment.write_config(
+            f"plugin.broker_auth.audit.output = log, stdout, file:{self.audit}, nats:{SUBJECT}",
+            "plugin.broker_auth.audit.requests = true",
+            f"plugin.broker_auth.metrics.listen = {self.metrics}",
+            "plugin.broker_auth.workers = 2",
+        )
+        self.deployment.render_again()
+        self.service = Service(self.deployment)
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+
+    def page(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{self.metrics}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def samples(self) -> dict[tuple[str, tuple[str, ...]], float]:
+        """Every sample, by its name and its labels' values in the order of their names."""
+        families = text_string_to_metric_families(self.page("/metrics")[1])
+        return {
+            (s.name, tuple(v for _, v in sorted(s.labels.items()))): s.value
+            for family in families
+            for s in family.samples
+        }
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    site = Live(tmp_path_factory.mktemp("live"))
+    with site.deployment.running(), site.service:
+        yield site
+
+
+async def eventually(look: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """What ``look`` returns once that is true; counters and records arrive a beat after the connection."""
+    async with asyncio.timeout(seconds):
+        while not (seen := look()):
+            await asyncio.sleep(0.05)
+    return seen
+
+
+async def denied(live: Live, name: str, password: str = "wrong") -> None:
+    with pytest.raises(NatsError, match="Authorization Violation"):
+        await live.deployment.provisioner(password, name=name)
+
+
+async def admitted(live: Live, name: str) -> int:
+    """Get in as a fleet member; the connection's id."""
+    client: Client = await live.deployment.connect(name=name)
+    cid = client.client_id
+    await client.close()
+    assert cid is not None
+    return cid
+
+
+async def test_a_decision_is_recorded_in_the_file(live: Live) -> None:
+    cid = await admitted(live, "recorded")
+    record = await eventually(lambda: next((r for r in live.records() if r.get("cid") == cid), None))
+    assert record["event"] == "decision"
+    assert record["v"] == 1
+    assert (record["decision"], record["code"], record["rule_number"]) == ("admit", "admitted", 4)
+    assert (record["name"], record["host"], record["server"]) == (FLEET_NAME, "127.0.0.1", "east")
+    assert record["micros"] > 0
+
+
+async def test_the_stored_request_can_be_explained_and_holds_no_password(live: Live, tmp_path: Path) -> None:
+    await denied(live, "explained", password="not-the-password")
+    record = await eventually(lambda: next((r for r in live.records() if r.get("name") == "explained"), None))
+    stored = tmp_path / "record.json"
+    stored.write_text(json.dumps(record))
+    assert record["redacted"] == ["pass"]
+    everything = live.audit.read_text() + live.service.log_file.read_text() + live.service.out_file.read_text()
+    assert "not-the-password" not in everything
+    assert PASSWORD not in everything
+    done = CliRunner().invoke(main, ["explain", str(stored), "--config", str(live.deployment.config), "--json"])
+    # The password was removed, so the repetition gets further than the original did.
+    assert json.loads(done.stdout)["rule"] == "provisioner"
+
+
+async def test_log_and_standard_output_have_the_records_too(live: Live) -> None:
+    await denied(live, "everywhere")
+    await eventually(lambda: '"name":"everywhere"' in live.service.out_file.read_text())
+    live.service.wait_for_log(r'WARNING \d+ broker_auth.observe.audit: \{"event":"decision".*"name":"everywhere"')
+
+
+async def test_records_are_published_where_the_rendered_configuration_lets_them_out(live: Live) -> None:
+    fleet = await live.deployment.connect(name="subscriber")
+    received = await fleet.subscribe(SUBJECT)
+    await fleet.flush()
+    await denied(live, "published")
+    async with asyncio.timeout(10):
+        while True:
+            record = json.loads((await received.next_msg(timeout=10)).data)
+            if record.get("name") == "published":
+                break
+    assert record["code"] == "provisioner_password"
+    await fleet.close()
+
+
+async def test_what_nats_server_tells_of_a_refusal_is_recorded_once(live: Live) -> None:
+    await denied(live, "refused")
+    cid = (await eventually(lambda: next((r for r in live.records() if r.get("name") == "refused"), None)))["cid"]
+    told = [r for r in await eventually(lambda: _errors(live, cid)) if r["cid"] == cid]
+    assert len(told) == 1  # two workers hear of it, one writes
+    assert told[0]["reason"].endswith("wrong password")
+    assert told[0]["user"] == "provisioner"
+
+
+def _errors(live: Live, cid: int) -> list[dict[str, Any]]:
+    return [r for r in live.records() if r["event"] == "server_error" and r["cid"] == cid]
+
+
+async def test_why_shows_decision_server_error_and_remedy(live: Live) -> None:
+    await denied(live, "asked-about")
+    cid = (await eventually(lambda: next((r for r in live.records() if r.get("name") == "asked-about"), None)))["cid"]
+    await eventually(lambda: _errors(live, cid))
+    done = CliRunner().invoke(main, ["why", "asked-about", "--config", str(live.deployment.config)])
+    assert done.exit_code == 0
+    assert "DENIED  asked-about as user provisioner from 127.0.0.1" in done.stdout
+    assert "rule 1 (provisioner): provisioner_password" in done.stdout
+    assert "nats-server: Auth callout service returned an error: wrong password" in done.stdout
+    assert "what to do: Compare it with" in done.stdout
+
+
+async def test_metrics_count_each_decision_over_all_workers(live: Live) -> None:
+    key = ("broker_auth_decisions_total", ("provisioner_password", "provisioner"))
+    for number in range(6):
+        await denied(live, f"counted{number}")
+    await eventually(lambda: any(r.get("name") == "counted5" for r in live.records()))
+    recorded = sum(r.get("code") == "provisioner_password" for r in live.records())
+    await eventually(lambda: live.samples().get(key, 0) == recorded)
+
+
+async def test_metrics_tell_the_state_of_the_service(live: Live) -> None:
+    await admitted(live, "measured")
+    samples = await eventually(lambda: _with(live, "broker_auth_decision_seconds_count"))
+    assert samples["broker_auth_workers", ()] == 2
+    assert samples["broker_auth_workers_wanted", ()] == 2
+    assert samples["broker_auth_broker_subscribed_workers", ("east",)] == 2
+    assert samples["broker_auth_in_flight", ()] == 0
+    decided = sum(value for (name, _), value in samples.items() if name == "broker_auth_decisions_total")
+    assert samples["broker_auth_decision_seconds_count", ()] == decided
+    own = str(live.deployment.directory / "client.pem")
+    assert 300 < samples["broker_auth_certificate_days_left", (own, "own")] < 400
+    certificates = [labels for name, labels in samples if name == "broker_auth_certificate_days_left"]
+    assert {what for _, what in certificates} == {"signer", "ca", "own"}
+
+
+def _with(live: Live, name: str) -> dict[tuple[str, tuple[str, ...]], float] | None:
+    samples = live.samples()
+    return samples if samples.get((name, ()), 0) > 0 else None
+
+
+async def test_workers_stay_small(live: Live) -> None:
+    await admitted(live, "weighed")
+    samples = live.samples()
+    sizes = [value for (name, _), value in samples.items() if name == "broker_auth_worker_resident_bytes"]
+    assert len(sizes) == 2
+    assert max(sizes) < 60 * 1024 * 1024
+
+
+async def test_health_and_readiness_are_good_while_it_serves(live: Live) -> None:
+    for path in ("/healthz", "/readyz"):
+        status, body = live.page(path)
+        assert status == 200
+        assert json.loads(body) == {"ok": True, "workers": 2, "wanted": 2, "brokers": {"east": 2}}
+    assert live.page("/secrets")[0] == 404
+
+
+async def test_every_worker_answers_the_micro_protocol(live: Live) -> None:
+    watcher = await live.deployment.watch()
+    answers = await _ask_all(watcher, "$SRV.PING", 2)
+    assert {answer["name"] for answer in answers} == {"broker-auth"}
+    assert len({answer["id"] for answer in answers}) == 2
+    one = answers[0]["id"]
+    info = json.loads((await watcher.request(f"$SRV.INFO.broker-auth.{one}", timeout=5)).data)
+    assert info["id"] == one
+    assert info["type"] == "io.nats.micro.v1.info_response"
+    assert info["endpoints"] == [{"name": "auth", "subject": "$SYS.REQ.USER.AUTH", "queue_group": "broker-auth"}]
+    before = sum(a["endpoints"][0]["num_requests"] for a in await _ask_all(watcher, "$SRV.STATS.broker-auth", 2))
+    await admitted(live, "asked")
+    after = sum(a["endpoints"][0]["num_requests"] for a in await _ask_all(watcher, "$SRV.STATS.broker-auth", 2))
+    assert after == before + 1
+    await watcher.close()
+
+
+async def _ask_all(client: Client, subject: str, count: int) -> list[dict[str, Any]]:
+    inbox = client.new_inbox()
+    answers = await client.subscribe(inbox)
+    await client.publish(subject, b"", reply=inbox)
+    found = [json.loads((await answers.next_msg(timeout=5)).data) for _ in range(count)]
+    await answers.unsubscribe()
+    return found
+
+
+async def test_a_connection_nobody_answered_is_recorded_too(tmp_path: Path) -> None:
+    """The service cannot open what the server encrypts, so it must not answer, and has nothing to record itself."""
+    deployment = Deployment(tmp_path)
+    conf = tmp_path / "east.conf"
+    # The server gives up after a second, before its early PING lets the client believe that it is in.
+    conf.write_text(conf.read_text().replace("\n  timeout: 10\n  auth_callout", "\n  timeout: 1\n  auth_callout", 1))
+    audit = tmp_path / "audit.jsonl"
+    deployment.write_config(f"plugin.broker_auth.audit.output = file:{audit}")
+    deployment.write_secret("curve.seed", generate_seed(Kind.CURVE))
+    with deployment.running(), Service(deployment) as service:
+        with pytest.raises(NatsError):
+            await deployment.connect(name="unlucky")
+        service.wait_for_log("request not answered: seal")
+        record = json.loads(await eventually(audit.read_text))
+        assert (record["event"], record["host"]) == ("server_error", "127.0.0.1")
+        assert record.get("reason", "") == ""
+        done = CliRunner().invoke(main, ["why", str(record["cid"]), "--audit", str(audit)])
+        assert "REFUSED" in done.stdout
+        assert "no decision of ours is recorded" in done.stdout
