@@ -62,7 +62,7 @@ def build(directory: Path, topology: Topology = "edge", *, xkey: bool = True, cl
     )
 
 
-def with_server(shape: Shape, name: str, **changes: object) -> Shape:
+def with_server(shape: Shape, name: str, /, **changes: object) -> Shape:
     """The same deployment with some settings of one server changed."""
     brokers = tuple(
         dataclasses.replace(broker, server=dataclasses.replace(broker.server, **changes))  # type: ignore[arg-type]

@@ -174,6 +174,7 @@ async def test_a_leaf_with_another_certificate_is_refused_and_never_called_out(
     rogue = with_server(
         edge.shape,
         "edge",
+        name="rogue",
         listen=f"127.0.0.1:{free_port()}",
         leaf_tls=dataclasses.replace(edge.shape.broker("edge").server.leaf_tls, certificate=member[0], key=member[1]),
     )
@@ -305,7 +306,7 @@ async def test_the_client_listener_demands_a_certificate(single: Deployment) -> 
 async def test_nodes_of_one_edge_do_not_crowd_provisioners_out_of_another(edge: Deployment, tmp_path: Path) -> None:
     """A hub passes every edge's subscriptions on to every other, where the link's limit counts them."""
     port = free_port()
-    second = with_server(edge.shape, "edge", listen=f"127.0.0.1:{port}")
+    second = with_server(edge.shape, "edge", name="edge-2", listen=f"127.0.0.1:{port}")
     config = tmp_path / "second.conf"
     config.write_text(render(second.settings, second.broker("edge")))
     async with NatsServer(config) as server:
