@@ -1,0 +1,182 @@
+"""What is signed for nats-server: claims exact, verified with the ``nkeys`` package."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import nacl.bindings
+import nkeys  # type: ignore[import-untyped]
+import pytest
+
+from broker_auth.callout.reply import ReplyWriter
+from broker_auth.callout.xkey import Sealer
+from broker_auth.nkey import Kind, decode_seed, generate_seed, public_nkey
+from broker_auth.policy.decide import decide
+from broker_auth.policy.decision import Admit, Rule
+from broker_auth.policy.permissions import Permissions, SubjectPermission, restricted
+from broker_auth.policy.request import AuthorizationRequest
+from tests.builders.clock import HOUR, NOW
+from tests.builders.policies import x509_policy
+from tests.builders.requests import SERVER, USER_NKEY, Server, fleet, node
+from tests.builders.tokens import ksuid
+
+SEED = generate_seed(Kind.ACCOUNT)
+ISSUER = public_nkey(SEED)
+SERVICE_SEED = bytes(range(32))
+SERVICE = nacl.bindings.crypto_scalarmult_base(SERVICE_SEED)
+WRITER = ReplyWriter(decode_seed(SEED, Kind.ACCOUNT), None)
+ADMIT = Admit(
+    rule=Rule.CLIENT,
+    account="choria",
+    name="up=alice",
+    permissions=restricted(["a"], ["b", "c"]),
+    expires=NOW + HOUR,
+    reason="client token",
+    token_id="the id",
+)
+ASKED = SERVER.asks(node())
+
+
+def opened(token: bytes | str, issuer: str = ISSUER) -> dict[str, Any]:
+    """The claims of a JWT, after its signature was verified with the issuer's key."""
+    text = token.encode() if isinstance(token, str) else token
+    signed, _, signature = text.rpartition(b".")
+    header, claims = signed.split(b".")
+    assert json.loads(_decode(header)) == {"typ": "JWT", "alg": "ed25519-nkey"}
+    assert nkeys.from_seed(SEED.encode()).public_key.decode() == issuer
+    assert nkeys.from_seed(SEED.encode()).verify(signed, _decode(signature))
+    decoded = json.loads(_decode(claims))
+    assert isinstance(decoded, dict)
+    return decoded
+
+
+def _decode(part: bytes) -> bytes:
+    assert b"=" not in part
+    return base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
+
+
+def user(admitted: Admit, now: float = NOW, asked: AuthorizationRequest = ASKED) -> dict[str, Any]:
+    """The claims of the user JWT within the answer."""
+    return opened(opened(WRITER.admit(asked, admitted, now))["nats"]["jwt"])
+
+
+def test_the_issuer_is_the_accounts_key() -> None:
+    assert WRITER.issuer == ISSUER
+    assert ISSUER.startswith("A")
+
+
+def test_an_admission() -> None:
+    answer = opened(WRITER.admit(ASKED, ADMIT, NOW + 0.9))
+    jti, jwt = answer.pop("jti"), answer["nats"].pop("jwt")
+    assert answer == {
+        "iat": NOW,
+        "iss": ISSUER,
+        "aud": SERVER.id,
+        "sub": USER_NKEY,
+        "nats": {"type": "authorization_response", "version": 2},
+    }
+    claims = opened(jwt)
+    assert claims.pop("jti") not in ("", jti)
+    assert claims == {
+        "iat": NOW,
+        "iss": ISSUER,
+        "sub": USER_NKEY,
+        "aud": "choria",
+        "name": "up=alice",
+        "exp": NOW + HOUR,
+        "nats": {
+            "pub": {"allow": ["a"]},
+            "sub": {"allow": ["b", "c"]},
+            "subs": -1,
+            "data": -1,
+            "payload": -1,
+            "tags": ["rule:client", "token:the id"],
+            "type": "user",
+            "version": 2,
+        },
+    }
+
+
+def test_a_denial_holds_the_phrase_and_no_user() -> None:
+    answer = opened(WRITER.deny(ASKED, "token expired", NOW))
+    assert answer.pop("jti")
+    assert answer == {
+        "iat": NOW,
+        "iss": ISSUER,
+        "aud": SERVER.id,
+        "sub": USER_NKEY,
+        "nats": {"type": "authorization_response", "version": 2, "error": "token expired"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("expires", "exp"), [(NOW + 10, NOW + 10), (NOW + 10.0, NOW + 10), (NOW + 10.999, NOW + 10), (NOW + 0.5, NOW)]
+)
+def test_a_session_ends_before_its_credential_never_after(expires: float, exp: int) -> None:
+    written = user(msgspec.structs.replace(ADMIT, expires=expires))["exp"]
+    assert written == exp
+    assert isinstance(written, int)
+
+
+def test_a_session_without_end_has_no_exp() -> None:
+    assert "exp" not in user(msgspec.structs.replace(ADMIT, expires=None))
+
+
+def test_permissions_are_written_as_they_are() -> None:
+    denied = Permissions(SubjectPermission(allow=(">",), deny=("x", "y")), SubjectPermission(deny=(">",)))
+    written = user(msgspec.structs.replace(ADMIT, permissions=denied))["nats"]
+    assert written["pub"] == {"allow": [">"], "deny": ["x", "y"]}
+    assert written["sub"] == {"deny": [">"]}
+
+
+def test_unrestricted_is_written_empty() -> None:
+    admitted = decide(fleet(), x509_policy(), NOW)
+    assert isinstance(admitted, Admit)
+    written = user(admitted)
+    assert written["nats"]["pub"] == written["nats"]["sub"] == {}
+    assert written["nats"]["tags"] == ["rule:verified_tls"]
+
+
+def test_a_node_is_written_into_the_provisioning_account() -> None:
+    policy = x509_policy()
+    policy = replace(policy, accounts=replace(policy.accounts, provisioning="PROV"))
+    admitted = decide(node(), policy, NOW)
+    assert isinstance(admitted, Admit)
+    written = user(admitted)
+    assert written["aud"] == "PROV"
+    assert written["name"] == "new1.example.net"
+    assert written["exp"] == NOW + HOUR
+    assert written["nats"]["tags"] == ["rule:provisioning", f"token:{ksuid()}"]
+    assert "provisioning.node.new1.example.net" in written["nats"]["sub"]["allow"]
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "</script>", "ünï\u2028", "\0"])
+def test_odd_names_stay_what_they_are(name: str) -> None:
+    assert user(msgspec.structs.replace(ADMIT, name=name))["name"] == name
+
+
+def test_every_answer_has_its_own_id() -> None:
+    assert len({opened(WRITER.deny(ASKED, "x", NOW))["jti"] for _ in range(20)}) == 20
+
+
+def test_an_answer_is_for_who_asked() -> None:
+    other = Server()
+    asked = msgspec.structs.replace(other.asks(node()), user_nkey=public_nkey(generate_seed(Kind.USER)))
+    answer = opened(WRITER.admit(asked, ADMIT, NOW))
+    assert (answer["aud"], answer["sub"]) == (other.id, asked.user_nkey)
+    assert opened(answer["nats"]["jwt"])["sub"] == asked.user_nkey
+
+
+def test_a_sealed_answer_is_opened_by_the_server_that_asked_and_no_other() -> None:
+    writer = ReplyWriter(decode_seed(SEED, Kind.ACCOUNT), Sealer(SERVICE_SEED))
+    asked = SERVER.asks(node(), sealed=True)
+    for sealed in (writer.admit(asked, ADMIT, NOW), writer.deny(asked, "no", NOW)):
+        answer = opened(SERVER.open(sealed, SERVICE))
+        assert answer["aud"] == SERVER.id
+        assert b"eyJ" not in sealed
+        with pytest.raises(nacl.exceptions.CryptoError):
+            Server().open(sealed, SERVICE)
