@@ -63,8 +63,6 @@ def write_private(path: Path, text: str, *, force: bool) -> None:
     Raises:
         InputError: it exists and ``force`` is not given, or it cannot be written.
     """
-    if not force:
-        refuse_existing(path)
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     except OSError as error:
@@ -75,6 +73,8 @@ def write_private(path: Path, text: str, *, force: bool) -> None:
             file.flush()
             os.fsync(file.fileno())
         _put(Path(temporary), path, force=force)
+    except FileExistsError as error:
+        raise _existing(path) from error
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
@@ -89,7 +89,11 @@ def refuse_existing(path: Path) -> None:
         InputError: there is.
     """
     if os.path.lexists(path):
-        raise InputError(f"{path} exists; give another name, or --force to overwrite it")
+        raise _existing(path)
+
+
+def _existing(path: Path) -> InputError:
+    return InputError(f"{path} exists; give another name, or --force to overwrite it")
 
 
 def _put(temporary: Path, path: Path, *, force: bool) -> None:
@@ -98,10 +102,8 @@ def _put(temporary: Path, path: Path, *, force: bool) -> None:
         return
     try:
         os.link(temporary, path)  # unlike a rename, fails if somebody else was quicker
-    except FileExistsError:
-        refuse_existing(path)
-        raise
     except PermissionError:  # a file system without hard links
+        refuse_existing(path)
         temporary.replace(path)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from broker_auth.cli import token_provisioning
+from broker_auth.cli.files import write_private
+from broker_auth.errors import InputError
 from tests.cli.conftest import PEM_KEYS, PROVISIONING, Office
 from tests.cli.running import PASSWORD_SECRET, TOKEN_SECRET, run, spawn
 
@@ -283,6 +285,15 @@ def test_nothing_is_overwritten_unless_told_to(office: Office) -> None:
     assert run(*again, "--force").code == 0
     assert token.read_text() != before
     assert token.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "a.jwt"
+    file.write_text("precious")
+    with pytest.raises(InputError, match="exists"):
+        write_private(file, "text", force=False)  # as after a check that found nothing
+    assert file.read_text() == "precious"
+    assert os.listdir(tmp_path) == ["a.jwt"]  # noqa: PTH208 - names alone
 
 
 def test_a_link_is_not_followed(office: Office) -> None:

@@ -298,6 +298,7 @@ def test_keys_do_not_show_their_secrets() -> None:
     key = signing_key_from_seed(seed, "me")
     assert seed.reveal() not in repr(key) + str(key) + repr(seed)
     assert str(key.public_hex) in repr(key)
+    assert "Private" not in repr(key)
     assert len(seed.reveal()) == 64
     assert seed != new_seed()
 
