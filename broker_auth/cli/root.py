@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "token": Lazy("broker_auth.cli.root:token_group", "Make, check and look at Choria tokens."),
     "report": Lazy("broker_auth.cli.report:report_group", "Who is connected, and who waits."),
     "streams": Lazy("broker_auth.cli.streams:streams_group", "Create or change Choria's streams."),
+    "demo": Lazy("broker_auth.cli.demo:demo_command", "See it work: the whole system on this machine."),
     "explain": Lazy("broker_auth.cli.explain:explain_command", "Decide a stored request again and show why."),
 }
 CONFIG_COMMANDS: Final = {

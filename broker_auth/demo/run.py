@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker_auth.demo.attempts import try_all, x509_attempts
+from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
 from broker_auth.demo.outcome import Outcome
 from broker_auth.demo.site import Site
@@ -44,7 +44,7 @@ async def run_demo(topology: Topology, show: Callable[[Site, Result], None], *, 
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="broker-auth-demo-") as directory:
         async with Site(Path(directory) / "site", topology) as site:
-            admission = await try_all(site, x509_attempts(site))
+            admission = await try_all(site, attempts(site))
             await site.apply_streams()
             result = Result(admission=admission, isolation=await show_isolation(site))
             show(site, result)

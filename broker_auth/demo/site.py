@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -19,22 +18,21 @@ from typing import Final
 import msgspec
 
 from broker_auth.demo.client import Credentials, connect
+from broker_auth.demo.holders import Issuer
 from broker_auth.deploy.init import Deployment, initialize
 from broker_auth.deploy.natsserver import NatsServer, free_port
-from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.pki import Authority, write_private
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.errors import OperationError
 from broker_auth.observe import streams
 from broker_auth.observe.audit import AuditRecord, Record
-from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
-from broker_auth.tokens.issue import SigningKey, load_signing_key, provisioning_claims
+from broker_auth.tokens.issue import SigningKey, load_signing_key, new_seed, signing_key_from_seed
 
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 15.0
-_DAY: Final = 24 * 3600.0
 
 
 @dataclass
@@ -119,7 +117,7 @@ class Site:
         self.directory = directory
         self.topology = topology
         self.audit_file = directory / "audit.jsonl"
-        audit = {"plugin.broker_auth.audit.output": f"file:{self.audit_file}"}
+        audit: dict[str, str | None] = {"plugin.broker_auth.audit.output": f"file:{self.audit_file}"}
         self.deployment = _write(directory, topology, audit | dict(changes or {}))
         self.servers = {
             name: NatsServer(file, log_file=directory / f"{name}.log") for name, file in self.deployment.servers.items()
@@ -180,31 +178,32 @@ class Site:
         finally:
             await client.close()
 
+    @property
+    def issuer(self) -> Issuer:
+        """Who signs tokens of servers and clients here; in the single topology of nodes, too."""
+        return Issuer(self._signing_key("issuer.seed"))
+
+    @property
+    def node_issuer(self) -> Issuer:
+        """Who signs provisioning tokens here."""
+        return self.issuer if self.topology is Topology.SINGLE else Issuer(self._signing_key("signer.key"))
+
     def credentials(self, who: str) -> Credentials:
         """Valid credentials of ``fleet``, ``provisioner``, ``system`` or ``node``."""
-        secrets = self.settings.provisioning.client_passwords[0].reveal(), self.settings.system_passwords[0].reveal()
-        match who:
-            case "node":
-                return Credentials(ca=self.ca, token=self.node_token())
-            case "fleet":
-                return self._with_certificate("member")
-            case "provisioner":
-                return self._with_certificate("provisioner", "provisioner", secrets[0])
-            case "system":
-                return self._with_certificate("operator", self.settings.system_user or "", secrets[1])
-        raise ValueError(who)
-
-    def node_token(self) -> str:
-        """A provisioning token by the configured signer."""
-        return _provisioning_token(self._signing_key("signer"))
-
-    def foreign_token(self) -> str:
-        """A provisioning token by somebody else."""
-        return _provisioning_token(load_signing_key(signer("foreign signer").key_pem, "foreign signer"))
-
-    def expired_token(self) -> str:
-        """A provisioning token by the configured signer that expired yesterday."""
-        return _provisioning_token(self._signing_key("signer"), issued=time.time() - 2 * _DAY)
+        if who == "node":
+            return Credentials(ca=self.ca, token=self.node_issuer.node_token())
+        user, password = {
+            "fleet": ("", ""),
+            "provisioner": ("provisioner", self.settings.provisioning.client_passwords[0].reveal()),
+            "system": (self.settings.system_user or "", self.settings.system_passwords[0].reveal()),
+        }[who]
+        if self.topology is Topology.SINGLE:
+            permission = {"fleet": "org_admin", "provisioner": "provisioner", "system": "system_user"}[who]
+            holder = self.issuer.client(f"up={who}", permission)
+            return Credentials(ca=self.ca, user=user, password=password, token=holder.token, seed=holder.seed)
+        name = {"fleet": "member", "provisioner": "provisioner", "system": "operator"}[who]
+        certificate, key = self._pki(f"{name}.pem"), self._pki(f"{name}.key")
+        return Credentials(ca=self.ca, certificate=certificate, key=key, user=user, password=password)
 
     def foreign_pair(self, name: str) -> tuple[Path, Path]:
         """A client certificate by a CA that only looks like ours, and its key."""
@@ -221,18 +220,14 @@ class Site:
         """The last decision about a connection of this name."""
         return next((record for record in reversed(self.audit_records()) if record.client == client), None)
 
-    def _with_certificate(self, name: str, user: str = "", password: str = "") -> Credentials:
-        pair = self._pki(f"{name}.pem"), self._pki(f"{name}.key")
-        return Credentials(ca=self.ca, certificate=pair[0], key=pair[1], user=user, password=password)
-
-    def _signing_key(self, name: str) -> SigningKey:
-        return load_signing_key(self._pki(f"{name}.key").read_bytes(), name)
+    def _signing_key(self, file: str) -> SigningKey:
+        return load_signing_key(self._pki(file).read_bytes(), file)
 
     def _pki(self, name: str) -> Path:
         return self.directory / "pki" / name
 
 
-def _write(directory: Path, topology: Topology, changes: Mapping[str, str | None]) -> Deployment:
+def _write(directory: Path, topology: Topology, changes: dict[str, str | None]) -> Deployment:
     plan = Plan(
         directory=directory,
         topology=topology,
@@ -242,7 +237,18 @@ def _write(directory: Path, topology: Topology, changes: Mapping[str, str | None
         leaf_port=free_port(),
         websocket_port=free_port(),
     )
-    return change(initialize(plan), changes)
+    deployment = initialize(plan)
+    if topology is not Topology.SINGLE:  # there the organization's issuer signs all tokens
+        changes = _token_signer(directory) | changes
+    return change(deployment, changes)
+
+
+def _token_signer(directory: Path) -> dict[str, str | None]:
+    """Make the key that signs tokens of servers and clients, and say so in the configuration."""
+    seed = new_seed()
+    write_private(directory / "pki" / "issuer.seed", seed.reveal().encode())
+    public = signing_key_from_seed(seed, "issuer").public_hex
+    return {"plugin.choria.network.client_signer_cert": public, "plugin.choria.network.server_signer_cert": public}
 
 
 def change(deployment: Deployment, changes: Mapping[str, str | None]) -> Deployment:
@@ -255,13 +261,3 @@ def change(deployment: Deployment, changes: Mapping[str, str | None]) -> Deploym
     for broker in settings.brokers:
         deployment.servers[broker.name].write_text(render(settings, broker))
     return replace(deployment, settings=settings)
-
-
-def _provisioning_token(key: SigningKey, *, issued: float | None = None) -> str:
-    claims = provisioning_claims(
-        now=time.time() if issued is None else issued,
-        validity=_DAY,
-        token=Secret("demo"),
-        urls=("tls://127.0.0.1:4223",),
-    )
-    return key.sign(claims)

@@ -1,0 +1,93 @@
+"""Who holds a token of their own: servers and clients with an Ed25519 key, and who issues to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from broker_auth.secret import Secret
+from broker_auth.tokens.issue import (
+    Claims,
+    SigningKey,
+    client_claims,
+    issue_under,
+    make_chain_issuer,
+    new_seed,
+    provisioning_claims,
+    server_claims,
+    signing_key_from_seed,
+)
+
+DAY: Final = 24 * 3600.0  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A token and the seed that signs nonces for it."""
+
+    token: str = field(repr=False)
+    seed: bytes = field(repr=False)
+
+
+class Issuer:
+    """Signs tokens with an organization's key, or with a configured signer's."""
+
+    def __init__(self, key: SigningKey) -> None:
+        self._key = key
+
+    def node_token(self, *, organization: str = "choria", issued: float | None = None) -> str:
+        """A provisioning token, valid for a day from ``issued`` (Unix seconds) or now."""
+        claims = provisioning_claims(
+            now=time.time() if issued is None else issued,
+            validity=DAY,
+            token=Secret("demo"),
+            urls=("tls://127.0.0.1:4223",),
+            organization=organization,
+        )
+        return self._key.sign(claims)
+
+    def server(self, identity: str, *permissions: str, collectives: Sequence[str] = ("mcollective",)) -> Holder:
+        """A server with a fresh key."""
+        seed = new_seed()
+        claims = server_claims(
+            now=time.time(),
+            validity=DAY,
+            identity=identity,
+            public_key=_public(seed),
+            collectives=collectives,
+            permissions=permissions,
+        )
+        return Holder(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+
+    def client(self, caller_id: str, *permissions: str, validity: float = DAY) -> Holder:
+        """A client with a fresh key."""
+        seed = new_seed()
+        claims = _client(caller_id, permissions, seed, validity)
+        return Holder(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+
+    def client_by_chain(self, caller_id: str, *permissions: str, foreign: bool = False) -> Holder:
+        """A client whose token a chain issuer signed; ``foreign``: one that another organization made."""
+        issuer_seed, seed = new_seed(), new_seed()
+        org_key = signing_key_from_seed(new_seed(), "another organization") if foreign else self._key
+        issuer = org_key.sign(make_chain_issuer(_client("up=issuer", (), issuer_seed, DAY), org_key))
+        issuer_key = signing_key_from_seed(issuer_seed, "chain issuer")
+        claims = issue_under(_client(caller_id, permissions, seed, DAY), issuer, issuer_key)
+        return Holder(token=issuer_key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+
+
+def _client(caller_id: str, permissions: Sequence[str], seed: Secret, validity: float) -> Claims:
+    return client_claims(
+        now=time.time(),
+        validity=validity,
+        caller_id=caller_id,
+        public_key=_public(seed),
+        permissions=permissions,
+    )
+
+
+def _public(seed: Secret) -> str:
+    public = signing_key_from_seed(seed, "holder").public_hex
+    assert public is not None
+    return public
