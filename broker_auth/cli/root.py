@@ -24,6 +24,7 @@ USAGE: Final = 2
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 
 COMMANDS: Final = {
+    "init": Lazy("broker_auth.cli.init:init_command", "Write a deployment that is ready to start."),
     "serve": Lazy("broker_auth.cli.serve:serve_command", "Answer the brokers' authorization requests."),
     "reload": Lazy("broker_auth.cli.reload:reload_command", "Have the running service read its configuration again."),
     "why": Lazy("broker_auth.cli.why:why_command", "Show why somebody was let in or not, and what to do."),
@@ -36,6 +37,7 @@ COMMANDS: Final = {
 }
 CONFIG_COMMANDS: Final = {
     "check": Lazy("broker_auth.cli.config:check_command", "Name every problem of a configuration."),
+    "render": Lazy("broker_auth.cli.config_render:render_command", "Render the configuration of a nats-server."),
 }
 TOKEN_COMMANDS: Final = {
     "provisioning": Lazy("broker_auth.cli.token_provisioning:provisioning_command", "Sign a provisioning token."),
