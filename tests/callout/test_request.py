@@ -122,6 +122,8 @@ REJECTED: dict[str, tuple[bytes, WireFault]] = {
     "no claims": (HEAD + b".." + SIGNATURE, W.NOT_A_JWT),
     "no header": (b"." + CLAIMS + b"." + SIGNATURE, W.NOT_A_JWT),
     "signature padded": (VALID + b"==", W.NOT_A_JWT),
+    "signature in the other alphabet": (HEAD + b"." + CLAIMS + b".+/" + SIGNATURE[2:], W.NOT_A_JWT),
+    "claims in the other alphabet": (HEAD + b"." + CLAIMS[:4] + b"+/++" + CLAIMS[4:] + b"." + SIGNATURE, W.CLAIMS),
     "signature not base64": (HEAD + b"." + CLAIMS + b".!!!!", W.NOT_A_JWT),
     "header not base64": (b"!!!!." + CLAIMS + b"." + SIGNATURE, W.HEADER),
     "header not JSON": (SERVER.sign(SERVER.claims(node()), b"x"), W.HEADER),

@@ -1,0 +1,316 @@
+"""What holds for whatever a stranger sends: nothing raises, and nobody gets in without a credential.
+
+A client controls ``connect_opts`` whole; nats-server's own word (kind, TLS, nonce)
+it does not. So requests are mutated and decided as if the server had signed them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from broker_auth.callout.request import RequestReader, WireError
+from broker_auth.policy.decide import decide
+from broker_auth.policy.decision import Admit, Deny
+from broker_auth.policy.model import Policy
+from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.tokens import verify
+from broker_auth.tokens.verify import Rejected
+from tests.builders.clock import NOW
+from tests.builders.peers import foreign_chain
+from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, issuer_policy, x509_policy
+from tests.builders.requests import SERVER, client, fleet, node, provisioner, request, server, system
+from tests.builders.tokens import (
+    CREATOR,
+    FOREIGN,
+    NONCE,
+    ORG,
+    b64,
+    client_claims,
+    creator_claims,
+    issued,
+    nonce_signature,
+    provisioning_claims,
+    rsa_key,
+    server_claims,
+    sign,
+    sign_parts,
+)
+
+QUICK = settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+POLICIES = (x509_policy(), issuer_policy())
+VALID_TOKENS = (
+    node().connect_opts.auth_token,
+    sign(client_claims(permissions={"org_admin": True}), ORG),
+    sign(server_claims(), ORG),
+    sign(issued(client_claims()), CREATOR),
+    sign(creator_claims(), ORG),
+)
+
+# --- (a) tokens
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+CLAIM_NAMES = sorted(
+    {*client_claims(), *server_claims(), *provisioning_claims(), "permissions", "tcs", "issexp", "sub"}
+)
+ANY_CLAIMS = st.dictionaries(st.sampled_from(CLAIM_NAMES) | st.text(max_size=8), ANYTHING, max_size=8)
+
+
+def unaccepted(token: str) -> None:
+    for policy in POLICIES:
+        assert isinstance(policy.tokens.examine(token), Rejected)
+        redacted = policy.tokens.examine_redacted(token)
+        assert redacted is not None
+
+
+@QUICK
+@given(st.text(max_size=400) | st.text(alphabet="eyJ.-_Aa0=+/{}\"'\\\ud800 \n", max_size=200))
+@example("\ud800.\udfff.\ud800")
+@example("a" * 20_000)
+def test_any_text_is_rejected(text: str) -> None:
+    unaccepted(text)
+
+
+@QUICK
+@given(st.binary(max_size=60), st.binary(max_size=200), st.binary(min_size=1, max_size=80))
+def test_any_three_parts_are_rejected(header: bytes, claims: bytes, signature: bytes) -> None:
+    unaccepted(f"{b64(header)}.{b64(claims)}.{b64(signature)}")
+    unaccepted(sign_parts('{"alg":"EdDSA"}', claims, FOREIGN.signature))
+
+
+@QUICK
+@given(st.sampled_from([client_claims(), server_claims(), provisioning_claims(), issued(client_claims())]), ANY_CLAIMS)
+def test_any_claims_signed_by_nobody_we_trust_are_rejected(claims: dict[str, Any], changes: dict[str, Any]) -> None:
+    text = json.dumps(claims | changes)
+    unaccepted(sign_parts('{"alg":"EdDSA"}', text, FOREIGN.signature))
+    unaccepted(sign_parts('{"alg":"RS256"}', text, rsa_key("foreign").signature))
+
+
+@QUICK
+@given(st.sampled_from([client_claims(), server_claims()]), ANY_CLAIMS)
+def test_any_claims_signed_by_an_organization_never_raise(claims: dict[str, Any], changes: dict[str, Any]) -> None:
+    """An issuer that signs nonsense must not stop the service either."""
+    token = sign_parts('{"alg":"EdDSA"}', json.dumps(claims | changes), ORG.signature)
+    for policy in POLICIES:
+        for asked in (request(auth_token=token, nonce=NONCE, sig=nonce_signature()), fleet(auth_token=token)):
+            assert isinstance(decide(asked, policy, NOW), Admit | Deny)
+
+
+@QUICK
+@given(st.sampled_from(VALID_TOKENS), st.sampled_from(VALID_TOKENS), st.data())
+def test_mutated_tokens_are_rejected(token: str, other: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(token) - 1))
+    end = data.draw(st.integers(start, min(start + 8, len(token))))
+    chosen = data.draw(st.sampled_from(["cut", "flip", "splice", "write"]))
+    mutated = {
+        "cut": lambda: token[:start],
+        "flip": lambda: token[:start] + chr(ord(token[start]) ^ 1 << data.draw(st.integers(0, 6))) + token[start + 1 :],
+        "splice": lambda: token[:start] + other[start:],
+        "write": lambda: token[:start] + data.draw(st.text(max_size=8)) + token[end:],
+    }[chosen]()
+    if mutated.strip(" \t\r\n\v\f") not in VALID_TOKENS:
+        unaccepted(mutated)
+
+
+# --- (b) requests
+
+PEERLESS = (
+    node(),
+    client(),
+    client(ORG, {"permissions": {"org_admin": True, "system_user": True, "provisioner": True}}),
+    server(),
+    provisioner(chains=()),
+    system(chains=()),
+    request(),
+)
+FOREIGNERS = tuple(
+    msgspec.structs.replace(asked, client_tls=fleet(chains=(foreign_chain(),)).client_tls) for asked in PEERLESS
+)
+OPTION_VALUES = st.text(max_size=40) | st.sampled_from(
+    [*VALID_TOKENS, PASSWORD, SYSTEM_PASSWORD, "provisioner", "admin", nonce_signature(), nonce_signature(FOREIGN), ""]
+)
+ANY_OPTIONS = st.dictionaries(
+    st.sampled_from(["jwt", "nkey", "sig", "auth_token", "user", "pass", "name", "lang"]), OPTION_VALUES, max_size=8
+)
+
+
+def credentials(asked: AuthorizationRequest, policy: Policy) -> set[str]:
+    """What this request proves, worked out from the keys that tests hold, not from the code under test."""
+    options, proven = asked.connect_opts, set()
+    token = options.auth_token.strip(" \t\r\n\v\f")
+    signed = options.sig == nonce_signature() and asked.client_info.nonce == NONCE
+    created = options.sig == nonce_signature(CREATOR) and asked.client_info.nonce == NONCE
+    if token == VALID_TOKENS[0]:
+        proven.add("provisioning token")
+    if policy.issuer_mode:
+        known = {*VALID_TOKENS[1:4], *(one.connect_opts.auth_token for one in PEERLESS[1:4])}
+        if (token in known and signed) or (token == VALID_TOKENS[4] and created):
+            proven.add("token and nonce")
+    return proven
+
+
+@QUICK
+@given(st.sampled_from([*PEERLESS, *FOREIGNERS]), ANY_OPTIONS, st.sampled_from(POLICIES))
+def test_nobody_without_mtls_gets_in_without_a_token(
+    asked: AuthorizationRequest, options: dict[str, Any], policy: Policy
+) -> None:
+    """Whatever a client says in CONNECT, passwords included: no verified peer and no valid token, no entry."""
+    changed = msgspec.to_builtins(asked)
+    changed["connect_opts"] |= options
+    mutated = msgspec.convert(changed, AuthorizationRequest)
+    decision = decide(mutated, policy, NOW)
+    if isinstance(decision, Deny):
+        return
+    proven = credentials(mutated, policy)
+    if decision.account == "provisioning":
+        # without mTLS nobody is the provisioner here (require_mtls), so whoever is let in is a waiting node
+        assert "provisioning token" in proven
+        assert decision.permissions.pub.allow == (
+            "choria.lifecycle.>",
+            "provisioning.reply.>",
+            "provisioning.registration.>",
+        )
+    else:
+        assert "token and nonce" in proven
+    if decision.account == "system":
+        assert (mutated.connect_opts.user, mutated.connect_opts.password) == ("admin", SYSTEM_PASSWORD)
+
+
+@QUICK
+@given(ANY_OPTIONS, st.sampled_from(POLICIES))
+def test_a_fleet_member_is_nothing_more_whatever_it_says(options: dict[str, Any], policy: Policy) -> None:
+    changed = msgspec.to_builtins(fleet())
+    changed["connect_opts"] |= options
+    mutated = msgspec.convert(changed, AuthorizationRequest)
+    decision = decide(mutated, policy, NOW)
+    if isinstance(decision, Deny):
+        return
+    said = mutated.connect_opts
+    if decision.account == "provisioning":
+        raise AssertionError("its certificate may not be the provisioner's, and it needs no provisioning token")
+    if decision.account == "system":
+        assert (said.user, said.password) == ("admin", SYSTEM_PASSWORD)
+    elif not said.auth_token:
+        assert decision == decide(fleet(), policy, NOW)
+
+
+WORDS = st.sampled_from(["Client", "Leafnode", "nats", "websocket", "mqtt", "", NONCE, "provisioner", "192.0.2.1"])
+SHAPED = st.fixed_dictionaries(
+    {
+        "server_id": st.fixed_dictionaries({"id": st.just(SERVER.id)}),
+        "user_nkey": st.text(max_size=10),
+        "client_info": st.dictionaries(st.sampled_from(["host", "kind", "type", "nonce", "name"]), WORDS | ANYTHING),
+        "connect_opts": ANY_OPTIONS | ANYTHING,
+    },
+    optional={
+        "client_tls": ANYTHING
+        | st.fixed_dictionaries(
+            {"verified_chains": st.lists(st.lists(st.text(max_size=30), max_size=3), max_size=3) | ANYTHING}
+        ),
+        "type": ANYTHING,
+        "version": ANYTHING,
+    },
+)
+
+
+@QUICK
+@given(SHAPED, st.sampled_from(POLICIES))
+def test_anything_shaped_like_a_request_is_decided_or_is_none(shaped: dict[str, Any], policy: Policy) -> None:
+    try:
+        asked = msgspec.convert(shaped, AuthorizationRequest)
+    except msgspec.ValidationError:
+        return
+    decision = decide(asked, policy, NOW)
+    if isinstance(decision, Admit):
+        assert credentials(asked, policy)
+
+
+@QUICK
+@given(SHAPED, ANYTHING)
+def test_the_reader_raises_nothing_but_its_own(shaped: dict[str, Any], extra: Any) -> None:
+    reader = RequestReader(None)
+    claims = {"iss": SERVER.id, "aud": "nats-authorization-request", "exp": NOW + 2, "nats": shaped, "x": extra}
+    for body in (json.dumps(claims).encode(), json.dumps(extra).encode()):
+        try:
+            asked = reader.read(SERVER.sign(body), None, NOW)
+        except WireError:
+            continue
+        assert isinstance(decide(asked, POLICIES[0], NOW), Admit | Deny)
+    assert reader.read(SERVER.wire(node()), None, NOW) == SERVER.asks(node())
+
+
+# --- (c) ten thousand messages
+
+
+def noise(chosen: random.Random, valid: bytes) -> bytes:
+    """A random message, or a valid one mutated."""
+    made = bytearray(valid)
+    match chosen.randrange(6):
+        case 0:
+            return chosen.randbytes(chosen.randrange(600))
+        case 1:
+            made[chosen.randrange(len(made))] ^= 1 << chosen.randrange(8)
+        case 2:
+            del made[chosen.randrange(len(made)) :]
+        case 3:
+            start = chosen.randrange(len(made))
+            made[start : start + chosen.randrange(1, 64)] = chosen.randbytes(chosen.randrange(8))
+        case 4:
+            return bytes(made).replace(b".", chosen.choice([b"", b"..", b"=", b".x."]), chosen.randrange(1, 3))
+        case 5:  # signed truly, by the server, around a credential that is none
+            name = chosen.randbytes(6).hex()
+            token = f"{name}.{valid[:200].decode()}.x"
+            return SERVER.wire(request(auth_token=token, name=name, user=chosen.choice(["provisioner", "admin", name])))
+    return bytes(made)
+
+
+@pytest.mark.parametrize("made", [x509_policy, issuer_policy], ids=["x509", "issuer"])
+def test_ten_thousand_messages_admit_nobody_and_leave_no_trace(
+    made: Callable[[], Policy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "REJECTED_CACHE", 64)  # soon full, so that growth beyond it is seen
+    chosen = random.Random(11)  # noqa: S311 - reproducible, not secret
+    policy, reader = made(), RequestReader(None)
+    good = SERVER.wire(node())
+
+    def send(count: int) -> int:
+        denied = 0
+        for _ in range(count):
+            message = noise(chosen, good)
+            if message == good:
+                continue
+            try:
+                asked = reader.read(message, None, NOW)
+            except WireError:
+                continue
+            assert isinstance(decide(asked, policy, NOW), Deny)
+            denied += 1
+        return denied
+
+    denied = send(2_000)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    denied += send(5_000)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    denied += send(3_000)
+    assert denied > 1_000  # the others were none
+    assert grown < 100_000  # bytes; 800 forgotten tokens would be about a million
+    assert isinstance(decide(reader.read(good, None, NOW), policy, NOW), Admit)
