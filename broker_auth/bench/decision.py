@@ -55,13 +55,13 @@ class Bench:
         sealer = None if curve is None else Sealer(curve)
         self.server = PlayedServer(None if curve is None else nacl.bindings.crypto_scalarmult_base(curve))
         self.now = now
-        self._trust = trust
-        self._reader, self._writer = RequestReader(sealer), ReplyWriter(seed, sealer)
+        self.trust = trust
+        self.reader, self._writer = RequestReader(sealer), ReplyWriter(seed, sealer)
         self._audit = StreamAudit(audit)
         self._stats = Stats()
         self.callout = Callout(
             policy=trust.policy(issuer_mode=False),
-            reader=self._reader,
+            reader=self.reader,
             writer=self._writer,
             audit=self._audit,
             stats=self._stats,
@@ -73,7 +73,7 @@ class Bench:
 
     def samples(self, kind: Kind, count: int) -> list[Sample]:
         """Different requests of a kind, each with a credential of its own."""
-        maker = Maker(self._trust, self.server, self.now)
+        maker = Maker(self.trust, self.server, self.now)
         return [kind.make(maker, number) for number in range(count)]
 
     def measure(self, kind: Kind, samples: list[Sample], plan: Plan, *, cold: bool) -> dict[str, Any]:
@@ -89,14 +89,15 @@ class Bench:
                 raise AssertionError("a request of the bench was not answered")
 
         cpu_us(answer, plan.count)
-        cost = beside_floor(answer, self._floor(samples, cold=cold), plan, prepare)
+        cost = beside_floor(answer, self.floor(samples, cold=cold), plan, prepare)
         prepare()
         return _shown(cost) | {"stages": self._stages(samples)}
 
     def _forget(self, kind: Kind) -> None:
-        self.callout.policy = self._trust.policy(issuer_mode=kind.issuer_mode)
+        self.callout.policy = self.trust.policy(issuer_mode=kind.issuer_mode)
 
-    def _floor(self, samples: list[Sample], *, cold: bool) -> Step:
+    def floor(self, samples: list[Sample], *, cold: bool) -> Step:
+        """The cryptography that answering these samples cannot do without."""
         steps = [self._primitives(sample, cold=cold) for sample in samples]
 
         def floor(number: int) -> None:
@@ -106,7 +107,7 @@ class Bench:
         return floor
 
     def _primitives(self, sample: Sample, *, cold: bool) -> tuple[Primitive, ...]:
-        request = self._reader.read(sample.request.wire, self.server.xkey, self.now)
+        request = self.reader.read(sample.request.wire, self.server.xkey, self.now)
         decision = decide(request, self.callout.policy, self.now)
         floor = floor_of(sample.request, self.server.public, request, decision)
         return (floor, *sample.always, *(sample.cold if cold else ()))
@@ -115,7 +116,7 @@ class Bench:
         """CPU microseconds of each stage alone, in the order of :data:`STAGES`."""
         now, policy, xkey = self.now, self.callout.policy, self.server.xkey
         requests, decisions, count = [], [], len(samples)
-        read = cpu_us(lambda n: requests.append(self._reader.read(samples[n].request.wire, xkey, now)), count)
+        read = cpu_us(lambda n: requests.append(self.reader.read(samples[n].request.wire, xkey, now)), count)
         deciding = cpu_us(lambda n: decisions.append(decide(requests[n], policy, now)), count)
 
         def write(number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,3 +100,8 @@ def resident_mb(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise OperationError(f"memory of process {pid} cannot be read: it has ended")
+
+
+def resident_here_mb() -> float:
+    """Resident memory of this process in megabytes."""
+    return resident_mb(os.getpid())

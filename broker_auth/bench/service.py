@@ -46,7 +46,7 @@ def run(load: Load) -> dict[str, Any]:
     for name, xkey in (("plain", False), ("xkey", True)):
         with tempfile.TemporaryDirectory(prefix="broker-auth-bench-") as directory:
             site = Site(Path(directory), trust, xkey=xkey)
-            pool, floor = _materials(site, trust, load.requests)
+            pool, floor = materials(site, trust, load.requests)
             with site.server(site.brokers[0]):
                 for count in load.workers:
                     label = name if count == 1 else f"{name}_{count}"
@@ -54,7 +54,7 @@ def run(load: Load) -> dict[str, Any]:
     return results
 
 
-def _materials(site: Site, trust: Trust, count: int) -> tuple[Path, Floor]:
+def materials(site: Site, trust: Trust, count: int) -> tuple[Path, Floor]:
     """A pool of valid requests on disk, and the floor of answering one of them."""
     now = time.time()
     server = PlayedServer(site.service_xkey)

@@ -13,7 +13,9 @@ from broker_auth.bench.materials import Trust
 from broker_auth.callout.link import QUEUE, SUBJECT
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import write_private
+from broker_auth.deploy.render import render
 from broker_auth.nkey import Kind, decode_public, generate_seed, public_nkey
+from broker_auth.settings.load import load
 
 # NATS_FACTS 24: with auth_callout configured nats-server refuses requests that are not its own, so the
 # flooder talks to one that has the same account and user but calls nobody out.
@@ -31,6 +33,16 @@ accounts {{
 }}
 """
 
+# The comparison: the same TLS, and the same token as every client's, known to nats-server itself.
+_STATIC: Final = """
+server_name: {name}
+listen: "127.0.0.1:{port}"
+tls {{ cert_file: "{directory}/server.pem", key_file: "{directory}/server.key", timeout: 10 }}
+max_control_line: 65536
+authorization {{ token: "{token}", timeout: 10 }}
+"""
+_CONNECTIONS: Final = 20_000  # more than any storm
+
 
 @dataclass(frozen=True, slots=True)
 class Broker:
@@ -42,10 +54,22 @@ class Broker:
 
 
 class Site:
-    """Keys and configurations. ``xkey``: requests are sealed."""
+    """Keys and configurations.
 
-    def __init__(self, directory: Path, trust: Trust, *, xkey: bool, brokers: Sequence[Broker] | None = None) -> None:
+    ``xkey``: requests are sealed. ``tls``: brokers are those of a deployment; else they can be flooded.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        trust: Trust,
+        *,
+        xkey: bool,
+        tls: bool = False,
+        brokers: Sequence[Broker] | None = None,
+    ) -> None:
         self.directory = directory
+        self._tls = tls
         self.brokers = tuple(brokers or (Broker("default", "single"),))
         self.password = secrets.token_hex(16)
         self.config = directory / "broker.conf"
@@ -56,6 +80,7 @@ class Site:
             self.service_xkey = decode_public(self._seed("xkey.nk", Kind.CURVE), Kind.CURVE)
         (directory / "signer.pem").write_bytes(trust.provisioning.certificate_pem)
         (directory / "ca.pem").write_bytes(trust.authority.certificate_pem)
+        trust.authority.server().write(directory, "server")
         self.config.write_text("\n".join(self._lines()) + "\n", encoding="utf-8")
 
     def server(self, broker: Broker) -> NatsServer:
@@ -70,6 +95,20 @@ class Site:
             user=USER,
             password=self.password,
         )
+        config.write_text(text, encoding="utf-8")
+        return NatsServer(config)
+
+    def callout_server(self) -> NatsServer:
+        """The nats-server of a deployment, as ``config render`` writes it."""
+        settings = load(self.config, {}, serving=True)
+        config = self.directory / "callout.conf"
+        config.write_text(render(settings, settings.brokers[0]), encoding="utf-8")
+        return NatsServer(config)
+
+    def static_server(self, token: str) -> NatsServer:
+        """A nats-server that lets clients with this token in by itself, with the same TLS."""
+        config, broker = self.directory / "static.conf", self.brokers[0]
+        text = _STATIC.format(name=broker.name, port=broker.port, directory=self.directory, token=token)
         config.write_text(text, encoding="utf-8")
         return NatsServer(config)
 
@@ -91,9 +130,17 @@ class Site:
         if self.service_xkey is not None:
             own["xkey_seed_file"] = "xkey.nk"
         for broker in self.brokers:
-            own[f"broker.{broker.name}.urls"] = f"nats://127.0.0.1:{broker.port}"
-            own[f"broker.{broker.name}.role"] = broker.role
+            own |= {f"broker.{broker.name}.{key}": value for key, value in self._broker(broker).items()}
+        own["provisioning.limits.max_connections"] = str(_CONNECTIONS)
         choria = {"signer_cert": "signer.pem", "client_password": "file:password"}
         return [f"plugin.broker_auth.{key} = {value}" for key, value in own.items()] + [
             f"plugin.choria.network.provisioning.{key} = {value}" for key, value in choria.items()
         ]
+
+    def _broker(self, broker: Broker) -> dict[str, str]:
+        address = f"127.0.0.1:{broker.port}"
+        if not self._tls:
+            return {"urls": f"nats://{address}", "role": broker.role}
+        server = {"listen": address, "tls.certificate": "server.pem", "tls.key": "server.key", "store_dir": "js"}
+        own = {"urls": f"tls://{address}", "role": broker.role, "tls.ca": "ca.pem"}
+        return own | {f"server.{key}": value for key, value in server.items()}
