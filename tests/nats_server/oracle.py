@@ -1,0 +1,102 @@
+"""Answers to callouts as a test wants them, odd ones included; not bound to what the service would say."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from nacl.signing import SigningKey
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from broker_auth.callout.link import SUBJECT, round_trip
+from broker_auth.callout.request import HEADER
+from broker_auth.nkey import Kind, decode_seed, public_nkey
+
+Request = dict[str, Any]
+Answer = Callable[[Request], bytes | Awaitable[bytes | None] | None]
+UNLIMITED: Final = {"subs": -1, "data": -1, "payload": -1, "type": "user", "version": 2}
+
+
+class Signer:
+    """Signs answers with an account key."""
+
+    def __init__(self, seed: str) -> None:
+        self.issuer = public_nkey(seed)
+        self._key = SigningKey(decode_seed(seed, Kind.ACCOUNT))
+
+    def admit(
+        self, request: Request, account: str = "APP", *, user: dict[str, Any] | None = None, **claims: Any
+    ) -> bytes:
+        """Admission to an account; ``user`` adds to the user's permissions, ``claims`` to the user JWT."""
+        given = {
+            "sub": request["user_nkey"],
+            "aud": account,
+            "nats": {"pub": {}, "sub": {}, **UNLIMITED, **(user or {})},
+        }
+        return self._answer(request, {"jwt": self._sign({**given, **claims}).decode()})
+
+    def deny(self, request: Request, reason: str) -> bytes:
+        """A refusal."""
+        return self._answer(request, {"error": reason})
+
+    def _answer(self, request: Request, content: dict[str, Any]) -> bytes:
+        content |= {"type": "authorization_response", "version": 2}
+        return self._sign({"sub": request["user_nkey"], "aud": request["server_id"]["id"], "nats": content})
+
+    def _sign(self, claims: dict[str, Any]) -> bytes:
+        body = {"iss": self.issuer, "iat": int(time.time()), "jti": secrets.token_hex(8), **claims}
+        signed = HEADER + b"." + base64.urlsafe_b64encode(json.dumps(body).encode()).rstrip(b"=")
+        return signed + b"." + base64.urlsafe_b64encode(self._key.sign(signed).signature).rstrip(b"=")
+
+
+class Oracle:
+    """A subscriber of one server's callouts.
+
+    Attributes:
+        client: its connection.
+        claims: the claims of every request it got, in order.
+        answer: called for each request; None means silence.
+        said: set once an answer is on its way.
+    """
+
+    def __init__(self, client: Client, answer: Answer) -> None:
+        self.client = client
+        self.answer = answer
+        self.claims: list[dict[str, Any]] = []
+        self.said = asyncio.Event()
+        self._arrived = asyncio.Condition()
+
+    async def listen(self, queue: str = "") -> None:
+        """Subscribe, and return when the server knows of it."""
+        await self.client.subscribe(SUBJECT, queue=queue, cb=self._on_request)
+        await round_trip(self.client)
+
+    @property
+    def requests(self) -> list[Request]:
+        """What was asked, without the envelope."""
+        return [claims["nats"] for claims in self.claims]
+
+    async def heard(self, count: int = 1) -> list[Request]:
+        """What was asked, once it is ``count`` requests at least."""
+        async with asyncio.timeout(15), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.claims) >= count)
+        return self.requests
+
+    async def _on_request(self, message: Msg) -> None:
+        body = message.data.split(b".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + b"=" * (-len(body) % 4)))
+        async with self._arrived:
+            self.claims.append(claims)
+            self._arrived.notify_all()
+        answer = self.answer(claims["nats"])
+        data = answer if answer is None or isinstance(answer, bytes) else await answer
+        if data is not None:
+            await self.client.publish(message.reply, data)
+            await round_trip(self.client)
+            self.said.set()

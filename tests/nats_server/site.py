@@ -1,0 +1,182 @@
+"""Small nats-servers for one fact each, what may connect to them, and the end of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
+
+from broker_auth.callout.link import round_trip
+from broker_auth.deploy.natsserver import NatsServer, check_configuration
+from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.nkey import Kind, generate_seed, public_nkey
+from tests.nats_server.oracle import Answer, Oracle, Signer
+from tests.nats_server.wire import Wire
+
+TLS = Literal["none", "open", "verify"]
+
+
+async def quiet(_: Exception) -> None:
+    """Failures are asserted on, not printed."""
+
+
+async def echo(client: Client, subject: str) -> None:
+    """Let the client answer with what it is asked."""
+
+    async def answer(message: Msg) -> None:
+        await message.respond(message.data)
+
+    await client.subscribe(subject, cb=answer)
+    await round_trip(client)
+
+
+async def reachable(client: Client, subject: str) -> bytes:
+    """Ask until somebody answers: interest crosses links between servers in its own time."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return (await client.request(subject, b"there?", timeout=1)).data
+            except (NoRespondersError, TimeoutError):
+                continue
+
+
+class Site:
+    """Servers with an account ``APP`` for clients, ``AUTH`` for the callout and ``SYS``.
+
+    Attributes:
+        signer: signs what its servers accept as answers.
+    """
+
+    def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
+        self.directory = directory
+        self.stack = stack
+        self.authority = Authority.create()
+        self.ca = directory / "ca.pem"
+        self.ca.write_bytes(self.authority.certificate_pem)
+        self.certificate, self.key = self.authority.server().write(directory, "server")
+        self.issuer, self.service, self.operator = (
+            generate_seed(kind) for kind in (Kind.ACCOUNT, Kind.USER, Kind.USER)
+        )
+        self.signer = Signer(self.issuer)
+
+    # -- servers ------------------------------------------------------------------------------
+
+    def config(
+        self,
+        name: str = "one",
+        *,
+        listen: str = "127.0.0.1:-1",
+        tls: TLS = "none",
+        authorization: str = "",
+        callout: str = "",
+        accounts: str = "APP: {}",
+        extra: str = "",
+    ) -> Path:
+        """Write a configuration: callout on, no xkey, every other setting nats-server's own default."""
+        service, operator = public_nkey(self.service), public_nkey(self.operator)
+        path = self.directory / f"{name}.conf"
+        path.write_text(f"""
+            server_name: {name}
+            listen: "{listen}"
+            {self.tls_block(tls)}
+            authorization {{
+              {authorization}
+              auth_callout {{
+                issuer: {public_nkey(self.issuer)}
+                account: AUTH
+                auth_users: [ {service}, {operator} ]
+                {callout}
+              }}
+            }}
+            accounts {{
+              AUTH: {{ users: [ {{ nkey: {service} }} ] }}
+              SYS: {{ users: [ {{ nkey: {operator} }} ] }}
+              {accounts}
+            }}
+            system_account: SYS
+            {extra}
+        """)
+        return path
+
+    def tls_block(self, tls: TLS) -> str:
+        if tls == "none":
+            return ""
+        verify = f'verify: true, ca_file: "{self.ca}"' if tls == "verify" else ""
+        return f'tls {{ cert_file: "{self.certificate}", key_file: "{self.key}", timeout: 10, {verify} }}'
+
+    def check(self, config: Path) -> None:
+        """Let nats-server judge a configuration."""
+        check_configuration(config)
+
+    async def start(self, config: Path, *, debug: bool = False) -> NatsServer:
+        """Start a server, which ends with the test."""
+        return await self.stack.enter_async_context(NatsServer(config, debug=debug))
+
+    async def serve(self, **options: Any) -> NatsServer:
+        """Write a configuration and start a server on it."""
+        return await self.start(self.config(**options))
+
+    async def logged(self, server: NatsServer, pattern: str, since: int = 0) -> str:
+        """Wait for a line of the server's log."""
+        return await asyncio.to_thread(server.wait_for_log, pattern, 15, since=since)
+
+    def leaf(self, port: int, name: str = "edge", *, account: str = "APP", **options: Any) -> Path:
+        """Write the configuration of a server that is linked with another one's leaf port by one account."""
+        remote = f'{{ url: "nats-leaf://edge:x@127.0.0.1:{port}", account: {account} }}'
+        return self.config(name, extra=f"leafnodes {{ remotes: [ {remote} ], reconnect: 1 }}", **options)
+
+    # -- what connects ------------------------------------------------------------------------
+
+    def tls(self, pair: Pair | None = None, name: str = "client") -> ssl.SSLContext:
+        """A client's TLS context, with a certificate or without."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        if pair is not None:
+            context.load_cert_chain(*pair.write(self.directory, name))
+        return context
+
+    def member(self) -> ssl.SSLContext:
+        """The TLS context of one who has a certificate."""
+        return self.tls(self.authority.client("member.example.net"))
+
+    async def oracle(
+        self,
+        server: NatsServer,
+        answer: Answer | None = None,
+        *,
+        queue: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> Oracle:
+        """Answer a server's callouts; by default everyone is admitted to ``APP``."""
+        client = await self.client(server, nkeys_seed_str=self.service, tls=tls)
+        oracle = Oracle(client, answer or self.signer.admit)
+        await oracle.listen(queue)
+        return oracle
+
+    async def client(self, server: NatsServer, **options: Any) -> Client:
+        """A client of nats-py that tries once, and is closed with the test."""
+        scheme = "nats" if options.get("tls") is None else "tls"
+        return await self.connect(f"{scheme}://127.0.0.1:{server.port()}", **options)
+
+    async def connect(self, url: str, **options: Any) -> Client:
+        """As :meth:`client`, for a URL."""
+        given = {"allow_reconnect": False, "error_cb": quiet, "connect_timeout": 15, **options}
+        client = await nats.connect(url, **given)
+        self.stack.push_async_callback(client.close)
+        return client
+
+    async def operate(self, server: NatsServer, tls: ssl.SSLContext | None = None) -> Client:
+        """A client in the system account."""
+        return await self.client(server, nkeys_seed_str=self.operator, tls=tls)
+
+    async def wire(self, server: NatsServer, tls: ssl.SSLContext | None = None) -> Wire:
+        """A client by hand, before CONNECT."""
+        wire = await Wire.open(server.port(), tls)
+        self.stack.push_async_callback(wire.close)
+        return wire

@@ -1,0 +1,119 @@
+"""Facts 20 to 22: reports, control, and what servers tell of each other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import nats.errors
+import pytest
+from nats.aio.client import Client
+
+from broker_auth.deploy.natsserver import NatsServer, free_port
+from tests.nats_server.site import Site, echo, reachable
+from tests.nats_server.wire import Wire
+
+pytestmark = pytest.mark.e2e
+ROW = {"cid", "kind", "type", "ip", "port", "start", "rtt", "name", "lang", "version", "account", "authorized_user"}
+
+
+async def ask(client: Client, subject: str, **question: Any) -> dict[str, Any]:
+    reply: dict[str, Any] = json.loads((await client.request(subject, json.dumps(question).encode(), timeout=15)).data)
+    return reply
+
+
+async def linked(site: Site) -> tuple[NatsServer, NatsServer]:
+    """A hub, and an edge linked with it by the clients' account alone."""
+    port = free_port()
+    users = "users: [ { user: edge, password: x, account: APP } ]"
+    hub = await site.serve(name="hub", extra=f'leafnodes {{ listen: "127.0.0.1:{port}", authorization {{ {users} }} }}')
+    edge = await site.start(site.leaf(port))
+    for server in (hub, edge):
+        await site.oracle(server, lambda request: site.signer.admit(request, name="given"))
+    await echo(await site.client(edge, name="node"), "across")
+    await reachable(await site.client(hub, name="asker"), "across")
+    return hub, edge
+
+
+async def test_fact_20_the_system_account_reports_connections_of_servers_it_is_linked_with(site: Site) -> None:
+    hub, edge = await linked(site)
+    operator = await site.operate(hub)
+    reply = await ask(operator, "$SYS.REQ.SERVER.PING.CONNZ", acc="APP", auth=True)
+    assert reply["server"]["name"] == "hub"
+    rows = {row["kind"]: row for row in reply["data"]["connections"]}
+    assert set(rows) == {"Client", "Leafnode"}
+    assert set(rows["Client"]) >= ROW
+    assert rows["Client"]["name"] == "asker"
+    assert rows["Client"]["authorized_user"] == "given"
+    there = await site.operate(edge)
+    answer = await ask(there, "$SYS.REQ.SERVER.PING.CONNZ", acc="APP", auth=True)
+    assert answer["server"]["name"] == "edge"
+    with pytest.raises(nats.errors.NoRespondersError):
+        await ask(operator, f"$SYS.REQ.SERVER.{answer['server']['id']}.CONNZ")
+
+
+async def test_fact_20_tls_is_part_of_a_report(site: Site) -> None:
+    server = await site.serve(tls="open")
+    await site.oracle(server, tls=site.tls())
+    assert await (await site.wire(server, site.tls())).login() == "PONG"
+    reply = await ask(await site.operate(server, site.tls()), "$SYS.REQ.SERVER.PING.CONNZ", acc="APP", auth=True)
+    (row,) = reply["data"]["connections"]
+    assert row["tls_version"] == "1.3"
+    assert row["tls_cipher_suite"].startswith("TLS_")
+
+
+async def test_fact_20_whoever_is_unrestricted_in_an_account_sees_its_connections_everywhere(site: Site) -> None:
+    hub, _ = await linked(site)
+    client = await site.client(hub, name="curious")
+    inbox = await client.subscribe("reports")
+    seen: dict[str, dict[str, Any]] = {}
+    async with asyncio.timeout(15):
+        while set(seen) != {"hub", "edge"}:
+            await client.publish("$SYS.REQ.ACCOUNT.PING.CONNZ", b"{}", reply="reports")
+            reply = json.loads((await inbox.next_msg(timeout=15)).data)
+            seen[reply["server"]["name"]] = reply["data"]
+    rows = [row for data in seen.values() for row in data["connections"]]
+    assert {row["name"] for row in rows if row["kind"] == "Client"} == {"asker", "curious", "node"}
+    assert {row.get("account", "APP") for row in rows} == {"APP"}
+
+
+async def test_fact_21_the_system_account_can_end_a_connection(site: Site) -> None:
+    server = await site.serve()
+    await site.oracle(server)
+    victim, other = await site.wire(server), await site.wire(server)
+    assert await victim.login() == await other.login() == "PONG"
+    operator = await site.operate(server)
+    server_id = victim.info["server_id"]
+    await ask(operator, f"$SYS.REQ.SERVER.{server_id}.KICK", cid=victim.info["client_id"])
+    assert await victim.verdict() == ""
+    await other.send("PING\r\n")
+    assert await other.verdict() == "PONG"
+    assert await (await site.wire(server)).login() == "PONG"  # the decision did not change
+
+
+@pytest.mark.parametrize("advertise", [True, False])
+async def test_fact_22_info_lists_the_cluster_to_anyone_unless_told_not_to(site: Site, advertise: bool) -> None:
+    routes = [free_port(), free_port()]
+    servers = []
+    for index, port in enumerate(routes):
+        rest = "" if advertise else "no_advertise: true"
+        url = f"nats-route://127.0.0.1:{routes[1 - index]}"
+        cluster = f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [ "{url}" ], {rest} }}'
+        servers.append(await site.serve(name=f"s{index}", tls="verify", extra=cluster))
+    operator = await site.operate(servers[0], site.member())
+    other = (await _info(servers[1]))["server_id"]
+    assert await reachable(operator, f"$SYS.REQ.SERVER.{other}.IDZ")  # the cluster is complete
+    urls: list[str] = []
+    async with asyncio.timeout(15):
+        while advertise and len(urls) < 2:
+            urls = (await _info(servers[0])).get("connect_urls", [])
+    assert (await _info(servers[0])).get("connect_urls", []) == urls
+    assert bool(urls) == advertise
+
+
+async def _info(server: NatsServer) -> dict[str, Any]:
+    """What a server tells those who have not shown a certificate yet."""
+    wire = await Wire.open(server.port())
+    await wire.close()
+    return wire.info

