@@ -7,94 +7,27 @@ processes on its configurations, and ``broker-auth serve`` as a process of its o
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final
 
 import msgspec
 
 from broker_auth.demo.client import Credentials, connect
 from broker_auth.demo.holders import Issuer
+from broker_auth.demo.service import ServiceProcess
 from broker_auth.deploy.init import Deployment, initialize
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority, write_private
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
-from broker_auth.errors import OperationError
 from broker_auth.observe import streams
 from broker_auth.observe.audit import AuditRecord, Record
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import SigningKey, load_signing_key, new_seed, signing_key_from_seed
-
-READY_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 15.0
-
-
-@dataclass
-class ServiceProcess:
-    """``broker-auth serve`` as a process of its own; ready once it says so."""
-
-    configuration: Path
-    log_file: Path
-    options: Sequence[str] = ()
-    process: asyncio.subprocess.Process | None = field(default=None, init=False)
-
-    async def start(self) -> None:
-        """Start it and return once every broker is subscribed.
-
-        Raises:
-            OperationError: it ended, or was not ready in time.
-        """
-        command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(self.configuration), *self.options]
-        self.process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-        try:
-            async with asyncio.timeout(READY_SECONDS):
-                await self._until_ready()
-        except TimeoutError as error:
-            await self.stop()
-            raise OperationError(f"the service was not ready in {READY_SECONDS:.0f} s; see {self.log_file}") from error
-        self._drainer = asyncio.create_task(self._keep_log())
-
-    async def stop(self) -> int:
-        """SIGTERM, then SIGKILL; returns the exit code."""
-        if self.process is None:
-            return 0
-        process, self.process = self.process, None
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
-            except TimeoutError:
-                process.kill()
-        code = await process.wait()
-        if hasattr(self, "_drainer"):
-            await self._drainer
-        return code
-
-    async def _until_ready(self) -> None:
-        assert self.process is not None
-        assert self.process.stderr is not None
-        with self.log_file.open("ab") as log:
-            while line := await self.process.stderr.readline():
-                log.write(line)
-                log.flush()
-                if b" ready brokers=" in line or line.startswith(b"ready brokers="):
-                    return
-        raise OperationError(f"the service ended before it was ready; see {self.log_file}")
-
-    async def _keep_log(self) -> None:
-        assert self.process is not None
-        assert self.process.stderr is not None
-        stream = self.process.stderr
-        with self.log_file.open("ab") as log:
-            while line := await stream.readline():
-                log.write(line)
-                log.flush()
 
 
 class Site:

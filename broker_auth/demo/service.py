@@ -1,0 +1,114 @@
+"""``broker-auth serve`` as a process of its own, for the demo and the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from broker_auth.errors import OperationError
+
+READY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 20.0
+READY: Final = "ready brokers="
+
+
+class ServiceProcess:
+    """The service on one configuration. What it logs is read as it is written, and kept in a file."""
+
+    def __init__(self, configuration: Path, log_file: Path, options: Sequence[str] = ()) -> None:
+        self.log: list[str] = []
+        self._command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(configuration), *options]
+        self._log_file = log_file
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._news = asyncio.Condition()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start it and return once every broker is subscribed.
+
+        Raises:
+            OperationError: it ended, or was not ready in time.
+        """
+        since = len(self.log)
+        self._process = await asyncio.create_subprocess_exec(*self._command, stderr=asyncio.subprocess.PIPE)
+        self._reader = asyncio.create_task(self._read(self._process))
+        try:
+            await self.wait_for_log(READY, since)
+        except OperationError:
+            await self.stop()
+            raise
+
+    async def reload(self, expected: str = "reloaded ") -> None:
+        """SIGHUP; returns once the log says ``expected``.
+
+        Raises:
+            OperationError: it never did.
+        """
+        since = len(self.log)
+        self.signal(signal.SIGHUP)
+        await self.wait_for_log(expected, since)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def stop(self) -> int:
+        """SIGTERM, then SIGKILL; returns the exit code, 0 if it does not run."""
+        if self._process is None or self._reader is None:
+            return 0
+        process, self._process = self._process, None
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+        code = await process.wait()
+        await self._reader
+        return code
+
+    async def wait_for_log(self, text: str, since: int = 0) -> str:
+        """The first line from ``since`` on that holds ``text``.
+
+        Raises:
+            OperationError: the service ended, or took too long.
+        """
+        try:
+            async with asyncio.timeout(READY_SECONDS), self._news:
+                while True:
+                    for line in self.log[since:]:
+                        if text in line:
+                            return line
+                    if self._reader is None or self._reader.done():
+                        raise OperationError(f"the service ended: {self.log[-1] if self.log else 'without a word'}")
+                    await self._news.wait()
+        except TimeoutError as error:
+            raise OperationError(f"the service did not say {text!r} in time; see {self._log_file}") from error
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        try:
+            with self._log_file.open("ab") as log:
+                while line := await process.stderr.readline():
+                    log.write(line)
+                    log.flush()
+                    async with self._news:
+                        self.log.append(line.decode(errors="replace").rstrip())
+                        self._news.notify_all()
+        finally:
+            asyncio.get_running_loop().call_soon(asyncio.ensure_future, self._wake())
+
+    async def _wake(self) -> None:
+        async with self._news:
+            self._news.notify_all()
