@@ -177,13 +177,13 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR1, self._forward, signal.SIGUSR1)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         self._slots = self._fork(self.prepared)
-        tasks = [asyncio.create_task(work) for work in (self._watch(), self._reload_on_demand(), self._announce())]
+        watch = asyncio.create_task(self._watch())  # to the end: who is stuck does not drain
+        tasks = [asyncio.create_task(work) for work in (self._reload_on_demand(), self._announce())]
         await self._stop.wait()
         self.changed()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancelled(*tasks)
         await asyncio.gather(*(slot.retire() for slot in (*self._slots, *self._old)))
+        await _cancelled(watch)
         _log.info("drained, every request received is answered")
 
     def changed(self) -> None:
@@ -293,3 +293,10 @@ class Supervisor:
         reached = [slot.worker.subscribed if slot.worker else frozenset() for slot in slots]
         names = sorted(name for name in served if not all(name in subscribed for subscribed in reached))
         return f"workers do not get subscribed at {', '.join(names)}" if names else "workers do not start"
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks and wait until they are."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -11,9 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import nats
 from nats.aio.client import Client
@@ -25,6 +26,7 @@ from broker_auth.nkey import Kind, generate_seed, public_nkey
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 
+T = TypeVar("T")
 PASSWORD: Final = "hunter2-provisioner"
 FLEET_NAME: Final = "node1.example.net"
 PROVISIONER_NAME: Final = "provisioner.example.net"
@@ -137,7 +139,7 @@ class Deployment:
             """Failures are raised by connect itself."""
 
         given: dict[str, object] = {"allow_reconnect": False, "connect_timeout": 10, "error_cb": quiet} | options
-        client = await nats.connect(self.url(broker), tls=self.tls(pair), **given)  # type: ignore[arg-type]
+        client = await nats.connect(self.url(broker), tls=self.tls(pair), **given)
         try:
             # The client counts as connected before it is let in where the decision takes longer than 2 s.
             await client.flush(timeout=5)
@@ -254,3 +256,11 @@ class Service:
         with self._news:
             self._ended = True
             self._news.notify_all()
+
+
+async def eventually(look: Callable[[], T | None], seconds: float = 15.0) -> T:
+    """What ``look`` returns once that is true: what a process says of itself comes a beat after the deed."""
+    async with asyncio.timeout(seconds):
+        while not (seen := look()):  # noqa: ASYNC110 - another process sets no event of ours
+            await asyncio.sleep(0.05)
+    return seen

@@ -6,7 +6,7 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker_auth.cli import main
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.nkey import Kind, generate_seed
-from tests.callout.deployment import FLEET_NAME, PASSWORD, Deployment, Service
+from tests.callout.deployment import FLEET_NAME, PASSWORD, Deployment, Service, eventually
 
 pytestmark = pytest.mark.e2e
 SUBJECT = "audit.broker-auth"
+WRONG = "wrong"
 
 
 class Live:
@@ -69,15 +70,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield site
 
 
-async def eventually(look: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """What ``look`` returns once that is true; counters and records arrive a beat after the connection."""
-    async with asyncio.timeout(seconds):
-        while not (seen := look()):
-            await asyncio.sleep(0.05)
-    return seen
-
-
-async def denied(live: Live, name: str, password: str = "wrong") -> None:
+async def denied(live: Live, name: str, password: str = WRONG) -> None:
     with pytest.raises(NatsError, match="Authorization Violation"):
         await live.deployment.provisioner(password, name=name)
 

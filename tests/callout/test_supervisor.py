@@ -1,0 +1,220 @@
+"""Workers that die or hang are replaced; nothing is lost that an orderly end can save."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nats.errors import Error as NatsError
+
+from broker_auth.callout.pidfile import PidFile, running
+from broker_auth.errors import OperationError
+from tests.callout.deployment import Deployment, Service, eventually
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    site = Deployment(tmp_path_factory.mktemp("supervised"))
+    with site.running():
+        yield site
+
+
+@pytest.fixture
+def service(deployment: Deployment) -> Iterator[Service]:
+    with Service(deployment, "--workers", "2") as running_service:
+        yield running_service
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_killed_worker_is_replaced(deployment: Deployment, service: Service) -> None:
+    first, second = service.workers
+    mark = service.mark()
+    os.kill(first, signal.SIGKILL)
+    assert "status -9" in service.wait_for_log(rf"worker {first} died", since=mark)
+    service.wait_for_log("subscribed at", since=mark)
+    pids = service.workers
+    assert len(pids) == 2
+    assert second in pids
+    assert first not in pids
+    await (await deployment.connect()).close()
+
+
+async def test_a_stopped_worker_is_noticed_killed_and_replaced(deployment: Deployment, service: Service) -> None:
+    stopped, other = service.workers
+    mark = service.mark()
+    os.kill(stopped, signal.SIGSTOP)
+    service.wait_for_log(rf"worker {stopped} said nothing for \d\.\d s and is killed", 10, since=mark)
+    service.wait_for_log(rf"worker {stopped} stuck", since=mark)
+    service.wait_for_log("subscribed at", since=mark)
+    assert not alive(stopped)
+    assert alive(other)
+    await (await deployment.connect()).close()
+
+
+async def test_a_worker_that_keeps_dying_is_replaced_more_and_more_slowly(service: Service) -> None:
+    delays = []
+    for _ in range(3):
+        mark = service.mark()
+        os.kill(service.workers[0], signal.SIGKILL)
+        line = service.wait_for_log(r"replaced in [\d.]+ s", since=mark)
+        delays.append(float(line.rsplit(" ", 2)[1]))
+        service.wait_for_log("subscribed at", since=mark)
+    # Either slot may have been hit, so only the slowest tells.
+    assert delays[0] == 0
+    assert max(delays) > 0
+
+
+def test_a_paused_supervisor_does_not_take_its_workers_for_stuck(service: Service) -> None:
+    workers = service.workers
+    mark = service.mark()
+    service.signal(signal.SIGSTOP)
+    time.sleep(4)  # longer than a worker may be silent
+    service.signal(signal.SIGCONT)
+    service.signal(signal.SIGUSR1)
+    assert service.stop() == 0
+    assert not [line for line in service.log(mark) if "killed" in line]
+    assert not any(alive(pid) for pid in workers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_in_order(service: Service, number: signal.Signals) -> None:
+    workers = service.workers
+    service.signal(number)
+    assert service.wait() == 0
+    assert not any(alive(pid) for pid in workers)
+    assert "drained" in service.log()[-1]
+
+
+def test_interrupting_the_whole_group_is_no_crash(service: Service) -> None:
+    """Ctrl-C in a terminal reaches workers and supervisor alike."""
+    os.killpg(service.process.pid, signal.SIGINT)
+    assert service.wait() == 0
+    assert not [line for line in service.log() if " ERROR " in line]
+
+
+async def test_workers_end_with_a_killed_supervisor(service: Service) -> None:
+    workers = service.workers
+    service.process.kill()
+    service.wait()
+    await eventually(lambda: not any(alive(pid) for pid in workers))
+
+
+async def test_a_stopped_worker_ends_when_the_service_is_told_to(service: Service) -> None:
+    stopped = service.workers[0]
+    os.kill(stopped, signal.SIGSTOP)
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert not alive(stopped)
+    assert [line for line in service.log() if f"worker {stopped} said nothing" in line]
+
+
+async def test_it_waits_for_brokers_that_are_not_there_yet(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path, ("east", "west"))
+    with deployment.servers["east"]:
+        service = Service(deployment).start()
+        try:
+            service.wait_for_log("broker east: subscribed")
+            await (await deployment.connect("east")).close()
+            assert not [line for line in service.log() if "ready brokers=" in line]
+            with deployment.servers["west"]:
+                service.wait_for_log("ready brokers=east,west")
+                await (await deployment.connect("west")).close()
+        finally:
+            assert service.stop() == 0
+
+
+async def test_connections_are_untouched_when_every_service_is_gone(deployment: Deployment) -> None:
+    with Service(deployment):
+        client = await deployment.connect()
+        received = await client.subscribe("still.here")
+    with pytest.raises((NatsError, TimeoutError)):
+        await deployment.connect(connect_timeout=1)
+    await client.publish("still.here", b"yes")
+    assert (await received.next_msg(timeout=5)).data == b"yes"
+    await client.close()
+
+
+def test_every_problem_of_a_configuration_is_an_error_and_nothing_starts(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.write_config("plugin.broker_auth.tokn_leeway = 5s", "plugin.broker_auth.workers = 0")
+    service = Service(deployment).start()
+    assert service.wait() == 1
+    errors = service.log()
+    assert len(errors) == 2
+    assert all(line.startswith(f"Error: {deployment.config}:") for line in errors)
+    assert "did you mean plugin.broker_auth.token_leeway" in errors[0]
+
+
+def test_an_audit_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.write_config("plugin.broker_auth.audit.output = file:missing/audit.jsonl")
+    service = Service(deployment).start()
+    assert service.wait() == 1
+    assert service.log()[-1].startswith("Error: audit file")
+
+
+def test_a_metrics_address_in_use_is_an_error(deployment: Deployment, tmp_path: Path) -> None:
+    other = Deployment(tmp_path)
+    other.write_config(f"plugin.broker_auth.metrics.listen = 127.0.0.1:{deployment.ports['east']}")
+    service = Service(other).start()
+    assert service.wait() == 1
+    assert "Error: plugin.broker_auth.metrics.listen" in service.log()[-1]
+
+
+def test_only_one_service_holds_a_pid_file(tmp_path: Path) -> None:
+    path = tmp_path / "service.pid"
+    held = PidFile(path)
+    with pytest.raises(OperationError, match="held by a service"):
+        PidFile(path)
+    assert running(path).pid == os.getpid()
+    held.remove()
+    assert not path.exists()
+
+
+def test_an_old_pid_file_is_not_taken_for_a_service(tmp_path: Path) -> None:
+    path = tmp_path / "service.pid"
+    held = PidFile(path)
+    content = path.read_text()
+    held.remove()
+    path.write_text(content)
+    with pytest.raises(OperationError, match="no service runs"):
+        running(path)
+
+
+def test_the_service_manager_is_told_of_start_reload_and_stop(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, deployment.servers["east"]:
+        manager.bind(str(address))
+        manager.settimeout(15)
+        with Service(deployment, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="2000000") as service:
+            told = _told(manager, "READY=1")
+            service.signal(signal.SIGHUP)
+            told += _told(manager, "RELOADING=1")
+            told += _told(manager, "READY=1")
+            told += _told(manager, "WATCHDOG=1")
+        told += _told(manager, "STOPPING=1")
+    assert "READY=1\nSTATUS=workers 1/1; subscribed: east 1" in told
+    assert any("MONOTONIC_USEC=" in message for message in told)
+
+
+def _told(manager: socket.socket, wanted: str) -> list[str]:
+    """Messages up to the one that holds ``wanted``."""
+    messages: list[str] = []
+    while not messages or wanted not in messages[-1].split("\n"):
+        messages.append(manager.recv(4096).decode())
+    return messages
