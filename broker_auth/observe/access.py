@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -201,9 +202,11 @@ async def connect(url: str, login: Login, tls: ssl.SSLContext | None, *, seconds
             )
             await client.flush()  # TLS 1.3 tells a client that its certificate is missing only now
     except (NatsError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        await client.close()
+        client.abort()
+        with contextlib.suppress(NatsError, OSError):  # it has no connection left to say goodbye on
+            await client.close()
         reasons = [str(item) for item in (*errors, error)]
-        raise AccessError(next(filter(None, reasons), type(error).__name__)) from error
+        raise AccessError(next(filter(None, reasons), f"no answer within {seconds:g} s")) from error
     return client
 
 
@@ -246,6 +249,12 @@ class _Client(Client):
     def __init__(self, login: Login) -> None:
         super().__init__()
         self._login = login
+
+    def abort(self) -> None:
+        """End the connection without TLS's farewell, which a server that is still deciding leaves unanswered."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
     def _connect_command(self) -> bytes:
         verb, _, options = super()._connect_command().partition(b" ")
