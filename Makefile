@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-interop check bench docs clean
+.PHONY: demo test test-interop test-interop-choria check bench docs clean
 
 $(VENV)/.installed: pyproject.toml nats-server.conf.j2
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
@@ -18,7 +18,11 @@ test: $(VENV)/.installed check  ## types, style, and every test
 	$(BIN)/pytest -n auto
 
 test-interop: $(VENV)/.installed  ## tokens both ways with Choria's own code; needs Go, and says what it had to skip
-	BROKER_AUTH_INTEROP=1 $(BIN)/pytest tests/interop
+	INTEROP=1 $(BIN)/pytest tests/interop
+
+test-interop-choria: $(VENV)/.installed  ## the same, with a Choria built from its released module; takes minutes the first time
+	cd tests/interop/choria && CGO_ENABLED=0 go build -mod=readonly -o $(CURDIR)/$(VENV)/choria .
+	INTEROP=1 CHORIA=$(CURDIR)/$(VENV)/choria CHORIA_SERVER=$(CURDIR)/$(VENV)/choria $(BIN)/pytest tests/interop
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Opt-in: without ``BROKER_AUTH_INTEROP=1`` nothing here is collected; ``make test-interop`` sets it."""
+"""Opt-in: without ``INTEROP=1`` nothing here is collected; ``make test-interop`` sets it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.choria import Choria
+from tests.interop.choria_program import Choria
 from tests.interop.golang import Go, GoMissing, build
 from tests.interop.keyfiles import KeyFiles
 
-collect_ignore_glob = [] if os.environ.get("BROKER_AUTH_INTEROP") == "1" else ["test_*.py"]
+collect_ignore_glob = [] if os.environ.get("INTEROP") == "1" else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
@@ -39,4 +39,15 @@ def choria(tmp_path: Path) -> Choria:
     program = os.environ.get("CHORIA") or shutil.which("choria")
     if program is None:
         pytest.skip("interoperation with Choria is not tested: there is no 'choria' on the path, nor in $CHORIA")
+    return Choria(Path(program), tmp_path)
+
+
+@pytest.fixture
+def choria_server(tmp_path: Path) -> Choria:
+    """A ``choria`` whose server can be provisioned in its working directory: ``choria/main.go`` beside this file."""
+    program = os.environ.get("CHORIA_SERVER")
+    if program is None:
+        pytest.skip(
+            "a real Choria Server is not tested: $CHORIA_SERVER names none; 'make test-interop-choria' builds it"
+        )
     return Choria(Path(program), tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders.tokens import ORGANIZATION
-from tests.interop.choria import Choria, ChoriaRefused
+from tests.interop.choria_program import Choria, ChoriaRefused
 from tests.interop.keyfiles import KeyFiles
 
 EVERY_SERVER_FLAG = ("--submission", "--stream-user", "--service", "--governor")

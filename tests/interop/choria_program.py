@@ -20,8 +20,17 @@ class Choria:
     program: Path
     directory: Path
 
-    def run(self, *arguments: str) -> str:
+    @property
+    def environment(self) -> dict[str, str]:
+        """Enough to run, and nothing of the machine's own configuration."""
+        return {"HOME": str(self.directory), "PATH": "/usr/bin:/bin"}
+
+    def run(self, *arguments: str, **environment: str) -> str:
         """What it prints.
+
+        Args:
+            arguments: of the command line.
+            environment: variables it is given, beside the few that every program needs.
 
         Raises:
             ChoriaRefused: it exits with anything but 0.
@@ -29,7 +38,7 @@ class Choria:
         done = subprocess.run(
             [self.program, *arguments],
             cwd=self.directory,
-            env={"HOME": str(self.directory), "PATH": "/usr/bin:/bin"},
+            env=self.environment | environment,
             check=False,
             capture_output=True,
             text=True,

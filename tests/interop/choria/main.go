@@ -1,0 +1,42 @@
+// Command choria is a released Choria, for the tests beside it: its commands, and a server that can be
+// provisioned.
+//
+// Choria's own packaging generates the registrations below and sets the variables by linker flags; the
+// released module holds neither.
+package main
+
+import (
+	"os"
+
+	"github.com/choria-io/go-choria/build"
+	"github.com/choria-io/go-choria/cmd"
+	"github.com/choria-io/go-choria/plugin"
+	"github.com/choria-io/go-choria/protocol"
+	golang "github.com/choria-io/go-choria/providers/agent/mcorpc/golang"
+	"github.com/choria-io/go-choria/providers/agent/mcorpc/golang/provision"
+	"github.com/sirupsen/logrus"
+)
+
+func main() {
+	build.ProvisionModeDefault = "true"
+	build.ProvisionJWTFile = "provisioning.jwt" // in the working directory
+	if os.Getenv("CHORIA_PROTOCOL_INSECURE") != "" {
+		protocol.Secure = "false" // to talk to nodes that have no keys yet
+	}
+
+	plugins := map[string]plugin.Pluggable{
+		"golangmco":        golang.ChoriaPlugin(),
+		"choria_provision": provision.ChoriaPlugin(),
+	}
+	for name, pluggable := range plugins {
+		must(plugin.Register(name, pluggable))
+	}
+	must(cmd.ParseCLI())
+	must(cmd.Run())
+}
+
+func must(err error) {
+	if err != nil {
+		logrus.Fatal(err)
+	}
+}

@@ -1,0 +1,170 @@
+"""A real Choria Server in provisioning mode, and Choria's own client as its provisioner, through a deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+
+from broker_auth.demo.client import connect
+from broker_auth.demo.site import Site
+from broker_auth.secret import Secret
+from broker_auth.tokens.issue import SigningKey, load_signing_key, provisioning_claims
+from tests.builders.clock import HOUR
+from tests.builders.tokens import rsa_key
+from tests.interop.choria_program import Choria, ChoriaRefused
+
+pytestmark = pytest.mark.e2e
+
+STARTUP_SECONDS = 30
+_ANSWER = re.compile(r"^(\S+) +time=\d+ ms", re.MULTILINE)
+ACCESS_TOKEN = "s3cret"  # what the node asks of its provisioner
+
+
+@pytest.mark.parametrize("protocol_v2", [False, True], ids=["protocol 1", "protocol 2"])
+async def test_a_server_waits_to_be_provisioned(choria_server: Choria, tmp_path: Path, *, protocol_v2: bool) -> None:
+    async with Site(tmp_path / "site") as site:
+        write_token(site, choria_server.directory, protocol_v2=protocol_v2)
+        identity = await announced(site, choria_server)
+        record = site.audit_record(identity)
+        assert record is not None
+        assert (record.decision, record.rule, record.account) == ("admit", "provisioning", "provisioning")
+        denied = (tmp_path / "choria.log").read_text()
+        assert "permissions violation" not in denied.lower()
+
+
+async def test_choria_finds_and_asks_it(choria_server: Choria, tmp_path: Path) -> None:
+    async with Site(tmp_path / "site") as site:
+        write_token(site, choria_server.directory, protocol_v2=False)
+        configuration = write_client_configuration(site, tmp_path)
+        async with server(choria_server, tmp_path / "choria.log"):
+            identity = await until_found(choria_server, configuration)
+            # Addressed to this node alone, so it goes through the subject that isolation leaves it.
+            asked = ("req", "choria_provision", "jwt", f"token={ACCESS_TOKEN}", "-I", identity, "--json")
+            answer = json.loads(await as_provisioner(choria_server, configuration, *asked))
+            presented = answer["replies"][0]["data"]["jwt"]
+            assert presented == (choria_server.directory / "provisioning.jwt").read_text()
+
+
+async def test_a_server_with_a_foreign_token_stays_out(choria_server: Choria, tmp_path: Path) -> None:
+    async with Site(tmp_path / "site") as site:
+        foreign = load_signing_key(rsa_key("foreign signer").private_pem, "foreign signer")
+        write_token(site, choria_server.directory, protocol_v2=False, key=foreign)
+        async with server(choria_server, tmp_path / "choria.log"):
+            codes = await until_decided(site)
+        assert codes == {"token_signature"}
+
+
+# --- The node
+
+
+def write_token(site: Site, directory: Path, *, protocol_v2: bool, key: SigningKey | None = None) -> None:
+    url = site.node_url.replace("tls://", "nats://")  # as Choria writes them; it always uses TLS
+    claims = provisioning_claims(
+        now=time.time(),
+        validity=HOUR,
+        token=Secret(ACCESS_TOKEN),
+        urls=[url],
+        default=True,
+        protocol_v2=protocol_v2,
+    )
+    signer = key or load_signing_key((site.directory / "pki" / "signer.key").read_bytes(), "signer")
+    (directory / "provisioning.jwt").write_text(signer.sign(claims))
+
+
+@asynccontextmanager
+async def server(choria: Choria, log: Path) -> AsyncIterator[None]:
+    """``choria server run``, in provisioning mode as it has no configuration."""
+    command = [str(choria.program), "server", "run", "--config", str(choria.directory / "server.conf")]
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=choria.directory, env=choria.environment, stdout=output, stderr=output
+        )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def announced(site: Site, choria: Choria) -> str:
+    """The identity a starting server announces to its provisioner."""
+    first: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+    async def hear(message: Msg) -> None:
+        if not first.done():
+            first.set_result(message)
+
+    provisioner = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
+    try:
+        await provisioner.subscribe("choria.lifecycle.event.startup.provision_mode_server", cb=hear)
+        await provisioner.flush()
+        async with server(choria, choria.directory / "choria.log"):
+            event = json.loads((await asyncio.wait_for(first, STARTUP_SECONDS)).data)
+    finally:
+        await provisioner.close()
+    identity = event["data"]["identity"]
+    assert isinstance(identity, str)
+    return identity
+
+
+async def until_decided(site: Site) -> set[str]:
+    """The codes of the decisions about nodes, once there is one."""
+    async with asyncio.timeout(STARTUP_SECONDS):
+        while not (codes := {record.code for record in site.audit_records() if record.rule == "provisioning"}):  # noqa: ASYNC110 - nothing tells of a new line in a file
+            await asyncio.sleep(0.05)
+    return codes
+
+
+# --- Its provisioner
+
+
+def write_client_configuration(site: Site, directory: Path) -> Path:
+    pki = site.directory / "pki"
+    settings = {
+        "collectives": "provisioning",
+        "main_collective": "provisioning",
+        "identity": "provisioner.example.net",
+        "plugin.choria.middleware_hosts": site.fleet_url.replace("tls://", "nats://"),
+        "plugin.nats.user": "provisioner",
+        "plugin.nats.pass": site.settings.provisioning.client_passwords[0].reveal(),
+        "plugin.security.provider": "file",
+        "plugin.security.file.ca": pki / "ca.pem",
+        "plugin.security.file.certificate": pki / "provisioner.pem",
+        "plugin.security.file.key": pki / "provisioner.key",
+        "plugin.security.file.cache": directory / "cache",
+    }
+    file = directory / "client.conf"
+    file.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+    file.chmod(0o600)
+    return file
+
+
+async def until_found(choria: Choria, configuration: Path) -> str:
+    """What ``choria ping`` finds."""
+    async with asyncio.timeout(STARTUP_SECONDS):
+        while True:
+            answers = await as_provisioner(choria, configuration, "ping")
+            if found := _ANSWER.search(answers):
+                return found[1]
+
+
+async def as_provisioner(choria: Choria, configuration: Path, *arguments: str) -> str:
+    environment = {"CHORIA_PROTOCOL_INSECURE": "1"}  # the node has no keys yet
+    command = (*arguments, "--config", str(configuration))
+    try:
+        return await asyncio.to_thread(choria.run, *command, **environment)
+    except ChoriaRefused as refused:
+        return str(refused)
