@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 ENVIRON: Final = "environment"  # stands in a problem where a file's name would
 # Variables of the program itself, which are not keys.
-NOT_KEYS: Final = frozenset({f"{ENVIRONMENT}CONFIG"})
+# Variables of the program itself, not of its configuration.
+NOT_KEYS: Final = frozenset(ENVIRONMENT + name for name in ("CONFIG", "DEBUG", "NATS_SERVER"))
 MAX_GUESSES: Final = 50
 
 _NO_EFFECT: Final = "is not a key this service knows, and has no effect"
