@@ -134,7 +134,7 @@ class PeerVerifier:
             # `cryptography` verifies by the Web's profile, which knows no Ed25519; Go's and Choria's do.
             if not any(_is_ed25519(certificate) for certificate in (leaf, *intermediates, *self._roots)):
                 return None
-        return next((path for chain in chains if (path := self._follow(chain))), None)
+        return next((path for chain in chains if chain[0] == leaf and (path := self._follow(chain))), None)
 
     def _follow(self, chain: list[x509.Certificate]) -> list[x509.Certificate] | None:
         """The chain as nats-server verified it, each link's signature checked, if it ends in a root."""

@@ -232,6 +232,12 @@ CHAINS: Table = {
     "rule0-ed25519-false-root": unverified(ED_FALSE_LEAF, ED_FALSE_ROOT, policy=ED_POLICY),
     "rule0-ed25519-false-root-of-the-same-name": unverified(ED_FALSE_LEAF, ED_ROOT, policy=ED_POLICY),
     "rule0-ed25519-issuer-is-a-leaf": unverified(ED_BELOW_LEAF, ED_NOT_A_CA, ED_ROOT, policy=ED_POLICY),
+    "rule0-ed25519-second-chain-is-anothers": deny(
+        fleet(chains=(foreign_chain(), chain(ED_LEAF, ED_ROOT))), NONE, DenyCode.NO_CREDENTIAL, ED_POLICY
+    ),
+    "rule0-second-chain-is-anothers": deny(
+        fleet(chains=(foreign_chain(), fleet_chain())), NONE, DenyCode.NO_CREDENTIAL
+    ),
     "rule0-ed25519-expired": unverified(ED_OLD_LEAF, ED_ROOT, policy=ED_POLICY),
     "rule0-ed25519-leaf-of-another-ca": unverified(ED_LEAF, ED_ROOT),
 }
