@@ -1,0 +1,128 @@
+"""Private keys that sign tokens, read from files as Choria keeps them."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from broker_auth.errors import InputError
+from broker_auth.secret import Secret
+from broker_auth.tokens.claims import Purpose, typed_claims
+from broker_auth.tokens.faults import TokenRejected
+from broker_auth.tokens.jws import parse
+from broker_auth.tokens.keys import MAX_RSA_BITS, MIN_RSA_BITS
+
+PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+
+_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A private key that signs tokens.
+
+    Attributes:
+        name: what errors call it.
+        algorithm: the JWS algorithm it signs with.
+        public_hex: the public key as lower-case hex, for Ed25519 keys only.
+    """
+
+    name: str
+    algorithm: str
+    public_hex: str | None
+    _key: PrivateKey = field(repr=False)
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """The signed token.
+
+        Raises:
+            InputError: the token would be too large, nest too deep or hold a claim of the wrong type.
+        """
+        token = jwt.encode(dict(claims), self._key, algorithm=self.algorithm)
+        try:
+            typed_claims(parse(token).claims, Purpose(claims["purpose"]))
+        except TokenRejected as rejected:
+            raise InputError(f"a token with these claims would be refused: {rejected.detail}") from rejected
+        return token
+
+    def sign_chain(self, text: str) -> str:
+        """The hex Ed25519 signature that trust chains are made of.
+
+        Raises:
+            InputError: this is no Ed25519 key.
+        """
+        if not isinstance(self._key, ed25519.Ed25519PrivateKey):
+            raise InputError(f"{self.name}: trust chains need an Ed25519 key; make one with 'broker-auth token keys'")
+        return self._key.sign(text.encode()).hex()
+
+
+def load_signing_key(data: bytes, name: str) -> SigningKey:
+    """The key in a file: an Ed25519 seed as 64 hex characters, or a PEM private key (PKCS 1, PKCS 8, SEC 1).
+
+    RSA signs RS256 as Choria does, P-256 ES256, P-384 ES384, Ed25519 EdDSA.
+
+    Raises:
+        InputError: it is none of these. Errors never quote the data.
+    """
+    stripped = data.strip()
+    if stripped.startswith(b"-----BEGIN"):
+        return _signing_key(_pem_key(stripped, name), name)
+    try:
+        text = stripped.decode("ascii")
+    except UnicodeDecodeError:
+        text = ""  # from here on as any other text that is no seed; the error would quote the data
+    if not _HEX_KEY.fullmatch(text):
+        raise InputError(f"{name}: neither a PEM private key nor an Ed25519 seed of 64 hex characters")
+    return _signing_key(ed25519.Ed25519PrivateKey.from_private_bytes(binascii.unhexlify(text)), name)
+
+
+def new_seed() -> Secret:
+    """A fresh Ed25519 seed, 64 hex characters as Choria stores them."""
+    return Secret(ed25519.Ed25519PrivateKey.generate().private_bytes_raw().hex())
+
+
+def signing_key_from_seed(seed: Secret, name: str) -> SigningKey:
+    """The key of a seed in hex.
+
+    Raises:
+        InputError: it is not 64 hex characters.
+    """
+    return load_signing_key(seed.reveal().encode("utf-8", "replace"), name)
+
+
+def _pem_key(data: bytes, name: str) -> object:
+    if data.startswith((b"-----BEGIN CERTIFICATE", b"-----BEGIN PUBLIC KEY")):
+        raise InputError(f"{name}: holds a public key; signing needs the private key that belongs to it")
+    try:
+        return load_pem_private_key(data, password=None)
+    except TypeError:
+        raise InputError(f"{name}: the key is encrypted; decrypt it with 'openssl pkey -in FILE -out FILE'") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise InputError(f"{name}: cannot be read as a PEM private key") from None
+
+
+def _signing_key(key: object, name: str) -> SigningKey:
+    match key:
+        case rsa.RSAPrivateKey():
+            if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+                raise InputError(
+                    f"{name}: RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this has {key.key_size}"
+                )
+            return SigningKey(name=name, algorithm="RS256", public_hex=None, _key=key)
+        case ed25519.Ed25519PrivateKey():
+            public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+            return SigningKey(name=name, algorithm="EdDSA", public_hex=public, _key=key)
+        case ec.EllipticCurvePrivateKey(curve=ec.SECP256R1()):
+            return SigningKey(name=name, algorithm="ES256", public_hex=None, _key=key)
+        case ec.EllipticCurvePrivateKey(curve=ec.SECP384R1()):
+            return SigningKey(name=name, algorithm="ES384", public_hex=None, _key=key)
+        case _:
+            raise InputError(f"{name}: unsupported key type; use RSA, Ed25519, or EC on P-256 or P-384")
