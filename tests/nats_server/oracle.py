@@ -74,7 +74,12 @@ class Oracle:
 
     async def listen(self, queue: str = "") -> None:
         """Subscribe, and return when the server knows of it."""
-        await self.client.subscribe(SUBJECT, queue=queue, cb=self._on_request)
+        self._subscription = await self.client.subscribe(SUBJECT, queue=queue, cb=self._on_request)
+        await round_trip(self.client)
+
+    async def unsubscribe(self) -> None:
+        """Return when the server sends it no more; what was sent is still answered."""
+        await self.client._send_unsubscribe(self._subscription._id)
         await round_trip(self.client)
 
     @property

@@ -93,3 +93,23 @@ async def test_fact_12_a_silent_member_keeps_its_share_of_the_requests(site: Sit
     await silent.client.close()
     wires = [await site.wire(server) for _ in range(24)]
     assert await asyncio.gather(*(wire.login() for wire in wires)) == ["PONG"] * 24
+
+
+async def test_fact_12_who_unsubscribes_first_and_answers_what_it_has_loses_nothing(site: Site) -> None:
+    server = await site.serve(authorization="timeout: 20")
+    stays, leaves = await site.oracle(server, queue="q"), await site.oracle(server, queue="q")
+    unsubscribed = asyncio.Event()
+
+    async def when_unsubscribed(request: Request) -> bytes:
+        await unsubscribed.wait()
+        return site.signer.admit(request)
+
+    leaves.answer = when_unsubscribed
+    before = [asyncio.create_task((await site.wire(server)).login()) for _ in range(24)]
+    await leaves.heard()
+    await leaves.unsubscribe()
+    after = [(await site.wire(server)).login() for _ in range(24)]
+    assert await asyncio.gather(*after) == ["PONG"] * 24
+    unsubscribed.set()
+    assert await asyncio.gather(*before) == ["PONG"] * 24
+    assert len(stays.requests) + len(leaves.requests) == 48
