@@ -255,9 +255,10 @@ for label, text in UNFIT_SUBJECT.items():
         UNFIT[f"client-{claim}-{label}"] = deny(
             requests.client(CLIENT_SIGNER, {claim: [text, "good"]}), Rule.CLIENT, BAD
         )
-UNFIT["client-pub-org-admin"] = deny(
-    requests.client(CLIENT_SIGNER, {"pub_subjects": ["a b"], "permissions": {"org_admin": True}}), Rule.CLIENT, BAD
-)
+for claim in ("pub_subjects", "sub_subjects"):
+    UNFIT[f"client-{claim}-org-admin"] = deny(
+        requests.client(CLIENT_SIGNER, {claim: ["a b"], "permissions": {"org_admin": True}}), Rule.CLIENT, BAD
+    )
 
 TABLES = (UNFIT,)
 

@@ -21,6 +21,7 @@ from tests.builders.tokens import (
     CLIENT_SIGNER,
     FOREIGN,
     ORG,
+    Claims,
     Key,
     b64,
     client_claims,
@@ -160,7 +161,27 @@ def test_each_kind_of_token_has_its_own_signers() -> None:
             assert isinstance(verifier.examine(sign(claims, key)), Verified if kind == signer else Rejected)
 
 
-def test_a_token_that_is_no_time_valid_names_its_id() -> None:
+REQUIRED: dict[str, tuple[Claims, TokenFault]] = {
+    "client without callerid": (client_claims(callerid=ABSENT), F.CLAIM_MISSING),
+    "client without key": (client_claims(public_key=ABSENT), F.CLAIM_MISSING),
+    "client with a key that is none": (client_claims(public_key="x" * 64), F.PUBLIC_KEY),
+    "server without identity": (server_claims(identity=""), F.CLAIM_MISSING),
+    "server without key": (server_claims(public_key=""), F.CLAIM_MISSING),
+    "server with a key that is none": (server_claims(public_key="0" * 65), F.PUBLIC_KEY),
+    "server without collectives": (server_claims(collectives=[]), F.CLAIM_MISSING),
+}
+
+
+@pytest.mark.parametrize(("claims", "expected"), REQUIRED.values(), ids=REQUIRED)
+def test_claims_that_a_kind_of_token_must_have(claims: Claims, expected: TokenFault) -> None:
+    """The standalone check sees neither nonce nor account, so the token itself is rejected."""
+    verifier = TokenVerifier(TrustedKeys(issuers={"choria": ORG.verifies}))
+    examined = verifier.examine(sign(claims, ORG))
+    assert isinstance(examined, Rejected)
+    assert examined.fault is expected
+
+
+def test_a_rejected_token_names_its_id() -> None:
     examined = trusting(ED).examine(sign(client_claims(jti="the id"), FOREIGN))
     assert isinstance(examined, Rejected)
     assert examined.token_id == "the id"
