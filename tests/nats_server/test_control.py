@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from tests.nats_server.site import Site, echo, reachable
 from tests.nats_server.wire import Wire
+from tests.servers import running_version
 
 pytestmark = pytest.mark.e2e
 ROW = {"cid", "kind", "type", "ip", "port", "start", "rtt", "name", "lang", "version", "account", "authorized_user"}
@@ -117,3 +118,14 @@ async def _info(server: NatsServer) -> dict[str, Any]:
     wire = await Wire.open(server.port())
     await wire.close()
     return wire.info
+
+
+async def test_fact_26_the_info_after_connect_names_the_account(site: Site) -> None:
+    server = await site.serve()
+    await site.oracle(server)
+    wire = await site.wire(server)
+    await wire.connect()
+    while not (line := await wire.line()).startswith("INFO"):
+        assert line == "PONG"
+    named = running_version() >= (2, 12)
+    assert json.loads(line.removeprefix("INFO ")).get("remote_account") == ("APP" if named else None)
