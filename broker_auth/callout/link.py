@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from broker_auth.errors import InputError
+from broker_auth.errors import InputError, OperationError
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings, TLSFiles
 
@@ -39,6 +39,16 @@ class Interest:
 _log = logging.getLogger(__name__)
 
 
+class _Client(Client):
+    """Remembers which account the server put it in; older servers do not say (before 2.12 or so)."""
+
+    account = ""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        self.account = info.get("remote_account", "")
+        await super()._process_info(info, initial_connection)
+
+
 class BrokerLink:
     """Subscribes to one broker's authorization requests and stays subscribed.
 
@@ -47,8 +57,14 @@ class BrokerLink:
     """
 
     def __init__(
-        self, broker: BrokerSettings, seed: Secret, handler: Handler, interests: Sequence[Interest] = ()
+        self,
+        broker: BrokerSettings,
+        seed: Secret,
+        handler: Handler,
+        interests: Sequence[Interest] = (),
+        others: Collection[str] = (),
     ) -> None:
+        """``others`` are accounts in which no request ever arrives: getting in there is a failure."""
         self.name = broker.name
         self.role = broker.role
         self.subscribed = asyncio.Event()
@@ -56,8 +72,9 @@ class BrokerLink:
         self._seed = seed
         self._handler = handler
         self._interests = tuple(interests)
+        self._others = frozenset(others)
         self._draining = False
-        self._client: Client | None = None
+        self._client: _Client | None = None
         self._subscription: Subscription | None = None
         self._closed = asyncio.Event()
         self._last_error = ""
@@ -68,8 +85,9 @@ class BrokerLink:
             try:
                 await self._connect()
                 await self._closed.wait()
-            except (NatsError, OSError, ssl.SSLError, TimeoutError) as error:
+            except (NatsError, OSError, ssl.SSLError, TimeoutError, OperationError) as error:
                 self._report(error)
+                await self.close()
             self.subscribed.clear()
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -111,7 +129,7 @@ class BrokerLink:
 
     async def _connect(self) -> None:
         self._closed.clear()
-        client = Client()
+        client = _Client()
         self._client = client
         await client.connect(
             servers=list(self._broker.urls),
@@ -136,6 +154,14 @@ class BrokerLink:
         self.subscribed.set()
         _log.info("broker %s: subscribed at %s", self.name, _where(client))
 
+    def _check_account(self, client: _Client) -> None:
+        """A service whose nkey the broker does not know is itself called out for, and may even be admitted."""
+        if client.account in self._others:
+            raise OperationError(
+                f"taken for an ordinary connection, into account {client.account}: the nkey of nkey_seed_file is not "
+                "among the broker's auth_users; render its configuration anew"
+            )
+
     def _bound(self, handler: Handler) -> Callable[[Msg], Awaitable[None]]:
         async def handle(message: Msg) -> None:
             await handler(self, message)
@@ -158,6 +184,13 @@ class BrokerLink:
         self.subscribed.clear()
 
     async def _on_reconnected(self) -> None:
+        if self._client is not None:
+            try:
+                self._check_account(self._client)
+            except OperationError as error:
+                self._report(error)
+                await self._client.close()
+                return
         self._last_error = ""
         self.subscribed.set()
         _log.info("broker %s: subscribed again at %s", self.name, _where(self._client))
