@@ -1,0 +1,177 @@
+"""The examples do what they say: configurations that are valid, and a node and a provisioner that meet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from broker_auth.demo.client import connect
+from broker_auth.demo.site import Site
+from broker_auth.deploy.init import initialize
+from broker_auth.deploy.natsserver import check_configuration
+from broker_auth.deploy.pki import write_private
+from broker_auth.deploy.plan import Plan, Topology
+from broker_auth.deploy.render import render
+from broker_auth.settings.load import check
+
+pytestmark = pytest.mark.e2e
+
+EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+SECONDS: Final = 30.0
+PLACEHOLDER: Final = re.compile(r"<([a-z-]+\.public)>")
+
+
+def install(topology: Topology, directory: Path) -> Path:
+    """The example's configuration among the files it names, its placeholders filled in."""
+    initialize(Plan(directory=directory, topology=topology, dev_pki=True))
+    pki = directory / "pki"
+    if topology is Topology.EDGE:  # init writes one edge, the example has two
+        for edge in ("edge1", "edge2"):
+            for end in (".pem", ".key"):
+                shutil.copy(pki / f"edge{end}", pki / f"{edge}{end}")
+                shutil.copy(pki / f"leaf{end}", pki / f"{edge}-leaf{end}")
+    configuration = directory / "broker.conf"
+    text = (EXAMPLES / topology / "broker.conf").read_text()
+    configuration.write_text(PLACEHOLDER.sub(lambda match: _public(directory, match[1]), text))
+    return configuration
+
+
+def _public(directory: Path, name: str) -> str:
+    return next(directory.glob(f"*/{name}")).read_text().strip()
+
+
+@pytest.mark.parametrize("topology", Topology)
+def test_each_configuration_is_valid_and_its_servers_start(tmp_path: Path, topology: Topology) -> None:
+    report = check(install(topology, tmp_path / "example"), {}, serving=True)
+    assert (report.problems, report.warnings) == ((), ())
+    assert report.settings
+    for broker in report.settings.brokers:
+        rendered = tmp_path / "example" / f"{broker.name}.conf"
+        rendered.write_text(render(report.settings, broker).replace("/var/lib/nats", str(tmp_path / "store")))
+        check_configuration(rendered)
+
+
+@pytest.mark.parametrize("topology", Topology)
+def test_a_configuration_with_a_placeholder_left_is_refused(tmp_path: Path, topology: Topology) -> None:
+    configuration = install(topology, tmp_path / "example")
+    shutil.copy(EXAMPLES / topology / "broker.conf", configuration)
+    refused = {problem.key for problem in check(configuration, {}, serving=True).problems}
+    left = [line for line in configuration.read_text().splitlines() if PLACEHOLDER.search(line)]
+    assert left
+    assert refused == {line.partition(" = ")[0] for line in left}
+
+
+class Program:
+    """One of the example scripts, running."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.seen: list[str] = []
+
+    async def line(self, start: str) -> str:
+        """What follows ``start`` on the next line that begins with it."""
+        assert self.process.stdout
+        async with asyncio.timeout(SECONDS):
+            while line := (await self.process.stdout.readline()).decode():
+                self.seen.append(line)
+                if line.startswith(start):
+                    return line.removeprefix(start).strip()
+        pytest.fail(f"the program ended without {start!r}: {self.seen}")
+
+
+@contextlib.asynccontextmanager
+async def running(script: str, arguments: Sequence[object]) -> AsyncIterator[Program]:
+    """Run an example as anybody would; it is stopped whatever happens."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLES / script),
+        *map(str, arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield Program(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        assert process.stdout
+        await process.stdout.read()  # so that its pipe is closed before the loop is
+
+
+def provisioner_arguments(site: Site) -> list[object]:
+    """For provisioner.py."""
+    pki = site.directory / "pki"
+    password = site.directory / "keys" / "client_password"
+    return [site.fleet_url, site.ca, pki / "provisioner.pem", pki / "provisioner.key", password]
+
+
+def node_arguments(site: Site, identity: str) -> list[object]:
+    """For node.py."""
+    token = site.directory / "provisioning.jwt"
+    if not token.exists():
+        write_private(token, site.node_issuer.node_token().encode() + b"\n")
+    return [site.node_url, token, site.ca, identity]
+
+
+async def meet(site: Site) -> None:
+    """A node waits first, a second one comes later; both are asked, and both answer."""
+    async with running("node.py", node_arguments(site, "node1.example.net")) as first:
+        async with running("provisioner.py", provisioner_arguments(site)) as provisioner:
+            answer = json.loads(await provisioner.line("answer:"))
+            assert answer == {"identity": "node1.example.net", "ready": True}
+            assert await first.line("asked:") == "who are you?"
+            async with asyncio.timeout(SECONDS):
+                assert await first.process.wait() == 0
+            async with running("node.py", node_arguments(site, "node2.example.net")):
+                assert json.loads(await provisioner.line("answer:"))["identity"] == "node2.example.net"
+
+
+async def test_node_and_provisioner_meet_by_way_of_the_edge(edge_site: Site) -> None:
+    await meet(edge_site)
+    rules = {record.client: record.rule for record in edge_site.audit_records() if record.decision == "admit"}
+    assert rules == {
+        "node1.example.net": "provisioning",
+        "node2.example.net": "provisioning",
+        "provisioner": "provisioner",
+    }
+
+
+async def test_node_and_provisioner_meet_by_way_of_websocket(tmp_path: Path) -> None:
+    async with Site(tmp_path / "site", Topology.WEBSOCKET) as site:
+        await meet(site)
+
+
+ROGUE: Final = (
+    b"{}",
+    b"not json",
+    b'"a"',
+    b'{"identity": ">"}',
+    b'{"identity": "a\\r\\nPUB x 0"}',
+    b'{"identity": "a..b"}',
+)
+
+
+async def test_the_provisioner_asks_nobody_a_rogue_node_makes_up(edge_site: Site) -> None:
+    async with running("provisioner.py", provisioner_arguments(edge_site)) as provisioner:
+        async with running("node.py", node_arguments(edge_site, "node1.example.net")):
+            await provisioner.line("answer:")  # it listens
+        rogue = await connect(edge_site.node_url, "rogue", edge_site.credentials("node"))
+        try:
+            for event in ROGUE:
+                await rogue.publish("choria.lifecycle.event.startup.provision_mode_server", event)
+            await rogue.publish("choria.lifecycle.event.startup.provision_mode_server", b'{"identity": "nobody"}')
+            await rogue.flush()
+            assert await provisioner.line("silent:") == "nobody"
+        finally:
+            await rogue.close()
+        assert sum(line.startswith("ignored:") for line in provisioner.seen) == len(ROGUE)
