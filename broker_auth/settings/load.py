@@ -23,10 +23,10 @@ from broker_auth.settings.files import GROUP, OTHERS, BadValue, FileContent, rea
 from broker_auth.settings.key import Key
 from broker_auth.settings.keytable import find
 from broker_auth.settings.model import AccountNames, AuditSettings, ProvisioningSettings, Settings, StreamSettings
+from broker_auth.settings.outputs import audit_outputs
 from broker_auth.settings.problems import Findings, Problem, Report
 from broker_auth.settings.seeds import read_seed
 from broker_auth.settings.source import Source
-from broker_auth.settings.outputs import audit_outputs
 from broker_auth.settings.trust import Trust, issuer_mode, trust
 
 PROVISIONER: Final = "provisioner"  # the user POLICY rule 1 claims before any other rule

@@ -261,6 +261,6 @@ class Service:
 async def eventually(look: Callable[[], T | None], seconds: float = 15.0) -> T:
     """What ``look`` returns once that is true: what a process says of itself comes a beat after the deed."""
     async with asyncio.timeout(seconds):
-        while not (seen := look()):  # noqa: ASYNC110 - another process sets no event of ours
+        while not (seen := look()):
             await asyncio.sleep(0.05)
     return seen

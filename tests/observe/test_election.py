@@ -67,7 +67,7 @@ async def provisioners(site: Site) -> AsyncIterator[list[Client]]:
 
 async def until_won(candidate: Candidate) -> None:
     async with asyncio.timeout(15):
-        while not await candidate.campaign():  # noqa: ASYNC110 - the key expires in the server, which tells nobody
+        while not await candidate.campaign():
             await asyncio.sleep(0.05)
 
 
