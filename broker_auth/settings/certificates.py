@@ -29,7 +29,7 @@ def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sloppy encodings in certificates that are usable
             certificates = tuple(x509.load_pem_x509_certificates(data))
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise BadValue(f"{path} holds no readable PEM certificate", "give a file of PEM certificates") from error
     return certificates
 
