@@ -45,7 +45,7 @@ class _Client(Client):
     account = ""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        self.account = info.get("remote_account", "")
+        self.account = info.get("remote_account", "" if initial_connection else self.account)
         await super()._process_info(info, initial_connection)
 
 
@@ -150,6 +150,7 @@ class BrokerLink:
             await client.subscribe(interest.subject, queue=interest.queue, cb=self._bound(interest.handler))
         self._subscription = await client.subscribe(SUBJECT, queue=QUEUE, cb=self._bound(self._handler))
         await round_trip(client)
+        self._check_account(client)
         self._last_error = ""
         self.subscribed.set()
         _log.info("broker %s: subscribed at %s", self.name, _where(client))
@@ -186,10 +187,11 @@ class BrokerLink:
     async def _on_reconnected(self) -> None:
         if self._client is not None:
             try:
+                await round_trip(self._client)
                 self._check_account(self._client)
-            except OperationError as error:
+            except (NatsError, OSError, TimeoutError, OperationError) as error:
                 self._report(error)
-                await self._client.close()
+                await self._client.close()  # and :meth:`keep` begins anew
                 return
         self._last_error = ""
         self.subscribed.set()

@@ -1,0 +1,236 @@
+"""A reload takes over everything or nothing, and says which."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from nats.errors import Error as NatsError
+
+from broker_auth.cli import main
+from broker_auth.deploy.pki import Authority
+from broker_auth.nkey import Kind, generate_seed
+from tests.callout.deployment import PASSWORD, Deployment, Service, eventually
+
+pytestmark = pytest.mark.e2e
+NEW = "hunter2-changed"
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    with Deployment(tmp_path).running() as site:
+        yield site
+
+
+@pytest.fixture
+def service(deployment: Deployment) -> Iterator[Service]:
+    with Service(deployment) as running:
+        yield running
+
+
+def reload(service: Service, outcome: str = "reloaded") -> list[str]:
+    """Send SIGHUP; the lines logged until the outcome was."""
+    mark = service.mark()
+    service.signal(signal.SIGHUP)
+    service.wait_for_log(outcome, 30, since=mark)
+    return service.log(mark)
+
+
+async def gets_in(deployment: Deployment, password: str) -> bool:
+    try:
+        client = await deployment.provisioner(password)
+    except NatsError:
+        return False
+    await client.close()
+    return True
+
+
+async def test_a_changed_password_counts_after_the_reload(deployment: Deployment, service: Service) -> None:
+    deployment.write_config(password=NEW)
+    assert await gets_in(deployment, PASSWORD)
+    assert not await gets_in(deployment, NEW)
+    reload(service)
+    assert await gets_in(deployment, NEW)
+    assert not await gets_in(deployment, PASSWORD)
+
+
+async def test_two_passwords_overlap_while_one_is_rotated(deployment: Deployment, service: Service) -> None:
+    key = "plugin.broker_auth.provisioning.previous_client_password"
+    deployment.write_config(f"{key} = {PASSWORD}", password=NEW)
+    reload(service)
+    assert await gets_in(deployment, NEW)
+    assert await gets_in(deployment, PASSWORD)
+
+
+async def test_a_changed_ca_counts_after_the_reload(deployment: Deployment, service: Service) -> None:
+    other = deployment.directory / "other.pem"
+    other.write_bytes(Authority.create().certificate_pem)
+    deployment.write_config()
+    text = deployment.config.read_text().replace("client_ca = ca.pem", "client_ca = other.pem")
+    deployment.write_secret("broker.conf", text)
+    await (await deployment.connect()).close()
+    reload(service)
+    # nats-server verified the certificate, but it does not lead to the CA that counts now.
+    with pytest.raises(NatsError, match="Authorization Violation"):
+        await deployment.connect()
+
+
+async def test_a_broken_configuration_is_refused_with_every_problem(deployment: Deployment, service: Service) -> None:
+    deployment.write_config("plugin.broker_auth.tokn_leeway = 5s", "plugin.broker_auth.workers = 0", password=NEW)
+    (deployment.directory / "signer.pem").write_text("garbage")
+    workers = service.workers
+    lines = reload(service, "workers: ")
+    refused = [line for line in lines if "not reloaded: " in line]
+    assert len(refused) == 3
+    assert all(" ERROR " in line for line in refused)
+    assert service.workers == workers
+    assert await gets_in(deployment, PASSWORD)
+    assert not await gets_in(deployment, NEW)
+
+
+async def test_a_worker_replaced_after_a_refusal_runs_on_what_was_accepted(
+    deployment: Deployment, service: Service
+) -> None:
+    deployment.write_config("plugin.broker_auth.workers = 0", password=NEW)
+    (deployment.directory / "signer.pem").write_text("garbage")
+    (deployment.directory / "user.seed").unlink()
+    reload(service, "not reloaded")
+    mark = service.mark()
+    os.kill(service.workers[0], signal.SIGKILL)
+    service.wait_for_log("subscribed at", since=mark)
+    assert await gets_in(deployment, PASSWORD)
+
+
+async def test_a_key_that_brokers_do_not_accept_is_refused(deployment: Deployment, service: Service) -> None:
+    """It can only be found out by trying: the new workers do not get in, so the old ones stay."""
+    deployment.write_secret("user.seed", generate_seed(Kind.USER))
+    workers = service.workers
+    lines = reload(service, "not reloaded")
+    assert any("taken for an ordinary connection, into account choria" in line for line in lines)
+    assert "workers do not get subscribed at east" in lines[-1]
+    assert workers[0] in service.workers
+    assert await gets_in(deployment, PASSWORD)
+
+
+async def test_the_number_of_workers_changes(deployment: Deployment, service: Service) -> None:
+    (old,) = service.workers
+    deployment.write_config("plugin.broker_auth.workers = 3")
+    reload(service)
+    assert len(service.workers) == 3
+    assert old not in service.workers
+
+
+async def test_many_requests_to_reload_are_served(deployment: Deployment, service: Service) -> None:
+    for _ in range(5):
+        service.signal(signal.SIGHUP)
+    service.wait_for_log("reloaded")
+    deployment.write_config(password=NEW)
+    reload(service)
+    assert await gets_in(deployment, NEW)
+
+
+def test_stopping_during_a_reload_ends_every_worker(deployment: Deployment, service: Service) -> None:
+    deployment.write_secret("user.seed", generate_seed(Kind.USER))  # the new workers never get in
+    old = service.workers
+    service.signal(signal.SIGHUP)
+    service.wait_for_log("taken for an ordinary connection")
+    both = service.workers
+    assert len(both) == 2
+    assert service.stop() == 0
+    assert not [pid for pid in {*old, *both} if Path(f"/proc/{pid}").exists()]
+
+
+def test_what_needs_a_restart_is_said(deployment: Deployment, service: Service) -> None:
+    deployment.write_config("plugin.broker_auth.metrics.listen = 127.0.0.1:1")
+    lines = reload(service)
+    assert any("plugin.broker_auth.metrics.listen has changed, which needs a restart" in line for line in lines)
+
+
+async def test_rotated_audit_files_are_let_go(deployment: Deployment, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    deployment.write_config(f"plugin.broker_auth.audit.output = file:{audit}")
+    with Service(deployment, "--workers", "2") as service:
+        await (await deployment.connect()).close()
+        before = await eventually(audit.read_bytes)
+        rotated = audit.rename(tmp_path / "audit.jsonl.1")
+        service.signal(signal.SIGUSR1)
+        await eventually(audit.exists)
+        # Both workers must have let go before the next record; each shows by the files it holds.
+        await eventually(lambda: not any(str(rotated) in held for pid in service.workers for held in _files(pid)))
+        await (await deployment.connect()).close()
+        await eventually(audit.read_bytes)
+        assert rotated.read_bytes() == before
+        assert audit.stat().st_mode & 0o777 == 0o640
+
+
+def _files(pid: int) -> list[str]:
+    return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+
+
+# -- broker-auth reload ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(deployment: Deployment) -> Callable[[], Result]:
+    return lambda: CliRunner().invoke(main, ["reload", "--config", str(deployment.config)])
+
+
+def with_pid_file(deployment: Deployment, *extra: str, password: str = PASSWORD) -> None:
+    deployment.write_config("plugin.broker_auth.pid_file = service.pid", *extra, password=password)
+
+
+async def test_the_command_reloads(deployment: Deployment, command: Callable[[], Result]) -> None:
+    with_pid_file(deployment)
+    with Service(deployment) as service:
+        assert int((deployment.directory / "service.pid").read_text().splitlines()[0]) == service.process.pid
+        with_pid_file(deployment, password=NEW)
+        done = command()
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert await gets_in(deployment, NEW)
+    assert not (deployment.directory / "service.pid").exists()
+
+
+async def test_the_command_tells_problems_and_sends_nothing(
+    deployment: Deployment, command: Callable[[], Result]
+) -> None:
+    with_pid_file(deployment)
+    with Service(deployment) as service:
+        with_pid_file(deployment, "plugin.broker_auth.workers = 0", "plugin.broker_auth.token_leeway = 2m")
+        mark = service.mark()
+        done = command()
+        assert done.exit_code == 1
+        assert len(done.stderr.splitlines()) == 2
+        assert not service.log(mark)
+
+
+def test_the_command_tells_when_the_service_refuses(
+    deployment: Deployment, command: Callable[[], Result], tmp_path: Path
+) -> None:
+    """What the service's own environment says is nothing the command can check."""
+    with_pid_file(deployment)
+    audit = tmp_path / "audit" / "records.jsonl"
+    audit.parent.mkdir()
+    with Service(deployment, BROKER_AUTH_AUDIT_OUTPUT=f"file:{audit}") as service:
+        audit.unlink()
+        audit.parent.rmdir()
+        done = command()
+        assert done.exit_code == 1
+        assert "keeps the old one" in done.stderr
+        service.wait_for_log("not reloaded: audit file")
+
+
+def test_the_command_tells_when_there_is_no_service(deployment: Deployment, command: Callable[[], Result]) -> None:
+    with_pid_file(deployment)
+    done = command()
+    assert done.exit_code == 1
+    assert "no service runs with the pid file" in done.stderr
+
+
+def test_the_command_needs_a_pid_file(deployment: Deployment, command: Callable[[], Result]) -> None:
+    done = command()
+    assert done.exit_code == 1
+    assert "plugin.broker_auth.pid_file is not set" in done.stderr
