@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+STARTUP_SECONDS: Final = 30
+_ANSWER: Final = re.compile(r"^(\S+) +time=\d+ ms", re.MULTILINE)
 
 
 class ChoriaRefused(Exception):
@@ -23,7 +30,7 @@ class Choria:
     @property
     def environment(self) -> dict[str, str]:
         """Enough to run, and nothing of the machine's own configuration."""
-        return {"HOME": str(self.directory), "PATH": "/usr/bin:/bin"}
+        return {"HOME": str(self.directory), "PATH": "/usr/bin:/bin", "USER": "interop"}
 
     def run(self, *arguments: str, **environment: str) -> str:
         """What it prints.
@@ -65,3 +72,36 @@ class Choria:
             ChoriaRefused: it is not acceptable.
         """
         return self.run("jwt", "check", str(token), *options)
+
+
+def server(choria: Choria, log: Path, configuration: Path | None = None) -> AbstractAsyncContextManager[None]:
+    """``choria server run``; without a configuration it is in provisioning mode. Started, not yet connected."""
+    return running(choria, log, "server", "run", "--config", str(configuration or choria.directory / "server.conf"))
+
+
+@asynccontextmanager
+async def running(choria: Choria, log: Path, *arguments: str) -> AsyncIterator[None]:
+    """A command that does not end by itself; ended with the block."""
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(str(choria.program), *arguments),
+            cwd=choria.directory,
+            env=choria.environment,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def found_by_ping(output: str) -> list[str]:
+    """The identities that answered ``choria ping``; log lines are mixed into its output."""
+    return _ANSWER.findall(output)

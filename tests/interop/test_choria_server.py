@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,12 +16,10 @@ from broker_auth.secret import Secret
 from broker_auth.tokens.issue import SigningKey, load_signing_key, provisioning_claims
 from tests.builders.clock import HOUR
 from tests.builders.tokens import rsa_key
-from tests.interop.choria_program import Choria, ChoriaRefused
+from tests.interop.choria_program import STARTUP_SECONDS, Choria, ChoriaRefused, found_by_ping, server
 
 pytestmark = pytest.mark.e2e
 
-STARTUP_SECONDS = 30
-_ANSWER = re.compile(r"^(\S+) +time=\d+ ms", re.MULTILINE)
 ACCESS_TOKEN = "s3cret"  # what the node asks of its provisioner
 
 
@@ -79,26 +74,6 @@ def write_token(site: Site, directory: Path, *, protocol_v2: bool, key: SigningK
     (directory / "provisioning.jwt").write_text(signer.sign(claims))
 
 
-@asynccontextmanager
-async def server(choria: Choria, log: Path) -> AsyncIterator[None]:
-    """``choria server run``, in provisioning mode as it has no configuration."""
-    command = [str(choria.program), "server", "run", "--config", str(choria.directory / "server.conf")]
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=choria.directory, env=choria.environment, stdout=output, stderr=output
-        )
-    try:
-        yield
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 10)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-
-
 async def announced(site: Site, choria: Choria) -> str:
     """The identity a starting server announces to its provisioner."""
     first: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
@@ -123,7 +98,7 @@ async def announced(site: Site, choria: Choria) -> str:
 async def until_decided(site: Site) -> set[str]:
     """The codes of the decisions about nodes, once there is one."""
     async with asyncio.timeout(STARTUP_SECONDS):
-        while not (codes := {record.code for record in site.audit_records() if record.rule == "provisioning"}):  # noqa: ASYNC110 - nothing tells of a new line in a file
+        while not (codes := {record.code for record in site.audit_records() if record.rule == "provisioning"}):
             await asyncio.sleep(0.05)
     return codes
 
@@ -157,8 +132,8 @@ async def until_found(choria: Choria, configuration: Path) -> str:
     async with asyncio.timeout(STARTUP_SECONDS):
         while True:
             answers = await as_provisioner(choria, configuration, "ping")
-            if found := _ANSWER.search(answers):
-                return found[1]
+            if found := found_by_ping(answers):
+                return found[0]
 
 
 async def as_provisioner(choria: Choria, configuration: Path, *arguments: str) -> str:
