@@ -109,19 +109,24 @@ class _Front:
                 while not (supervisor.ready or supervisor.stopping):
                     await supervisor.news()
         notifier.ready(self._status())
-        told, reloading = self._status(), False
+        told, announced, done = self._status(), False, 0
         while not supervisor.stopping:
             await supervisor.news()
-            if supervisor.reloading and not reloading:
+            finished = sum(supervisor.reloads.values())
+            if (supervisor.reloading or finished > done) and not announced:
                 notifier.reloading()
-            elif reloading and not supervisor.reloading:
-                notifier.ready(self._status())
-                if self._pid_file is not None:
-                    self._pid_file.write(supervisor.reloads[True], supervisor.reloads[False])
+                announced = True
+            if finished > done and not supervisor.reloading:  # a refusal may be over before it was seen
+                self._reloaded()
+                announced, done = False, finished
             elif told != (told := self._status()):
                 notifier.status(told)
-            reloading = supervisor.reloading
         notifier.stopping()
+
+    def _reloaded(self) -> None:
+        self._notifier.ready(self._status())
+        if self._pid_file is not None:
+            self._pid_file.write(self._supervisor.reloads[True], self._supervisor.reloads[False])
 
     async def _sign_of_life(self, seconds: float) -> None:
         """Only while workers live: a supervisor that cannot keep any is as good as dead."""

@@ -170,7 +170,8 @@ class Service:
         self._news = threading.Condition()
 
     def start(self) -> Service:
-        """Start it; :meth:`ready` waits until it serves."""
+        """Start it, for the first time or again; :meth:`ready` waits until it serves."""
+        self._ended = False
         command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(self.deployment.config)]
         with self.out_file.open("ab") as out:
             self.process = subprocess.Popen(
@@ -243,7 +244,7 @@ class Service:
                 if found := next(filter(wanted.search, self._lines[since:]), None):
                     return found
                 if self._ended or not self._news.wait(deadline - time.monotonic()):
-                    raise AssertionError(f"no {pattern!r} in the log:\n" + "\n".join(self._lines[-40:]))
+                    raise AssertionError(f"no {pattern!r} in the log:\n" + "\n".join(self._lines[-15:]))
 
     def _read(self) -> None:
         assert self.process.stderr

@@ -1,0 +1,80 @@
+"""A steady stream of real connects, each counted: let in, refused, or lost, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from nats.errors import Error as NatsError
+
+from tests.callout.deployment import Deployment
+
+RATE = 40  # connects a second, over all brokers together
+_TRY_SECONDS = 6.0  # after which a connect counts as lost
+
+
+@dataclass
+class Tally:
+    """What became of the connects begun in one phase.
+
+    Attributes:
+        lost: by cause.
+        slowest: seconds until the slowest of those let in was.
+    """
+
+    name: str
+    admitted: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+
+    def __str__(self) -> str:
+        causes = ", ".join(f"{count} {cause}" for cause, count in self.lost.items()) or "none"
+        total = self.admitted + sum(self.lost.values())
+        return f"| {self.name} | {total} | {sum(self.lost.values())} | {causes} | {self.slowest * 1000:.0f} ms |"
+
+
+class Stream:
+    """Connects to every broker in turn, as a fleet member who gives up after one try."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.tallies: list[Tally] = []
+        self._deployment = deployment
+        self._attempts: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def phase(self, name: str, brokers: tuple[str, ...] | None = None) -> AsyncIterator[Tally]:
+        """A phase in which something is done; ends when every connect begun in it has."""
+        tally = Tally(name)
+        self.tallies.append(tally)
+        pump = asyncio.create_task(self._pump(tally, brokers or tuple(self._deployment.ports)))
+        try:
+            yield tally
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+            await asyncio.gather(*self._attempts)
+
+    async def _pump(self, tally: Tally, brokers: tuple[str, ...]) -> None:
+        number = 0
+        while True:
+            attempt = asyncio.create_task(self._attempt(tally, brokers[number % len(brokers)]))
+            self._attempts.add(attempt)
+            attempt.add_done_callback(self._attempts.discard)
+            number += 1
+            await asyncio.sleep(1 / RATE)
+
+    async def _attempt(self, tally: Tally, broker: str) -> None:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(_TRY_SECONDS):
+                client = await self._deployment.connect(broker, name=f"stream-{broker}")
+        except (NatsError, OSError, TimeoutError) as error:
+            tally.lost[str(error) or type(error).__name__] += 1
+            return
+        tally.admitted += 1
+        tally.slowest = max(tally.slowest, time.monotonic() - began)
+        await client.close()

@@ -1,0 +1,94 @@
+"""Two services, two brokers, a steady stream of connects, and one mishap after the other.
+
+Planned changes lose nobody. What is killed loses at most what it held; what hangs takes its share
+with it until the watchdog ends it. ``docs/availability.md`` holds the figures that this prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.callout.deployment import Deployment, Service
+from tests.callout.stream import RATE, Stream
+
+pytestmark = pytest.mark.e2e
+
+
+async def logged(service: Service, pattern: str, since: int) -> None:
+    """Wait for a line while the stream goes on."""
+    await asyncio.to_thread(service.wait_for_log, pattern, 30.0, since=since)
+
+
+@pytest.mark.timeout(240)
+async def test_no_planned_change_loses_a_connection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deployment = Deployment(tmp_path, ("east", "west"))
+    stream = Stream(deployment)
+    first, second = (Service(deployment, "--workers", "2", name=name) for name in ("first", "second"))
+    with deployment.running(), first, second:
+        await _planned(stream, deployment, first, second)
+        await _mishaps(stream, deployment, first, second)
+        with capsys.disabled():
+            print("\n" + "\n".join(str(tally) for tally in stream.tallies))
+        names = {tally.name: tally for tally in stream.tallies}
+        for name in ("nothing happens", "a service is drained and started", "reload", "afterwards"):
+            assert not names[name].lost, name
+            assert names[name].admitted > RATE / 2
+        # One of four workers held a quarter of what was asked in the blink between two requests.
+        assert sum(names["a worker is killed"].lost.values()) <= 2
+        assert sum(names["a service is killed, workers and all"].lost.values()) <= 4
+        # A stopped worker has its share, a quarter, until it is replaced; everybody else gets in.
+        stopped = names["a worker is stopped"]
+        assert sum(stopped.lost.values()) < stopped.admitted
+        # While a broker is down nobody gets into it; the other is not touched.
+        assert not names["a broker restarts: the other one"].lost
+
+
+async def _planned(stream: Stream, deployment: Deployment, first: Service, second: Service) -> None:
+    async with stream.phase("nothing happens"):
+        await asyncio.sleep(1.5)
+    async with stream.phase("a service is drained and started"):
+        first.signal(signal.SIGTERM)
+        await asyncio.to_thread(first.wait)
+        mark = first.mark()
+        first.start()
+        await logged(first, "ready brokers=", mark)
+        await asyncio.sleep(0.5)
+    async with stream.phase("reload"):
+        for service in (first, second):
+            for _ in range(2):
+                mark = service.mark()
+                service.signal(signal.SIGHUP)
+                await logged(service, "reloaded", mark)
+    assert "not reloaded" not in "\n".join(first.log() + second.log())
+
+
+async def _mishaps(stream: Stream, deployment: Deployment, first: Service, second: Service) -> None:
+    async with stream.phase("a worker is killed"):
+        mark = first.mark()
+        os.kill(first.workers[0], signal.SIGKILL)
+        await logged(first, "broker west: subscribed", mark)
+        await asyncio.sleep(0.5)
+    async with stream.phase("a worker is stopped"):
+        mark = first.mark()
+        os.kill(first.workers[0], signal.SIGSTOP)
+        await logged(first, "is killed", mark)
+        await logged(first, "broker west: subscribed", mark)
+    async with stream.phase("a service is killed, workers and all"):
+        os.killpg(first.process.pid, signal.SIGKILL)
+        await asyncio.to_thread(first.wait)
+        mark = first.mark()
+        first.start()
+        await logged(first, "ready brokers=", mark)
+    mark = second.mark()
+    async with stream.phase("a broker restarts: the other one", ("east",)):
+        await asyncio.to_thread(deployment.servers["west"].stop)
+        deployment.servers["west"].start()
+        for _ in second.workers:
+            await logged(second, "broker west: subscribed again", mark)
+    async with stream.phase("afterwards"):
+        await asyncio.sleep(1.5)
