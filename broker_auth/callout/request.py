@@ -40,6 +40,7 @@ class WireFault(StrEnum):
     HEADER = "header"
     CLAIMS = "claims"
     LATE = "late"
+    SHED = "shed"
     ISSUER = "issuer"
     SIGNATURE = "signature"
     AUDIENCE = "audience"

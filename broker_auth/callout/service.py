@@ -1,8 +1,9 @@
 """The callout service: one request's way from bytes to answer, and the life of a process around it.
 
 :meth:`Callout.answer` is the hot path: read, decide, sign, record. It never awaits, so requests of
-one process are answered in turn, each in a fraction of a millisecond, and nothing can pile up
-inside: what waits, waits in nats-server and in the socket, and is dropped unread when too late.
+one process are answered one after the other, each in a fraction of a millisecond. What arrives
+meanwhile is opened and waits in a :class:`Backlog`: the fleet goes first, and what cannot be answered
+in time is dropped before any signature is verified.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from nats.aio.msg import Msg
 
+from broker_auth.callout.backlog import Backlog
 from broker_auth.callout.link import BrokerLink, Interest
 from broker_auth.callout.reply import ReplyWriter
-from broker_auth.callout.request import XKEY_HEADER, RequestReader, WireError, WireFault
+from broker_auth.callout.request import XKEY_HEADER, RequestReader, Unverified, WireError, WireFault
 from broker_auth.callout.xkey import Sealer
 from broker_auth.nkey import Kind, decode_seed
 from broker_auth.observe.audit import AuditSink, make_record
@@ -25,8 +29,12 @@ from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.policy.urgency import Urgency, urgency
 from broker_auth.settings.model import Settings
 
+PATIENCE_SECONDS: Final = 1.5  # clients give up at 2.0 and more (NATS_FACTS 10), and TLS took its time
+ANSWERS_AT_A_TIME: Final = 8  # then the links read on, so that the urgent are seen among what arrives
+_SHED: Final = WireError(WireFault.SHED, "more requests arrived than can be answered in time")
 _log = logging.getLogger(__name__)
 
 
@@ -58,9 +66,26 @@ class Callout:
             server_xkey: its ``Nats-Server-Xkey`` header.
             now: Unix seconds; the only time this request knows.
         """
+        opened = self.open(data, server_xkey)
+        return None if opened is None else self.conclude(opened, now)
+
+    def open(self, data: bytes, server_xkey: str | None) -> Unverified | None:
+        """The request in a message, to be given to :meth:`conclude` now or later; None if it is none."""
+        try:
+            return self._reader.open(data, server_xkey)
+        except WireError as error:
+            self.unanswered(error)
+            return None
+
+    def urgency(self, opened: Unverified, now: float) -> Urgency:
+        """How soon this request should be concluded if others wait."""
+        return urgency(opened.claims.nats, self.policy.tokens, now)
+
+    def conclude(self, opened: Unverified, now: float) -> bytes | None:
+        """The signed answer to an opened request, or None if it must not be answered; as :meth:`answer`."""
         started = time.perf_counter()
         try:
-            request = self._reader.read(data, server_xkey, now)
+            request = self._reader.verify(opened, now)
         except WireError as error:
             self.unanswered(error)
             return None
@@ -88,6 +113,16 @@ class Callout:
             return Deny(rule=Rule.NONE, code=DenyCode.INTERNAL_ERROR, detail="the decision failed; see the log")
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A request that waits for its turn since ``since`` (monotonic seconds)."""
+
+    link: BrokerLink
+    subject: str
+    request: Unverified
+    since: float
+
+
 class Service:
     """Serves every configured broker until told to stop."""
 
@@ -96,7 +131,12 @@ class Service:
         self.callout = callout
         seed = settings.nkey_seed
         assert seed is not None  # `serve` loads settings that have one
-        self._links = [BrokerLink(broker, seed, self._on_request, interests) for broker in settings.brokers]
+        names = settings.accounts
+        others = (names.fleet, names.provisioning, names.system)
+        self._links = [BrokerLink(broker, seed, self._on_request, interests, others) for broker in settings.brokers]
+        self._backlog: Backlog[_Waiting] = Backlog()
+        self._arrived = asyncio.Event()
+        self._ending = False
 
     @property
     def links(self) -> Sequence[BrokerLink]:
@@ -111,8 +151,12 @@ class Service:
             before_close: awaited when all is answered, while the brokers can still be reached.
         """
         keepers = [asyncio.create_task(link.keep()) for link in self._links]
+        answering = asyncio.create_task(self._answer_in_turn())
         await stop.wait()
         await asyncio.gather(*(link.drain() for link in self._links))
+        self._ending = True
+        self._arrived.set()
+        await answering
         if before_close is not None:
             await before_close()
         for keeper in keepers:
@@ -125,18 +169,43 @@ class Service:
         await asyncio.gather(*(link.subscribed.wait() for link in self._links))
 
     async def _on_request(self, link: BrokerLink, message: Msg) -> None:
+        """Let a request wait for its turn, in a queue that a flood of others does not fill."""
         if not message.reply:
             self.callout.unanswered(WireError(WireFault.NO_REPLY_SUBJECT, "request wants no reply"))
             return
         headers = message.headers
-        answer = self.callout.answer(message.data, headers.get(XKEY_HEADER) if headers else None, time.time())
-        if answer is None:
+        opened = self.callout.open(message.data, headers.get(XKEY_HEADER) if headers else None)
+        if opened is None:
+            return
+        # Who is alone needs no place in a line.
+        urgency = self.callout.urgency(opened, time.time()) if self._backlog else Urgency.UNKNOWN
+        if self._backlog.put(_Waiting(link, message.reply, opened, time.monotonic()), urgency) is not None:
+            self.callout.unanswered(_SHED)
+        self._arrived.set()
+
+    async def _answer_in_turn(self) -> None:
+        """Answer whoever waits, until the service ends and nobody does."""
+        while not self._ending:
+            await self._arrived.wait()
+            self._arrived.clear()
+            answered = 0
+            while (waiting := self._backlog.take()) is not None:
+                await self._answer(waiting)
+                answered += 1
+                if answered % ANSWERS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+
+    async def _answer(self, waiting: _Waiting) -> None:
+        if time.monotonic() - waiting.since > PATIENCE_SECONDS:
+            self.callout.unanswered(_SHED)
             return
         try:
-            await link.reply(message.reply, answer)
+            answer = self.callout.conclude(waiting.request, time.time())
+            if answer is not None:
+                await waiting.link.reply(waiting.subject, answer)
         except Exception as error:  # the broker is gone, and with it the connection that asked
             self.callout.stats.reply_failures += 1
-            _log.warning("answer could not be sent to %s: %s", link.name, error)
+            _log.warning("answer could not be sent to %s: %s", waiting.link.name, error)
 
 
 def make_callout(settings: Settings, policy: Policy, audit: AuditSink, *, keep_requests: bool = False) -> Callout:

@@ -79,7 +79,7 @@ class TokenVerifier:
         """What this token is, whoever asks and whenever. Never raises; cost is bounded by its size."""
         if len(raw) > MAX_TOKEN_BYTES + 1024:  # not worth hashing
             return Rejected(fault=TokenFault.TOO_LARGE, detail=f"token is larger than {MAX_TOKEN_BYTES} bytes")
-        digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).digest()
+        digest = _digest(raw)
         known = self._accepted.get(digest) or self._rejected.get(digest)
         if known is not None:
             return known
@@ -89,6 +89,13 @@ class TokenVerifier:
         else:
             self._rejected.put(digest, result)
         return result
+
+    def recall(self, raw: str) -> Verified | Rejected | None:
+        """What :meth:`examine` found out about this token before, if it still knows. Verifies nothing."""
+        if len(raw) > MAX_TOKEN_BYTES + 1024:
+            return None
+        digest = _digest(raw)
+        return self._accepted.get(digest) or self._rejected.get(digest)
 
     def examine_redacted(self, raw: str) -> Verified | Rejected:
         """Like :meth:`examine` for a token whose signature was cut off: every check but that one.
@@ -137,6 +144,10 @@ class TokenVerifier:
                 TokenFault.ISSUER_UNKNOWN, f"no issuer is configured for organization {show(claims.ou)}"
             )
         return org_key if purpose is Purpose.PROVISIONING else chain.signing_key(claims, org_key)
+
+
+def _digest(raw: str) -> bytes:
+    return hashlib.sha256(raw.encode("utf-8", "surrogatepass")).digest()
 
 
 def _require_claims(claims: Claims) -> None:
