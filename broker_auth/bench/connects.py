@@ -65,9 +65,7 @@ def run_storm(counts: tuple[int, ...]) -> dict[str, Any]:
 def _deployment(mode: str, trust: Trust) -> Iterator[tuple[Site, NatsServer, Worker | None, str]]:
     """A running nats-server of this mode with its service, and the token that gets in."""
     with tempfile.TemporaryDirectory(prefix="broker-auth-bench-") as directory:
-        site = Site(
-            Path(directory), trust, xkey=mode == "callout_xkey", tls=True, brokers=[Broker("default", "single")]
-        )
+        site = Site(Path(directory), trust, xkey=mode == "callout_xkey", tls=True)
         token = trust.provisioning_token(time.time())
         if mode == "static":
             with site.static_server(token) as server:

@@ -76,8 +76,8 @@ class Flooder(asyncio.Protocol):
         self.ready = asyncio.get_running_loop().create_future()
         self.sent = 0
         self.latencies: list[float] = []
-        self._frames = [_frame(request, number, pool.xkey) for number, request in enumerate(pool.requests)]
-        self._sent_at = [0.0] * len(self._frames)
+        self._frames = [_frame(request, pool.xkey) for request in pool.requests]
+        self._sent_at: list[float] = []
         self._answers_send = False
         self._buffer = bytearray()
         self._password = password
@@ -86,11 +86,13 @@ class Flooder(asyncio.Protocol):
 
     def send(self, count: int) -> None:
         """Send the next ``count`` requests, unless the server takes no more."""
-        now, total = time.perf_counter(), len(self._frames)
-        numbers = [number % total for number in range(self.sent, self.sent + count)]
-        for number in numbers:
-            self._sent_at[number] = now
-        self._transport.write(b"".join([self._frames[number] for number in numbers]))
+        parts: list[bytes] = []
+        for number in range(self.sent, self.sent + count):
+            verb, rest = self._frames[number % len(self._frames)]
+            # A reply subject of its own, as nats-server's: what the service may answer to is counted by it.
+            parts += (verb, b"%d" % number, rest)
+        self._transport.write(b"".join(parts))
+        self._sent_at += [time.perf_counter()] * count
         self.sent += count
 
     async def keep_in_flight(self, count: int, seconds: float) -> None:
@@ -151,12 +153,14 @@ class Flooder(asyncio.Protocol):
             self.send(1)
 
 
-def _frame(request: bytes, number: int, xkey: str | None) -> bytes:
-    where = f"{SUBJECT} {INBOX}.{number}"
+def _frame(request: bytes, xkey: str | None) -> tuple[bytes, bytes]:
+    """What stands before and after the number in the reply subject."""
+    where = f"{SUBJECT} {INBOX}."
     if xkey is None:
-        return f"PUB {where} {len(request)}\r\n".encode() + request + b"\r\n"
+        return f"PUB {where}".encode(), f" {len(request)}\r\n".encode() + request + b"\r\n"
     headers = f"NATS/1.0\r\n{XKEY_HEADER}: {xkey}\r\n\r\n".encode()
-    return f"HPUB {where} {len(headers)} {len(headers) + len(request)}\r\n".encode() + headers + request + b"\r\n"
+    sizes = f" {len(headers)} {len(headers) + len(request)}\r\n".encode()
+    return f"HPUB {where}".encode(), sizes + headers + request + b"\r\n"
 
 
 async def flood(task: Task, pool: Pool) -> Outcome:

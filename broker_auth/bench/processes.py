@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,13 @@ class Worker:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
             )
-        if self._line() != "ready":
+        try:
+            if self._line() != "ready":
+                raise OperationError(f"the service did not start: {self._last_words()}")
+        except BaseException:
+            self._process.kill()
             self.__exit__(None, None, None)
-            raise OperationError(f"the service did not start: {self._last_words()}")
+            raise
         return self
 
     def __exit__(
@@ -68,8 +73,11 @@ class Worker:
         return msgspec.json.decode(line, type=Counters)
 
     def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+        stream = self._process.stdout
+        assert stream is not None
+        if not select.select([stream], [], [], _GRACE)[0]:
+            raise OperationError(f"the service under measurement said nothing for {_GRACE:g} s: {self._last_words()}")
+        return stream.readline().strip()
 
     def _last_words(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
