@@ -53,7 +53,11 @@ def test_a_line_without_separator_is_not_repeated(directory: Directory) -> None:
     assert len(caught.value.problems) == 1
 
 
-@pytest.mark.parametrize("content", [SEED[:-1], SEED + SEED, SEED.lower(), "hunter2-in-the-wrong-file"])
+@pytest.mark.parametrize(
+    "content",
+    [SEED[:-1], SEED + SEED, SEED.lower(), "hunter2-in-the-wrong-file"],
+    ids=["cut short", "twice", "lower case", "a password"],
+)
 def test_a_broken_seed_file_is_not_repeated(directory: Directory, content: str) -> None:
     directory.write("user.seed", content)
     path = directory.save()
