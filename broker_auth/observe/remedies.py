@@ -232,6 +232,10 @@ UNANSWERED: Final[dict[WireFault, Remedy]] = {
         "Look at `broker_auth_in_flight` and the load of the machine, add workers or hosts, and compare the clocks of "
         "broker and service. What comes too late is dropped without work.",
     ),
+    WireFault.SHED: Remedy(
+        "More requests arrived than can be answered in time; those of unprovisioned nodes go first.",
+        "Add workers or hosts; look for a flood at the edge, by host, in the audit records of denials.",
+    ),
     WireFault.ISSUER: Remedy("A request names another server than the one that signed it.", _SERVER),
     WireFault.SIGNATURE: Remedy("A request is not signed by the server it names.", _SERVER),
     WireFault.AUDIENCE: Remedy("A request is meant for something else.", _SERVER),

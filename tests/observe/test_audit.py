@@ -1,0 +1,164 @@
+"""Records reach their outputs, survive what happens to those, and hold no secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import multiprocessing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from broker_auth.errors import OperationError
+from broker_auth.observe.audit import Audit, LogAudit, StreamAudit, make_record
+from broker_auth.observe.published import MAX_WAITING, NatsAudit
+from broker_auth.policy.decide import decide
+from tests.builders.clock import NOW
+from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, x509_policy
+from tests.builders.requests import fleet, node, provisioner, request, system
+from tests.observe.records import admitted, denied, refused
+
+
+def test_every_record_says_its_version_and_kind() -> None:
+    assert json.loads(msgspec.json.encode(denied()))["v"] == 1
+    assert json.loads(msgspec.json.encode(denied()))["event"] == "decision"
+    assert json.loads(msgspec.json.encode(refused()))["v"] == 1
+    assert json.loads(msgspec.json.encode(refused()))["event"] == "server_error"
+
+
+@pytest.mark.parametrize("asked", [fleet(), provisioner(), system(), node(), provisioner(password="wr0ng-word")])
+def test_a_stored_request_holds_no_secret(asked: object) -> None:
+    assert isinstance(asked, type(fleet()))
+    decision = decide(asked, x509_policy(), NOW)
+    text = msgspec.json.encode(make_record(asked, decision, NOW, 100, with_request=True)).decode()
+    for secret in (PASSWORD, SYSTEM_PASSWORD, "wr0ng-word"):
+        assert secret not in text
+    token = asked.connect_opts.auth_token
+    assert not token or token.rsplit(".", 1)[1] not in text
+
+
+def test_what_is_no_token_is_not_stored_at_all() -> None:
+    asked = request(auth_token="a password in the wrong place")
+    record = make_record(asked, decide(asked, x509_policy(), NOW), NOW, 100, with_request=True)
+    assert "wrong place" not in msgspec.json.encode(record).decode()
+
+
+def test_what_strangers_chose_is_cut() -> None:
+    asked = request(name="n" * 100_000, user="u" * 100_000)
+    record = make_record(asked, decide(asked, x509_policy(), NOW), NOW, 100)
+    assert len(msgspec.json.encode(record)) < 2000
+
+
+def test_a_file_is_appended_to_and_closed_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    for record in (denied(), admitted()):
+        sink = StreamAudit(path)
+        sink.write(record)
+        sink.close()
+    assert [json.loads(line)["decision"] for line in path.read_text().splitlines()] == ["deny", "admit"]
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_a_rotated_file_is_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    sink = StreamAudit(path)
+    sink.write(denied(cid=1))
+    path.rename(tmp_path / "audit.jsonl.1")
+    sink.write(denied(cid=2))
+    sink.reopen()
+    sink.write(denied(cid=3))
+    sink.close()
+    assert [json.loads(line)["cid"] for line in (tmp_path / "audit.jsonl.1").read_text().splitlines()] == [1, 2]
+    assert [json.loads(line)["cid"] for line in path.read_text().splitlines()] == [3]
+
+
+def test_a_file_that_cannot_be_opened_again_stays_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "dir" / "audit.jsonl"
+    path.parent.mkdir()
+    sink = StreamAudit(path)
+    moved = path.rename(tmp_path / "moved.jsonl")
+    path.parent.rmdir()
+    sink.reopen()
+    sink.write(denied())
+    sink.close()
+    assert "cannot be opened" in caplog.text
+    assert moved.read_bytes().count(b"\n") == 1
+
+
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OperationError, match=r"audit file .* cannot be opened"):
+        StreamAudit(tmp_path / "missing" / "audit.jsonl")
+
+
+def test_a_full_disk_stops_nothing_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    sink = StreamAudit(Path("/dev/full"))
+    for _ in range(1001):
+        sink.write(denied())
+    assert sink.lost == 1001
+    assert len(caplog.records) == 2  # the first, and the thousand and first
+    sink.close()
+
+
+def _append(path: Path, cid: int) -> None:
+    sink = StreamAudit(path)
+    for _ in range(300):
+        sink.write(denied(cid=cid, reason="r" * 6000))
+    sink.close()
+
+
+def test_processes_that_share_a_file_do_not_mix_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_append, args=(path, cid)) for cid in (1, 2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    found = [json.loads(line)["cid"] for line in path.read_text().splitlines()]
+    assert sorted(found) == [1] * 300 + [2] * 300
+
+
+def test_the_log_gets_denials_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for record in (admitted(), denied(), refused()):
+        LogAudit().write(record)
+    assert [entry.levelname for entry in caplog.records] == ["INFO", "WARNING", "WARNING"]
+
+
+def test_every_output_gets_every_record_and_their_losses_add_up(tmp_path: Path) -> None:
+    good, full = StreamAudit(tmp_path / "audit.jsonl"), StreamAudit(Path("/dev/full"))
+    audit = Audit([full, good])
+    audit.write(denied())
+    assert audit.lost == 1
+    audit.close()
+    assert (tmp_path / "audit.jsonl").read_bytes().count(b"\n") == 1
+
+
+async def test_records_wait_for_a_broker_that_is_away() -> None:
+    sink, sent = NatsAudit("audit"), []
+    away = True
+
+    async def publish(subject: str, data: bytes) -> None:
+        if away:
+            raise ConnectionError("away")
+        sent.append((subject, json.loads(data)["cid"]))
+
+    pump = asyncio.create_task(sink.pump(publish))
+    for cid in (1, 2):
+        sink.write(denied(cid=cid))
+    await asyncio.sleep(0)
+    away = False
+    await sink.drain()
+    assert sent == [("audit", 1), ("audit", 2)]
+    assert sink.lost == 0
+    pump.cancel()
+
+
+async def test_what_cannot_wait_is_counted() -> None:
+    sink = NatsAudit("audit")
+    for _ in range(MAX_WAITING + 3):
+        sink.write(denied())
+    assert sink.lost == 3

@@ -1,0 +1,134 @@
+"""The metrics page: accepted by a parser, right after additions, and complete where people depend on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from broker_auth.callout.request import WireFault
+from broker_auth.observe.expiry import Expiry
+from broker_auth.observe.metrics import ServiceCollector, State
+from broker_auth.observe.stats import LATENCY_BUCKETS, Snapshot, Stats
+from broker_auth.policy.decide import decide
+from tests.builders.clock import DAY, NOW
+from tests.builders.policies import x509_policy
+from tests.builders.requests import node, provisioner
+
+
+def counted(*seconds: float) -> Stats:
+    """A process that admitted a node for each of these durations."""
+    stats = Stats()
+    for duration in seconds:
+        stats.decided(decide(node(), x509_policy(), NOW), NOW, duration)
+    return stats
+
+
+def registry(state: State, now: float = NOW) -> CollectorRegistry:
+    made = CollectorRegistry()
+    made.register(ServiceCollector(lambda: state, lambda: now))
+    return made
+
+
+def value(state: State, metric: str, /, **labels: str) -> float | None:
+    return registry(state).get_sample_value(metric, labels)
+
+
+FULL = State(
+    counted=counted(0.0002, 0.003).snapshot(),
+    wanted=2,
+    brokers={"east": 2, 'odd "name"\n': 1},
+    pending=3,
+    resident=(40_000_000, 41_000_000),
+    replaced={"died": 1, "stuck": 0},
+    reloads={"accepted": 2, "refused": 1},
+    audit_lost=4,
+    expiries=(Expiry("ca", "/etc/ca.pem", NOW + 3 * DAY), Expiry("own", "/etc/own.pem", NOW - DAY)),
+)
+
+
+def test_both_formats_are_accepted_by_their_parsers() -> None:
+    text = list(text_string_to_metric_families(generate_latest(registry(FULL)).decode()))
+    assert {family.name for family in text} == {
+        family.name
+        for family in parse_openmetrics(generate_openmetrics(registry(FULL)).decode())  # type: ignore[no-untyped-call]
+    }
+    for family in text:
+        assert family.name.startswith("broker_auth_")
+        assert family.documentation.endswith(".")
+        assert family.type in ("counter", "gauge", "histogram")
+
+
+def test_an_idle_service_has_a_page_too() -> None:
+    page = generate_latest(registry(State(counted=Snapshot(), wanted=1))).decode()
+    assert list(text_string_to_metric_families(page))
+    assert "broker_auth_decision_seconds_count 0.0" in page
+
+
+def test_decisions_are_counted_by_rule_and_code() -> None:
+    stats = counted(0.001)
+    stats.decided(decide(provisioner(password="wrong"), x509_policy(), NOW), NOW, 0.001)
+    state = State(counted=stats.snapshot(), wanted=1)
+    assert value(state, "broker_auth_decisions_total", rule="provisioning", code="admitted") == 1
+    assert value(state, "broker_auth_decisions_total", rule="provisioner", code="provisioner_password") == 1
+
+
+def test_the_histogram_is_cumulative_and_ends_with_everything() -> None:
+    stats = counted(0.00005, 0.0001, 0.0002, 30.0)
+    state = State(counted=stats.snapshot(), wanted=1)
+    buckets = [value(state, "broker_auth_decision_seconds_bucket", le=repr(bound)) for bound in LATENCY_BUCKETS]
+    assert buckets[0] == 2  # a bound belongs to its bucket
+    assert buckets[1:] == [3] * (len(LATENCY_BUCKETS) - 1)
+    assert value(state, "broker_auth_decision_seconds_bucket", le="+Inf") == 4
+    assert value(state, "broker_auth_decision_seconds_count") == 4
+    assert value(state, "broker_auth_decision_seconds_sum") == pytest.approx(30.00035)
+
+
+def test_what_came_too_late_is_counted_by_itself() -> None:
+    stats = Stats()
+    stats.unanswered[WireFault.LATE] += 5
+    stats.unanswered[WireFault.SEAL] += 1
+    state = State(counted=stats.snapshot(), wanted=1)
+    assert value(state, "broker_auth_late_total") == 5
+    assert value(state, "broker_auth_unanswered_total", fault="seal") == 1
+
+
+def test_signers_show_when_they_were_used() -> None:
+    (signer,) = counted(0.001).signer_used
+    assert value(FULL, "broker_auth_signer_last_used_timestamp_seconds", signer=signer) == NOW
+
+
+def test_certificates_show_what_is_left() -> None:
+    assert value(FULL, "broker_auth_certificate_days_left", what="ca", name="/etc/ca.pem") == 3
+    assert value(FULL, "broker_auth_certificate_days_left", what="own", name="/etc/own.pem") == -1
+
+
+def test_snapshots_add_up() -> None:
+    first, second = counted(0.001, 0.002), counted(0.5)
+    second.signer_used = {"other": 5.0, next(iter(first.signer_used)): 1.0}
+    second.unanswered[WireFault.LATE] += 2
+    second.reply_failures = 3
+    total = first.snapshot() + second.snapshot()
+    assert total.decisions == [("provisioning", "admitted", 3)]
+    assert sum(total.latency) == 3
+    assert total.latency_sum == pytest.approx(0.503)
+    assert total.unanswered == {"late": 2}
+    assert total.reply_failures == 3
+    assert total.signer_used == {**first.signer_used, "other": 5.0}
+
+
+def test_adding_nothing_changes_nothing() -> None:
+    one: Any = counted(0.001).snapshot()
+    assert one + Snapshot() == Snapshot() + one == one
+
+
+def test_a_snapshot_does_not_change_with_the_process() -> None:
+    stats = counted(0.001)
+    before = stats.snapshot()
+    stats.decided(decide(node(), x509_policy(), NOW), NOW, 0.001)
+    stats.signer_used["later"] = 1.0
+    assert before == counted(0.001).snapshot()

@@ -1,0 +1,79 @@
+"""What the service manager is told, and that nobody else can be."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker_auth.observe.notify import Notifier
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(tmp_path / "notify"))
+        bound.settimeout(5)
+        yield bound
+
+
+def told(manager: socket.socket) -> list[str]:
+    return manager.recv(4096).decode().split("\n")
+
+
+def test_each_state_is_told(manager: socket.socket) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+    notifier.ready("all well")
+    assert told(manager) == ["READY=1", "STATUS=all well"]
+    notifier.reloading()
+    state, moment = told(manager)
+    assert state == "RELOADING=1"
+    assert moment.partition("=")[2].isdigit()  # microseconds; systemd refuses a reload without
+    notifier.status("fine")
+    assert told(manager) == ["STATUS=fine"]
+    notifier.alive()
+    assert told(manager) == ["WATCHDOG=1"]
+    notifier.stopping()
+    assert told(manager) == ["STOPPING=1"]
+
+
+def test_children_cannot_speak_for_the_service(manager: socket.socket) -> None:
+    environ = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "HOME": "/"}
+    Notifier(environ)
+    assert environ == {"HOME": "/"}
+
+
+def test_an_abstract_socket_is_reached() -> None:
+    name = f"broker-auth-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{name}")
+        manager.settimeout(5)
+        Notifier({"NOTIFY_SOCKET": f"@{name}"}).alive()
+        assert told(manager) == ["WATCHDOG=1"]
+
+
+def test_without_a_manager_nothing_happens() -> None:
+    notifier = Notifier({})
+    notifier.ready("nobody listens")
+    assert notifier.watchdog is None
+
+
+def test_a_manager_that_is_gone_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).alive()
+    assert "cannot be told WATCHDOG=1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "10000000"}, 5.0),  # twice as often as needed
+        ({"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": str(os.getpid())}, 5.0),
+        ({"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_the_watchdog_is_ours_or_none(environ: dict[str, str], seconds: float | None) -> None:
+    assert Notifier(environ).watchdog == seconds

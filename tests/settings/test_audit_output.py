@@ -1,0 +1,60 @@
+"""``plugin.broker_auth.audit.output``: every form, and every way to get it wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker_auth.settings.model import AuditKind, AuditOutput
+from tests.settings.builder import Directory, P
+
+KEY = f"{P}audit.output"
+
+
+def test_records_go_to_the_log_unless_told_otherwise(directory: Directory) -> None:
+    settings = directory.check().settings
+    assert settings
+    assert settings.audit.outputs == (AuditOutput(kind=AuditKind.LOG),)
+    assert not settings.audit.requests
+
+
+def test_every_form(directory: Directory) -> None:
+    directory.set({KEY: "log, stdout, file:log/audit.jsonl, nats:audit.broker-auth, log"})
+    settings = directory.check().settings
+    assert settings
+    assert settings.audit.outputs == (
+        AuditOutput(kind=AuditKind.LOG),
+        AuditOutput(kind=AuditKind.STDOUT),
+        AuditOutput(kind=AuditKind.FILE, path=directory.path / "log" / "audit.jsonl"),
+        AuditOutput(kind=AuditKind.NATS, subject="audit.broker-auth"),
+    )
+    assert settings.audit.path == directory.path / "log" / "audit.jsonl"
+    assert settings.audit.subject == "audit.broker-auth"
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ("syslog", "is not an output"),
+        ("file:", "is not an output"),
+        ("log:x", "is not an output"),
+        ("nats: ", "is not an output"),
+        ("nats:a.*", "is not a subject"),
+        ("nats:a..b", "is not a subject"),
+        ("nats:$SYS.REQ.USER.AUTH", "is not a subject"),
+        ("nats:>", "is not a subject"),
+        (f"nats:{'a' * 129}", "is not a subject"),
+        ("file:a, file:b", "names 2 outputs of kind file"),
+        ("nats:a, nats:b", "names 2 outputs of kind nats"),
+    ],
+)
+def test_what_is_wrong_is_named(directory: Directory, written: str, what: str) -> None:
+    directory.set({KEY: written})
+    (problem,) = directory.check().problems
+    assert problem.line == directory.line(KEY)
+    assert what in problem.what
+
+
+def test_an_edge_alone_has_nowhere_to_publish(directory: Directory) -> None:
+    directory.set({KEY: "nats:audit", f"{P}broker.default.role": "edge"})
+    (problem,) = directory.check().problems
+    assert "no broker has the role" in problem.what
