@@ -102,11 +102,14 @@ class BrokerLink:
 
     @property
     def pending(self) -> int:
-        """Requests received and not answered yet."""
+        """Requests received and not handed over yet."""
         return 0 if self._subscription is None else self._subscription.pending_msgs
 
     async def drain(self) -> None:
-        """Stop receiving and answer what was received (NATS_FACTS 12); :meth:`close` comes after."""
+        """Stop receiving, and hand over what was received (NATS_FACTS 12).
+
+        :meth:`settle` comes after it is answered, and :meth:`close` last.
+        """
         self._draining = True
         client, subscription = self._client, self._subscription
         if client is None:
@@ -119,6 +122,15 @@ class BrokerLink:
                     await round_trip(client)
                     await subscription.drain()  # type: ignore[no-untyped-call]
                     await round_trip(client)
+        except (NatsError, OSError, TimeoutError) as error:
+            _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
+
+    async def settle(self) -> None:
+        """Wait until the broker has processed every answer."""
+        try:
+            if self._client is not None and self._client.is_connected:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await round_trip(self._client)
         except (NatsError, OSError, TimeoutError) as error:
             _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
 

@@ -163,7 +163,7 @@ class _Worker:
         beat = Beat(
             stats=self._callout.stats.snapshot(),
             brokers={link.name: link.subscribed.is_set() for link in links},
-            pending=sum(link.pending for link in links),
+            pending=self._service.pending,
             audit_lost=self._audit.lost,
             resident=_resident(),
         )

@@ -143,6 +143,11 @@ class Service:
         """One link for each configured broker."""
         return self._links
 
+    @property
+    def pending(self) -> int:
+        """Requests received and not answered yet."""
+        return len(self._backlog) + sum(link.pending for link in self._links)
+
     async def run(self, stop: asyncio.Event, before_close: Callable[[], Awaitable[None]] | None = None) -> None:
         """Serve until ``stop`` is set, then drain: every request received is answered first.
 
@@ -157,6 +162,7 @@ class Service:
         self._ending = True
         self._arrived.set()
         await answering
+        await asyncio.gather(*(link.settle() for link in self._links))
         if before_close is not None:
             await before_close()
         for keeper in keepers:
