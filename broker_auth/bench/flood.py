@@ -1,0 +1,99 @@
+"""Part ``flood``: does the fleet still get in while bad tokens arrive at ten times what can be answered?
+
+Two nats-servers, one service: the fleet asks at one, a flood arrives at the other, or both at the same
+one, as where all share a listener. Everything is signed by the servers it claims to come from.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from broker_auth.bench import processes
+from broker_auth.bench.flooder import Outcome, Task
+from broker_auth.bench.kinds import Maker
+from broker_auth.bench.materials import PlayedServer, Trust
+from broker_auth.bench.processes import Flood, Worker, write_pool
+from broker_auth.bench.service import materials
+from broker_auth.bench.site import Broker, Site
+
+TIMES: Final = 10  # what is offered, as a multiple of what can be answered
+_FLEET_SHARE: Final = 0.1  # of what can be answered, asked for by the fleet
+_DISTINCT: Final = 200  # requests in a pool
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Who asks where, and from which pools."""
+
+    site: Site
+    worker: Worker
+    capacity: int
+    fleet: Path
+    bad: Path
+
+
+def run(seconds: float) -> dict[str, Any]:
+    """Answered shares and latencies of fleet and flood: at two brokers (``edge``), and at one (``single``)."""
+    trust = Trust()
+    with tempfile.TemporaryDirectory(prefix="broker-auth-bench-") as directory, ExitStack() as stack:
+        brokers = (Broker("fleet", "fleet"), Broker("edge", "edge"))
+        site = Site(Path(directory), trust, xkey=False, brokers=brokers)
+        for broker in brokers:
+            stack.enter_context(site.server(broker))
+        nodes, floor = materials(site, trust, _DISTINCT)
+        worker = stack.enter_context(Worker(site, floor))
+        fleet, bad = _pools(site, trust)
+        capacity = _capacity(site, nodes)
+        processes.flood(_task(site, "edge", bad, 0.5, in_flight=16))  # known bad from here on
+        scene = _Scene(site, worker, capacity, fleet, bad)
+        return {
+            "capacity_per_s": capacity,
+            "edge": _at(scene, "edge", seconds),
+            "single": _at(scene, "fleet", seconds),
+        }
+
+
+def _pools(site: Site, trust: Trust) -> tuple[Path, Path]:
+    """Requests of fleet members with certificates, and of nodes with tokens nobody trusted signed."""
+    maker = Maker(trust, PlayedServer(), time.time())
+    fleet = [maker.mtls(number).request.wire for number in range(_DISTINCT)]
+    tokens = [trust.provisioning_token(maker.now, foreign=True) for _ in range(_DISTINCT // 10)]
+    bad = [maker.node(number, tokens[number % len(tokens)]).request.wire for number in range(_DISTINCT)]
+    return write_pool(site.directory / "fleet", fleet, None), write_pool(site.directory / "bad", bad, None)
+
+
+def _capacity(site: Site, nodes: Path) -> int:
+    """Requests per second that are answered when as many are asked as are answered."""
+    outcome = processes.flood(_task(site, "edge", nodes, 1.0, in_flight=64))
+    return max(1, int(outcome.answered / outcome.seconds))
+
+
+def _at(scene: _Scene, where: str, seconds: float) -> dict[str, Any]:
+    """The fleet asks at the broker ``fleet`` while the flood arrives at ``where``."""
+    before = scene.worker.counters().unanswered.get("shed", 0)
+    rate = max(1, int(scene.capacity * _FLEET_SHARE))
+    with Flood(_task(scene.site, where, scene.bad, seconds + 1, rate=scene.capacity * TIMES)) as flood:
+        with Flood(_task(scene.site, "fleet", scene.fleet, seconds, rate=rate)) as fleet:
+            got_in = fleet.outcome()
+        outcome = flood.outcome()
+    shed = scene.worker.counters().unanswered.get("shed", 0) - before
+    return {"fleet": _share(got_in), "flood": _share(outcome) | {"shed": shed}}
+
+
+def _share(outcome: Outcome) -> dict[str, float]:
+    return {
+        "sent_per_s": round(outcome.sent / outcome.seconds),
+        "in_time": round(outcome.in_time / max(1, outcome.sent), 4),
+        "p50_ms": round(outcome.p50_ms, 1),
+        "p99_ms": round(outcome.p99_ms, 1),
+    }
+
+
+def _task(site: Site, broker: str, pool: Path, seconds: float, *, in_flight: int = 64, rate: int = 0) -> Task:
+    port = next(known.port for known in site.brokers if known.name == broker)
+    return Task(port=port, password=site.password, pool=str(pool), seconds=seconds, in_flight=in_flight, rate=rate)

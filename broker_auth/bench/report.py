@@ -1,0 +1,45 @@
+"""The bench's figures as tables for people; ``--json`` has the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from broker_auth.bench.run import PARTS
+
+
+def show(results: Mapping[str, Any], console: Console) -> None:
+    """One table for each part."""
+    for part, figures in results.items():
+        rows = _rows(figures)
+        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        table = Table(title=f"{part}: {PARTS[part].about}", title_justify="left", show_edge=False)
+        table.add_column("", no_wrap=True)
+        for column in columns:
+            table.add_column(column, justify="right")
+        for name, row in rows.items():
+            table.add_row(name, *(_text(row.get(column)) for column in columns))
+        console.print(table)
+        console.print()
+
+
+def _rows(figures: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Mappings of plain values become rows, whatever they are nested in becomes part of the row's name."""
+    rows: dict[str, dict[str, Any]] = {}
+    plain = {name: value for name, value in figures.items() if not isinstance(value, Mapping)}
+    if plain:
+        rows[prefix or "all"] = plain
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            if name == "stages":
+                rows[prefix] |= value
+            else:
+                rows |= _rows(value, f"{prefix} {name}".strip())
+    return rows
+
+
+def _text(value: object) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
