@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-versions test-interop test-interop-choria check bench docs clean
+.PHONY: demo test test-versions test-oldest test-interop test-interop-choria check bench docs clean
 
 $(VENV)/.installed: pyproject.toml nats-server.conf.j2
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
@@ -32,8 +32,19 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+test-oldest:  ## with the oldest dependencies that pyproject.toml allows, on Python 3.11
+	$(PYTHON) -m venv --clear $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check uv
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[server,fast,websocket]'
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
+	$(VENV)-oldest/bin/pytest -n auto tests/policy tests/tokens tests/settings tests/cli tests/callout tests/deploy tests/e2e
+
+docs: $(VENV)/.installed  ## the documentation site, in site/; first its pages that are made from the code
+	$(BIN)/python -m tests.docs.pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(VENV)/.installed  ## what a decision, a request and a connection cost on this machine
 	$(BIN)/broker-auth bench
 
 clean:
-	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis

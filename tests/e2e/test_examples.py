@@ -125,15 +125,17 @@ def node_arguments(site: Site, identity: str) -> list[object]:
 
 async def meet(site: Site) -> None:
     """A node waits first, a second one comes later; both are asked, and both answer."""
-    async with running("node.py", node_arguments(site, "node1.example.net")) as first:
-        async with running("provisioner.py", provisioner_arguments(site)) as provisioner:
-            answer = json.loads(await provisioner.line("answer:"))
-            assert answer == {"identity": "node1.example.net", "ready": True}
-            assert await first.line("asked:") == "who are you?"
-            async with asyncio.timeout(SECONDS):
-                assert await first.process.wait() == 0
-            async with running("node.py", node_arguments(site, "node2.example.net")):
-                assert json.loads(await provisioner.line("answer:"))["identity"] == "node2.example.net"
+    async with (
+        running("node.py", node_arguments(site, "node1.example.net")) as first,
+        running("provisioner.py", provisioner_arguments(site)) as provisioner,
+    ):
+        answer = json.loads(await provisioner.line("answer:"))
+        assert answer == {"identity": "node1.example.net", "ready": True}
+        assert await first.line("asked:") == "who are you?"
+        async with asyncio.timeout(SECONDS):
+            assert await first.process.wait() == 0
+        async with running("node.py", node_arguments(site, "node2.example.net")):
+            assert json.loads(await provisioner.line("answer:"))["identity"] == "node2.example.net"
 
 
 async def test_node_and_provisioner_meet_by_way_of_the_edge(edge_site: Site) -> None:

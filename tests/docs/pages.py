@@ -1,0 +1,47 @@
+"""The pages of the documentation, and those among them that are made from the code.
+
+``python -m tests.docs.pages`` (``make docs``) makes them anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from broker_auth.observe import remedies
+from broker_auth.settings import keytable
+
+ROOT: Final = Path(__file__).parents[2]
+DOCS: Final = ROOT / "docs"
+PAGES: Final = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")))
+MADE: Final[Mapping[str, Callable[[], str]]] = {
+    "configuration.md": keytable.reference,
+    "denials.md": remedies.reference,
+}
+
+
+def fenced(text: str, language: str) -> Iterator[list[str]]:
+    """The lines of every fenced block in this language, without the indentation they share."""
+    block: list[str] = []
+    opened: str | None = None
+    for line in text.splitlines():
+        fence = line.strip()
+        if not fence.startswith("```"):
+            block.append(line)
+        elif opened is None:
+            opened, block = fence.removeprefix("```"), []
+        else:
+            if opened == language:
+                yield _dedented(block)
+            opened = None
+
+
+def _dedented(block: list[str]) -> list[str]:
+    margin = min((len(line) - len(line.lstrip()) for line in block if line.strip()), default=0)
+    return [line[margin:] for line in block]
+
+
+if __name__ == "__main__":
+    for name, make in MADE.items():
+        (DOCS / name).write_text(make(), encoding="utf-8")

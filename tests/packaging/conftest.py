@@ -1,0 +1,68 @@
+"""The wheel, built once by pip in isolation and unpacked where no checkout is in the way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+_SECONDS: Final = 110
+_PIP: Final = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """The wheel, and a directory that holds nothing but what is in it."""
+
+    wheel: Path
+    site: Path
+    elsewhere: Path
+
+    @property
+    def names(self) -> list[str]:
+        """The files in the wheel."""
+        with zipfile.ZipFile(self.wheel) as archive:
+            return archive.namelist()
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run ``broker-auth`` as it was installed. The checkout is neither here nor on the path.
+
+        ``-S`` keeps out editable installations, which would find the checkout; the dependencies come from
+        where they are installed.
+        """
+        program = self.site / "bin" / "broker-auth"
+        path = os.pathsep.join((str(self.site), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
+        return subprocess.run(
+            [sys.executable, "-S", "-P", str(program), *map(str, arguments)],
+            cwd=self.elsewhere,
+            env={"PYTHONPATH": path, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel of this checkout, installed."""
+    directory = tmp_path_factory.mktemp("wheel")
+    site, elsewhere = directory / "site", directory / "elsewhere"
+    elsewhere.mkdir()
+    _pip("wheel", "--no-deps", "--wheel-dir", str(directory), str(ROOT))
+    wheel = next(directory.glob("broker_auth-*.whl"))
+    _pip("install", "--no-deps", "--no-index", "--target", str(site), str(wheel))
+    return Installed(wheel=wheel, site=site, elsewhere=elsewhere)
+
+
+def _pip(*arguments: str) -> None:
+    done = subprocess.run([*_PIP, *arguments], capture_output=True, text=True, timeout=_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr

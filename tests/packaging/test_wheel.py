@@ -1,0 +1,88 @@
+"""The wheel works where nothing of the checkout is."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import PathDistribution
+from pathlib import Path
+
+import pytest
+
+import broker_auth
+from broker_auth.deploy.plan import Topology
+from broker_auth.tokens.issue import new_seed, signing_key_from_seed
+from tests.packaging.conftest import ROOT, Installed
+
+pytestmark = pytest.mark.xdist_group("wheel")  # built once, not once in every process
+
+
+@pytest.fixture(scope="module")
+def distribution(installed: Installed) -> PathDistribution:
+    """What the installation says of itself."""
+    return PathDistribution(next(installed.site.glob("broker_auth-*.dist-info")))
+
+
+def test_it_runs_from_where_it_is_installed(installed: Installed) -> None:
+    shown = installed.run("--version")
+    assert (shown.returncode, shown.stdout) == (0, f"broker-auth {broker_auth.__version__}\n"), shown.stderr
+    where = installed.run("token", "keys", "/dev/null/seed")
+    assert (where.returncode, where.stdout) == (1, "")
+    origin = (installed.site / "broker_auth" / "__init__.py").resolve()
+    assert origin.is_file()
+    assert ROOT not in origin.parents
+
+
+def test_it_has_everything_and_nothing_else(installed: Installed) -> None:
+    names = {name for name in installed.names if ".dist-info/" not in name}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "broker_auth").rglob("*.py")}
+    assert names == modules | {"broker_auth/py.typed", "broker_auth/deploy/nats-server.conf.j2"}
+
+
+def test_its_metadata(distribution: PathDistribution) -> None:
+    said = distribution.metadata
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert said["Name"] == "broker-auth"
+    assert said["Version"] == broker_auth.__version__ == project["version"]
+    assert "Apache-2.0" in (said["License"] or said["License-Expression"])
+    assert said["Requires-Python"] == ">=3.11"
+    assert said["Description-Content-Type"] == "text/markdown"
+    assert set(said.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
+    needed = [line for line in distribution.requires or [] if "extra ==" not in line]
+    assert {_name(line) for line in needed} == {_name(line) for line in project["dependencies"]}
+    assert all(">=" in line and "<" not in line for line in needed)
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[><=\[; ]", requirement, maxsplit=1)[0].lower()
+
+
+def test_it_has_the_license_and_the_command(distribution: PathDistribution) -> None:
+    files = [str(file) for file in distribution.files or []]
+    assert any(file.endswith("LICENSE") for file in files)
+    scripts = {point.name: point.value for point in distribution.entry_points if point.group == "console_scripts"}
+    assert scripts == {"broker-auth": "broker_auth.cli:main"}
+
+
+@pytest.mark.parametrize("topology", Topology)
+def test_init_writes_a_deployment_from_the_template_inside(installed: Installed, topology: Topology) -> None:
+    directory = installed.elsewhere / topology
+    written = installed.run("init", directory, "--topology", topology, "--dev-pki")
+    assert written.returncode == 0, written.stderr
+    checked = installed.run("config", "check", directory / "broker.conf")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    role = "single" if topology is Topology.SINGLE else "fleet"
+    rendered = installed.run("config", "render", directory / "broker.conf", "--role", role)
+    assert rendered.returncode == 0, rendered.stderr
+    assert "auth_callout" in rendered.stdout
+
+
+def test_token_check_answers(installed: Installed, tmp_path: Path) -> None:
+    seed = new_seed()
+    key, token = tmp_path / "signer.seed", tmp_path / "token.jwt"
+    key.write_text(seed.reveal())
+    key.chmod(0o600)
+    signed = installed.run("token", "provisioning", token, key, "--token", "x", "--urls", "tls://127.0.0.1:4222")
+    assert signed.returncode == 0, signed.stderr
+    for signer, code in ((signing_key_from_seed(seed, "signer").public_hex, 0), ("0" * 62 + "01", 1)):
+        assert installed.run("token", "check", token, "--signer", signer).returncode == code
