@@ -168,6 +168,8 @@ async def outcome(url: str, attempt: Attempt, pki: Path) -> str:
         return DENIED
     try:
         await client.publish(attempt.publish, b"")
+        # A plain flush() sends its PING ahead of what is still pending.
+        await client._flush_pending(force_flush=True)
         await client.flush()  # the server says what it forbids before it answers this
         forbidden = "permissions violation" in str(client.last_error).lower()
     finally:
