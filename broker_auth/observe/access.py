@@ -62,6 +62,10 @@ class Login:
     name: str = _NAME
     inbox: str = "_INBOX"
 
+    def called(self, name: str) -> Login:
+        """The same under another connection name."""
+        return dataclasses.replace(self, name=name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
@@ -118,12 +122,13 @@ class Access:
                 f"broker {broker.name} asks for no certificate, so its system account needs --break-glass SEED, or "
                 "--token FILE --seed FILE with the permission system_user"
             )
-        login = Login(
-            what=f"the system user {settings.system_user}",
-            user=settings.system_user,
-            password=settings.system_passwords[0],
-        )
-        return await self.connect(broker, self._with_proof(login))
+        return await self.connect(broker, self.system_login())
+
+    def system_login(self) -> Login:
+        """What the configured system user presents."""
+        user = self.settings.system_user or ""
+        login = Login(what=f"the system user {user}", user=user, password=self.settings.system_passwords[0])
+        return self._with_proof(login)
 
     async def fleet(self, broker: BrokerSettings) -> Client:
         """A connection into the fleet's account.

@@ -1,0 +1,100 @@
+"""``broker-auth doctor``: what is wrong with the live deployment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.text import Text
+
+from broker_auth.cli import output
+from broker_auth.cli.access import MAX_TOKEN_BYTES, access_options, make_access, run
+from broker_auth.cli.files import read_file
+from broker_auth.cli.options import FILE, config_option, example, json_option
+from broker_auth.cli.tables import make_console
+from broker_auth.observe.doctor.deployment import examine_configuration
+from broker_auth.observe.doctor.examine import examine, healthy, in_order
+from broker_auth.observe.doctor.finding import Case, Finding, Severity
+from broker_auth.secret import Secret
+from broker_auth.settings.load import check
+
+_STYLES: Final = {
+    Severity.ERROR: "bold red",
+    Severity.WARNING: "yellow",
+    Severity.SKIPPED: "dim",
+    Severity.OK: "green",
+}
+
+
+@click.command("doctor", epilog=example("broker-auth doctor --config broker.conf --break-glass break-glass.seed"))
+@config_option
+@access_options
+@click.option("--provisioning-token", type=FILE, help="A provisioning token, to try a node's way in.")
+@click.option("--verbose", "-v", is_flag=True, help="Also show what was looked at and is as it should be.")
+@json_option
+@click.pass_context
+def doctor_command(
+    ctx: click.Context,
+    /,
+    config: Path,
+    provisioning_token: Path | None,
+    verbose: bool,
+    as_json: bool,
+    **given: Path | None,
+) -> None:
+    """Look at the live deployment and say what is wrong with it, each finding with its remedy.
+
+    Run it where the service runs. It logs in as the system user; what an edge keeps to itself it sees
+    only with --break-glass, or with --token and --seed. It changes nothing. Exit code 1 if there is an
+    error; warnings do not count.
+    """
+    report = check(config, os.environ, serving=True)
+    if report.settings is None:
+        findings = in_order(examine_configuration(report))
+    else:
+        token = Secret(_token(provisioning_token)) if provisioning_token else None
+        case = Case(access=make_access(report.settings, **given), provisioning_token=token)
+        findings = run(examine(case, report))
+    if as_json:
+        output.document({"healthy": healthy(findings), "findings": [_document(item) for item in findings]})
+    else:
+        _show(findings, verbose=verbose)
+    ctx.exit(0 if healthy(findings) else 1)
+
+
+def _token(path: Path) -> str:
+    return read_file(path, MAX_TOKEN_BYTES).data.decode("ascii", "replace").strip()
+
+
+def _show(findings: tuple[Finding, ...], *, verbose: bool) -> None:
+    console = make_console()
+    for item in findings:
+        if item.severity is Severity.OK and not verbose:
+            continue
+        where = f"{item.broker}: " if item.broker else ""
+        line = Text(f"{item.severity.value:<8}", style=_STYLES[item.severity])
+        console.print(
+            line.append(output.one_line(f"{where}{item.what}  [{item.code}]"), style="default"), soft_wrap=True
+        )
+        if item.remedy:
+            console.print(Text(output.one_line(f"         {item.remedy}")), soft_wrap=True)
+    counts = {severity: sum(item.severity is severity for item in findings) for severity in Severity}
+    said: dict[Severity, Any] = {
+        Severity.ERROR: "errors",
+        Severity.WARNING: "warnings",
+        Severity.SKIPPED: "not looked at",
+        Severity.OK: "as it should be",
+    }
+    console.print(", ".join(f"{counts[severity]} {name}" for severity, name in said.items()))
+
+
+def _document(item: Finding) -> dict[str, object]:
+    return {
+        "severity": item.severity.value,
+        "code": item.code,
+        "broker": item.broker,
+        "what": item.what,
+        "remedy": item.remedy,
+    }

@@ -1,0 +1,73 @@
+"""nats-server versions: what is supported, and known defects that matter in this deployment.
+
+From the project's security advisories (advisories.nats.io, and its GitHub advisories).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+Version = tuple[int, int, int]
+
+OLDEST: Final[Version] = (2, 10, 25)  # the oldest that the deployment was tried with
+_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defect:
+    """A known defect.
+
+    Attributes:
+        fixed: the first fixed version of each release line; later lines never had it.
+    """
+
+    name: str
+    what: str
+    fixed: tuple[Version, ...]
+
+    def affects(self, version: Version) -> bool:
+        """Whether this version has it: older lines than those with a fix have, newer ones do not."""
+        line = next((fixed for fixed in self.fixed if fixed[:2] == version[:2]), None)
+        return version < (line or min(self.fixed))
+
+
+DEFECTS: Final = (
+    Defect(
+        name="CVE-2025-30215",
+        what="some JetStream administration is open to other accounts",
+        fixed=((2, 10, 27), (2, 11, 1)),
+    ),
+    Defect(
+        name="CVE-2026-33218",
+        what="whoever reaches the leaf listener can crash the server before logging in",
+        fixed=((2, 11, 15), (2, 12, 6)),
+    ),
+    Defect(
+        name="CVE-2026-33219",
+        what="whoever reaches the websocket listener can exhaust memory before logging in",
+        fixed=((2, 11, 15), (2, 12, 6)),
+    ),
+    Defect(
+        name="CVE-2026-33248",
+        what="verify_and_map, which the leaf listener uses, can match a crafted certificate subject",
+        fixed=((2, 11, 15), (2, 12, 6)),
+    ),
+    Defect(
+        name="CVE-2026-58253",
+        what="with no_auth_user, leaf and route listeners can be entered without logging in",
+        fixed=((2, 11, 16), (2, 12, 7), (2, 14, 0)),
+    ),
+)
+
+
+def parse_version(text: str) -> Version | None:
+    """``2.12.6`` or ``v2.12.6-RC.1`` as numbers; None if it is no version."""
+    match = _VERSION.match(text)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def known_defects(version: Version) -> tuple[Defect, ...]:
+    """The defects this version has."""
+    return tuple(defect for defect in DEFECTS if defect.affects(version))

@@ -1,0 +1,78 @@
+"""What nats-server says of its version, and what is known of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from broker_auth.observe.doctor.callout import _latency
+from broker_auth.observe.doctor.finding import Case, Notes, Severity
+from broker_auth.observe.doctor.listeners import examine_listeners
+from broker_auth.observe.doctor.versions import Version, known_defects, parse_version
+from tests.observe.site import Site
+
+
+@pytest.mark.parametrize(
+    ("version", "defects"),
+    [
+        ((2, 10, 25), 5),
+        ((2, 10, 27), 4),
+        ((2, 11, 0), 5),
+        ((2, 11, 15), 1),
+        ((2, 11, 16), 0),
+        ((2, 12, 5), 4),
+        ((2, 12, 6), 1),
+        ((2, 12, 7), 0),
+        ((2, 14, 0), 0),
+        ((2, 15, 1), 0),
+    ],
+)
+def test_known_defects(version: Version, defects: int) -> None:
+    assert len(known_defects(version)) == defects
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("2.15.1", (2, 15, 1)), ("v2.12.0-RC.1", (2, 12, 0)), ("", None), ("nightly", None), ("2.15", None)],
+)
+def test_versions_are_read(text: str, version: Version | None) -> None:
+    assert parse_version(text) == version
+
+
+@pytest.mark.parametrize(
+    ("seconds", "severity"),
+    [(0.01, Severity.OK), (0.5, Severity.WARNING), (1.99, Severity.WARNING), (2.0, Severity.ERROR)],
+)
+def test_answers_are_measured_against_what_clients_wait(seconds: float, severity: Severity) -> None:
+    notes = Notes()
+    _latency(seconds, notes)
+    assert [item.severity for item in notes.findings] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("said", "codes"),
+    [
+        (b'INFO {"version":"2.10.20"}\r\n', {"server.version", "server.defect", "listener.nonce", "listener.plain"}),
+        (b'INFO {"version":"2.12.5","nonce":"x"}\r\n', {"server.defect", "listener.plain"}),
+        (
+            b'INFO {"version":"2.15.1","nonce":"x","connect_urls":["10.0.0.1:4222","10.0.0.2:4222"]}\r\n',
+            {"listener.advertises", "listener.plain"},
+        ),
+        (b"HTTP/1.1 400 Bad Request\r\n", {"listener.unreachable"}),
+        (b"INFO {\r\n", {"listener.unreachable"}),
+        (b"", {"listener.unreachable"}),
+    ],
+)
+async def test_what_anybody_is_told_before_tls(said: bytes, codes: set[str], tmp_path: Path) -> None:
+    site = Site(tmp_path)
+
+    async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_server(tell, "127.0.0.1", site.ports["fleet"])
+    async with server:
+        findings = await examine_listeners(Case(access=site.access()), site.settings().brokers[0])
+    assert {item.code for item in findings if item.severity is not Severity.OK} == codes
