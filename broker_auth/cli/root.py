@@ -33,6 +33,8 @@ COMMANDS: Final = {
     "report": Lazy("broker_auth.cli.report:report_group", "Who is connected, and who waits."),
     "streams": Lazy("broker_auth.cli.streams:streams_group", "Create or change Choria's streams."),
     "demo": Lazy("broker_auth.cli.demo:demo_command", "See it work: the whole system on this machine."),
+    "bench": Lazy("broker_auth.cli.bench:bench_command", "Measure decisions, a running service and connections."),
+    "doctor": Lazy("broker_auth.cli.doctor:doctor_command", "Say what is wrong with the live deployment."),
     "explain": Lazy("broker_auth.cli.explain:explain_command", "Decide a stored request again and show why."),
 }
 CONFIG_COMMANDS: Final = {

@@ -35,6 +35,7 @@ from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles
 
 CONNECT_SECONDS: Final = 5.0  # a service answers within 2 or not at all (NATS_FACTS 10)
+_CLOSE_SECONDS: Final = 1.0
 _NAME: Final = "broker-auth-cli"
 
 
@@ -208,8 +209,9 @@ async def connect(url: str, login: Login, tls: ssl.SSLContext | None, *, seconds
             await client.flush()  # TLS 1.3 tells a client that its certificate is missing only now
     except (NatsError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
         client.abort()
-        with contextlib.suppress(NatsError, OSError):  # it has no connection left to say goodbye on
-            await client.close()
+        with contextlib.suppress(NatsError, OSError, TimeoutError):  # nothing is left to say goodbye on
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await client.close()
         reasons = [str(item) for item in (*errors, error)]
         raise AccessError(next(filter(None, reasons), f"no answer within {seconds:g} s")) from error
     return client
