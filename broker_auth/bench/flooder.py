@@ -8,6 +8,7 @@ library would cost as much as the service under test.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,6 @@ from broker_auth.callout.link import SUBJECT
 from broker_auth.callout.request import XKEY_HEADER
 from broker_auth.errors import OperationError
 
-INBOX: Final = "_INBOX.bench"
 USER: Final = "flooder"
 IN_TIME: Final = 2.0  # seconds; NATS_FACTS 10: answers that come later let nobody in
 _TICK: Final = 0.002  # seconds between bursts when sending at a rate
@@ -76,7 +76,9 @@ class Flooder(asyncio.Protocol):
         self.ready = asyncio.get_running_loop().create_future()
         self.sent = 0
         self.latencies: list[float] = []
-        self._frames = [_frame(request, pool.xkey) for request in pool.requests]
+        # Reply subjects as unique as nats-server's: what the service may answer to is counted by them.
+        self._inbox = f"_INBOX.{secrets.token_hex(8)}"
+        self._frames = [_frame(request, pool.xkey, self._inbox) for request in pool.requests]
         self._sent_at: list[float] = []
         self._answers_send = False
         self._buffer = bytearray()
@@ -89,7 +91,6 @@ class Flooder(asyncio.Protocol):
         parts: list[bytes] = []
         for number in range(self.sent, self.sent + count):
             verb, rest = self._frames[number % len(self._frames)]
-            # A reply subject of its own, as nats-server's: what the service may answer to is counted by it.
             parts += (verb, b"%d" % number, rest)
         self._transport.write(b"".join(parts))
         self._sent_at += [time.perf_counter()] * count
@@ -120,7 +121,7 @@ class Flooder(asyncio.Protocol):
         self._transport = transport
         login = {"user": USER, "pass": self._password, "verbose": False, "headers": True, "lang": "bench"}
         connect = b"CONNECT " + msgspec.json.encode(login)
-        transport.write(connect + f"\r\nSUB {INBOX}.* 1\r\nPING\r\n".encode())
+        transport.write(connect + f"\r\nSUB {self._inbox}.* 1\r\nPING\r\n".encode())
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Whoever waits for readiness waits in vain."""
@@ -153,9 +154,9 @@ class Flooder(asyncio.Protocol):
             self.send(1)
 
 
-def _frame(request: bytes, xkey: str | None) -> tuple[bytes, bytes]:
+def _frame(request: bytes, xkey: str | None, inbox: str) -> tuple[bytes, bytes]:
     """What stands before and after the number in the reply subject."""
-    where = f"{SUBJECT} {INBOX}."
+    where = f"{SUBJECT} {inbox}."
     if xkey is None:
         return f"PUB {where}".encode(), f" {len(request)}\r\n".encode() + request + b"\r\n"
     headers = f"NATS/1.0\r\n{XKEY_HEADER}: {xkey}\r\n\r\n".encode()

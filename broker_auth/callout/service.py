@@ -33,7 +33,11 @@ from broker_auth.policy.urgency import Urgency, urgency
 from broker_auth.settings.model import Settings
 
 PATIENCE_SECONDS: Final = 1.5  # clients give up at 2.0 and more (NATS_FACTS 10), and TLS took its time
-ANSWERS_AT_A_TIME: Final = 8  # then the links read on, so that the urgent are seen among what arrives
+# So many answers, then the links read on: the urgent must be seen among what arrives. Reading on costs
+# a turn of the loop, so it is done often only where many wait.
+ANSWERS_AT_A_TIME: Final = 32
+ANSWERS_IN_A_CROWD: Final = 4
+CROWD: Final = 128  # requests that wait
 _SHED: Final = WireError(WireFault.SHED, "more requests arrived than can be answered in time")
 _log = logging.getLogger(__name__)
 
@@ -198,7 +202,8 @@ class Service:
             while (waiting := self._backlog.take()) is not None:
                 await self._answer(waiting)
                 answered += 1
-                if answered % ANSWERS_AT_A_TIME == 0:
+                if answered >= (ANSWERS_AT_A_TIME if len(self._backlog) < CROWD else ANSWERS_IN_A_CROWD):
+                    answered = 0
                     await asyncio.sleep(0)
 
     async def _answer(self, waiting: _Waiting) -> None:

@@ -1,0 +1,69 @@
+"""A real nats-server, a real service: the fleet's requests overtake a flood that arrived before them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from broker_auth.bench.flooder import Flooder, Pool
+from broker_auth.bench.kinds import Maker
+from broker_auth.bench.materials import PlayedServer, Trust
+from broker_auth.bench.site import Site
+from broker_auth.callout.service import Service, make_callout
+from broker_auth.observe.audit import StreamAudit
+from broker_auth.settings.load import load
+from broker_auth.settings.policy import build_policy
+
+FLOOD = 400
+FLEET = 5
+
+
+class Recorder(Flooder):
+    """Remembers in which order requests were answered."""
+
+    def __init__(self, pool: Pool, password: str) -> None:
+        super().__init__(pool, password)
+        self.order: list[int] = []
+        self.all_answered = asyncio.Event()
+
+    def _answered(self, number: int, now: float) -> None:
+        super()._answered(number, now)
+        self.order.append(number)
+        if len(self.order) == FLOOD + FLEET:
+            self.all_answered.set()
+
+
+async def test_the_fleet_overtakes_a_flood_of_bad_tokens(tmp_path: Path) -> None:
+    trust = Trust()
+    site = Site(tmp_path, trust, xkey=False)
+    maker = Maker(trust, PlayedServer(), time.time())
+    bad_token = trust.provisioning_token(maker.now, foreign=True)
+    bad = [maker.node(number, bad_token).request.wire for number in range(FLOOD)]
+    fleet = [maker.mtls(number).request.wire for number in range(FLEET)]
+    settings = load(site.config, {}, serving=True)
+    policy = build_policy(settings)
+    policy.tokens.examine(bad_token)
+    audit = StreamAudit(tmp_path / "audit.log")
+    service = Service(settings, make_callout(settings, policy, audit))
+    stop = asyncio.Event()
+    async with site.server(site.brokers[0]):
+        serving = asyncio.create_task(service.run(stop))
+        try:
+            async with asyncio.timeout(30):
+                await service.wait_ready()
+                transport, recorder = await asyncio.get_running_loop().create_connection(
+                    lambda: Recorder(Pool(requests=bad + fleet), site.password), "127.0.0.1", site.brokers[0].port
+                )
+                await recorder.ready
+                recorder.send(FLOOD + FLEET)
+                await recorder.all_answered.wait()
+        finally:
+            stop.set()
+            await serving
+        transport.close()
+    audit.close()
+    last_of_the_fleet = max(recorder.order.index(number) for number in range(FLOOD, FLOOD + FLEET))
+    assert last_of_the_fleet < FLOOD / 2, "the fleet asked last; in turn it would be answered last"
+    assert service.callout.stats.decisions["verified_tls", "admitted"] == FLEET
+    assert service.pending == 0
