@@ -73,6 +73,8 @@ def provisioning_command(
     """
     if not urls and not srv:
         raise click.UsageError("give --urls or --srv: nodes must learn where to be provisioned")
+    if urls and srv:
+        raise click.UsageError("give either --urls or --srv: a Choria Server refuses a token that holds both")
     refuse_early(out, force=force, as_json=as_json)
     key = read_signing_key(signing_key)
     made = provisioning_claims(

@@ -90,6 +90,7 @@ USAGE_ERRORS: list[tuple[tuple[str, ...], str]] = [
     (("token", "check", "f", "--signer", "x", "--purpose", "node"), "'node' is not one of"),
     (("token", "check", "f", "--signer", "x", "--min-validity", "soon"), "'soon' is not a duration"),
     (("token", "provisioning", "o", "k", "--token", "t"), "give --urls or --srv"),
+    (("token", "provisioning", "o", "k", "--token", "t", "--urls", "nats://b:4222", "--srv", "d"), "give either"),
     (("token", "provisioning", "o", "k", "--urls", "u", "--validity", "1x"), "not a duration"),
     (("token", "provisioning", "-", "k", "--urls", "u", "--json"), "with --json the token must go to a file"),
     (("token", "server", "f", "i", "p"), "Missing argument 'SIGNING-KEY'"),

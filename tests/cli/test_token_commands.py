@@ -96,6 +96,13 @@ def test_a_chain_needs_the_issuers_own_key(office: Office) -> None:
 # --- Options, to the letter
 
 
+def test_provisioning_by_srv_domain(office: Office) -> None:
+    token = office.token("provisioning", office.path / "org.seed", "--token", TOKEN_SECRET, "--srv", "example.net")
+    claims = raw_claims(token)
+    assert claims["chsrv"] == "example.net"
+    assert "chu" not in claims
+
+
 def test_provisioning_options(office: Office) -> None:
     secret = office.path / "password"
     secret.write_text(PASSWORD_SECRET + "\n")
@@ -104,7 +111,7 @@ def test_provisioning_options(office: Office) -> None:
         "provisioning",
         office.path / "org.seed",
         *PROVISIONING,
-        *("--urls", "nats://b:4222", "--srv", "example.net", "--default", "--no-insecure"),
+        *("--urls", "nats://b:4222", "--default", "--no-insecure"),
         *("--registration", "/r", "--facts", "/f", "--username", "node", "--password", f"file:{secret}"),
         *("--extensions", '{"site": "lhr"}', "--org", "acme", "--protocol-v2", "--upgrade", "--validity", "1d"),
     )
@@ -114,7 +121,6 @@ def test_provisioning_options(office: Office) -> None:
         "cht": TOKEN_SECRET,
         "chs": True,
         "chu": "nats://provision.example.net:4222,nats://b:4222",
-        "chsrv": "example.net",
         "chpd": True,
         "chrd": "/r",
         "chf": "/f",
