@@ -33,15 +33,18 @@ class Installed:
             return archive.namelist()
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Run ``broker-auth`` as it was installed. The checkout is neither here nor on the path.
+        """Run ``broker-auth`` as it was installed."""
+        return self.python(self.site / "bin" / "broker-auth", *arguments)
+
+    def python(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run this Python where the checkout is neither the directory nor on the path.
 
         ``-S`` keeps out editable installations, which would find the checkout; the dependencies come from
         where they are installed.
         """
-        program = self.site / "bin" / "broker-auth"
         path = os.pathsep.join((str(self.site), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
         return subprocess.run(
-            [sys.executable, "-S", "-P", str(program), *map(str, arguments)],
+            [sys.executable, "-S", "-P", *map(str, arguments)],
             cwd=self.elsewhere,
             env={"PYTHONPATH": path, "PATH": os.environ["PATH"]},
             capture_output=True,
