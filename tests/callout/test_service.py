@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker_auth.callout.link import round_trip
 from broker_auth.cli import main
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.nkey import Kind, generate_seed
@@ -117,7 +118,7 @@ async def test_log_and_standard_output_have_the_records_too(live: Live) -> None:
 async def test_records_are_published_where_the_rendered_configuration_lets_them_out(live: Live) -> None:
     fleet = await live.deployment.connect(name="subscriber")
     received = await fleet.subscribe(SUBJECT)
-    await fleet.flush()
+    await round_trip(fleet)
     await denied(live, "published")
     async with asyncio.timeout(10):
         while True:

@@ -20,6 +20,7 @@ from nacl.signing import SigningKey
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from broker_auth.callout.link import round_trip
 from broker_auth.deploy.render import QUEUE_GROUP
 from broker_auth.nkey import Kind, decode_public, decode_seed, public_nkey
 from broker_auth.settings.model import Settings
@@ -49,7 +50,7 @@ class Responder:
         """Answer for one more broker."""
         connection = await connect_nkey(url, tls, self._nkey_seed())
         await connection.subscribe(SUBJECT, queue=QUEUE_GROUP, cb=self._answer)
-        await connection.flush()
+        await round_trip(connection)
         self.connections.append(connection)
         return connection
 

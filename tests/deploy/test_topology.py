@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig
 
+from broker_auth.callout.link import round_trip
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, render
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings
@@ -101,7 +102,7 @@ async def echo(client: Client, subject: str) -> None:
         await message.respond(b"heard " + message.data)
 
     await client.subscribe(subject, cb=reply)
-    await client.flush()
+    await round_trip(client)
 
 
 async def reachable(client: Client, subject: str) -> None:
@@ -205,7 +206,7 @@ async def test_the_services_user_can_do_its_work_and_nothing_more(edge: Deployme
         assert "permissions violation for publish" in (await asyncio.wait_for(errors.get(), 10)).lower()
     failures = await service.subscribe("$SYS.ACCOUNT.CLIENT.AUTH.ERR")
     await service.subscribe("$SRV.PING")
-    await service.flush()
+    await round_trip(service)
     with pytest.raises(nats.errors.Error):
         await edge.connect("fleet", "no-such-account")
     assert b"no-such-account" in (await failures.next_msg(timeout=10)).data
@@ -261,7 +262,7 @@ async def test_the_account_limits_what_nodes_may_use(topology: Topology, name: s
         allowed = max(limits.max_subscriptions, LINK_SUBSCRIPTIONS) if topology == "edge" else limits.max_subscriptions
         for index in range(allowed):
             await nodes[0].subscribe(f"provisioning.node.{index}")
-        await nodes[0].flush()
+        await round_trip(nodes[0])
         mark = server.mark()
         await nodes[0].subscribe("provisioning.node.one-more")
         await logs("maximum subscriptions exceeded", mark)
@@ -317,7 +318,7 @@ async def test_nodes_of_one_edge_do_not_crowd_provisioners_out_of_another(edge: 
         for number, node in enumerate(nodes):
             for index in range(LINK_SUBSCRIPTIONS * 3 // 4):
                 await node.subscribe(f"provisioning.node.n{number}.{index}")
-            await node.flush()
+            await round_trip(node)
         provisioner = await edge.connect("fleet", "provisioning")
         await reached(provisioner, f"provisioning.node.n1.{LINK_SUBSCRIPTIONS * 3 // 4 - 1}")
         await echo(provisioner, "provisioning.registration.late")
@@ -349,11 +350,11 @@ async def test_audit_records_reach_the_fleet_and_the_service_publishes_nothing_e
         await deployment.start()
         member = await deployment.connect("fleet", "choria")
         heard = await member.subscribe(">")
-        await member.flush()
+        await round_trip(member)
         service = deployment.responder.connections[0]
         await service.publish("audit.other", b"no")
         await service.publish("audit.broker-auth", b"record")
-        await service.flush()
+        await round_trip(service)
         message = await heard.next_msg(timeout=10)
         assert (message.subject, message.data) == ("audit.broker-auth", b"record")
         edge_text = render(settings, shape.broker("edge"))
