@@ -14,8 +14,6 @@ from broker_auth.deploy.plan import Topology
 from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 from tests.packaging.conftest import ROOT, Installed
 
-pytestmark = pytest.mark.xdist_group("wheel")  # built once, not once in every process
-
 
 @pytest.fixture(scope="module")
 def distribution(installed: Installed) -> PathDistribution:
