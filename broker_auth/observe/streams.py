@@ -96,14 +96,19 @@ def wanted_streams(settings: StreamSettings, peers: int) -> tuple[Wanted, ...]:
         config |= {"num_replicas": max(count, 1), "storage": "file", "retention": "limits", "discard": "old"}
         return Wanted(name=name, config=config | more)
 
+    # Waiting nodes and servers publish events, with a reply subject of their choice that no permission
+    # restricts: an acknowledgement would be JetStream publishing there for them, in the fleet's account,
+    # the election's key included. Nobody waits for one.
+    events: Config = {"no_ack": True}
     return (
-        stream("CHORIA_EVENTS", "choria.lifecycle.>", settings.event_retention, settings.event_replicas),
-        stream("CHORIA_MACHINE", "choria.machine.>", settings.machine_retention, settings.machine_replicas),
+        stream("CHORIA_EVENTS", "choria.lifecycle.>", settings.event_retention, settings.event_replicas, **events),
+        stream("CHORIA_MACHINE", "choria.machine.>", settings.machine_retention, settings.machine_replicas, **events),
         stream(
             "CHORIA_STREAM_ADVISORIES",
             "$JS.EVENT.ADVISORY.>",
             settings.advisory_retention,
             settings.advisory_replicas,
+            **events,
         ),
         stream(
             f"KV_{ELECTION_BUCKET}",

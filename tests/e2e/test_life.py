@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
 from dataclasses import replace
@@ -117,3 +118,25 @@ async def test_a_reload_lets_in_by_the_new_password_and_no_longer_by_the_old(edg
     configuration.write_text(good + "plugin.broker_auth.tokenleeway = 5s\n")
     await edge_site.service.reload("not reloaded")
     await (await connect(edge_site.fleet_url, "new", new)).close()
+
+
+async def test_no_reply_subject_of_a_node_makes_streams_publish_for_it(edge_site: Site) -> None:
+    await edge_site.apply_streams()
+    member = await connect(edge_site.fleet_url, "member", edge_site.credentials("fleet"))
+    node = await connect(edge_site.node_url, "rogue.example.net", edge_site.credentials("node"))
+    try:
+        to_fleet = await member.subscribe("mcollective.>")
+        events = await member.subscribe("choria.lifecycle.>")
+        await round_trip(member)
+        for target in ("mcollective.broadcast.agent.rpcutil", "$KV.CHORIA_LEADER_ELECTION.provisioner"):
+            await node.publish("choria.lifecycle.event.startup.server", b"{}", reply=target)
+            await events.next_msg(5)
+        # Answered after what the stream did with the events.
+        told = await member.request("$JS.API.STREAM.INFO.CHORIA_EVENTS", timeout=5)
+        assert json.loads(told.data)["state"]["messages"] == 2
+        assert to_fleet.pending_msgs == 0
+        elected = await member.request("$JS.API.STREAM.INFO.KV_CHORIA_LEADER_ELECTION", timeout=5)
+        assert json.loads(elected.data)["state"]["messages"] == 0
+    finally:
+        await node.close()
+        await member.close()

@@ -93,6 +93,7 @@ async def test_they_are_made_as_choria_makes_them_and_then_nothing_is_left_to_do
         "KV_CHORIA_LEADER_ELECTION": (["$KV.CHORIA_LEADER_ELECTION.>"], 60 * 10**9),
     }
     assert {item["storage"] for item in made.values()} == {"file"}
+    assert [made[name].get("no_ack", False) for name in NAMES] == [True, True, True, False]
     bucket = made["KV_CHORIA_LEADER_ELECTION"]
     fixed = ("max_msgs_per_subject", "max_msg_size", "discard", "deny_delete", "allow_rollup_hdrs", "allow_direct")
     assert [bucket[name] for name in fixed] == [1, 1024, "new", True, True, True]
@@ -110,7 +111,7 @@ async def test_only_what_differs_is_changed_and_the_rest_is_kept(fleet: Client) 
     await apply(fleet, await plan(fleet, wanted_streams(settings, 1)))
     tuned = await current_config(fleet, "CHORIA_MACHINE") or {}
     await fleet.jetstream().update_stream(
-        name="CHORIA_MACHINE", subjects=tuned["subjects"], max_bytes=1_000_000, max_age=86_400
+        name="CHORIA_MACHINE", subjects=tuned["subjects"], max_bytes=1_000_000, max_age=86_400, no_ack=True
     )
     shorter = replace(settings, machine_retention=60.0, leader_election_ttl=5.0)
     changes = {change.name: change for change in await plan(fleet, wanted_streams(shorter, 1))}
