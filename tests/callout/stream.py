@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 from tests.callout.deployment import Deployment
 
 RATE = 40  # connects a second, over all brokers together
+BURST = 30
 _TRY_SECONDS = 6.0  # after which a connect counts as lost
 
 
@@ -58,14 +59,24 @@ class Stream:
             await asyncio.gather(pump, return_exceptions=True)
             await asyncio.gather(*self._attempts)
 
+    async def burst(self, tally: Tally) -> None:
+        """Many connects at once besides, and a moment for some of them to arrive: now is a bad time to end."""
+        for number in range(BURST):
+            self._begin(tally, tuple(self._deployment.ports)[number % 2])
+        while len(self._attempts) > BURST * 2 // 3:
+            await asyncio.wait(self._attempts, return_when=asyncio.FIRST_COMPLETED)
+
     async def _pump(self, tally: Tally, brokers: tuple[str, ...]) -> None:
         number = 0
         while True:
-            attempt = asyncio.create_task(self._attempt(tally, brokers[number % len(brokers)]))
-            self._attempts.add(attempt)
-            attempt.add_done_callback(self._attempts.discard)
+            self._begin(tally, brokers[number % len(brokers)])
             number += 1
             await asyncio.sleep(1 / RATE)
+
+    def _begin(self, tally: Tally, broker: str) -> None:
+        attempt = asyncio.create_task(self._attempt(tally, broker))
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
 
     async def _attempt(self, tally: Tally, broker: str) -> None:
         began = time.monotonic()

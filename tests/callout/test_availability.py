@@ -51,19 +51,20 @@ async def test_no_planned_change_loses_a_connection(tmp_path: Path, capsys: pyte
 async def _planned(stream: Stream, deployment: Deployment, first: Service, second: Service) -> None:
     async with stream.phase("nothing happens"):
         await asyncio.sleep(1.5)
-    async with stream.phase("a service is drained and started"):
-        first.signal(signal.SIGTERM)
-        await asyncio.to_thread(first.wait)
-        mark = first.mark()
-        first.start()
-        await logged(first, "ready brokers=", mark)
-        await asyncio.sleep(0.5)
-    async with stream.phase("reload"):
-        for service in (first, second):
-            for _ in range(2):
-                mark = service.mark()
-                service.signal(signal.SIGHUP)
-                await logged(service, "reloaded", mark)
+    async with stream.phase("a service is drained and started") as tally:
+        for _ in range(3):
+            await stream.burst(tally)
+            first.signal(signal.SIGTERM)
+            await asyncio.to_thread(first.wait)
+            mark = first.mark()
+            first.start()
+            await logged(first, "ready brokers=", mark)
+    async with stream.phase("reload") as tally:
+        for service in (first, second, first):
+            await stream.burst(tally)
+            mark = service.mark()
+            service.signal(signal.SIGHUP)
+            await logged(service, "reloaded", mark)
     assert "not reloaded" not in "\n".join(first.log() + second.log())
 
 

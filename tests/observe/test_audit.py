@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import multiprocessing
+import resource
+import sys
 from pathlib import Path
 
 import msgspec
@@ -99,6 +101,30 @@ def test_a_full_disk_stops_nothing_and_is_counted(caplog: pytest.LogCaptureFixtu
     assert sink.lost == 1001
     assert len(caplog.records) == 2  # the first, and the thousand and first
     sink.close()
+
+
+def _fill(path: Path) -> None:
+    """Write a record that fits in part only, one that does not fit, and one after there is room again."""
+    sink = StreamAudit(path)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    sink.write(denied(cid=1))
+    sink.write(denied(cid=2))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    sink.write(denied(cid=3))
+    sink.write(denied(cid=4))
+    sys.exit(sink.lost)
+
+
+def test_half_a_record_does_not_spoil_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    process = multiprocessing.get_context("spawn").Process(target=_fill, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 2
+    half, third, fourth = path.read_text().splitlines()
+    assert len(half) == 100
+    assert [json.loads(line)["cid"] for line in (third, fourth)] == [3, 4]
 
 
 def _append(path: Path, cid: int) -> None:
