@@ -1,0 +1,96 @@
+"""What docs/runbook.md says of rotating, done on a running deployment in the steps it gives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
+from broker_auth.demo.holders import Issuer
+from broker_auth.demo.site import Site, change
+from broker_auth.deploy.pki import write_private
+from broker_auth.nkey import Kind, generate_seed
+from broker_auth.tokens.issue import new_seed, signing_key_from_seed
+
+pytestmark = pytest.mark.e2e
+
+PASSWORD = "plugin.choria.network.provisioning.client_password"
+PREVIOUS = "plugin.broker_auth.provisioning.previous_client_password"
+SIGNER = "plugin.choria.network.provisioning.signer_cert"
+KEYS = {
+    "plugin.broker_auth.issuer_seed_file": Kind.ACCOUNT,
+    "plugin.broker_auth.xkey_seed_file": Kind.CURVE,
+    "plugin.broker_auth.nkey_seed_file": Kind.USER,
+}
+
+
+@pytest_asyncio.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """An edge deployment."""
+    async with Site(tmp_path / "site") as running:
+        yield running
+
+
+async def admitted(url: str, credentials: Credentials) -> bool:
+    """Whether these get in, as ``node1``."""
+    try:
+        client = await connect(url, "node1", credentials)
+    except ConnectRefusedError:
+        return False
+    await client.close()
+    return True
+
+
+async def set_keys(site: Site, changes: dict[str, str | None]) -> None:
+    """Change the configuration and reload."""
+    change(site.deployment, changes)
+    await site.service.reload()
+
+
+async def test_the_provisioners_password(site: Site) -> None:
+    old = site.credentials("provisioner")
+    new = replace(old, password="a new password")
+    write_private(site.directory / "keys" / "client_password-2", new.password.encode())
+
+    async def in_force() -> tuple[bool, bool]:
+        return await admitted(site.fleet_url, old), await admitted(site.fleet_url, new)
+
+    assert await in_force() == (True, False)
+    await set_keys(site, {PASSWORD: "file:keys/client_password-2", PREVIOUS: "file:keys/client_password"})
+    assert await in_force() == (True, True)
+    await set_keys(site, {PREVIOUS: None})
+    assert await in_force() == (False, True)
+
+
+async def test_the_signer_of_provisioning_tokens(site: Site) -> None:
+    seed = new_seed()
+    key = signing_key_from_seed(seed, "signer")
+    assert key.public_hex
+    old, new = site.credentials("node"), Credentials(ca=site.ca, token=Issuer(key).node_token())
+
+    async def in_force() -> tuple[bool, bool]:
+        return await admitted(site.node_url, old), await admitted(site.node_url, new)
+
+    assert await in_force() == (True, False)
+    await set_keys(site, {SIGNER: f"{key.public_hex}, pki/signer.pem"})
+    assert await in_force() == (True, True)
+    await set_keys(site, {SIGNER: key.public_hex})
+    assert await in_force() == (False, True)
+
+
+async def test_the_keys_that_need_a_restart(site: Site) -> None:
+    for name, kind in KEYS.items():
+        write_private(site.directory / "keys" / f"new-{kind.name}.seed", generate_seed(kind).encode())
+        change(site.deployment, {name: f"keys/new-{kind.name}.seed"})
+    for server in site.servers.values():
+        await asyncio.to_thread(server.restart)
+    assert not await admitted(site.node_url, site.credentials("node"))  # the old service knows the old keys
+    await site.service.stop()
+    await site.service.start()
+    assert await admitted(site.node_url, site.credentials("node"))
+    assert await admitted(site.fleet_url, site.credentials("fleet"))
