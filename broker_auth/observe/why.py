@@ -92,6 +92,7 @@ class Finding:
 def _facts(decision: AuditRecord) -> Iterator[str]:
     facts = (
         ("account", decision.account),
+        ("calls itself", decision.client),
         ("token", decision.token_id),
         ("signed by", decision.signer),
         ("certificate", decision.fingerprint and f"sha256:{decision.fingerprint}"),
@@ -121,7 +122,7 @@ def findings(records: Iterable[Record], wanted: str, last: int) -> list[Finding]
 def _is_about(record: Record, wanted: str) -> bool:
     names = [record.name, record.user, record.host, str(record.cid)]
     if isinstance(record, AuditRecord):
-        names += [record.token_id, record.fingerprint, f"sha256:{record.fingerprint}"]
+        names += [record.client, record.token_id, record.fingerprint, f"sha256:{record.fingerprint}"]
     return wanted.casefold() in (name.casefold() for name in names if name)
 
 

@@ -22,7 +22,7 @@ from tests.builders.requests import Server, fleet
 from tests.callout.deployment import Deployment, Service
 
 pytestmark = pytest.mark.e2e
-REQUESTS = 400
+REQUESTS = 2000  # half a second of work for two workers, less than they let anybody wait
 CONFIG = """
 listen: 127.0.0.1:{port}
 tls {{ cert_file: "{path}/server.pem", key_file: "{path}/server.key", ca_file: "{path}/ca.pem", verify: true }}

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
 from broker_auth.cli import main
+from broker_auth.observe.audit import AuditRecord, ServerErrorRecord
 from broker_auth.observe.metrics import ServiceCollector, State
 from broker_auth.observe.stats import Snapshot
 from broker_auth.settings import keytable
@@ -108,3 +110,16 @@ def test_the_unit_is_what_the_service_speaks() -> None:
         "Restart=always",
     ):
         assert re.search(rf"^{re.escape(needed)}", text, re.MULTILINE), needed
+
+
+def test_the_documentation_lists_every_metric_and_field() -> None:
+    text = (EXAMPLES.parent / "docs" / "monitoring.md").read_text()
+    registry = CollectorRegistry()
+    registry.register(ServiceCollector(lambda: State(counted=Snapshot(), wanted=1), lambda: 0.0))
+    for family in registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ()))
+        assert f"| `{name}` | {labels} | {family.documentation} |" in text
+    listed = set(re.findall(r"`(\w+)`", text.partition("## Health")[0]))
+    for record in (AuditRecord, ServerErrorRecord):
+        assert {field.name for field in msgspec.structs.fields(record)} <= listed

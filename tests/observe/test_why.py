@@ -30,6 +30,10 @@ def test_somebody_is_found_by(about: str) -> None:
     assert asked(denied(fingerprint="ab" * 32), other, about=about) == [7]
 
 
+def test_somebody_is_found_by_what_they_call_themselves() -> None:
+    assert asked(denied(), admitted(cid=8, client="choria new1"), about="choria new1") == [8]
+
+
 def test_somebody_is_found_by_a_token_id() -> None:
     assert asked(denied(), admitted(cid=8), about=admitted().token_id) == [8]
 
