@@ -18,13 +18,15 @@ from broker_auth.cli.lazy import Lazy, LazyGroup
 from broker_auth.cli.options import DURATION, FILE, config_option, example, json_option
 from broker_auth.cli.tables import make_console, make_table, short_bytes, short_duration, watch
 from broker_auth.errors import OperationError
+from broker_auth.observe.audit import AuditRecord
 from broker_auth.observe.connections import SORTS, Ask, Connection, Observer, Report, Selection, State
 from broker_auth.observe.history import read_history, rules_of
 from broker_auth.observe.waiting import Waiting, waiting_nodes
+from broker_auth.settings.model import Settings
 
 KINDS: Final = {"client": frozenset({"Client"}), "leaf": frozenset({"Leafnode"}), "all": frozenset[str]()}
 _T = TypeVar("_T")
-_AUDIT_HELP: Final = "Audit file, for the rule of each connection and for what was refused."
+_AUDIT_HELP: Final = "Audit file, for rules and for what was refused; by default the configured one."
 
 report_group = LazyGroup(
     name="report",
@@ -83,14 +85,15 @@ def conns_command(
     """
     _one_of(watching, as_json)
     options = {name: given.pop(name) for name in ("break_glass", "token", "seed", "certificate", "key")}
-    access = make_access(load_settings(config), **options)
+    settings = load_settings(config)
+    access, records = make_access(settings, **options), _records(settings, audit)
     subs = given.pop("subs")
     state = State[given.pop("state").upper()]
     selection = Selection(kinds=KINDS[given.pop("kind")], **given)
     ask = Ask(account=selection.account, state=state, subjects=subs or selection.subject is not None)
 
     async def look(observer: Observer) -> Report:
-        report = await observer.report(ask, rules_of(read_history(audit)) if audit else {})
+        report = await observer.report(ask, rules_of(records()))
         return Report(connections=selection.apply(report.connections), missing=report.missing)
 
     def draw(report: Report) -> Table:
@@ -131,15 +134,15 @@ def waiting_command(
 ) -> None:
     """Show the nodes that wait to be provisioned, longest first.
 
-    With --audit also those that were refused within the last hour, attempts, and why the last one
-    failed.
+    With an audit file also those that were refused within the last hour, attempts, and why the last
+    one failed.
     """
     _one_of(watching, as_json)
     settings = load_settings(config)
-    access = make_access(settings, **given)
+    access, read = make_access(settings, **given), _records(settings, audit)
 
     async def look(observer: Observer) -> tuple[tuple[Waiting, ...], tuple[str, ...]]:
-        records = read_history(audit) if audit else []
+        records = read()
         report = await observer.report(Ask(), rules_of(records))
         account = settings.accounts.provisioning
         return waiting_nodes(report.connections, records, datetime.now(UTC), account=account), report.missing
@@ -170,8 +173,8 @@ def conns_table(report: Report, *, subs: bool = False) -> Table:
     columns += ["#In", "#Out", "#CID"] + (["Listens to"] if subs else [])
     rows = [_conns_row(item) + ([" ".join(item.subjects)] if subs else []) for item in report.connections]
     servers = len({item.server_id for item in report.connections})
-    footer = f"{len(rows)} connections on {servers} servers"
-    return make_table("Connections", columns, rows, "; not seen: ".join((footer, *report.missing)))
+    footer = _count(len(rows), "connection") + " on " + _count(servers, "server")
+    return make_table("Connections", columns, rows, footer + _incomplete(report.missing))
 
 
 def waiting_table(nodes: tuple[Waiting, ...], missing: tuple[str, ...], now: datetime) -> Table:
@@ -189,7 +192,15 @@ def waiting_table(nodes: tuple[Waiting, ...], missing: tuple[str, ...], now: dat
         )
         for node in nodes
     ]
-    return make_table("Waiting nodes", columns, rows, "; not seen: ".join((f"{len(rows)} nodes", *missing)))
+    return make_table("Waiting nodes", columns, rows, _count(len(rows), "node") + _incomplete(missing))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _incomplete(missing: tuple[str, ...]) -> str:
+    return "; incomplete, see the error below" if missing else ""
 
 
 def _conns_row(item: Connection) -> list[object]:
@@ -238,6 +249,14 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T | None:
     with contextlib.suppress(KeyboardInterrupt):
         return run(work)
     return None
+
+
+def _records(settings: Settings, audit: Path | None) -> Callable[[], list[AuditRecord]]:
+    """Reads the audit file named, or else the configured one if it is there; nothing without either."""
+    path = audit or settings.audit.path
+    if path is None or (audit is None and not path.is_file()):
+        return list
+    return lambda: read_history(path)
 
 
 def _one_of(watching: bool, as_json: bool) -> None:

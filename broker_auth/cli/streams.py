@@ -12,6 +12,7 @@ from broker_auth.cli import output
 from broker_auth.cli.access import access_options, load_settings, make_access, run
 from broker_auth.cli.lazy import Lazy, LazyGroup
 from broker_auth.cli.options import config_option, example, json_option
+from broker_auth.cli.tables import short_duration
 from broker_auth.observe.access import Access
 from broker_auth.observe.stream_access import change_streams
 from broker_auth.observe.streams import Action, Change
@@ -52,8 +53,13 @@ def apply_command(config: Path, dry_run: bool, as_json: bool, **given: Any) -> N
         said = _SAID[change.action] if dry_run else _DONE.get(change.action, _SAID[change.action])
         output.note(f"{change.name}: {said}")
         for difference in change.differences:
-            old = "" if change.action is Action.CREATE else f"{json.dumps(difference.now)} -> "
-            output.note(f"  {difference.field}: {old}{json.dumps(difference.wanted)}")
+            old = "" if change.action is Action.CREATE else f"{_shown(difference.field, difference.now)} -> "
+            output.note(f"  {difference.field}: {old}{_shown(difference.field, difference.wanted)}")
+
+
+def _shown(field: str, value: Any) -> str:
+    """A value as JSON, times as people write them."""
+    return short_duration(value / 1e9) if field == "max_age" and value else json.dumps(value)
 
 
 def _document(change: Change) -> dict[str, object]:

@@ -37,6 +37,7 @@ from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles
 CONNECT_SECONDS: Final = 5.0  # a service answers within 2 or not at all (NATS_FACTS 10)
 _CLOSE_SECONDS: Final = 1.0
 _NAME: Final = "broker-auth-cli"
+CANARY: Final = "broker-auth-doctor"  # begins the names of connections that are made to be refused
 
 
 class AccessError(OperationError):

@@ -223,7 +223,8 @@ class Observer:
             client = await self._provisioner_client()
             answers = await _gather(client, "$SYS.REQ.ACCOUNT.PING.CONNZ", ask.options())
         except OperationError as error:
-            return {}, [*lines, *(f"{said}; nor as a provisioner: {error}" for _, said in edges)]
+            how = f"nor does the provisioning account, for which --certificate and --key of a provisioner: {error}"
+            return {}, [*lines, *(f"{said}; {how}" for _, said in edges)]
         through = "+".join(broker.name for broker, _ in edges)
         mentioned = [answer for answer in answers if answer.server.id not in known.seen]
         if not mentioned:

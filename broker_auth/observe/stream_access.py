@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from broker_auth.errors import OperationError
 from broker_auth.observe.access import Access, AccessError
 from broker_auth.observe.streams import Change, apply, cluster_peers, needs_peers, plan, wanted_streams
 from broker_auth.settings.model import BrokerSettings, Role
@@ -44,12 +43,13 @@ async def find_peers(access: Access, broker: BrokerSettings) -> int:
     """How many replicas the broker bears.
 
     Raises:
-        OperationError: its system account does not open, or does not tell.
+        AccessError: its system account does not open.
+        OperationError: it does not tell.
     """
     try:
         system = await access.system(broker)
-    except OperationError as error:
-        raise OperationError(
+    except AccessError as error:
+        raise AccessError(
             f"replicas of -1 need the system account, which tells the size of the cluster: {error}; or set the four "
             "plugin.choria.network.stream.*_replicas to numbers"
         ) from error

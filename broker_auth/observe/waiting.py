@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from broker_auth.errors import OperationError
+from broker_auth.observe.access import CANARY
 from broker_auth.observe.audit import AuditRecord
 from broker_auth.observe.connections import Connection
 from broker_auth.policy.decision import Rule
@@ -86,7 +87,7 @@ def _attempts(records: Sequence[AuditRecord]) -> dict[str, list[AuditRecord]]:
     for record in records:
         denied = record.decision == "deny" and record.rule in _UNCLAIMED and record.tls == "unverified"
         admitted = record.decision == "admit" and record.rule == Rule.PROVISIONING.value
-        if record.name and (denied or admitted):
+        if record.name and not record.name.startswith(CANARY) and (denied or admitted):
             found.setdefault(record.name, []).append(record)
     return found
 

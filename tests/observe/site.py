@@ -40,6 +40,7 @@ plugin.broker_auth.nkey_seed_file = user.seed
 plugin.broker_auth.issuer_seed_file = account.seed
 plugin.broker_auth.xkey_seed_file = curve.seed
 plugin.broker_auth.break_glass_nkey = {break_glass}
+plugin.broker_auth.audit.output = log, file:audit.json
 plugin.broker_auth.tls.ca = ca.pem
 plugin.broker_auth.tls.certificate = client.pem
 plugin.broker_auth.tls.key = client.key

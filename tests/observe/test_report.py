@@ -204,6 +204,7 @@ def test_the_command_prints_the_list_scripts_rely_on(site: Site) -> None:
     table = cli(site, "report", "conns", "--account", "AUTH", "--break-glass", seed)
     assert table.returncode == 0
     assert "2 connections on 2 servers" in table.stdout
+    assert "auth_user" in table.stdout
 
 
 def test_what_is_missing_is_an_error_beside_the_rest(site: Site) -> None:
@@ -211,9 +212,20 @@ def test_what_is_missing_is_an_error_beside_the_rest(site: Site) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("Error: broker edge")
     assert {row["server"] for row in json.loads(done.stdout)} == {"fleet"}
-    waiting = cli(
-        site,
-        *("report", "waiting", "--json", "--certificate", str(site.directory / "provisioner.pem")),
-        *("--key", str(site.directory / "provisioner.key")),
-    )
-    assert (waiting.returncode, waiting.stdout) == (0, "[]\n")
+
+
+async def test_rules_and_denials_come_from_the_configured_audit_file(site: Site) -> None:
+    with pytest.raises(AccessError):
+        await node(site, "denied.example.net", token="e30.e30.e30")
+    pair = ("--certificate", str(site.directory / "provisioner.pem"), "--key", str(site.directory / "provisioner.key"))
+    async with crowd(site):
+        waiting, conns = (
+            await asyncio.to_thread(cli, site, "report", "waiting", "--json", *pair),
+            await asyncio.to_thread(cli, site, "report", "conns", "--json", "--rule", "provisioning", *pair),
+        )
+    assert (waiting.returncode, conns.returncode) == (0, 0), waiting.stderr + conns.stderr
+    nodes = {item["name"]: item for item in json.loads(waiting.stdout)}
+    assert {name for name, item in nodes.items() if item["connected"]} == set(NODES)
+    assert nodes["denied.example.net"]["last_denial"]["code"] == "token_header"
+    assert nodes["denied.example.net"]["attempts"] == 1
+    assert {row["name"] for row in json.loads(conns.stdout)} == set(NODES)

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from broker_auth.errors import OperationError
-from broker_auth.observe.access import AccessError, Login, connect, request_json
+from broker_auth.observe.access import CANARY, AccessError, Login, connect, request_json
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.listeners import RENDER
 from broker_auth.observe.doctor.probe import Outcome, Target, Unreachable, Verdict, attempt
@@ -157,7 +157,7 @@ class _Refusals:
 
     async def attempt(self, target: Target, tls: Any, said: dict[str, Any]) -> tuple[Outcome, Refusal | None]:
         """What became of a connection, and why, if nats-server told in time."""
-        name = f"broker-auth-doctor-{secrets.token_hex(6)}"
+        name = f"{CANARY}-{secrets.token_hex(6)}"
         future: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self._waiting[name] = future
         outcome = await attempt(target, tls, {"name": name} | said)
@@ -303,7 +303,7 @@ async def _way_in(
     login: Login,
     account: str,
 ) -> None:
-    name = f"broker-auth-doctor-{secrets.token_hex(6)}"
+    name = f"{CANARY}-{secrets.token_hex(6)}"
     told = listener.named(name)
     try:
         client = await connect(target.url, login.called(name), case.access.tls(broker))

@@ -11,6 +11,7 @@ from typing import Final
 from cryptography import x509
 
 from broker_auth.errors import InputError
+from broker_auth.observe.access import CANARY
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.probe import (
     Info,
@@ -165,8 +166,8 @@ def _shown(name: bytes) -> str:
 async def _let_in(case: Case, broker: BrokerSettings, target: Target, notes: Notes) -> None:
     """Whether TLS works with the service's files, what gets in unasked, and whether a long CONNECT gets through."""
     bare, large = await asyncio.gather(  # side by side: where no service runs, each waits for nothing
-        attempt(target, _bare_context(), {"name": "doctor"}),
-        attempt(target, case.access.tls(broker), {"name": "doctor", "auth_token": LARGE_TOKEN}),
+        attempt(target, _bare_context(), {"name": CANARY}),
+        attempt(target, case.access.tls(broker), {"name": CANARY, "auth_token": LARGE_TOKEN}),
     )
     if bare.verdict is Verdict.ADMITTED:
         said = f"{target.url} lets in who shows neither certificate nor credential (no_auth_user, or no auth_callout)"
