@@ -11,6 +11,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
@@ -179,6 +180,7 @@ class _Checks:
             keys = ", ".join(prefix + key for key in missing)
             raise InputError(f"{self.settings.path}: a server of role {self.broker.role} needs {keys}")
         self._accounts()
+        self._routes()
         self._monitor()
 
     def _missing(self) -> list[str]:
@@ -193,7 +195,7 @@ class _Checks:
         if role is Role.EDGE:
             needs.append(("leaf.remotes", server.leaf_remotes))
         if server.cluster_listen:
-            needs.append(("cluster.name", server.cluster_name))
+            needs += [("cluster.name", server.cluster_name), ("cluster.routes", server.cluster_routes)]
         if role is Role.EDGE or server.leaf_listen:
             leaf = leaf_files(self.broker)
             needs += [("leaf.tls.ca", leaf.ca), ("leaf.tls.certificate", leaf.certificate)]
@@ -211,6 +213,16 @@ class _Checks:
                     f"'-' and '.', and not {CALLOUT_ACCOUNT}, which is the service's own"
                 )
 
+    def _routes(self) -> None:
+        """Members are told from the rest of the fleet by the DNS names in their certificates."""
+        addresses = [url for url in self.broker.server.cluster_routes if _is_address(urlsplit(url).hostname or "")]
+        if self.broker.server.cluster_listen and addresses:
+            raise InputError(
+                f"{self.settings.path}: plugin.broker_auth.broker.{self.broker.name}.server.cluster.routes: "
+                f"{', '.join(addresses)}: nats-server knows members by the DNS names in their certificates, so use "
+                "host names"
+            )
+
     def _monitor(self) -> None:
         listen = self.broker.server.monitor_listen
         if listen is None:
@@ -225,6 +237,14 @@ class _Checks:
                 f"{self.settings.path}: plugin.broker_auth.broker.{self.broker.name}.server.monitor_listen: "
                 f"{listen!r} is not on loopback; it answers anybody, so use 127.0.0.1:PORT"
             )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _environment() -> Environment:

@@ -84,7 +84,7 @@ def _brokers(directory: Path, authority: Authority, topology: Topology, cluster:
             server,
             cluster_name="fleet",
             cluster_listen=f"127.0.0.1:{route}",
-            cluster_routes=(f"nats-route://127.0.0.1:{route}",),
+            cluster_routes=(f"nats-route://localhost:{route}",),
         )
     role = Role.SINGLE if topology == "single" else Role.FLEET
     if topology == "websocket":

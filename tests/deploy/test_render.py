@@ -133,6 +133,18 @@ def test_a_missing_setting_is_named(tmp_path: Path, topology: Topology, name: st
         render(shape.settings, shape.broker(name))
 
 
+def test_routes_are_named_and_not_numbered(tmp_path: Path) -> None:
+    """Members are known by the DNS names in their certificates: an address would lock them all out."""
+    shape = build(tmp_path, cluster=True)
+    for route in ("tls://192.0.2.1:6222", "nats-route://[2001:db8::1]:6222"):
+        numbered = with_server(shape, "fleet", cluster_routes=("tls://nats1.example.net:6222", route))
+        with pytest.raises(InputError, match=r"cluster\.routes: \S+: nats-server knows members by the DNS names"):
+            render(numbered.settings, numbered.broker("fleet"))
+    alone = with_server(shape, "fleet", cluster_routes=())
+    with pytest.raises(InputError, match=r"server\.cluster\.routes"):
+        render(alone.settings, alone.broker("fleet"))
+
+
 @pytest.mark.parametrize("seed", ["nkey_seed", "issuer_seed"])
 def test_a_missing_seed_is_named(tmp_path: Path, seed: str) -> None:
     shape = build(tmp_path)

@@ -361,3 +361,63 @@ async def test_audit_records_reach_the_fleet_and_the_service_publishes_nothing_e
         assert "audit.broker-auth" not in edge_text
     finally:
         await deployment.stop()
+
+
+SECOND = """\
+server_name: second
+listen: "127.0.0.1:-1"
+accounts {{
+  system {{ users: [ {{ user: system, password: x }} ] }}
+}}
+system_account: system
+cluster {{
+  name: fleet
+  listen: "127.0.0.1:-1"
+  routes: [ "{route}" ]
+  tls {{
+    cert_file: "{certificate}"
+    key_file: "{key}"
+    ca_file: "{ca}"
+    verify: true
+  }}
+}}
+"""
+
+
+@pytest.mark.parametrize("who", ["server", "member"])
+async def test_a_cluster_takes_its_servers_and_nobody_else_of_the_fleet(tmp_path: Path, who: str) -> None:
+    shape = build(tmp_path, "edge", cluster=True)
+    first = tmp_path / "fleet.conf"
+    first.write_text(render(shape.settings, shape.broker("fleet")))
+    server = shape.broker("fleet").server
+    pair = {"server": shape.authority.server(), "member": shape.authority.client("member.example.net")}[who]
+    certificate, key = pair.write(tmp_path, "second")
+    (route,) = server.cluster_routes
+    second = tmp_path / "second.conf"
+    second.write_text(SECOND.format(route=route, certificate=certificate, key=key, ca=server.tls.ca))
+    with NatsServer(first) as running, NatsServer(second) as joining:
+        client = await nats.connect(f"nats://127.0.0.1:{joining.port()}", user="system", password="x")
+        try:
+            if who == "member":
+                await asyncio.to_thread(joining.wait_for_log, "Route Error 'Authorization Violation'")
+                await asyncio.to_thread(running.wait_for_log, "rid:.* - authentication error")
+            expected = {"second"} if who == "member" else {"second", "fleet-1"}
+            async with asyncio.timeout(15):
+                while (found := await _servers(client)) < expected:
+                    pass
+        finally:
+            await client.close()
+    assert found == expected
+
+
+async def _servers(system: Client) -> set[str]:
+    """Every server that the system account reaches: those that answer until a second long none does."""
+    answers = await system.subscribe("answers")
+    await system.publish("$SYS.REQ.SERVER.PING.IDZ", reply="answers")
+    names = set()
+    try:
+        while True:
+            names.add(json.loads((await answers.next_msg(1)).data)["name"])
+    except nats.errors.TimeoutError:
+        await answers.unsubscribe()
+        return names
