@@ -63,8 +63,18 @@ class BrokerLink:
         handler: Handler,
         interests: Sequence[Interest] = (),
         others: Collection[str] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """``others`` are accounts in which no request ever arrives: getting in there is a failure."""
+        """Connects nowhere yet.
+
+        Args:
+            broker: where to connect.
+            seed: whom to log in as.
+            handler: takes each authorization request.
+            interests: what else to subscribe to.
+            others: accounts in which no request ever arrives: getting in there is a failure.
+            tls: what is presented to the broker, and what it is known by.
+        """
         self.name = broker.name
         self.role = broker.role
         self.subscribed = asyncio.Event()
@@ -73,6 +83,7 @@ class BrokerLink:
         self._handler = handler
         self._interests = tuple(interests)
         self._others = frozenset(others)
+        self._tls = tls
         self._draining = False
         self._client: _Client | None = None
         self._subscription: Subscription | None = None
@@ -147,7 +158,7 @@ class BrokerLink:
             servers=list(self._broker.urls),
             name="broker-auth",
             nkeys_seed_str=self._seed.reveal(),
-            tls=tls_context(self._broker.tls),
+            tls=self._tls,
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RETRY_SECONDS,  # type: ignore[arg-type]  # seconds, fractions work
             ping_interval=_PING_SECONDS,

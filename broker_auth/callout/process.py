@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from broker_auth.callout.link import QUEUE, SUBJECT, BrokerLink, Interest
-from broker_auth.callout.service import Service, make_callout
+from broker_auth.callout.service import Service, make_callout, tls_contexts
 from broker_auth.observe import server_errors
 from broker_auth.observe.audit import Audit, AuditSink, LogAudit, StreamAudit
 from broker_auth.observe.micro import MicroService
@@ -46,6 +47,7 @@ class Prepared:
 
     settings: Settings
     policy: Policy
+    contexts: dict[str, ssl.SSLContext | None]
 
 
 class Beat(msgspec.Struct, kw_only=True):
@@ -74,7 +76,7 @@ def prepare(settings: Settings) -> Prepared:
     """
     outputs = make_sinks(settings.audit)  # proves that a worker can open them
     outputs.close()
-    return Prepared(settings, build_policy(settings))
+    return Prepared(settings, build_policy(settings), tls_contexts(settings))
 
 
 def work(prepared: Prepared, channel: socket.socket) -> None:
@@ -117,7 +119,7 @@ class _Worker:
         # One record for each refusal, whoever of us takes it: hence the queue group.
         interests = [Interest(server_errors.SUBJECT, self._on_server_error, QUEUE)]
         interests += [Interest(subject, self._on_question) for subject in self._micro.subjects]
-        self._service = Service(settings, self._callout, interests)
+        self._service = Service(settings, self._callout, interests, prepared.contexts)
         self._stop = asyncio.Event()
 
     async def run(self, channel: socket.socket) -> None:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from nats.aio.msg import Msg
 
 from broker_auth.callout.backlog import Backlog
-from broker_auth.callout.link import BrokerLink, Interest
+from broker_auth.callout.link import BrokerLink, Interest, tls_context
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import XKEY_HEADER, RequestReader, Unverified, WireError, WireFault
 from broker_auth.callout.xkey import Sealer
@@ -130,14 +131,34 @@ class _Waiting:
 class Service:
     """Serves every configured broker until told to stop."""
 
-    def __init__(self, settings: Settings, callout: Callout, interests: Sequence[Interest] = ()) -> None:
-        """``interests`` are subscribed at every broker besides the requests."""
+    def __init__(
+        self,
+        settings: Settings,
+        callout: Callout,
+        interests: Sequence[Interest] = (),
+        contexts: Mapping[str, ssl.SSLContext | None] | None = None,
+    ) -> None:
+        """Connects nowhere yet.
+
+        Args:
+            settings: which brokers, and whom to log in as.
+            callout: what answers.
+            interests: subscribed at every broker besides the requests.
+            contexts: by broker, of :func:`tls_contexts`; by default read from the files now.
+
+        Raises:
+            InputError: a TLS file cannot be used.
+        """
         self.callout = callout
         seed = settings.nkey_seed
         assert seed is not None  # `serve` loads settings that have one
         names = settings.accounts
         others = (names.fleet, names.provisioning, names.system)
-        self._links = [BrokerLink(broker, seed, self._on_request, interests, others) for broker in settings.brokers]
+        tls = tls_contexts(settings) if contexts is None else contexts
+        self._links = [
+            BrokerLink(broker, seed, self._on_request, interests, others, tls[broker.name])
+            for broker in settings.brokers
+        ]
         self._backlog: Backlog[_Waiting] = Backlog()
         self._arrived = asyncio.Event()
         self._ending = False
@@ -217,6 +238,15 @@ class Service:
         except Exception as error:  # the broker is gone, and with it the connection that asked
             self.callout.stats.reply_failures += 1
             _log.warning("answer could not be sent to %s: %s", waiting.link.name, error)
+
+
+def tls_contexts(settings: Settings) -> dict[str, ssl.SSLContext | None]:
+    """What is presented to each broker, and what it is known by.
+
+    Raises:
+        InputError: a TLS file cannot be used.
+    """
+    return {broker.name: tls_context(broker.tls) for broker in settings.brokers}
 
 
 def make_callout(settings: Settings, policy: Policy, audit: AuditSink, *, keep_requests: bool = False) -> Callout:

@@ -98,6 +98,8 @@ async def test_a_worker_replaced_after_a_refusal_runs_on_what_was_accepted(
     deployment.write_config("plugin.broker_auth.workers = 0", password=NEW)
     (deployment.directory / "signer.pem").write_text("garbage")
     (deployment.directory / "user.seed").unlink()
+    (deployment.directory / "client.pem").write_text("garbage")
+    (deployment.directory / "client.key").unlink()
     reload(service, "not reloaded")
     mark = service.mark()
     os.kill(service.workers[0], signal.SIGKILL)
