@@ -10,7 +10,7 @@ from typing import Final
 
 from broker_auth.bench.flooder import USER
 from broker_auth.bench.materials import Trust
-from broker_auth.callout.link import QUEUE, SUBJECT
+from broker_auth.callout.link import SUBJECT
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.render import render
@@ -25,7 +25,7 @@ listen: "127.0.0.1:{port}"
 accounts {{
   AUTH: {{ users: [
     {{ nkey: {service}, permissions: {{
-        subscribe: [ "{subject} {queue}", "{subject}", "$SYS.ACCOUNT.CLIENT.AUTH.ERR", "$SRV.>" ]
+        subscribe: [ "{subject}", "{subject} *", "$SYS.ACCOUNT.CLIENT.AUTH.ERR", "$SRV.>" ]
         publish: {{ deny: ">" }}
         allow_responses: {{ max: 1, expires: "10s" }} }} }}
     {{ user: {user}, password: "{password}" }}
@@ -91,7 +91,6 @@ class Site:
             port=broker.port,
             service=self._service,
             subject=SUBJECT,
-            queue=QUEUE,
             user=USER,
             password=self.password,
         )

@@ -1,0 +1,119 @@
+"""This service beside two others on the same decision, in one run: ``make bench-compare``.
+
+CPU of each service per answered request, 64 in flight, a provisioning token that is known already;
+ours writes its audit records and counts, theirs do neither. Services take turns, round by round.
+What cannot be had here (no network, no Go) is said and left out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from broker_auth.bench.flooder import Task
+from broker_auth.bench.materials import Trust
+from broker_auth.bench.measure import process_cpu_seconds
+from broker_auth.bench.processes import Worker, flood
+from broker_auth.bench.service import materials
+from broker_auth.bench.site import Site
+
+HERE = Path(__file__).parent
+ROUNDS = 5
+SECONDS = 2.0
+GO_SOURCE = "CALLOUT_GO_SOURCE"  # a checkout of callout.go, where the module itself cannot be fetched
+
+
+def main() -> int:
+    """Build what can be built, run all in turns, print the medians."""
+    with tempfile.TemporaryDirectory(prefix="broker-auth-compare-") as name:
+        directory = Path(name)
+        commands = {"nats-callout": _nats_callout(directory), "callout.go": _callout_go(directory)}
+        figures = _measure(directory, {name: command for name, command in commands.items() if command})
+    ours = median(figures["broker-auth"])
+    print(f"{'service':<14} {'CPU us':>8} {'beside ours':>12}")
+    for name, costs in figures.items():
+        print(f"{name:<14} {median(costs):>8.1f} {median(costs) / ours:>12.2f}")
+    return 0
+
+
+def _measure(directory: Path, commands: dict[str, list[str]]) -> dict[str, list[float]]:
+    trust = Trust()
+    site = Site(directory, trust, xkey=False)
+    pool, floor = materials(site, trust, 1000)
+    broker = site.brokers[0]
+    arguments = [f"nats://127.0.0.1:{broker.port}", *(str(directory / file) for file in ("service.nk", "issuer.nk"))]
+    task = Task(port=broker.port, password=site.password, pool=str(pool), seconds=SECONDS)
+    figures: dict[str, list[float]] = {name: [] for name in ("broker-auth", *commands)}
+    with site.server(broker):
+        for _ in range(ROUNDS):
+            with Worker(site, floor) as worker:
+                flood(task)  # warm
+                before = worker.counters().cpu_seconds
+                answered = flood(task).answered
+                figures["broker-auth"].append((worker.counters().cpu_seconds - before) / answered * 1e6)
+            for name, command in commands.items():
+                with _running([*command, *arguments, str(directory / "signer.pem")]) as process:
+                    flood(task)  # warm
+                    cpu = process_cpu_seconds(process.pid)
+                    answered = flood(task).answered
+                    figures[name].append((process_cpu_seconds(process.pid) - cpu) / max(1, answered) * 1e6)
+    return figures
+
+
+@contextmanager
+def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != "ready":
+                raise SystemExit(f"{command[0]} did not start")
+            yield process
+        finally:
+            process.kill()
+
+
+def _nats_callout(directory: Path) -> list[str]:
+    """An environment with the other Python library; empty if it cannot be made."""
+    home = directory / "venv"
+    venv.create(home, with_pip=True)
+    packages = ["nats-callout==0.1.1", "nats-py", "cryptography", "uvloop"]
+    done = subprocess.run([home / "bin" / "pip", "install", "--quiet", *packages], capture_output=True, text=True)
+    if done.returncode:
+        print(f"nats-callout left out: {_last(done.stderr)}", file=sys.stderr)
+        return []
+    return [str(home / "bin" / "python"), str(HERE / "nats_callout_service.py")]
+
+
+def _callout_go(directory: Path) -> list[str]:
+    """The Go service, built; empty if it cannot be."""
+    if shutil.which("go") is None:
+        print("callout.go left out: there is no Go on this machine", file=sys.stderr)
+        return []
+    source = shutil.copytree(HERE / "go", directory / "go")
+    if checkout := os.environ.get(GO_SOURCE):
+        replaced = f"github.com/synadia-io/callout.go={checkout}"
+        subprocess.run(["go", "mod", "edit", "-replace", replaced], cwd=source, check=True)
+    built = directory / "callout-go"
+    done = subprocess.run(
+        ["go", "build", "-mod=mod", "-o", str(built), "."], cwd=source, capture_output=True, text=True
+    )
+    if done.returncode:
+        print(f"callout.go left out: {_last(done.stderr)}; {GO_SOURCE} may name a checkout", file=sys.stderr)
+        return []
+    return [str(built)]
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
