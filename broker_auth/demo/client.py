@@ -1,26 +1,20 @@
-"""A NATS client for one attempt to get in: real TLS, real CONNECT, no second try.
-
-nats-py sends a token or a user, not both; Choria's clients may send user, password, token and the
-signed nonce together, so CONNECT is completed here.
-"""
+"""One attempt to get in: real TLS, real CONNECT, no second try."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import json
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import nacl.signing
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
-from broker_auth.errors import OperationError
+from broker_auth.observe import access
+from broker_auth.observe.access import AccessError as ConnectRefusedError
+from broker_auth.observe.access import Login
+from broker_auth.secret import Secret
 
-CONNECT_SECONDS: Final = 8.0  # more than nats-server needs to refuse, even when no service answers
+CONNECT_SECONDS: Final = 15.0  # more than nats-server needs to refuse, even when no service answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,56 +43,22 @@ class Credentials:
         return context
 
 
-class ConnectRefusedError(OperationError):
-    """The connection did not get in; the message is nats-server's, or TLS's."""
-
-
-class _Client(Client):
-    """A client that says in CONNECT exactly what its credentials say."""
-
-    credentials: Credentials
-
-    def _connect_command(self) -> bytes:
-        verb, _, options = super()._connect_command().partition(b" ")
-        said: dict[str, Any] = json.loads(options)
-        given = self.credentials
-        said.update({"user": given.user, "pass": given.password} if given.user else {})
-        said.update({"auth_token": given.token} if given.token else {})
-        nonce = self._server_info.get("nonce")
-        if given.seed and nonce:
-            signature = nacl.signing.SigningKey(given.seed).sign(nonce.encode()).signature
-            said["sig"] = base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
-        return verb + b" " + json.dumps(said).encode() + b"\r\n"
-
-
 async def connect(url: str, name: str, credentials: Credentials, *, inbox: str = "_INBOX") -> Client:
     """Connect once.
 
     Raises:
         ConnectRefusedError: TLS or the broker refused.
     """
-    client = _Client()
-    client.credentials = credentials
-    errors: list[Exception] = []
+    login = Login(
+        what=name,
+        user=credentials.user,
+        password=Secret(credentials.password),
+        token=Secret(credentials.token) if credentials.token else None,
+        token_seed=credentials.seed,
+        name=name,
+        inbox=inbox,
+    )
+    return await access.connect(url, login, credentials.tls(), seconds=CONNECT_SECONDS)
 
-    async def remember(error: Exception) -> None:
-        errors.append(error)
 
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await client.connect(
-                url,
-                name=name,
-                tls=credentials.tls(),
-                error_cb=remember,
-                allow_reconnect=False,
-                max_reconnect_attempts=1,
-                connect_timeout=int(CONNECT_SECONDS),
-                inbox_prefix=inbox,
-            )
-            await client.flush()  # TLS 1.3 tells a client that its certificate is missing only now
-    except (NatsError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        await client.close()
-        reason = next((text for text in map(str, [error, *errors]) if text), type(error).__name__)
-        raise ConnectRefusedError(reason) from error
-    return client
+__all__ = ["CONNECT_SECONDS", "ConnectRefusedError", "Credentials", "connect"]
