@@ -17,12 +17,18 @@ class Urgency(IntEnum):
     """The lower, the sooner."""
 
     FLEET = 0
-    """Verified TLS (the fleet, the provisioner), or a client or server token that was accepted before."""
-    NODE = 1
+    """Verified TLS: the fleet, the provisioner."""
+    TOKEN = 1
+    """A client or server token that was accepted before.
+
+    Not as urgent as a certificate, whose key was proven: a client's token travels with its requests, and
+    whoever has read it there can present it, if not sign a nonce for it.
+    """
+    NODE = 2
     """A provisioning token that was accepted before."""
-    UNKNOWN = 2
+    UNKNOWN = 3
     """A token never seen, or none."""
-    REFUSED = 3
+    REFUSED = 4
     """A token that was refused before, or has expired."""
 
 
@@ -39,4 +45,4 @@ def urgency(request: AuthorizationRequest, tokens: TokenVerifier, now: float) ->
     expires = known.claims.expires
     if expires is not None and expires <= now:
         return Urgency.REFUSED
-    return Urgency.NODE if known.purpose is Purpose.PROVISIONING else Urgency.FLEET
+    return Urgency.NODE if known.purpose is Purpose.PROVISIONING else Urgency.TOKEN

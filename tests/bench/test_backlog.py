@@ -69,8 +69,8 @@ FOREIGN = tokens.sign(tokens.provisioning_claims(), tokens.FOREIGN)
         pytest.param(requests.fleet(), False, Urgency.FLEET, id="certificate"),
         pytest.param(requests.provisioner(), False, Urgency.FLEET, id="provisioner"),
         pytest.param(requests.node(FOREIGN, chains=(fleet_chain(),)), True, Urgency.FLEET, id="certificate, bad token"),
-        pytest.param(requests.server(), True, Urgency.FLEET, id="server token known good"),
-        pytest.param(requests.client(), True, Urgency.FLEET, id="client token known good"),
+        pytest.param(requests.server(), True, Urgency.TOKEN, id="server token known good"),
+        pytest.param(requests.client(), True, Urgency.TOKEN, id="client token known good"),
         pytest.param(requests.server(), False, Urgency.UNKNOWN, id="server token never seen"),
         pytest.param(requests.node(PROVISIONING), True, Urgency.NODE, id="provisioning token known good"),
         pytest.param(requests.node(PROVISIONING), False, Urgency.UNKNOWN, id="provisioning token never seen"),
@@ -91,7 +91,7 @@ def test_urgency(request_: AuthorizationRequest, seen: bool, expected: Urgency) 
 def test_a_token_that_expired_since_is_no_longer_urgent() -> None:
     policy = policies.issuer_policy()
     request = _known(requests.server(), policy)
-    assert urgency(request, policy.tokens, NOW + HOUR - 1) is Urgency.FLEET
+    assert urgency(request, policy.tokens, NOW + HOUR - 1) is Urgency.TOKEN
     assert urgency(request, policy.tokens, NOW + HOUR) is Urgency.REFUSED
 
 
