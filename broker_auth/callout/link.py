@@ -96,7 +96,7 @@ class BrokerLink:
             try:
                 await self._connect()
                 await self._closed.wait()
-            except (NatsError, OSError, ssl.SSLError, TimeoutError, OperationError) as error:
+            except Exception as error:  # whatever answers there may be a broker the next time
                 self._report(error)
                 await self.close()
             self.subscribed.clear()

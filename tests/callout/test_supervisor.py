@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -142,6 +143,30 @@ async def test_it_waits_for_brokers_that_are_not_there_yet(tmp_path: Path) -> No
                 await (await deployment.connect("west")).close()
         finally:
             assert service.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"INFO {not json}\r\n", b"INFO []\r\n", b"\xff\xfe\x00\r\n", b"220 mail\r\n", b""]
+)
+async def test_what_is_no_broker_is_tried_again_until_it_is_one(tmp_path: Path, greeting: bytes) -> None:
+    deployment = Deployment(tmp_path)
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        writer.close()
+
+    impostor = await asyncio.start_server(greet, "127.0.0.1", deployment.ports["east"])
+    service = Service(deployment).start()
+    try:
+        await asyncio.to_thread(service.wait_for_log, "WARNING .* broker east: ")
+        impostor.close()
+        await impostor.wait_closed()
+        with deployment.servers["east"]:
+            await asyncio.to_thread(service.wait_for_log, "ready brokers=east")
+            await (await deployment.connect()).close()
+    finally:
+        assert service.stop() == 0
+    assert not [line for line in service.log() if "Traceback" in line]
 
 
 async def test_connections_are_untouched_when_every_service_is_gone(deployment: Deployment) -> None:
