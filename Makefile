@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-versions test-oldest test-interop test-interop-choria check bench docs clean
+.PHONY: demo test test-versions test-oldest test-interop test-interop-choria check bench bench-compare docs clean
 
 $(VENV)/.installed: pyproject.toml nats-server.conf.j2
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
@@ -45,6 +45,9 @@ docs: $(VENV)/.installed  ## the documentation site, in site/; first its pages t
 
 bench: $(VENV)/.installed  ## what a decision, a request and a connection cost on this machine
 	$(BIN)/broker-auth bench
+
+bench-compare: $(VENV)/.installed  ## beside two other callout libraries, where the network and Go allow it
+	$(BIN)/python -m tests.bench.compare.compare
 
 clean:
 	rm -rf $(VENV) $(VENV)-oldest dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
