@@ -191,6 +191,12 @@ async def test_workers_stay_small(live: Live) -> None:
     assert max(sizes) < 60 * 1024 * 1024
 
 
+def test_the_supervisor_has_no_threads(live: Live) -> None:
+    """It forks, which is safe without any."""
+    assert live.page("/metrics")[0] == 200
+    assert len(list(Path(f"/proc/{live.service.process.pid}/task").iterdir())) == 1
+
+
 async def test_health_and_readiness_are_good_while_it_serves(live: Live) -> None:
     for path in ("/healthz", "/readyz"):
         status, body = live.page(path)
