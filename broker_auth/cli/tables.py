@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -37,9 +38,14 @@ def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 async def watch(draw: Callable[[], Awaitable[Table]], seconds: float) -> None:
-    """Draw again every ``seconds``, until interrupted."""
+    """Draw again every ``seconds``, until interrupted: in place on a terminal, else one below the other."""
     console = make_console()
-    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+    if not console.is_terminal:
+        while True:
+            console.print(await draw())
+            sys.stdout.flush()
+            await asyncio.sleep(seconds)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(await draw(), refresh=True)
             await asyncio.sleep(seconds)

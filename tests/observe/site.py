@@ -153,6 +153,8 @@ class Site:
                 for server in (fleet, edge):
                     server.wait_for_log("Leafnode connection created")
             self.servers = {"fleet": fleet, "edge": edge}
+            for server in self.servers.values():
+                stack.callback(server.kill)  # in order it would wait for answers that nobody gives
             if service:
                 self.service = stack.enter_context(serving(self.config))
             yield self

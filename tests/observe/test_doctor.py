@@ -179,6 +179,11 @@ FAULTS = (
         service=False,
     ),
     Fault(
+        name="the broker asks nobody",
+        edge=swap(r"\n  auth_callout \{.*?\n  \}", ""),
+        errors={"callout.not_asked": {"edge"}},
+    ),
+    Fault(
         name="the broker does not know the service's nkey",
         edge=swap(r'auth_users: \[ "U\w+"', f'auth_users: [ "{other(Kind.USER)}"'),
         errors={"callout.user": {"edge"}},

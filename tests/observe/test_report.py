@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -229,3 +230,25 @@ async def test_rules_and_denials_come_from_the_configured_audit_file(site: Site)
     assert nodes["denied.example.net"]["last_denial"]["code"] == "token_header"
     assert nodes["denied.example.net"]["attempts"] == 1
     assert {row["name"] for row in json.loads(conns.stdout)} == set(NODES)
+
+
+def test_watching_draws_again_until_interrupted(site: Site) -> None:
+    seed = str(site.directory / "break-glass.seed")
+    command = [sys.executable, "-m", "broker_auth", "report", "conns", "--config", str(site.config)]
+    command += ["--break-glass", seed, "--watch", "--interval", "100ms"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        drawn = 0
+        for line in process.stdout:
+            drawn += "connections on 2 servers" in line
+            if drawn == 3:
+                break
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
+        assert process.stderr.read() == ""
+
+
+def test_watching_and_json_do_not_go_together(site: Site) -> None:
+    done = cli(site, "report", "waiting", "--watch", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
