@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 
 from broker_auth.errors import InputError, OperationError
 from broker_auth.secret import Secret
+from broker_auth.secured import SecuredClient
 from broker_auth.settings.model import BrokerSettings, TLSFiles
 
 SUBJECT: Final = "$SYS.REQ.USER.AUTH"  # INTERFACE "Wire"
@@ -39,7 +40,7 @@ class Interest:
 _log = logging.getLogger(__name__)
 
 
-class _Client(Client):
+class _Client(SecuredClient):
     """Remembers which account the server put it in; older servers do not say (before 2.12 or so)."""
 
     account = ""

@@ -32,6 +32,7 @@ from broker_auth.callout.link import tls_context
 from broker_auth.errors import InputError, OperationError
 from broker_auth.policy.rules import PROVISIONER
 from broker_auth.secret import Secret
+from broker_auth.secured import SecuredClient
 from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles
 
 CONNECT_SECONDS: Final = 5.0  # a service answers within 2 or not at all (NATS_FACTS 10)
@@ -247,7 +248,7 @@ def decode(data: bytes, subject: str) -> dict[str, Any]:
     return value
 
 
-class _Client(Client):
+class _Client(SecuredClient):
     """A client that says in CONNECT exactly what its login says.
 
     nats-py sends a token or a user, never both, and signs nonces for nkeys only; Choria's rules want

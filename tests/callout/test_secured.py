@@ -1,0 +1,101 @@
+"""Nobody on the way to a broker gets a password, a signature or a word in by keeping TLS away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.errors import Error as NatsError
+
+from broker_auth.callout.link import tls_context
+from broker_auth.deploy.natsserver import free_port
+from broker_auth.observe.access import AccessError, Login, connect
+from broker_auth.secret import Secret
+from broker_auth.secured import SecuredClient
+from tests.callout.deployment import Deployment, Service
+
+INFO = {"server_id": "N", "version": "2.15.1", "proto": 1, "nonce": "of another server", "max_payload": 1024}
+LOGIN = Login(what="the system user", user="system", password=Secret("not for them"))
+
+
+class Between:
+    """Says one thing to everybody, and keeps what they say."""
+
+    def __init__(self, port: int, greeting: bytes) -> None:
+        self.port = port
+        self.heard: list[bytes] = []
+        self.gone = asyncio.Event()
+        self._greeting = greeting
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self._greeting)
+        self.heard.append(await reader.read(100))
+        writer.close()
+        self.gone.set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Between]:
+        async with await asyncio.start_server(self._meet, "127.0.0.1", self.port):
+            yield self
+
+
+def greeting(after: str = "", **more: Any) -> bytes:
+    return f"INFO {json.dumps(INFO | more)}\r\n{after}".encode()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(greeting(), id="silent"),
+        pytest.param(greeting(tls_required=False), id="not required"),
+        pytest.param(greeting(tls_available=True), id="available"),
+        pytest.param(greeting(tls_required="false"), id="no boolean"),
+        pytest.param(greeting("PONG\r\n", tls_required=True), id="spoken for the server"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["tls", "nats"])
+async def test_no_login_goes_out_in_clear(said: bytes, scheme: str) -> None:
+    context = ssl.create_default_context()
+    async with Between(free_port(), said).listening() as between:
+        with pytest.raises(AccessError, match="offers no TLS"):
+            await connect(f"{scheme}://127.0.0.1:{between.port}", LOGIN, context)
+        async with asyncio.timeout(5):
+            await between.gone.wait()
+    assert between.heard == [b""]
+
+
+async def test_a_tls_url_is_enough_to_insist() -> None:
+    async with Between(free_port(), greeting()).listening() as between:
+        with pytest.raises(NatsError, match="offers no TLS"):
+            await SecuredClient().connect(f"tls://127.0.0.1:{between.port}", allow_reconnect=False)
+
+
+async def test_without_tls_in_the_configuration_none_is_demanded() -> None:
+    async with Between(free_port(), greeting()).listening() as between:
+        with pytest.raises(AccessError):
+            await connect(f"nats://127.0.0.1:{between.port}", LOGIN, None)
+        async with asyncio.timeout(5):
+            await between.gone.wait()
+    assert between.heard[0].startswith(b"CONNECT ")
+
+
+@pytest.mark.e2e
+async def test_the_service_signs_no_nonce_in_clear(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    assert tls_context(deployment.settings().brokers[0].tls) is not None
+    between = Between(deployment.ports["east"], greeting())
+    service = Service(deployment).start()
+    try:
+        async with between.listening():
+            await asyncio.to_thread(service.wait_for_log, "broker east: the server offers no TLS")
+            async with asyncio.timeout(5):
+                await between.gone.wait()
+    finally:
+        service.stop()
+    assert set(between.heard) == {b""}
