@@ -13,6 +13,7 @@ import click
 from broker_auth.callout.pidfile import Running, running
 from broker_auth.callout.supervisor import TAKEOVER_SECONDS
 from broker_auth.cli import output
+from broker_auth.cli.options import config_option
 from broker_auth.errors import ConfigurationError, InputError, OperationError
 from broker_auth.settings.load import check
 
@@ -24,14 +25,7 @@ _POLL_SECONDS: Final = 0.05
     "reload",
     epilog="\b\nExample:\n  broker-auth reload --config /etc/broker-auth/broker.conf\n  systemctl reload broker-auth",
 )
-@click.option(
-    "--config",
-    "config",
-    required=True,
-    envvar="BROKER_AUTH_CONFIG",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration.",
-)
+@config_option
 def reload_command(config: Path) -> None:
     """Have the service on this machine read its configuration again.
 

@@ -10,20 +10,14 @@ from typing import Final
 import click
 
 from broker_auth.callout.serve import serve
+from broker_auth.cli.options import config_option
 from broker_auth.settings.own_keys import MAX_WORKERS
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 @click.command("serve", epilog="\b\nExample:\n  broker-auth serve --config /etc/broker-auth/broker.conf --workers 2")
-@click.option(
-    "--config",
-    "config",
-    required=True,
-    envvar="BROKER_AUTH_CONFIG",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration.",
-)
+@config_option
 @click.option("--workers", type=click.IntRange(1, MAX_WORKERS), help="Service processes; by default as configured.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 def serve_command(config: Path, workers: int | None, log_level: str) -> None:
