@@ -15,7 +15,7 @@ demo: $(VENV)/.installed  ## the whole system on this machine, real servers, rea
 	$(BIN)/broker-auth demo
 
 test: $(VENV)/.installed check  ## types, style, and every test
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadfile
 
 test-interop: $(VENV)/.installed  ## tokens both ways with Choria's own code; needs Go, and says what it had to skip
 	INTEROP=1 $(BIN)/pytest tests/interop
@@ -37,7 +37,7 @@ test-oldest:  ## with the oldest dependencies that pyproject.toml allows, on Pyt
 	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check uv
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[server,fast,websocket]'
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
-	$(VENV)-oldest/bin/pytest -n auto tests/policy tests/tokens tests/settings tests/cli tests/callout tests/deploy tests/e2e
+	$(VENV)-oldest/bin/pytest -n auto --dist loadfile tests/policy tests/tokens tests/settings tests/cli tests/callout tests/deploy tests/e2e
 
 docs: $(VENV)/.installed  ## the documentation site, in site/; first its pages that are made from the code
 	$(BIN)/python -m tests.docs.pages
