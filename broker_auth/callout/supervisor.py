@@ -27,6 +27,7 @@ TAKEOVER_SECONDS: Final = 15.0  # within which new workers must serve what old o
 _TICK_SECONDS: Final = 0.5
 _PATIENCE: Final = DRAIN_SECONDS + 2
 _BACKOFF: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds, by failures in a row
+_RESTART_SECONDS: Final = 1.0
 _STEADY_SECONDS: Final = 30.0  # a worker that ran this long had not failed to start
 _log = logging.getLogger(__name__)
 
@@ -75,13 +76,24 @@ class _Slot:
 
     async def _keep(self) -> None:
         while not self._retired:
-            worker = self.worker = Worker(self._prepared, self._supervisor.changed)
+            worker = await self._started()
             await worker.ended.wait()
             await worker.last_words()
             self.worker = None
             self._supervisor.buried(worker)
             if not self._retired:
                 await self._mourn(worker)
+
+    async def _started(self) -> Worker:
+        """A new worker, once the system has what it takes: one that ran out of memory or descriptors may recover."""
+        while True:
+            try:
+                self.worker = Worker(self._prepared, self._supervisor.changed)
+            except OSError as error:
+                _log.error("worker cannot be started: %s; tried again in %g s", error.strerror, _RESTART_SECONDS)
+                await asyncio.sleep(_RESTART_SECONDS)
+            else:
+                return self.worker
 
     async def _mourn(self, worker: Worker) -> None:
         cause = Cause.STUCK if self._stuck else Cause.DIED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import time
@@ -96,6 +97,20 @@ def test_a_machine_that_was_suspended_does_not_lose_its_workers(deployment: Depl
         os.killpg(service.process.pid, signal.SIGCONT)
         assert service.workers == workers
         assert not [line for line in service.log(mark) if "killed" in line]
+
+
+async def test_a_worker_is_replaced_as_soon_as_the_system_allows_it(deployment: Deployment, service: Service) -> None:
+    """Out of memory or descriptors, as the death of a worker may have been."""
+    (victim, _), supervisor = service.workers, service.process.pid
+    before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+    mark = service.mark()
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, before[1]))
+    os.kill(victim, signal.SIGKILL)
+    service.wait_for_log("worker cannot be started: Too many open files", since=mark)
+    resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
+    service.wait_for_log("subscribed at", since=mark)
+    assert len(service.workers) == 2
+    await (await deployment.connect()).close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
