@@ -137,8 +137,9 @@ FAULTS = (
     Fault(
         name="clients may come without TLS",
         edge=swap(r"\n(accounts \{)", r"\nallow_non_tls: true\n\1"),
-        # Clients then stay in clear, and the service refuses them.
-        errors={"listener.plain": {"edge"}, "callout.refuses": {"edge"}},
+        # The service then does not connect, and nor do we: whoever stands between could read along.
+        errors={"listener.plain": {"edge"}, "callout.user": {"edge"}},
+        service=False,
     ),
     Fault(
         name="a CONNECT with two tokens is too long",

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.observe.access import Access, AccessError, Login, connect
-from broker_auth.observe.connections import Ask, Observer, Selection, State, overlap
+from broker_auth.observe import connections
+from broker_auth.observe.access import CANARY, Access, AccessError, Login, connect
+from broker_auth.observe.connections import Ask, Observer, State
 from broker_auth.observe.history import read_history, rules_of
+from broker_auth.observe.selection import Selection, overlap
 from broker_auth.observe.waiting import waiting_nodes
 from broker_auth.secret import Secret
 from tests.observe.site import MEMBER, PROVISIONER, Site
@@ -88,6 +90,13 @@ async def test_without_it_the_edge_is_seen_over_the_leaf_link(site: Site) -> Non
     assert first.broker == "edge"
     kept = {item.name: item.cid for item in Selection(server="edge").apply(again.connections)}
     assert kept == {name: item.cid for name, item in seen.items()}
+
+
+async def test_more_connections_than_one_answer_holds(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "PAGE", 2)
+    async with crowd(site), Observer(site.access(break_glass=Secret(site.break_glass))) as observer:
+        report = await observer.report(Ask(account="provisioning"))
+    assert {item.name for item in Selection(server="edge").apply(report.connections)} == set(NODES)
 
 
 async def test_a_broker_that_cannot_be_seen_is_named(site: Site) -> None:
@@ -218,6 +227,8 @@ def test_what_is_missing_is_an_error_beside_the_rest(site: Site) -> None:
 async def test_rules_and_denials_come_from_the_configured_audit_file(site: Site) -> None:
     with pytest.raises(AccessError):
         await node(site, "denied.example.net", token="e30.e30.e30")
+    with pytest.raises(AccessError):
+        await node(site, f"{CANARY}-0123", token="e30.e30.e30")
     pair = ("--certificate", str(site.directory / "provisioner.pem"), "--key", str(site.directory / "provisioner.key"))
     async with crowd(site):
         waiting, conns = (
@@ -229,6 +240,7 @@ async def test_rules_and_denials_come_from_the_configured_audit_file(site: Site)
     assert {name for name, item in nodes.items() if item["connected"]} == set(NODES)
     assert nodes["denied.example.net"]["last_denial"]["code"] == "token_header"
     assert nodes["denied.example.net"]["attempts"] == 1
+    assert not any(name.startswith(CANARY) for name in nodes)
     assert {row["name"] for row in json.loads(conns.stdout)} == set(NODES)
 
 

@@ -10,53 +10,25 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from broker_auth.errors import OperationError
 from broker_auth.observe.access import CANARY, AccessError, Login, connect, request_json
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.listeners import RENDER
-from broker_auth.observe.doctor.probe import Outcome, Target, Unreachable, Verdict, attempt
+from broker_auth.observe.doctor.probe import Target, Unreachable, Verdict
+from broker_auth.observe.doctor.refusals import EVENT_SECONDS, Refusal, Refusals
 from broker_auth.settings.model import BrokerSettings, Role
 
 LIMIT_SECONDS: Final = 2.0  # clients give up then, whatever the server's timeout is (NATS_FACTS 10)
 SLOW_SECONDS: Final = 0.5
 SKEW_WARNING: Final = 1.0  # seconds; tokens' times are checked to the second
 SKEW_ERROR: Final = 5.0  # half the 10 s in which a request is valid
-_EVENT_SECONDS: Final = 2.0
 _ANSWERED: Final = "Auth callout service returned an error"
 _BAD_TOKEN: Final = "bm9uZQ.bm9uZQ.bm9uZQ"
-
-
-class _Client(msgspec.Struct):
-    name: str = ""
-
-
-class _Server(msgspec.Struct):
-    time: str = ""
-
-
-class _Event(msgspec.Struct):
-    """What nats-server tells in the callout account of a connection it refused."""
-
-    reason: str = ""
-    client: _Client = msgspec.field(default_factory=_Client)
-    server: _Server = msgspec.field(default_factory=_Server)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a connection was refused, and how far the server's clock is ahead of ours, in seconds."""
-
-    reason: str
-    ahead: float | None
 
 
 async def examine_callout(case: Case, broker: BrokerSettings) -> list[Finding]:
@@ -87,7 +59,7 @@ async def examine_callout(case: Case, broker: BrokerSettings) -> list[Finding]:
 
 async def _examine(case: Case, broker: BrokerSettings, target: Target, service: Client, notes: Notes) -> None:
     await _rights(service, notes)
-    listener = _Refusals(service, case)
+    listener = Refusals(service, case)
     await listener.start()
     answered = await _bad_token(case, broker, target, listener, notes)
     await _break_glass(case, broker, target, listener, notes)
@@ -143,60 +115,7 @@ async def violates(client: Client, action: Callable[[], Awaitable[object]]) -> b
 # --- Canaries
 
 
-class _Refusals:
-    """Hears why nats-server refuses connections."""
-
-    def __init__(self, service: Client, case: Case) -> None:
-        self._service = service
-        self._case = case
-        self._waiting: dict[str, asyncio.Future[Refusal]] = {}
-
-    async def start(self) -> None:
-        await self._service.subscribe("$SYS.ACCOUNT.CLIENT.AUTH.ERR", cb=self._hear)
-        await self._service.flush()
-
-    async def attempt(self, target: Target, tls: Any, said: dict[str, Any]) -> tuple[Outcome, Refusal | None]:
-        """What became of a connection, and why, if nats-server told in time."""
-        name = f"{CANARY}-{secrets.token_hex(6)}"
-        future: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
-        self._waiting[name] = future
-        outcome = await attempt(target, tls, {"name": name} | said)
-        if outcome.verdict is not Verdict.REFUSED:
-            return outcome, None
-        try:
-            return outcome, await asyncio.wait_for(future, _EVENT_SECONDS)
-        except TimeoutError:
-            return outcome, None
-        finally:
-            del self._waiting[name]
-
-    def named(self, name: str) -> asyncio.Future[Refusal]:
-        """To hear about a connection that is made elsewhere."""
-        future: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
-        self._waiting[name] = future
-        return future
-
-    async def _hear(self, message: Msg) -> None:
-        arrived = self._case.now()
-        try:
-            event = msgspec.json.decode(message.data, type=_Event)
-        except msgspec.DecodeError:
-            return
-        future = self._waiting.get(event.client.name)
-        if future is not None and not future.done():
-            future.set_result(Refusal(event.reason, _ahead(event.server.time, arrived)))
-
-
-def _ahead(text: str, arrived: float) -> float | None:
-    seconds, _, fraction = text.removesuffix("Z").partition(".")
-    try:
-        moment = datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return moment.timestamp() - arrived
-
-
-async def _bad_token(case: Case, broker: BrokerSettings, target: Target, listener: _Refusals, notes: Notes) -> bool:
+async def _bad_token(case: Case, broker: BrokerSettings, target: Target, listener: Refusals, notes: Notes) -> bool:
     """A token nobody signed must be refused, by the service, and soon. Returns whether a service answered."""
     outcome, refusal = await listener.attempt(target, case.access.tls(broker), {"auth_token": _BAD_TOKEN})
     if outcome.verdict is Verdict.ADMITTED:
@@ -247,7 +166,7 @@ def _skew(ahead: float | None, notes: Notes) -> None:
         notes.ok("clock.skew", said)
 
 
-async def _break_glass(case: Case, broker: BrokerSettings, target: Target, listener: _Refusals, notes: Notes) -> None:
+async def _break_glass(case: Case, broker: BrokerSettings, target: Target, listener: Refusals, notes: Notes) -> None:
     """Whether the broker knows the break-glass user; tried with a signature that cannot be right."""
     nkey = case.settings.break_glass_nkey
     if nkey is None:
@@ -270,7 +189,7 @@ async def _break_glass(case: Case, broker: BrokerSettings, target: Target, liste
         notes.ok("break_glass.known", "the broker knows the break-glass user")
 
 
-async def _ways_in(case: Case, broker: BrokerSettings, target: Target, listener: _Refusals, notes: Notes) -> None:
+async def _ways_in(case: Case, broker: BrokerSettings, target: Target, listener: Refusals, notes: Notes) -> None:
     """Admissions, which unlike refusals show that the broker takes the service's signature for an answer."""
     tried = False
     if case.provisioning_token is not None and broker.role is not Role.FLEET:
@@ -298,7 +217,7 @@ async def _way_in(
     case: Case,
     broker: BrokerSettings,
     target: Target,
-    listener: _Refusals,
+    listener: Refusals,
     notes: Notes,
     login: Login,
     account: str,
@@ -329,7 +248,7 @@ async def _way_in(
 
 async def _refused(login: Login, told: asyncio.Future[Refusal], error: AccessError, notes: Notes) -> None:
     try:
-        reason = (await asyncio.wait_for(told, _EVENT_SECONDS)).reason or str(error)
+        reason = (await asyncio.wait_for(told, EVENT_SECONDS)).reason or str(error)
     except TimeoutError:
         reason = str(error)
     if "issuer" in reason.lower():
