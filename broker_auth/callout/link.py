@@ -147,9 +147,12 @@ class BrokerLink:
             _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, whatever state it is in: who keeps this link must not end with it."""
         if self._client is not None:
-            await self._client.close()
+            try:
+                await self._client.close()
+            except Exception as error:  # uvloop refuses what nats-py still writes on a broken connection
+                _log.debug("broker %s: not closed in order: %s", self.name, error)
 
     async def _connect(self) -> None:
         self._closed.clear()

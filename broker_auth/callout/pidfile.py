@@ -1,7 +1,8 @@
 """The pid file: who the running service is, and how its last reload went.
 
 The first line is the process id, for any tool; the second counts reloads, for ``broker-auth
-reload``. The service holds a lock on it while it lives, so that an old file is known to be old.
+reload``. The service holds a lock on it while it lives, so that an old file is known to be old; nobody
+else may even read it, because who can open a file can lock it, and keep a service from starting.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class PidFile:
         """
         self._path = path
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise OperationError(f"pid file {path} cannot be written: {error.strerror}; correct the path") from error
         try:

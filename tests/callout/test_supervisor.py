@@ -228,6 +228,7 @@ def test_only_one_service_holds_a_pid_file(tmp_path: Path) -> None:
     with pytest.raises(OperationError, match="held by a service"):
         PidFile(path)
     assert running(path).pid == os.getpid()
+    assert path.stat().st_mode & 0o077 == 0, "who can open it can lock it"
     held.remove()
     assert not path.exists()
 
