@@ -21,6 +21,8 @@ from broker_auth.nkey import Kind, generate_seed, public_nkey
 from broker_auth.observe.access import Access, Login, connect
 from broker_auth.observe.doctor.examine import examine, healthy
 from broker_auth.observe.doctor.finding import Case, Finding, Severity
+from broker_auth.observe.doctor.probe import Target, read_info
+from broker_auth.observe.doctor.versions import parse_version
 from broker_auth.observe.stream_access import change_streams
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
@@ -300,7 +302,9 @@ async def test_it_finds_nothing_wrong_where_nothing_is(tmp_path: Path) -> None:
         await change_streams(site.access(), dry_run=False)
         findings = await look(site)
     assert codes(findings, ERROR) == {}
-    assert codes(findings, WARNING) == {"callout.alone": {"fleet", "edge"}}
+    warnings = codes(findings, WARNING)
+    warnings.pop("server.defect", None)  # the tests run on old versions too
+    assert warnings == {"callout.alone": {"fleet", "edge"}}
     assert codes(findings, SKIPPED) == {}
     assert healthy(findings)
 
@@ -351,12 +355,14 @@ async def test_a_foreigner_in_the_callout_account(tmp_path: Path) -> None:
 async def test_clocks_apart_and_certificates_expired(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with site.running():
+        version = parse_version((await read_info(Target(site.url("fleet")))).version)
         apart = await look(site, now=lambda: time.time() + 30)
         late = await look(site, now=lambda: time.time() + 400 * 86_400)
         a_little = await look(site, now=lambda: time.time() - 2)
     assert codes(apart, ERROR) == {"clock.skew": {"fleet", "edge"}}
     assert codes(late, ERROR)["listener.certificate_expired"] == {"fleet", "edge"}
-    assert codes(late, ERROR)["leaf.certificate_expired"] == {"fleet"}
+    if (version or (0, 0, 0)) >= (2, 15, 0):  # older ones do not tell
+        assert codes(late, ERROR)["leaf.certificate_expired"] == {"fleet"}
     assert codes(a_little, ERROR) == {}
     assert codes(a_little, WARNING)["clock.skew"] == {"fleet", "edge"}
 
