@@ -13,6 +13,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.errors import ProtocolError
+from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
 from broker_auth.errors import InputError, OperationError
 from broker_auth.secret import Secret
@@ -23,6 +25,8 @@ SUBJECT: Final = "$SYS.REQ.USER.AUTH"  # INTERFACE "Wire"
 QUEUE: Final = "broker-auth"
 DRAIN_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0
+_MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024  # what nats-server thinks the most reasonable; requests are much smaller
+_MAX_LINE_BYTES: Final = 256 * 1024  # the longest is INFO, a few KB; nats-py looks at all of it at each read
 _PING_SECONDS: Final = 20  # a dead connection is noticed after two of these
 
 Handler = Callable[["BrokerLink", Msg], Awaitable[None]]
@@ -40,10 +44,28 @@ class Interest:
 _log = logging.getLogger(__name__)
 
 
+class _Parser(Parser):
+    """Ends the connection to a broker that says more at once than any broker has to say.
+
+    An edge in strange hands could otherwise make a worker, which serves the fleet too, run out of memory.
+    """
+
+    async def parse(self, data: bytes = b"") -> None:
+        await super().parse(data)
+        in_message = self.state == AWAITING_MSG_PAYLOAD
+        if self.needed > _MAX_MESSAGE_BYTES if in_message else len(self.buf) > _MAX_LINE_BYTES:
+            self.reset()
+            raise ProtocolError
+
+
 class _Client(SecuredClient):
     """Remembers which account the server put it in; older servers do not say (before 2.12 or so)."""
 
     account = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = _Parser(self)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         self.account = info.get("remote_account", "" if initial_connection else self.account)

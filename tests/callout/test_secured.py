@@ -99,3 +99,32 @@ async def test_the_service_signs_no_nonce_in_clear(tmp_path: Path) -> None:
     finally:
         service.stop()
     assert set(between.heard) == {b""}
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("said", [b"MSG $SYS.REQ.USER.AUTH 1 reply 3000000000\r\n", b"MSG " + b"x" * 9_000_000])
+async def test_a_broker_that_never_ends_a_message_is_left(tmp_path: Path, said: bytes) -> None:
+    deployment = Deployment(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    left = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting(tls_required=True))
+        await writer.start_tls(context)
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+            elif line.startswith(b"SUB $SYS.REQ.USER.AUTH"):
+                writer.write(said)
+        left.set()
+        writer.close()
+
+    service = Service(deployment).start()
+    try:
+        async with await asyncio.start_server(talk, "127.0.0.1", deployment.ports["east"]):
+            async with asyncio.timeout(8):  # at ten it would leave for want of a PONG
+                await left.wait()
+    finally:
+        service.stop()
+    assert "Traceback" not in "\n".join(service.log())
