@@ -22,6 +22,7 @@ ELECTION_BUCKET: Final = "CHORIA_LEADER_ELECTION"
 MAX_REPLICAS: Final = 3  # what is chosen for -1 is never more; five are for those who ask for them
 ELECTION_VALUE_BYTES: Final = 1024
 _AS_MANY_AS_POSSIBLE: Final = -1
+_UNBOUNDED: Final = -1  # JetStream's word for no limit
 _NOT_FOUND: Final = 10059  # JetStream's err_code for a stream that is not there
 _NANOSECONDS: Final = 1_000_000_000
 _API_SECONDS: Final = 10.0
@@ -99,7 +100,8 @@ def wanted_streams(settings: StreamSettings, peers: int) -> tuple[Wanted, ...]:
     # Waiting nodes and servers publish events, with a reply subject of their choice that no permission
     # restricts: an acknowledgement would be JetStream publishing there for them, in the fleet's account,
     # the election's key included. Nobody waits for one.
-    events: Config = {"no_ack": True}
+    # Nor does anything else bound how much a waiting node publishes, and a full disk stops every stream.
+    events: Config = {"no_ack": True, "max_bytes": settings.max_bytes}
     return (
         stream("CHORIA_EVENTS", "choria.lifecycle.>", settings.event_retention, settings.event_replicas, **events),
         stream("CHORIA_MACHINE", "choria.machine.>", settings.machine_retention, settings.machine_replicas, **events),
@@ -160,6 +162,8 @@ def compare(wanted: Wanted, now: Mapping[str, Any] | None) -> Change:
             differences=_differences(target, {"name": wanted.name}),
             config=target,
         )
+    if now.get("max_bytes", _UNBOUNDED) > 0:  # a bound that an operator chose, or this one from before
+        target = {name: value for name, value in target.items() if name != "max_bytes"}
     differences = _differences(target, now)
     if not differences:
         return Change(name=wanted.name, action=Action.NOTHING)

@@ -212,6 +212,7 @@ def _streams(source: Source) -> StreamSettings:
         advisory_replicas=source.get(choria.ADVISORY_REPLICAS),
         leader_election_ttl=source.get(choria.ELECTION_TTL),
         leader_election_replicas=source.get(choria.ELECTION_REPLICAS),
+        max_bytes=source.get(own.STREAM_BYTES),
     )
 
 

@@ -116,6 +116,9 @@ class StreamSettings:
     """``plugin.choria.network.stream.*``: retention in seconds, replicas; defaults are Choria's.
 
     A retention of 0 means the stream is not wanted; replicas of -1 mean as many as the cluster bears.
+
+    Attributes:
+        max_bytes: of each stream of events; ours, Choria has no such bound.
     """
 
     event_retention: float = 24 * 3600.0
@@ -126,6 +129,7 @@ class StreamSettings:
     advisory_replicas: int = -1
     leader_election_ttl: float = 60.0
     leader_election_replicas: int = -1
+    max_bytes: int = 1024**3
 
 
 class AuditKind(StrEnum):

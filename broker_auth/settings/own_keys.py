@@ -182,6 +182,17 @@ PID_FILE: Final = _file(
     "`systemctl reload`. A change needs a restart.",
 )
 
+STREAM_BYTES: Final = _count(
+    "streams.max_bytes",
+    1024**3,
+    2**62,
+    "Bytes each of the streams of events may hold on disk, oldest events going first: waiting nodes may publish as "
+    "many as they like. `streams apply` sets it where a stream has no bound yet.",
+)
+CONFIG_VERSION: Final = _count(
+    "config_version", 1, 1, "The version of this file's form; a file for a newer broker-auth is refused."
+)
+
 OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     BROKERS,
     TLS_CA,
@@ -210,4 +221,6 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     AUDIT_REQUESTS,
     METRICS_LISTEN,
     PID_FILE,
+    STREAM_BYTES,
+    CONFIG_VERSION,
 )

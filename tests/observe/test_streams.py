@@ -95,6 +95,7 @@ async def test_they_are_made_as_choria_makes_them_and_then_nothing_is_left_to_do
     }
     assert {item["storage"] for item in made.values()} == {"file"}
     assert [made[name].get("no_ack", False) for name in NAMES] == [True, True, True, False]
+    assert [made[name]["max_bytes"] for name in NAMES] == [1024**3, 1024**3, 1024**3, -1]
     bucket = made["KV_CHORIA_LEADER_ELECTION"]
     fixed = ("max_msgs_per_subject", "max_msg_size", "discard", "deny_delete", "allow_rollup_hdrs", "allow_direct")
     assert [bucket[name] for name in fixed] == [1, 1024, "new", True, True, True]

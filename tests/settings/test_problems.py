@@ -53,6 +53,8 @@ PROBLEMS = {
     "not a boolean": one(f"{P}provisioning.isolate_nodes", "perhaps", "boolean"),
     "no workers": one(f"{P}workers", "0", "out of range"),
     "too many workers": one(f"{P}workers", "257", "out of range"),
+    "a later form of the file": one(f"{P}config_version", "2", "out of range"),
+    "a bound of nothing": one(f"{P}streams.max_bytes", "0", "out of range"),
     "half a worker": one(f"{P}workers", "1.5", "whole number"),
     "not ASCII digits": one(f"{P}workers", "٣", "whole number"),
     "leeway too long": one(f"{P}token_leeway", "61s", "out of range"),
