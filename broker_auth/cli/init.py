@@ -17,8 +17,8 @@ _EPILOG = options.example(
     "broker-auth init ./try --dev-pki",
     "broker-auth init /etc/broker-auth --host broker.example.net --ca ca.pem \\",
     "    --server-cert server.pem --server-key server.key --service-cert service.pem \\",
-    "    --service-key service.key --leaf-cert leaf.pem --leaf-key leaf.key \\",
-    "    --signer-cert signer.pem --provisioner provisioner.example.net",
+    "    --service-key service.key --leaf-ca leaf-ca.pem --leaf-cert leaf.pem \\",
+    "    --leaf-key leaf.key --signer-cert signer.pem --provisioner provisioner.example.net",
 )
 
 
@@ -52,6 +52,11 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
 @_file("server-key", "Its private key.")
 @_file("edge-cert", "Certificate of the edge, if it has its own.")
 @_file("edge-key", "Its private key.")
+@_file(
+    "leaf-ca",
+    "CA (PEM) of the edges' link certificates. Not --ca: with a client certificate of that one "
+    "a stolen edge would be a member of the fleet.",
+)
 @_file("leaf-cert", "Client certificate the edge links to the fleet with.")
 @_file("leaf-key", "Its private key.")
 @_file("service-cert", "Client certificate of this service.")
@@ -99,6 +104,7 @@ def _document(deployment: Deployment) -> dict[str, Any]:
         "configuration": str(deployment.configuration),
         "servers": {name: str(path) for name, path in deployment.servers.items()},
         "break_glass_seed": str(deployment.break_glass_seed) if deployment.break_glass_seed else None,
+        "warnings": [str(warning) for warning in deployment.warnings],
         "next": list(deployment.next_commands),
     }
 
@@ -110,6 +116,8 @@ def _print(plan: Plan, deployment: Deployment) -> None:
         output.note("Keys, passwords and certificates that were there are the old ones")
     if deployment.break_glass_seed:
         output.note(f"Keep offline, and remove from here: {deployment.break_glass_seed}")
+    for warning in deployment.warnings:
+        output.warning(str(warning))
     output.note("Next:")
     for command in deployment.next_commands:
         output.note(f"  {command}")

@@ -105,6 +105,7 @@ def _fleet(plan: Plan, leaf_user: str | None) -> Iterator[Line]:
         yield server + "websocket.listen", f"{_host(plan.bind)}:{plan.websocket_port}"
     if leaf_user:
         yield server + "leaf.listen", f"{_host(plan.bind)}:{plan.leaf_port}"
+        yield server + "leaf.tls.ca", _path(plan, files.leaf_ca)
         yield server + "leaf.user", leaf_user
 
 

@@ -1,4 +1,8 @@
-"""The files of ``init --dev-pki``: a CA and a certificate for everyone who takes part."""
+"""The files of ``init --dev-pki``: a certificate for everyone who takes part, and the CAs that sign them.
+
+The edge's link has a CA of its own: a client certificate of the other one makes a member of the fleet,
+and an edge, which strangers talk to, is to be none.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker_auth.deploy.pki import LOCAL_NAMES, Authority, Pair, PrivateKey, signer
@@ -17,6 +22,7 @@ from broker_auth.secret import Secret
 from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 
 DIRECTORY = "pki"
+LEAF_CA = "leaf-ca"
 LEAF_NAME = "edge.leaf.example.net"
 SERVICE_NAME = "broker-auth.example.net"
 MEMBER_NAME = "member.fleet.example.net"
@@ -30,7 +36,7 @@ def pair_names(plan: Plan) -> tuple[str, ...]:
     """The certificates this plan has, each ``pki/NAME.pem`` and ``pki/NAME.key``."""
     if plan.topology is _SINGLE:
         return ("ca", "server")
-    edge = ("edge", "leaf") if plan.topology is Topology.EDGE else ()
+    edge = ("edge", LEAF_CA, "leaf") if plan.topology is Topology.EDGE else ()
     return ("ca", "server", *edge, "service", "member", "provisioner", "operator", "signer")
 
 
@@ -45,16 +51,33 @@ def write(workspace: Workspace, plan: Plan) -> None:
     """Make what is missing. An existing CA signs what is new.
 
     Raises:
-        InputError: a certificate is there without its key, or the other way round.
+        InputError: a certificate is there without its key, or the other way round; or the edge's link
+            has one of another CA.
     """
     workspace.make_directory(DIRECTORY)
     authority = Authority(_pair(workspace, "ca", lambda: Authority.create().pair))
     for name in pair_names(plan)[1:]:
-        _pair(workspace, name, _maker(authority, name, (*LOCAL_NAMES, *plan.hosts, plan.edge_host or "localhost")))
+        if name not in (LEAF_CA, "leaf"):
+            _pair(workspace, name, _maker(authority, name, (*LOCAL_NAMES, *plan.hosts, plan.edge_host or "localhost")))
+    if plan.topology is Topology.EDGE:
+        _write_link(workspace)
     if plan.topology is _SINGLE:
         seed = workspace.keep_or_write(f"{DIRECTORY}/issuer.seed", _seed, private=True)
         public = signing_key_from_seed(_secret(seed), "issuer").public_hex or ""
         workspace.keep_or_write(f"{DIRECTORY}/issuer.public", public.encode, private=False)
+
+
+def _write_link(workspace: Workspace) -> None:
+    links = Authority(_pair(workspace, LEAF_CA, lambda: Authority.create("broker-auth development link CA").pair))
+    link = _pair(workspace, "leaf", lambda: links.client(LEAF_NAME))
+    try:
+        link.certificate.verify_directly_issued_by(links.certificate)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        path = workspace.path(f"{DIRECTORY}/leaf.pem")
+        raise InputError(
+            f"{path} is not by the CA {LEAF_CA}.pem beside it, which the fleet knows edges by; remove {path.name} "
+            "and leaf.key to have them made again"
+        ) from error
 
 
 def completed(workspace: Workspace, plan: Plan) -> Plan:
@@ -71,6 +94,7 @@ def completed(workspace: Workspace, plan: Plan) -> Plan:
         server_key=at(path("server", "key")),
         edge_cert=at(path("edge", "pem")) if edge else None,
         edge_key=at(path("edge", "key")) if edge else None,
+        leaf_ca=at(path(LEAF_CA, "pem")) if edge else None,
         leaf_cert=at(path("leaf", "pem")) if edge else None,
         leaf_key=at(path("leaf", "key")) if edge else None,
         service_cert=None if single else at(path("service", "pem")),
@@ -87,7 +111,6 @@ def completed(workspace: Workspace, plan: Plan) -> Plan:
 
 def _maker(authority: Authority, name: str, hosts: Sequence[str]) -> Callable[[], Pair]:
     clients = {
-        "leaf": LEAF_NAME,
         "service": SERVICE_NAME,
         "member": MEMBER_NAME,
         "provisioner": PROVISIONER_NAME,
@@ -97,7 +120,8 @@ def _maker(authority: Authority, name: str, hosts: Sequence[str]) -> Callable[[]
         return lambda: authority.client(clients[name])
     if name == "signer":
         return lambda: signer()
-    return lambda: authority.server(name, hosts=tuple(dict.fromkeys(hosts)))
+    # The edge's is for servers only: with it nobody is a client of the fleet's listener.
+    return lambda: authority.server(name, hosts=tuple(dict.fromkeys(hosts)), routes=name != "edge")
 
 
 def _pair(workspace: Workspace, name: str, make: Callable[[], Pair]) -> Pair:

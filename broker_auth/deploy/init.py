@@ -15,10 +15,11 @@ from broker_auth.deploy import brokerconf, devpki
 from broker_auth.deploy.plan import Plan, Topology, missing_options, superfluous_options
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
-from broker_auth.errors import InputError
+from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.nkey import Kind, generate_seed, public_nkey
-from broker_auth.settings.load import load
+from broker_auth.settings.load import check
 from broker_auth.settings.model import Settings
+from broker_auth.settings.problems import Problem
 
 CONFIGURATION = "broker.conf"
 _PASSWORD_BYTES = 24  # of entropy, far beyond guessing
@@ -33,6 +34,7 @@ class Deployment:
         configuration: ``broker.conf``.
         servers: broker name to its nats-server configuration.
         settings: what ``broker.conf`` says.
+        warnings: what is allowed in it but probably not meant.
         break_glass_seed: to be moved to a safe place offline; ``None`` when it has been.
         next_commands: the three commands that come next.
     """
@@ -40,6 +42,7 @@ class Deployment:
     configuration: Path
     servers: dict[str, Path]
     settings: Settings
+    warnings: tuple[Problem, ...]
     break_glass_seed: Path | None
     next_commands: tuple[str, ...]
 
@@ -74,7 +77,10 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
     text = brokerconf.text(plan, break_glass=break_glass, leaf_user=leaf_user)
     configuration = workspace.write(CONFIGURATION, text)
     # The file alone has to be enough, so the environment is left out.
-    settings = load(configuration, {}, serving=True)
+    report = check(configuration, {}, serving=True)
+    if report.settings is None:
+        raise ConfigurationError(report.problems)
+    settings = report.settings
     servers = {
         broker.name: workspace.write(f"{broker.name}.conf", render(settings, broker)) for broker in settings.brokers
     }
@@ -83,6 +89,7 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
         configuration=configuration,
         servers=servers,
         settings=settings,
+        warnings=report.warnings,
         break_glass_seed=seed if seed.exists() else None,
         next_commands=_next_commands(plan, configuration, servers),
     )

@@ -96,14 +96,20 @@ class Authority:
         return Authority(self._sign(builder, key), (self.pair, *self.chain))
 
     def server(
-        self, name: str = "nats-server", *, hosts: Sequence[str] = LOCAL_NAMES, validity: Validity | None = None
+        self,
+        name: str = "nats-server",
+        *,
+        hosts: Sequence[str] = LOCAL_NAMES,
+        routes: bool = True,
+        validity: Validity | None = None,
     ) -> Pair:
         """A server certificate for these DNS names and addresses.
 
-        Also fit for a TLS client, because nats-server uses one pair for both ends of cluster routes.
+        With ``routes`` fit for a TLS client too, because nats-server uses one pair for both ends of
+        cluster routes. An edge has none, and its certificate must let nobody in elsewhere.
         """
-        usages = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-        return self._leaf(name, hosts, usages, validity)
+        client = (ExtendedKeyUsageOID.CLIENT_AUTH,) if routes else ()
+        return self._leaf(name, hosts, (ExtendedKeyUsageOID.SERVER_AUTH, *client), validity)
 
     def client(self, name: str, *, names: Sequence[str] | None = None, validity: Validity | None = None) -> Pair:
         """A client certificate; ``names`` are its subject alternative names, by default the CN alone.

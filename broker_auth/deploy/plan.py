@@ -18,13 +18,18 @@ class Topology(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnFiles:
-    """The operator's own PEM files. The edge's server certificate is the fleet's unless given."""
+    """The operator's own PEM files. The edge's server certificate is the fleet's unless given.
+
+    ``leaf_ca`` is what the fleet verifies edges by. Not ``ca``, because whoever has a client certificate
+    of that one is a member of the fleet.
+    """
 
     ca: Path | None = None
     server_cert: Path | None = None
     server_key: Path | None = None
     edge_cert: Path | None = None
     edge_key: Path | None = None
+    leaf_ca: Path | None = None
     leaf_cert: Path | None = None
     leaf_key: Path | None = None
     service_cert: Path | None = None
@@ -85,6 +90,7 @@ def missing_options(plan: Plan) -> list[str]:
         ("--server-key", files.server_key, True),
         ("--service-cert", files.service_cert, mutual),
         ("--service-key", files.service_key, mutual),
+        ("--leaf-ca", files.leaf_ca, plan.topology is Topology.EDGE),
         ("--leaf-cert", files.leaf_cert, plan.topology is Topology.EDGE),
         ("--leaf-key", files.leaf_key, plan.topology is Topology.EDGE),
         ("--edge-cert", files.edge_cert, files.edge_key is not None),
@@ -106,6 +112,7 @@ def superfluous_options(plan: Plan) -> list[str]:
         ("--server-key", files.server_key),
         ("--edge-cert", files.edge_cert),
         ("--edge-key", files.edge_key),
+        ("--leaf-ca", files.leaf_ca),
         ("--leaf-cert", files.leaf_cert),
         ("--leaf-key", files.leaf_key),
         ("--service-cert", files.service_cert),

@@ -10,6 +10,7 @@ from typing import Final
 from broker_auth.settings import broker_keys as keys
 from broker_auth.settings import own_keys
 from broker_auth.settings.key import Key
+from broker_auth.settings.links import warn_of_links
 from broker_auth.settings.model import BrokerSettings, ServerSettings, TLSFiles
 from broker_auth.settings.source import Source
 from broker_auth.settings.tls import Named, check_client_tls, check_server_tls
@@ -62,6 +63,7 @@ def _broker(source: Source, name: str, now: datetime, *, serving: bool) -> Broke
         _check_urls(source, name, urls)
         check_client_tls(source, *tls, now)
         check_server_tls(source, name, now)
+        warn_of_links(source, name)
     return BrokerSettings(
         name=name,
         urls=urls,

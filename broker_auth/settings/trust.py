@@ -112,14 +112,17 @@ def _warn_of_unnamed(source: Source, names: tuple[str, ...]) -> None:
             source.findings.warning(entry.problem("is of an issuer that is not listed, and has no effect", remedy))
 
 
-def _client_ca(source: Source, now: datetime) -> tuple[Path, ...]:
+def client_ca_key(source: Source) -> Key[tuple[Path, ...]] | None:
     """POLICY rule 0: ``client_ca``, else Choria's CA, else the file security provider's."""
-    for key in (own.CLIENT_CA, choria.CHORIA_CA, choria.FILE_CA):
-        if source.is_set(key):
-            paths = source.get(key)
-            for path in paths:
-                _check_ca(source, key, path, now)
-            return paths
+    return next(filter(source.is_set, (own.CLIENT_CA, choria.CHORIA_CA, choria.FILE_CA)), None)
+
+
+def _client_ca(source: Source, now: datetime) -> tuple[Path, ...]:
+    if (key := client_ca_key(source)) is not None:
+        paths = source.get(key)
+        for path in paths:
+            _check_ca(source, key, path, now)
+        return paths
     what = "is not set, so any certificate that nats-server verified counts"
     source.warning(own.CLIENT_CA, what, "name the fleet's CA certificates")
     return ()

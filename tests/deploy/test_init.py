@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import ssl
 import stat
@@ -9,11 +10,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
 
 from broker_auth.cli.config_render import render_command
 from broker_auth.cli.init import init_command
 from broker_auth.deploy.init import initialize
 from broker_auth.deploy.natsserver import NatsServer, check_configuration, free_port
+from broker_auth.deploy.pki import Authority, Pair
 from broker_auth.deploy.plan import OwnFiles, Plan, Topology, missing_options
 from broker_auth.errors import BrokerAuthError, InputError
 from broker_auth.settings.load import check
@@ -132,6 +137,7 @@ def own(directory: Path, source: Path, **changes: object) -> Plan:
     names = {"server": "server", "leaf": "leaf", "service": "service"}
     pairs = {f"{to}_cert": pki / f"{name}.pem" for to, name in names.items()}
     pairs |= {f"{to}_key": pki / f"{name}.key" for to, name in names.items()}
+    pairs |= {"edge_cert": pki / "edge.pem", "edge_key": pki / "edge.key", "leaf_ca": pki / "leaf-ca.pem"}
     given: dict[str, object] = {
         "hosts": ("localhost",),
         "files": OwnFiles(ca=pki / "ca.pem", **pairs),
@@ -155,6 +161,8 @@ def test_the_operators_own_certificates_are_used_where_they_are(tmp_path: Path, 
     fleet, edge = deployment.settings.brokers
     assert fleet.server.tls.key == theirs / "pki/server.key"
     assert fleet.server.leaf_user == "edge.leaf.example.net"
+    assert fleet.server.leaf_tls.ca == theirs / "pki/leaf-ca.pem"
+    assert edge.server.leaf_tls.ca == theirs / "pki/ca.pem"
     assert edge.server.leaf_tls.certificate == theirs / "pki/leaf.pem"
     assert fleet.urls == ("tls://localhost:4222",)
     assert fleet.server.listen == "0.0.0.0:4222"
@@ -163,10 +171,72 @@ def test_the_operators_own_certificates_are_used_where_they_are(tmp_path: Path, 
         check_configuration(config)
 
 
+MEMBER = "a stolen edge is a member of the fleet"
+
+
+def warnings(plan: Plan) -> list[str]:
+    """What of it makes members of edges; ``init`` says what ``config check`` does."""
+    deployment = initialize(plan)
+    assert deployment.warnings == check(deployment.configuration, {}).warnings
+    return [warning.key or "" for warning in deployment.warnings if MEMBER in warning.what]
+
+
+LEAF_CA_KEY = "plugin.broker_auth.broker.fleet.server.leaf.tls.ca"
+EDGE_KEY = "plugin.broker_auth.broker.edge.server.tls.certificate"
+
+
+def test_a_link_ca_of_the_fleet_is_warned_of(tmp_path: Path, theirs: Path) -> None:
+    plan = own(tmp_path / "d", theirs)
+    assert warnings(plan) == []
+    files = dataclasses.replace(plan.files, leaf_ca=theirs / "pki/ca.pem")
+    assert warnings(dataclasses.replace(plan, files=files, force=True)) == [LEAF_CA_KEY]
+
+
+def test_a_link_ca_below_the_fleets_is_warned_of(tmp_path: Path, theirs: Path) -> None:
+    """Whoever holds a link certificate of it can show the whole chain."""
+    key = load_pem_private_key((theirs / "pki/ca.key").read_bytes(), password=None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    root = Authority(Pair(load_pem_x509_certificate((theirs / "pki/ca.pem").read_bytes()), key))
+    below, _ = root.intermediate("links").pair.write(tmp_path, "below")
+    plan = own(tmp_path / "d", theirs)
+    files = dataclasses.replace(plan.files, leaf_ca=below)
+    assert warnings(dataclasses.replace(plan, files=files)) == [LEAF_CA_KEY]
+
+
+def test_an_edge_with_the_fleets_server_certificate_is_warned_of(tmp_path: Path, theirs: Path) -> None:
+    plan = own(tmp_path / "d", theirs)
+    files = dataclasses.replace(plan.files, edge_cert=None, edge_key=None)
+    assert warnings(dataclasses.replace(plan, files=files)) == [EDGE_KEY]
+
+
+def test_the_command_passes_warnings_on(tmp_path: Path, theirs: Path) -> None:
+    plan, pki = own(tmp_path / "d", theirs), theirs / "pki"
+    options = {name: getattr(plan.files, name) for name in ("ca", "server_cert", "server_key", "edge_cert", "edge_key")}
+    options |= {name: getattr(plan.files, name) for name in ("leaf_cert", "leaf_key", "service_cert", "service_key")}
+    options |= {"leaf_ca": pki / "ca.pem", "signer_cert": pki / "signer.pem", "host": "localhost"}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    done = CliRunner().invoke(init_command, [str(plan.directory), *arguments])
+    assert done.exit_code == 0
+    assert MEMBER in done.stderr
+    done = CliRunner().invoke(init_command, [str(plan.directory), *arguments, "--force", "--json"])
+    assert any(MEMBER in warning for warning in json.loads(done.stdout)["warnings"])
+
+
+def test_a_link_certificate_of_another_ca_is_not_kept_in_silence(tmp_path: Path) -> None:
+    """A deployment whose link is of the fleet's CA: with the link CA made anew, the edge would not link."""
+    initialize(dev(tmp_path))
+    for name in ("leaf-ca.pem", "leaf-ca.key"):
+        (tmp_path / "pki" / name).unlink()
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"leaf\.pem is not by the CA leaf-ca\.pem.*remove leaf\.pem and leaf\.key"):
+        initialize(dev(tmp_path, force=True))
+    assert contents(tmp_path) == before
+
+
 def test_what_is_missing_is_named_at_once() -> None:
     assert missing_options(Plan(directory=Path("d"))) == [
         "--host", "--ca", "--server-cert", "--server-key", "--service-cert", "--service-key",
-        "--leaf-cert", "--leaf-key", "--signer-cert or --issuer",
+        "--leaf-ca", "--leaf-cert", "--leaf-key", "--signer-cert or --issuer",
     ]  # fmt: skip
     assert missing_options(Plan(directory=Path("d"), topology=Topology.SINGLE)) == [
         "--host", "--ca", "--server-cert", "--server-key", "--issuer",

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
-from broker_auth.demo.site import Site, change
+from broker_auth.demo.site import Site
 from broker_auth.deploy.devpki import LEAF_NAME
-from broker_auth.deploy.pki import Authority, write_private
+from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.x509 import PeerVerifier, load_roots
 
 pytestmark = pytest.mark.e2e
 
@@ -26,20 +31,12 @@ EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"
 
 @pytest_asyncio.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """An edge deployment whose links have a CA of their own, as examples/edge/broker.conf has."""
-    made = Site(tmp_path / "site")
-    links, pki = Authority.create(), made.directory / "pki"
-    pair = links.client(LEAF_NAME)
-    write_private(pki / "link-ca.pem", links.pair.certificate_pem)
-    for end, content in ((".pem", pair.certificate_pem), (".key", pair.key_pem)):
-        (pki / f"leaf{end}").unlink()
-        write_private(pki / f"leaf{end}", content)
-    change(made.deployment, {"plugin.broker_auth.broker.fleet.server.leaf.tls.ca": "pki/link-ca.pem"})
-    async with made:
+    """An edge deployment as ``init`` writes it."""
+    async with Site(tmp_path / "site") as made:
         yield made
 
 
-async def test_a_link_of_another_ca_links_and_is_no_member_of_the_fleet(site: Site) -> None:
+async def test_the_edge_links_to_the_fleet(site: Site) -> None:
     provisioner = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
     node = await connect(site.node_url, "node1.example.net", site.credentials("node"))
     try:
@@ -48,15 +45,46 @@ async def test_a_link_of_another_ca_links_and_is_no_member_of_the_fleet(site: Si
         await _heard(node, events)
     finally:
         await asyncio.gather(provisioner.close(), node.close())
+
+
+@pytest.mark.parametrize("stolen", ["leaf", "edge"])
+async def test_who_steals_an_edge_is_no_member_of_the_fleet(site: Site, stolen: str) -> None:
+    member = await connect(site.fleet_url, "member", site.credentials("fleet"))  # who shows a good one is let in
+    await member.close()
     with pytest.raises(ConnectRefusedError):
-        await connect(site.fleet_url, "thief", stolen_link(site))
+        await connect(site.fleet_url, "thief", held(site, stolen))
     assert site.audit_record("thief") is None  # TLS refused it, nobody was asked
 
 
-def stolen_link(site: Site) -> Credentials:
-    """What an edge links to the fleet with."""
+@pytest.mark.parametrize("stolen", ["leaf", "edge"])
+def test_the_service_does_not_count_them_either(tmp_path: Path, stolen: str) -> None:
+    """POLICY rule 0, should the fleet's listener be open to more than it ought to be."""
+    pki = Site(tmp_path / "site").directory / "pki"
+    verifier = PeerVerifier(load_roots((pki / "ca.pem").read_bytes(), "ca.pem"))
+    ca = (pki / ("leaf-ca.pem" if stolen == "leaf" else "ca.pem")).read_text()
+    assert verifier.identify([[(pki / f"{stolen}.pem").read_text(), ca]], time.time()) is None
+    member = [(pki / "member.pem").read_text(), (pki / "ca.pem").read_text()]
+    assert verifier.identify([member], time.time()) is not None
+
+
+async def test_a_link_of_the_fleets_ca_would_be_a_member_of_the_fleet(site: Site) -> None:
+    """What ``config check`` warns of: the CA is all that keeps a link out."""
     pki = site.directory / "pki"
-    return Credentials(ca=site.ca, certificate=pki / "leaf.pem", key=pki / "leaf.key")
+    key = load_pem_private_key((pki / "ca.key").read_bytes(), password=None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    authority = Authority(Pair(load_pem_x509_certificate((pki / "ca.pem").read_bytes()), key))
+    authority.client(LEAF_NAME).write(pki, "wrong")
+    thief = await connect(site.fleet_url, "thief", held(site, "wrong"))
+    await thief.close()
+    record = site.audit_record("thief")
+    assert record
+    assert (record.account, record.rule) == ("choria", "verified_tls")
+
+
+def held(site: Site, name: str) -> Credentials:
+    """A certificate that lies on an edge's host, with its key."""
+    pki = site.directory / "pki"
+    return Credentials(ca=site.ca, certificate=pki / f"{name}.pem", key=pki / f"{name}.key")
 
 
 async def _heard(node: Client, events: Subscription) -> None:
@@ -69,16 +97,6 @@ async def _heard(node: Client, events: Subscription) -> None:
             except NatsTimeoutError:
                 continue
             return
-
-
-async def test_a_link_of_the_fleets_ca_is_a_member_of_the_fleet(tmp_path: Path) -> None:
-    """The danger that the page warns of. Should this fail, the warning can go."""
-    async with Site(tmp_path / "site") as site:
-        thief = await connect(site.fleet_url, "thief", stolen_link(site))
-        await thief.close()
-        record = site.audit_record("thief")
-        assert record
-        assert (record.account, record.rule) == ("choria", "verified_tls")
 
 
 async def test_a_thief_of_a_provisioning_token_can_take_a_waiting_nodes_name(site: Site) -> None:

@@ -34,8 +34,7 @@ def install(topology: Topology, directory: Path) -> Path:
     """The example's configuration among the files it names, its placeholders filled in."""
     initialize(Plan(directory=directory, topology=topology, dev_pki=True))
     pki = directory / "pki"
-    if topology is Topology.EDGE:  # init writes one edge and one CA, the example has two
-        shutil.copy(pki / "ca.pem", pki / "link-ca.pem")
+    if topology is Topology.EDGE:  # init writes one edge, the example has two
         for edge in ("edge1", "edge2"):
             for end in (".pem", ".key"):
                 shutil.copy(pki / f"edge{end}", pki / f"{edge}{end}")

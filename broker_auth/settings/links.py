@@ -1,0 +1,121 @@
+"""Edges that could be members of the fleet: what a stolen one's certificates would get in the fleet.
+
+An edge is the server that strangers talk to, and whoever takes it holds its certificates. In x509 mode
+every client certificate of the fleet's CA is a member of the fleet (POLICY rule 0), so an edge must have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from broker_auth.settings import broker_keys as keys
+from broker_auth.settings import own_keys
+from broker_auth.settings.certificates import read_certificates
+from broker_auth.settings.files import BadValue
+from broker_auth.settings.key import Key
+from broker_auth.settings.model import Role
+from broker_auth.settings.source import Source
+from broker_auth.settings.trust import client_ca_key
+
+_CLIENT_USAGES: Final = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+
+
+def warn_of_links(source: Source, name: str) -> None:
+    """Warns at a broker of role ``fleet`` of its leaf listener's CA, at an edge of its server certificate.
+
+    Only what is here to be read is looked at: nats-servers' files may be on other machines.
+    """
+    role = source.get(keys.ROLE, name)
+    if role is Role.FLEET and source.get(keys.LEAF_LISTEN, name):
+        _warn_of_authority(source, name)
+    elif role is Role.EDGE:
+        _warn_of_server_certificate(source, name)
+
+
+def _warn_of_authority(source: Source, name: str) -> None:
+    own = source.get(keys.LEAF_CA, name)
+    path = own or source.get(keys.SERVER_CA, name)  # as `config render` does
+    if _any_leads_to(_certificates(path), _members(source, (name,))):
+        key: Key[Path | None] = keys.LEAF_CA if own else keys.SERVER_CA
+        what = "edges' certificates are of the fleet's CA: a stolen edge is a member of the fleet"
+        remedy = f"issue them by another CA, and name that one in {keys.LEAF_CA.of(name)}"
+        source.warning(key, what, remedy, name)
+
+
+def _warn_of_server_certificate(source: Source, name: str) -> None:
+    chain = _certificates(source.get(keys.SERVER_CERTIFICATE, name))
+    if not chain or not _is_for_clients(chain[0]):
+        return
+    brokers = source.get(own_keys.BROKERS)
+    if _leads_to(chain[0], chain[1:], _members(source, brokers)):
+        what = "it is of the fleet's CA and for clients, too: a stolen edge is a member of the fleet"
+        remedy = "issue one with the extended key usage serverAuth alone"
+        source.warning(keys.SERVER_CERTIFICATE, what, remedy, name)
+
+
+def _members(source: Source, brokers: Iterable[str]) -> tuple[x509.Certificate, ...]:
+    """The CAs whose client certificates are the fleet's members: without ``client_ca``, the listeners'."""
+    if (key := client_ca_key(source)) is not None:
+        return tuple(certificate for path in source.get(key) for certificate in _certificates(path))
+    fleet = [name for name in brokers if source.get(keys.ROLE, name) is Role.FLEET]
+    return tuple(item for name in fleet for item in _certificates(source.get(keys.SERVER_CA, name)))
+
+
+def _certificates(path: Path | None) -> tuple[x509.Certificate, ...]:
+    if path is None:
+        return ()
+    try:
+        return read_certificates(path)
+    except BadValue:
+        return ()  # said where the file is checked
+
+
+def _any_leads_to(found: tuple[x509.Certificate, ...], roots: tuple[x509.Certificate, ...]) -> bool:
+    return any(_leads_to(certificate, found, roots) for certificate in found)
+
+
+def _leads_to(
+    certificate: x509.Certificate, between: tuple[x509.Certificate, ...], roots: tuple[x509.Certificate, ...]
+) -> bool:
+    """Whether it is one of ``roots``, renewed perhaps, or was issued below one: a thief can show the chain."""
+    seen, waiting = {certificate}, [certificate]
+    while waiting:
+        here = waiting.pop()
+        if any(_same_authority(here, root) or _issued_by(here, root) for root in roots):
+            return True
+        above = {issuer for issuer in between if issuer not in seen and _issued_by(here, issuer)}
+        seen |= above
+        waiting += above
+    return False
+
+
+def _same_authority(one: x509.Certificate, other: x509.Certificate) -> bool:
+    if one.subject != other.subject:
+        return False
+    try:
+        return one == other or one.public_key() == other.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+
+
+def _issued_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        issued.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _is_for_clients(certificate: x509.Certificate) -> bool:
+    """As Go and :mod:`broker_auth.x509` see it: also without any extended key usage."""
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return True
+    return any(usage in _CLIENT_USAGES for usage in usages)
