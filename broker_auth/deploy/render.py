@@ -73,7 +73,7 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             break_glass=keys.break_glass,
             audit_subject=None if role is Role.EDGE else settings.audit.subject,
             leaf_tls=leaf_files(broker),
-            leaf_users=leaf_users(broker),
+            leaf_users=server.leaf_users,
             tls_timeout=TLS_TIMEOUT,
             authorization_timeout=AUTHORIZATION_TIMEOUT,
         )
@@ -129,12 +129,6 @@ def leaf_files(broker: BrokerSettings) -> TLSFiles:
         certificate=own.certificate or listener.certificate,
         key=own.key or listener.key,
     )
-
-
-def leaf_users(broker: BrokerSettings) -> tuple[str, ...]:
-    """The names edges have in their certificates; the setting may list several, comma separated."""
-    names = (broker.server.leaf_user or "").split(",")
-    return tuple(name.strip() for name in names if name.strip())
 
 
 def _max_subscriptions(settings: Settings, role: Role) -> int:
@@ -201,7 +195,7 @@ class _Checks:
             needs += [("leaf.tls.ca", leaf.ca), ("leaf.tls.certificate", leaf.certificate)]
             needs.append(("leaf.tls.key", leaf.key))
         if server.leaf_listen:
-            needs.append(("leaf.user", leaf_users(self.broker)))
+            needs.append(("leaf.user", server.leaf_users))
         return [key for key, value in needs if not value]
 
     def _accounts(self) -> None:

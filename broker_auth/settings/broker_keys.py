@@ -72,7 +72,13 @@ LEAF_REMOTES: Final = _urls(
 LEAF_CERTIFICATE: Final = _path("leaf.tls.certificate", "file", "Certificate (PEM) presented on the leaf link.")
 LEAF_KEY: Final = _path("leaf.tls.key", "file", "Its private key (PEM).")
 LEAF_CA: Final = _path("leaf.tls.ca", "file", "CA certificates (PEM) that verify the other end of the leaf link.")
-LEAF_USER: Final = _name("leaf.user", "", "User the leaf link is known by; with mTLS the certificate's name.")
+LEAF_USER: Final[Key[tuple[str, ...]]] = Key(
+    name=f"{SERVER}leaf.user",
+    kind="list of names",
+    parse=values.listed(values.word),
+    default=(),
+    meaning="The first DNS names in the edges' link certificates: who else comes to the leaf listener is refused.",
+)
 STORE_DIR: Final = _path("store_dir", "directory", "JetStream's directory; not set: no JetStream.")
 CLUSTER_NAME: Final = _name("cluster.name", "", "Cluster the nats-server belongs to.")
 CLUSTER_LISTEN: Final = _address("cluster.listen", "Where the other members connect.")

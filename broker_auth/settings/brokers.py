@@ -96,7 +96,7 @@ def _server(source: Source, name: str) -> ServerSettings:
             certificate=source.get(keys.LEAF_CERTIFICATE, name),
             key=source.get(keys.LEAF_KEY, name),
         ),
-        leaf_user=source.get(keys.LEAF_USER, name),
+        leaf_users=source.get(keys.LEAF_USER, name),
         store_dir=source.get(keys.STORE_DIR, name),
         cluster_name=source.get(keys.CLUSTER_NAME, name),
         cluster_listen=source.get(keys.CLUSTER_LISTEN, name),

@@ -52,8 +52,9 @@ class TLSFiles:
 class ServerSettings:
     """What ``config render`` needs beyond the policy: ``plugin.broker_auth.broker.<name>.server.*``.
 
-    Addresses are ``host:port``. ``leaf_listen`` is the fleet's listener for edges, ``leaf_remotes``
-    the edge's URLs of it. ``websocket_listen`` is TLS without client certificates.
+    Addresses are ``host:port``. ``leaf_listen`` is the fleet's listener for edges, ``leaf_users`` the
+    names in the edges' link certificates, ``leaf_remotes`` the edge's URLs of that listener.
+    ``websocket_listen`` is TLS without client certificates.
     """
 
     name: str
@@ -63,7 +64,7 @@ class ServerSettings:
     leaf_listen: str | None = None
     leaf_remotes: tuple[str, ...] = ()
     leaf_tls: TLSFiles = field(default_factory=TLSFiles)
-    leaf_user: str | None = None
+    leaf_users: tuple[str, ...] = ()
     store_dir: Path | None = None
     cluster_name: str | None = None
     cluster_listen: str | None = None

@@ -92,7 +92,7 @@ def _brokers(directory: Path, authority: Authority, topology: Topology, cluster:
     if topology != "edge":
         return (BrokerSettings(name="fleet", urls=(f"tls://{listen}",), role=role, tls=own, server=server),)
     leaf = f"127.0.0.1:{free_port()}"
-    server = dataclasses.replace(server, leaf_listen=leaf, leaf_user=LEAF_NAME)
+    server = dataclasses.replace(server, leaf_listen=leaf, leaf_users=(LEAF_NAME,))
     edge_listen = f"127.0.0.1:{free_port()}"
     edge = ServerSettings(
         name="edge-1",

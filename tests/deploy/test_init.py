@@ -160,7 +160,7 @@ def test_the_operators_own_certificates_are_used_where_they_are(tmp_path: Path, 
     deployment = initialize(own(tmp_path / "d", theirs))
     fleet, edge = deployment.settings.brokers
     assert fleet.server.tls.key == theirs / "pki/server.key"
-    assert fleet.server.leaf_user == "edge.leaf.example.net"
+    assert fleet.server.leaf_users == ("edge.leaf.example.net",)
     assert fleet.server.leaf_tls.ca == theirs / "pki/leaf-ca.pem"
     assert edge.server.leaf_tls.ca == theirs / "pki/ca.pem"
     assert edge.server.leaf_tls.certificate == theirs / "pki/leaf.pem"

@@ -120,14 +120,14 @@ def test_an_account_cannot_have_every_name(tmp_path: Path, name: str) -> None:
     [
         ("edge", "fleet", "listen", "server.listen"),
         ("edge", "fleet", "tls", "server.tls.ca"),
-        ("edge", "fleet", "leaf_user", "server.leaf.user"),
+        ("edge", "fleet", "leaf_users", "server.leaf.user"),
         ("edge", "edge", "leaf_remotes", "server.leaf.remotes"),
         ("edge", "edge", "leaf_tls", "server.leaf.tls.key"),
         ("single", "fleet", "tls", "server.tls.certificate"),
     ],
 )
 def test_a_missing_setting_is_named(tmp_path: Path, topology: Topology, name: str, field: str, missing: str) -> None:
-    empty = TLSFiles() if field.endswith("tls") else () if field == "leaf_remotes" else None
+    empty = TLSFiles() if field.endswith("tls") else () if field in ("leaf_remotes", "leaf_users") else None
     shape = with_server(build(tmp_path, topology), name, **{field: empty})
     with pytest.raises(InputError, match=missing.replace(".", r"\.")):
         render(shape.settings, shape.broker(name))
@@ -172,7 +172,7 @@ def test_the_monitor_listens_where_it_is_told(tmp_path: Path, host: str) -> None
 
 
 def test_several_edges_may_be_named(tmp_path: Path) -> None:
-    shape = with_server(build(tmp_path), "fleet", leaf_user=f"{LEAF_NAME}, other.example.net")
+    shape = with_server(build(tmp_path), "fleet", leaf_users=(LEAF_NAME, "other.example.net"))
     lines = statements(rendered(shape)["fleet"])
     for user in (LEAF_NAME, "other.example.net"):
         assert f'{{ user: "{user}", account: "provisioning" }}' in lines

@@ -118,7 +118,7 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
             f"{server}leaf.tls.certificate": "signer.pem",
             f"{server}leaf.tls.key": "signer.key",
             f"{server}leaf.tls.ca": "/ca.pem",
-            f"{server}leaf.user": "edge1",
+            f"{server}leaf.user": "edge1.example.net, edge2.example.net",
             f"{server}store_dir": "js",
             f"{server}cluster.name": "c",
             f"{server}cluster.listen": "h:6222",
@@ -172,7 +172,8 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
         here / "signer.pem",
         here / "signer.key",
     )
-    assert (server_settings.leaf_user, server_settings.store_dir) == ("edge1", here / "js")
+    assert server_settings.leaf_users == ("edge1.example.net", "edge2.example.net")
+    assert server_settings.store_dir == here / "js"
     assert (server_settings.cluster_name, server_settings.cluster_listen) == ("c", "h:6222")
     assert (server_settings.cluster_routes, server_settings.monitor_listen) == (
         ("nats-route://a:6222",),
