@@ -1,28 +1,35 @@
-"""Draining answers everything that was received: by requests of our own, sent before the service is told to end.
+"""Whoever asks is answered, though the service is told to end or to reload: by requests of our own.
 
 nats-server lets nobody publish requests where it calls out itself (NATS_FACTS 24), so here it has the
-same account without the callout, and the test plays its part.
+same account without the callout, and the test plays its part. How fast the machine is does not
+matter: no request waits long enough to be dropped because its client would have given up.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import itertools
+import os
 import signal
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from broker_auth.callout.link import round_trip
 from broker_auth.callout.request import XKEY_HEADER
 from broker_auth.deploy.natsserver import NatsServer
 from broker_auth.nkey import Kind, decode_public, public_nkey
 from tests.builders.requests import Server, fleet
-from tests.callout.deployment import Deployment, Service
+from tests.callout.deployment import Deployment, Service, eventually
 
 pytestmark = pytest.mark.e2e
-REQUESTS = 2000  # half a second of work for two workers, less than they let anybody wait
+REQUESTS = 1200  # that wait when the end comes: far less work than would make anybody wait too long
+AT_ONCE = 60  # that are asked and not answered, throughout a reload
+RELOADS = 5
 CONFIG = """
 listen: 127.0.0.1:{port}
 tls {{ cert_file: "{path}/server.pem", key_file: "{path}/server.key", ca_file: "{path}/ca.pem", verify: true }}
@@ -49,38 +56,118 @@ def deployment(tmp_path: Path) -> Deployment:
     return site
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["stop", "reload"])
-async def test_everything_received_is_answered(deployment: Deployment, number: signal.Signals) -> None:
-    settings = deployment.settings()
-    assert settings.xkey_seed
-    xkey = decode_public(public_nkey(settings.xkey_seed.reveal()), Kind.CURVE)
-    server, now = Server(), int(time.time()) + 30  # none of them may become late before it is sent
-    requests = [server.sealed(fleet(name=f"node{count}"), xkey, now=now) for count in range(REQUESTS)]
-    with deployment.running(), Service(deployment, "--workers", "2") as service:
-        asking = await deployment.watch()
-        answers, first, complete = [], asyncio.Event(), asyncio.Event()
+class Asking:
+    """Plays nats-server: sends requests, and keeps the answers.
 
-        async def on_answer(message: Msg) -> None:
-            answers.append(message.data)
-            first.set()
-            if len(answers) == REQUESTS:
-                complete.set()
+    Attributes:
+        answers: in the order they came.
+    """
 
-        inbox = asking.new_inbox()
-        await asking.subscribe(f"{inbox}.*", cb=on_answer)
-        await asking.flush()
-        for count, (data, header) in enumerate(requests):
-            reply = f"{inbox}.{count}"
-            await asking.publish("$SYS.REQ.USER.AUTH", data, reply=reply, headers={XKEY_HEADER: header})
-        await asking.flush()
-        await first.wait()
-        service.signal(number)
-        if number is signal.SIGTERM:
-            assert await asyncio.to_thread(service.wait) == 0
-        else:
-            await asyncio.to_thread(service.wait_for_log, "reloaded")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(complete.wait(), 5)
-        assert len(answers) == REQUESTS
-        assert all(server.open(answer, xkey) for answer in answers)
-        await asking.close()
+    def __init__(self, deployment: Deployment, client: Client) -> None:
+        settings = deployment.settings()
+        assert settings.xkey_seed
+        self.answers: list[bytes] = []
+        self._server = Server()
+        self._xkey = decode_public(public_nkey(settings.xkey_seed.reveal()), Kind.CURVE)
+        self._client = client
+        self._inbox = client.new_inbox()
+        self._numbers = itertools.count()
+        self._news = asyncio.Event()
+
+    async def listen(self) -> None:
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+        await round_trip(self._client)
+
+    def request(self, now: int) -> tuple[bytes, str, str]:
+        """One that was not sent yet: what it says, the server's xkey and where to answer."""
+        number = next(self._numbers)
+        data, header = self._server.sealed(fleet(name=f"node{number}"), self._xkey, now=now)
+        return data, header, f"{self._inbox}.{number}"
+
+    async def send(self, data: bytes, header: str, reply: str) -> None:
+        await self._client.publish("$SYS.REQ.USER.AUTH", data, reply=reply, headers={XKEY_HEADER: header})
+
+    async def sent(self) -> None:
+        """Return once the server has every request."""
+        await round_trip(self._client)
+
+    async def until_answered(self, count: int, patience: float = 10.0) -> None:
+        """Return once there are so many answers; a request that was lost makes this raise TimeoutError."""
+        async with asyncio.timeout(patience):
+            while len(self.answers) < count:
+                self._news.clear()
+                await self._news.wait()
+
+    async def keep_asking(self, stop: asyncio.Event) -> int:
+        """Ask as fast as is answered; how many were asked."""
+        for asked in itertools.count():
+            if stop.is_set():
+                break
+            await self.until_answered(asked - AT_ONCE)
+            await self.send(*self.request(int(time.time())))
+        return asked
+
+    def readable(self) -> bool:
+        """Whether every answer is one, to this server."""
+        return all(self._server.open(answer, self._xkey) for answer in self.answers)
+
+    async def _on_answer(self, message: Msg) -> None:
+        self.answers.append(message.data)
+        self._news.set()
+
+
+@pytest.fixture
+def service(deployment: Deployment) -> Iterator[Service]:
+    with deployment.running(), Service(deployment, "--workers", "2") as running:
+        yield running
+
+
+@pytest.fixture
+async def asking(deployment: Deployment, service: Service) -> AsyncIterator[Asking]:
+    client = await deployment.watch()
+    asking = Asking(deployment, client)
+    await asking.listen()
+    yield asking
+    await client.close()
+
+
+def told(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal waits for this process."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(pending.split()[1], 16) & 1 << number - 1)
+
+
+async def test_everything_received_is_answered_before_the_end(service: Service, asking: Asking) -> None:
+    requests = [asking.request(int(time.time())) for _ in range(REQUESTS)]
+    workers = service.workers
+    for worker in workers:  # so that all are there when it is told to end
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        for request in requests:
+            await asking.send(*request)
+        await asking.sent()
+        service.signal(signal.SIGTERM)
+        await eventually(lambda: all(told(worker, signal.SIGTERM) for worker in workers))
+        assert not asking.answers
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+    assert await asyncio.to_thread(service.wait) == 0
+    await asking.until_answered(REQUESTS)
+    assert asking.readable()
+
+
+async def test_nothing_is_lost_by_reloading(service: Service, asking: Asking) -> None:
+    stop = asyncio.Event()
+    asked = asyncio.create_task(asking.keep_asking(stop))
+    for _ in range(RELOADS):
+        await asking.until_answered(len(asking.answers) + AT_ONCE)
+        mark, before = service.mark(), len(asking.answers)
+        service.signal(signal.SIGHUP)
+        await asyncio.to_thread(service.wait_for_log, "reloaded", 30, since=mark)
+        assert len(asking.answers) > before
+    stop.set()
+    await asking.until_answered(await asked)
+    assert len(asking.answers) == asked.result()
+    assert asking.readable()
