@@ -47,7 +47,8 @@ def find(words: list[str]) -> tuple[click.Command, click.Context, list[str]]:
         click.UsageError: there is no such command.
     """
     command: click.Command = main
-    context = click.Context(main, info_name=PROGRAM)
+    # With its settings: click remembers the help option that the first context asks for.
+    context = click.Context(main, info_name=PROGRAM, **main.context_settings)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         name, found, words = command.resolve_command(context, words)
         assert found
