@@ -6,6 +6,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.errors import InputError
@@ -19,6 +20,8 @@ CLIENT_PASSWORD = f"{KEYS}/client_password"
 SYSTEM_PASSWORD = f"{KEYS}/system_password"
 BREAK_GLASS_SEED = f"{KEYS}/break-glass.seed"
 BREAK_GLASS_PUBLIC = f"{KEYS}/break-glass.public"  # stays when the seed has gone offline
+AUDIT_FILE = "audit.jsonl"
+PID_FILE = "broker-auth.pid"
 
 _OWN = "plugin.broker_auth."
 _CHORIA = "plugin.choria.network."
@@ -26,6 +29,14 @@ _ISSUER = "plugin.security.issuer."
 _WIDTH = 100
 
 Line = tuple[str, str]
+
+# What is said of a key beyond its meaning: why `init` set it so, and who has to change it.
+_NOTES: Final = {
+    _OWN + "audit.output": "`broker-auth why` reads the file. Where the service may not write here, as in "
+    "examples/systemd, name another place: /var/log/broker-auth/audit.jsonl. In a read-only container: log.",
+    _OWN + "pid_file": "Where the service may not write here: /run/broker-auth/broker-auth.pid. A second service on "
+    "this machine needs another one: set BROKER_AUTH_PID_FILE for it.",
+}
 
 
 def text(plan: Plan, *, break_glass: str, leaf_user: str | None) -> str:
@@ -82,6 +93,8 @@ def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
     yield _OWN + "issuer_seed_file", ISSUER_SEED
     yield _OWN + "xkey_seed_file", XKEY_SEED
     yield _OWN + "break_glass_nkey", break_glass
+    yield _OWN + "audit.output", f"log, file:{AUDIT_FILE}"
+    yield _OWN + "pid_file", PID_FILE
     yield _OWN + "tls.ca", _path(plan, plan.files.ca)
     if plan.files.service_cert:
         yield _OWN + "tls.certificate", _path(plan, plan.files.service_cert)
@@ -131,7 +144,8 @@ def _written(key: str, value: str) -> str:
         raise InputError(f"{key}: {value!r} holds a control character or outer white space; choose another value")
     found = find(key)
     assert found, key
-    meaning = textwrap.fill(found[0].meaning, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+    said = " ".join(filter(None, (found[0].meaning, _NOTES.get(key))))
+    meaning = textwrap.fill(said, _WIDTH, initial_indent="# ", subsequent_indent="# ")
     return f"{meaning}\n{key} = {value}\n"
 
 

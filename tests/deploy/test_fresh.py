@@ -1,0 +1,79 @@
+"""A deployment as ``init`` wrote it, running: the commands of every day work on it without an option."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
+from broker_auth.demo.holders import Issuer
+from broker_auth.demo.service import ServiceProcess
+from broker_auth.deploy.init import Deployment, initialize
+from broker_auth.deploy.natsserver import NatsServer
+from broker_auth.tokens.issue import load_signing_key
+from tests.deploy.test_init import dev
+
+pytestmark = pytest.mark.e2e
+NODE = "node1.example.net"
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What ``init`` wrote, with nothing changed, and its service."""
+
+    deployment: Deployment
+    service: ServiceProcess
+
+    def pki(self, name: str) -> Path:
+        """A file of the development PKI."""
+        return self.deployment.configuration.parent / "pki" / name
+
+    def node(self) -> Credentials:
+        """A provisioning token."""
+        key = load_signing_key(self.pki("signer.key").read_bytes(), "signer.key")
+        return Credentials(ca=self.pki("ca.pem"), token=Issuer(key).node_token())
+
+    async def run(self, *words: str) -> str:
+        """Standard output of a command, which has to succeed, on this configuration."""
+        command = [sys.executable, "-m", "broker_auth", *words, "--config", str(self.deployment.configuration)]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
+        out, err = await process.communicate()
+        assert (process.returncode, err.decode()) == (0, ""), f"{words}: {out.decode()}"
+        return out.decode()
+
+    async def document(self, *words: str) -> Any:
+        """The same with ``--json``."""
+        return json.loads(await self.run(*words, "--json"))
+
+
+@pytest_asyncio.fixture
+async def fresh(tmp_path: Path) -> AsyncIterator[Fresh]:
+    deployment = initialize(dev(tmp_path / "d"))
+    async with AsyncExitStack() as stack:
+        for config in deployment.servers.values():
+            await stack.enter_async_context(NatsServer(config))
+        service = ServiceProcess(deployment.configuration, tmp_path / "serve.log")
+        stack.push_async_callback(service.stop)
+        await service.start()
+        yield Fresh(deployment, service)
+
+
+async def test_why_and_reload_find_the_service(fresh: Fresh) -> None:
+    edge = fresh.deployment.settings.brokers[1].urls[0]
+    with pytest.raises(ConnectRefusedError):
+        await connect(edge, NODE, Credentials(ca=fresh.pki("ca.pem")))
+    found = await fresh.document("why", NODE)
+    assert NODE in json.dumps(found)
+    since = len(fresh.service.log)
+    await fresh.run("reload")
+    await fresh.service.wait_for_log("reloaded ", since)
