@@ -16,13 +16,12 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from broker_auth.errors import OperationError
-from broker_auth.policy.case import PASSWORD, TOKEN_SIGNATURE
+from broker_auth.observe.redact import SHOWN, redact
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.request import AuthorizationRequest
 
 VERSION: Final = 1
-SHOWN: Final = 256  # characters of what a stranger chose
 _log = logging.getLogger(__name__)
 
 
@@ -154,26 +153,6 @@ def make_record(
     if with_request:
         record.request, record.redacted = redact(request)
     return record
-
-
-def redact(request: AuthorizationRequest) -> tuple[AuthorizationRequest, tuple[str, ...]]:
-    """The request without its password and its token's signature, and the names of what was removed."""
-    options = request.connect_opts
-    redacted = []
-    if options.password:
-        redacted.append(PASSWORD)
-    if options.auth_token:
-        redacted.append(TOKEN_SIGNATURE)
-    kept = msgspec.structs.replace(
-        options, password="", auth_token=_unsigned(options.auth_token), jwt=_unsigned(options.jwt)
-    )
-    return msgspec.structs.replace(request, connect_opts=kept), tuple(redacted)
-
-
-def _unsigned(token: str) -> str:
-    """Header and claims of a JWS with nothing behind the last dot; anything else is not kept at all."""
-    parts = token.strip().split(".")
-    return f"{parts[0]}.{parts[1]}." if len(parts) == 3 else ""
 
 
 def _tls(request: AuthorizationRequest, decision: Decision) -> str:

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.observe.audit import SHOWN, ServerErrorRecord
+from broker_auth.observe.audit import ServerErrorRecord
+from broker_auth.observe.redact import SHOWN
 
 SUBJECT: Final = "$SYS.ACCOUNT.CLIENT.AUTH.ERR"
 
