@@ -30,6 +30,7 @@ pytestmark = pytest.mark.e2e
 REQUESTS = 1200  # that wait when the end comes: far less work than would make anybody wait too long
 AT_ONCE = 60  # that are asked and not answered, throughout a reload
 RELOADS = 5
+AHEAD = 30  # seconds that the server's clock is ahead of the service's: no request becomes late
 CONFIG = """
 listen: 127.0.0.1:{port}
 tls {{ cert_file: "{path}/server.pem", key_file: "{path}/server.key", ca_file: "{path}/ca.pem", verify: true }}
@@ -78,9 +79,9 @@ class Asking:
         await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
         await round_trip(self._client)
 
-    def request(self, now: int) -> tuple[bytes, str, str]:
+    def request(self) -> tuple[bytes, str, str]:
         """One that was not sent yet: what it says, the server's xkey and where to answer."""
-        number = next(self._numbers)
+        number, now = next(self._numbers), int(time.time()) + AHEAD
         data, header = self._server.sealed(fleet(name=f"node{number}"), self._xkey, now=now)
         return data, header, f"{self._inbox}.{number}"
 
@@ -104,7 +105,7 @@ class Asking:
             if stop.is_set():
                 break
             await self.until_answered(asked - AT_ONCE)
-            await self.send(*self.request(int(time.time())))
+            await self.send(*self.request())
         return asked
 
     def readable(self) -> bool:
@@ -139,7 +140,7 @@ def told(pid: int, number: signal.Signals) -> bool:
 
 
 async def test_everything_received_is_answered_before_the_end(service: Service, asking: Asking) -> None:
-    requests = [asking.request(int(time.time())) for _ in range(REQUESTS)]
+    requests = [asking.request() for _ in range(REQUESTS)]
     workers = service.workers
     for worker in workers:  # so that all are there when it is told to end
         os.kill(worker, signal.SIGSTOP)
