@@ -7,7 +7,8 @@ from typing import Final, Generic, TypeVar
 
 from broker_auth.policy.urgency import Urgency
 
-CAPACITY: Final = 4096  # requests; more than a worker can answer within the time clients wait
+CAPACITY: Final = 8192  # requests; about what a worker can answer while clients wait
+MAX_BYTES: Final = 16 * 1024 * 1024  # of messages; a stranger's may be 64 KiB each, the usual is 2
 
 T = TypeVar("T")
 
@@ -15,34 +16,42 @@ T = TypeVar("T")
 class Backlog(Generic[T]):
     """A bounded queue for each :class:`Urgency`."""
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = CAPACITY, max_bytes: int = MAX_BYTES) -> None:
         self._capacity = capacity
-        self._queues: tuple[deque[T], ...] = tuple(deque() for _ in Urgency)
+        self._max_bytes = max_bytes
+        self._queues: tuple[deque[tuple[T, int]], ...] = tuple(deque() for _ in Urgency)
         self._count = 0
+        self._bytes = 0
 
-    def put(self, item: T, urgency: Urgency) -> T | None:
-        """Let ``item`` wait. Returns what has to go for it: the oldest of the least urgent, if there is no room.
+    def put(self, item: T, urgency: Urgency, size: int = 0) -> list[T]:
+        """Let ``item``, of ``size`` bytes, wait.
 
-        That is ``item`` itself if everything else is more urgent.
+        Returns what has to go for it if there is no room: the oldest of the least urgent, or ``item``
+        itself if everything else is more urgent.
         """
-        dropped = None
-        if self._count >= self._capacity:
+        dropped: list[T] = []
+        while self._count and (self._count >= self._capacity or self._bytes + size > self._max_bytes):
             least = max(kind for kind in Urgency if self._queues[kind])
             if urgency > least:
-                return item
-            dropped = self._queues[least].popleft()
-            self._count -= 1
-        self._queues[urgency].append(item)
+                return [*dropped, item]
+            dropped.append(self._pop(self._queues[least]))
+        self._queues[urgency].append((item, size))
         self._count += 1
+        self._bytes += size
         return dropped
 
     def take(self) -> T | None:
         """The next one; None if nothing waits."""
         for queue in self._queues:
             if queue:
-                self._count -= 1
-                return queue.popleft()
+                return self._pop(queue)
         return None
 
     def __len__(self) -> int:
         return self._count
+
+    def _pop(self, queue: deque[tuple[T, int]]) -> T:
+        item, size = queue.popleft()
+        self._count -= 1
+        self._bytes -= size
+        return item

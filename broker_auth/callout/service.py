@@ -210,7 +210,8 @@ class Service:
             return
         # Who is alone needs no place in a line.
         urgency = self.callout.urgency(opened, time.time()) if self._backlog else Urgency.UNKNOWN
-        if self._backlog.put(_Waiting(link, message.reply, opened, time.monotonic()), urgency) is not None:
+        waiting = _Waiting(link, message.reply, opened, time.monotonic())
+        for _ in self._backlog.put(waiting, urgency, len(message.data)):
             self.callout.unanswered(_SHED)
         self._arrived.set()
 

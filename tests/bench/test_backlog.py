@@ -30,7 +30,7 @@ def test_the_urgent_go_first_and_the_oldest_of_them_before_the_others() -> None:
         ("node 2", Urgency.NODE),
         ("fleet 2", Urgency.FLEET),
     ):
-        assert backlog.put(item, kind) is None
+        assert backlog.put(item, kind) == []
     assert len(backlog) == 6
     assert _drained(backlog) == ["fleet 1", "fleet 2", "node 1", "node 2", "unknown", "refused"]
     assert len(backlog) == 0
@@ -41,17 +41,30 @@ def test_without_room_the_oldest_of_the_least_urgent_goes() -> None:
     backlog.put("refused 1", Urgency.REFUSED)
     backlog.put("refused 2", Urgency.REFUSED)
     backlog.put("node 1", Urgency.NODE)
-    assert backlog.put("fleet 1", Urgency.FLEET) == "refused 1"
-    assert backlog.put("refused 3", Urgency.REFUSED) == "refused 2"
-    assert backlog.put("node 2", Urgency.NODE) == "refused 3"
-    assert backlog.put("unknown", Urgency.UNKNOWN) == "unknown", "all that waits is more urgent"
+    assert backlog.put("fleet 1", Urgency.FLEET) == ["refused 1"]
+    assert backlog.put("refused 3", Urgency.REFUSED) == ["refused 2"]
+    assert backlog.put("node 2", Urgency.NODE) == ["refused 3"]
+    assert backlog.put("unknown", Urgency.UNKNOWN) == ["unknown"], "all that waits is more urgent"
     assert _drained(backlog) == ["fleet 1", "node 1", "node 2"]
 
 
 def test_of_one_kind_the_newest_have_the_best_chance_to_be_in_time() -> None:
     backlog: Backlog[str] = Backlog(capacity=2)
-    assert [backlog.put(str(number), Urgency.UNKNOWN) for number in range(4)] == [None, None, "0", "1"]
+    assert [backlog.put(str(number), Urgency.UNKNOWN) for number in range(4)] == [[], [], ["0"], ["1"]]
     assert _drained(backlog) == ["2", "3"]
+
+
+def test_bytes_are_bounded_too_and_large_requests_push_out_no_more_urgent_ones() -> None:
+    backlog: Backlog[str] = Backlog(max_bytes=100)
+    backlog.put("fleet", Urgency.FLEET, 30)
+    backlog.put("node 1", Urgency.NODE, 30)
+    backlog.put("node 2", Urgency.NODE, 30)
+    assert backlog.put("large node", Urgency.NODE, 60) == ["node 1", "node 2"]
+    assert backlog.put("larger node", Urgency.NODE, 80) == ["large node", "larger node"]
+    assert _drained(backlog) == ["fleet"]
+    assert backlog.put("alone, however large", Urgency.UNKNOWN, 1000) == []
+    assert _drained(backlog) == ["alone, however large"]
+    assert [backlog.put(str(number), Urgency.NODE, 50) for number in range(3)] == [[], [], ["0"]]
 
 
 def _known(request: AuthorizationRequest, policy: Policy) -> AuthorizationRequest:
