@@ -32,6 +32,8 @@ Line = tuple[str, str]
 
 # What is said of a key beyond its meaning: why `init` set it so, and who has to change it.
 _NOTES: Final = {
+    _OWN + "provisioner.identities": "This service's own certificate is named with them, because reports and the "
+    "doctor see edges through the provisioning account. It knows the password in any case.",
     _OWN + "audit.output": "`broker-auth why` reads the file. Where the service may not write here, as in "
     "examples/systemd, name another place: /var/log/broker-auth/audit.jsonl. In a read-only container: log.",
     _OWN + "pid_file": "Where the service may not write here: /run/broker-auth/broker-auth.pid. A second service on "

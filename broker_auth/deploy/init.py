@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from broker_auth.deploy import brokerconf, devpki
 from broker_auth.deploy.plan import Plan, Topology, missing_options, superfluous_options
@@ -22,6 +23,7 @@ from broker_auth.settings.model import Settings
 from broker_auth.settings.problems import Problem
 
 CONFIGURATION = "broker.conf"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@-]+")  # as an identity: no list and no regular expression
 _PASSWORD_BYTES = 24  # of entropy, far beyond guessing
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
 
@@ -74,6 +76,7 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
         devpki.write(workspace, plan)
         plan = devpki.completed(workspace, plan)
     leaf_user = _leaf_user(plan)
+    plan = dataclasses.replace(plan, provisioners=_provisioners(plan))
     text = brokerconf.text(plan, break_glass=break_glass, leaf_user=leaf_user)
     configuration = workspace.write(CONFIGURATION, text)
     # The file alone has to be enough, so the environment is left out.
@@ -157,17 +160,42 @@ def _leaf_user(plan: Plan) -> str | None:
         return None
     path = plan.files.leaf_cert
     assert path
-    try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        found = names.get_values_for_type(x509.DNSName)
-    except x509.ExtensionNotFound:
-        found = []
-    except ValueError as error:
-        raise InputError(f"{path} is no usable PEM certificate") from error
+    found = _dns_names(_certificate(path), path)
     if not found:
         raise InputError(f"{path} has no DNS name among its alternative names; nats-server knows edges by it")
     return found[0]
+
+
+def _provisioners(plan: Plan) -> tuple[str, ...]:
+    """Those given, and the service: reports and the doctor see edges through the provisioning account.
+
+    It knows the provisioner's password in any case. Where nobody is named, everybody verified may be the
+    provisioner, and the service with them. A service without a usable name is left out.
+    """
+    given, path = tuple(plan.provisioners), plan.files.service_cert
+    if not given or path is None:
+        return given
+    certificate = _certificate(path)
+    common = [str(item.value) for item in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    names = [name for name in (*_dns_names(certificate, path), *common) if _PLAIN_NAME.fullmatch(name)]
+    return tuple(dict.fromkeys((*given, *names[:1])))
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is no usable PEM certificate") from error
+
+
+def _dns_names(certificate: x509.Certificate, path: Path) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    except ValueError as error:
+        raise InputError(f"{path} is no usable PEM certificate") from error
+    return names.get_values_for_type(x509.DNSName)
 
 
 def _next_commands(plan: Plan, configuration: Path, servers: dict[str, Path]) -> tuple[str, ...]:

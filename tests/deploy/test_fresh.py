@@ -77,3 +77,18 @@ async def test_why_and_reload_find_the_service(fresh: Fresh) -> None:
     since = len(fresh.service.log)
     await fresh.run("reload")
     await fresh.service.wait_for_log("reloaded ", since)
+
+
+async def test_reports_and_the_doctor_see_the_edge(fresh: Fresh) -> None:
+    await fresh.run("streams", "apply")
+    edge = fresh.deployment.settings.brokers[1].urls[0]
+    node = await connect(edge, NODE, fresh.node())
+    try:
+        found = {(item["broker"], item["account"], item["name"]) for item in await fresh.document("report", "conns")}
+        assert ("edge", "provisioning", NODE) in found
+        assert [item["name"] for item in await fresh.document("report", "waiting")] == [NODE]
+        findings = {item["code"]: item["severity"] for item in (await fresh.document("doctor"))["findings"]}
+        assert findings["isolation.crossing"] == "ok"
+        assert "error" not in findings.values()
+    finally:
+        await node.close()

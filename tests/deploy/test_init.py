@@ -171,6 +171,31 @@ def test_the_operators_own_certificates_are_used_where_they_are(tmp_path: Path, 
         check_configuration(config)
 
 
+@pytest.mark.parametrize(
+    ("name", "names", "added"),
+    [
+        ("service", ("a.example.net", "b.example.net"), ("a.example.net",)),  # one name is enough
+        ("service.example.net", (), ("service.example.net",)),
+        ("p.example.net", (), ()),  # is named already
+        ("/.*/", (), ()),  # would be everybody
+        ("a,b", (), ()),  # would be two
+    ],
+)
+def test_the_service_is_named_with_the_provisioners(
+    tmp_path: Path, theirs: Path, name: str, names: tuple[str, ...], added: tuple[str, ...]
+) -> None:
+    plan = own(tmp_path / "d", theirs)
+    certificate, key = Authority.create().client(name, names=names).write(tmp_path, "service")
+    files = dataclasses.replace(plan.files, service_cert=certificate, service_key=key)
+    plan = dataclasses.replace(plan, files=files, provisioners=("p.example.net",))
+    assert initialize(plan).settings.provisioning.provisioner_identities == ("p.example.net", *added)
+
+
+def test_where_nobody_is_named_the_service_is_not_either(tmp_path: Path, theirs: Path) -> None:
+    """Else it would be the only one."""
+    assert initialize(own(tmp_path / "d", theirs)).settings.provisioning.provisioner_identities == ()
+
+
 MEMBER = "a stolen edge is a member of the fleet"
 
 
