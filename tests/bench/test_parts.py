@@ -14,7 +14,7 @@ from broker_auth.bench import connects, decision, flood, report, scale, service
 from broker_auth.bench.measure import Plan
 from broker_auth.bench.run import PARTS, run
 from broker_auth.bench.service import Load
-from broker_auth.cli.bench import bench_command
+from broker_auth.cli import main
 from broker_auth.errors import InputError
 
 TINY = Plan(rounds=1, count=5)
@@ -82,7 +82,7 @@ def test_a_part_that_does_not_exist_is_named() -> None:
 
 
 def test_the_command_prints_one_json_document() -> None:
-    done = CliRunner().invoke(bench_command, ["decision", "--quick", "--json"])
+    done = CliRunner().invoke(main, ["bench", "decision", "--quick", "--json"])
     assert done.exit_code == 0, done.output
     document: dict[str, Any] = json.loads(done.stdout)
     assert set(document) == {"decision"}

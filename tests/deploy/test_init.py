@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 
-from broker_auth.cli.config_render import render_command
-from broker_auth.cli.init import init_command
+from broker_auth.cli import main
 from broker_auth.deploy.init import initialize
 from broker_auth.deploy.natsserver import NatsServer, check_configuration, free_port
 from broker_auth.deploy.pki import Authority, Pair
@@ -240,10 +239,10 @@ def test_the_command_passes_warnings_on(tmp_path: Path, theirs: Path) -> None:
     options |= {name: getattr(plan.files, name) for name in ("leaf_cert", "leaf_key", "service_cert", "service_key")}
     options |= {"leaf_ca": pki / "ca.pem", "signer_cert": pki / "signer.pem", "host": "localhost"}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    done = CliRunner().invoke(init_command, [str(plan.directory), *arguments])
+    done = CliRunner().invoke(main, ["init", str(plan.directory), *arguments])
     assert done.exit_code == 0
     assert MEMBER in done.stderr
-    done = CliRunner().invoke(init_command, [str(plan.directory), *arguments, "--force", "--json"])
+    done = CliRunner().invoke(main, ["init", str(plan.directory), *arguments, "--force", "--json"])
     assert any(MEMBER in warning for warning in json.loads(done.stdout)["warnings"])
 
 
@@ -297,7 +296,7 @@ def test_a_value_cannot_add_lines_to_the_configuration(
 
 
 def test_the_command_prints_the_next_three_commands(tmp_path: Path) -> None:
-    done = CliRunner().invoke(init_command, [str(tmp_path / "d"), "--dev-pki"])
+    done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), "--dev-pki"])
     assert done.exit_code == 0, done.output
     following = done.output.partition("Next:\n")[2].splitlines()
     assert following == [
@@ -310,7 +309,7 @@ def test_the_command_prints_the_next_three_commands(tmp_path: Path) -> None:
 
 
 def test_the_command_as_json(tmp_path: Path) -> None:
-    done = CliRunner().invoke(init_command, [str(tmp_path / "d"), "--dev-pki", "--topology", "single", "--json"])
+    done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), "--dev-pki", "--topology", "single", "--json"])
     document = json.loads(done.stdout)
     assert document["servers"] == {"fleet": str(tmp_path / "d/fleet.conf")}
     assert len(document["next"]) == 3
@@ -318,7 +317,7 @@ def test_the_command_as_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--dev-pki", "--issuer", "choria=ab"], ["--issuer", "choria"]])
 def test_wrong_usage_is_told_apart(tmp_path: Path, arguments: list[str]) -> None:
-    done = CliRunner().invoke(init_command, [str(tmp_path / "d"), *arguments])
+    done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), *arguments])
     assert done.exit_code == 2
     assert not (tmp_path / "d").exists()
 
@@ -326,5 +325,5 @@ def test_wrong_usage_is_told_apart(tmp_path: Path, arguments: list[str]) -> None
 def test_render_reproduces_what_init_wrote(tmp_path: Path) -> None:
     deployment = initialize(dev(tmp_path))
     for name, config in deployment.servers.items():
-        done = CliRunner().invoke(render_command, [str(deployment.configuration), "--role", name])
+        done = CliRunner().invoke(main, ["config", "render", str(deployment.configuration), "--role", name])
         assert done.stdout == config.read_text()
