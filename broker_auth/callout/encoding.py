@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from typing import Final
 
-_Decode = Callable[..., bytes]
+_ALPHABET: Final = b"-_"
+_PADDING: Final = (b"", b"===", b"==", b"=")  # by length modulo four; no text of length 1 is right
+
+_encode: Callable[[bytes, bytes], bytes]
+_decode: Callable[..., bytes]
 
 try:  # the `fast` extra is optional
     import pybase64
 
-    _encode: Callable[[bytes], bytes] = pybase64.urlsafe_b64encode
-    _decode: _Decode = pybase64.b64decode
+    _encode, _decode = pybase64.b64encode, pybase64.b64decode
 except ImportError:
-    _encode = base64.urlsafe_b64encode
-    _decode = base64.b64decode
+    _encode, _decode = base64.b64encode, base64.b64decode
 
 
 def encode(data: bytes) -> bytes:
     """The text of ``data``."""
-    return _encode(data).rstrip(b"=")
+    return _encode(data, _ALPHABET).rstrip(b"=")
 
 
 def decode(text: bytes) -> bytes:
@@ -28,6 +31,7 @@ def decode(text: bytes) -> bytes:
     Raises:
         ValueError: it holds anything but base64url characters, or padding.
     """
-    if b"=" in text or b"+" in text or b"/" in text:  # which the decoders let pass, some with a warning
+    # What the decoders let pass, some with a warning. Padding elsewhere they refuse themselves.
+    if b"+" in text or b"/" in text or text.endswith(b"="):
         raise ValueError("not base64url without padding")
-    return _decode(text + b"=" * (-len(text) % 4), b"-_", validate=True)
+    return _decode(text + _PADDING[len(text) % 4], _ALPHABET, validate=True)
