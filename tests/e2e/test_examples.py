@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from broker_auth.callout.link import round_trip
 from broker_auth.demo.client import connect
 from broker_auth.demo.site import Site
 from broker_auth.deploy.init import initialize
@@ -172,7 +173,7 @@ async def test_the_provisioner_asks_nobody_a_rogue_node_makes_up(edge_site: Site
             for event in ROGUE:
                 await rogue.publish("choria.lifecycle.event.startup.provision_mode_server", event)
             await rogue.publish("choria.lifecycle.event.startup.provision_mode_server", b'{"identity": "nobody"}')
-            await rogue.flush()
+            await round_trip(rogue)
             assert await provisioner.line("silent:") == "nobody"
         finally:
             await rogue.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.callout.link import round_trip
 from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.deploy.pki import Authority
@@ -168,9 +169,7 @@ async def outcome(url: str, attempt: Attempt, pki: Path) -> str:
         return DENIED
     try:
         await client.publish(attempt.publish, b"")
-        # A plain flush() sends its PING ahead of what is still pending.
-        await client._flush_pending(force_flush=True)
-        await client.flush()  # the server says what it forbids before it answers this
+        await round_trip(client)  # the server says what it forbids before it answers this
         forbidden = "permissions violation" in str(client.last_error).lower()
     finally:
         await client.close()

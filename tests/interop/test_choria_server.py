@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
+from broker_auth.callout.link import round_trip
 from broker_auth.demo.client import connect
 from broker_auth.demo.site import Site
 from broker_auth.secret import Secret
@@ -85,7 +86,7 @@ async def announced(site: Site, choria: Choria) -> str:
     provisioner = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
     try:
         await provisioner.subscribe("choria.lifecycle.event.startup.provision_mode_server", cb=hear)
-        await provisioner.flush()
+        await round_trip(provisioner)
         async with server(choria, choria.directory / "choria.log"):
             event = json.loads((await asyncio.wait_for(first, STARTUP_SECONDS)).data)
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.callout.link import round_trip
 from broker_auth.deploy.render import render
 from broker_auth.observe.access import AccessError, Login, connect, request_json
 from broker_auth.observe.connections import Ask, Observer
@@ -49,11 +50,11 @@ async def test_when_no_service_runs_the_operator_gets_in_and_connections_stay(tm
         await member.publish("choria.anything", b"still here")
         assert (await heard.next_msg(timeout=5)).data == b"still here"
         await node.publish("choria.lifecycle.event.startup", b"{}")
-        await node.flush()
+        await round_trip(node)
         assert disconnected == []
         with serving(site.config):  # nor does a service that comes back disturb them
-            await member.flush()
-            await node.flush()
+            await round_trip(member)
+            await round_trip(node)
         assert disconnected == []
         await asyncio.gather(member.close(), node.close())
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from broker_auth.callout.link import round_trip
 from broker_auth.observe import connections
 from broker_auth.observe.access import CANARY, Access, AccessError, Login, connect
 from broker_auth.observe.connections import Ask, Observer, State
@@ -56,7 +57,7 @@ async def crowd(site: Site) -> AsyncIterator[list[Client]]:
         for client in clients:
             stack.push_async_callback(client.close)
         await clients[-1].subscribe("choria.lifecycle.event.>")
-        await clients[-1].flush()
+        await round_trip(clients[-1])
         yield clients
 
 
@@ -113,7 +114,7 @@ async def test_selection_filters_and_sorts(site: Site) -> None:
     async with crowd(site) as clients, Observer(as_provisioner(site)) as observer:
         for _ in range(3):
             await clients[1].publish("choria.lifecycle.event.startup", b"x" * 500)
-        await clients[1].flush()
+        await round_trip(clients[1])
         report = await observer.report(Ask(subjects=True))
 
     def names(**options: Any) -> list[str]:
