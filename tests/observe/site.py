@@ -53,12 +53,13 @@ plugin.broker_auth.broker.fleet.server.tls.key = server.key
 plugin.broker_auth.broker.fleet.server.tls.ca = ca.pem
 plugin.broker_auth.broker.fleet.server.store_dir = js
 plugin.broker_auth.broker.fleet.server.leaf.listen = 127.0.0.1:{leaf}
+plugin.broker_auth.broker.fleet.server.leaf.tls.ca = leaf-ca.pem
 plugin.broker_auth.broker.fleet.server.leaf.user = {leaf_name}
 plugin.broker_auth.broker.edge.urls = tls://127.0.0.1:{edge}
 plugin.broker_auth.broker.edge.role = edge
 plugin.broker_auth.broker.edge.server.listen = 127.0.0.1:{edge}
-plugin.broker_auth.broker.edge.server.tls.certificate = server.pem
-plugin.broker_auth.broker.edge.server.tls.key = server.key
+plugin.broker_auth.broker.edge.server.tls.certificate = edge.pem
+plugin.broker_auth.broker.edge.server.tls.key = edge.key
 plugin.broker_auth.broker.edge.server.leaf.remotes = tls://127.0.0.1:{leaf}
 plugin.broker_auth.broker.edge.server.leaf.tls.ca = ca.pem
 plugin.broker_auth.broker.edge.server.leaf.tls.certificate = leaf.pem
@@ -84,12 +85,15 @@ class Site:
         self.service: Serving | None = None
         self.ports = {name: free_port() for name in ("fleet", "edge", "leaf")}
         self.break_glass = generate_seed(Kind.USER)
+        links = Authority.create("links")
         (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
+        (directory / "leaf-ca.pem").write_bytes(links.certificate_pem)
         for name, pair in (
             ("server", self.authority.server()),
             ("client", self.authority.client(MEMBER)),
             ("provisioner", self.authority.client(PROVISIONER)),
-            ("leaf", self.authority.client(LEAF_NAME)),
+            ("edge", self.authority.server(routes=False)),
+            ("leaf", links.client(LEAF_NAME)),
             ("signer", signer(algorithm="ec")),
         ):
             pair.write(directory, name)

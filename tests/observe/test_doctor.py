@@ -19,6 +19,7 @@ import pytest
 from broker_auth.deploy.pki import LOCAL_NAMES, Authority, Validity
 from broker_auth.nkey import Kind, generate_seed, public_nkey
 from broker_auth.observe.access import Access, Login, connect
+from broker_auth.observe.doctor.deployment import examine_configuration
 from broker_auth.observe.doctor.examine import examine, healthy
 from broker_auth.observe.doctor.finding import Case, Finding, Severity
 from broker_auth.observe.doctor.probe import Target, read_info
@@ -307,6 +308,13 @@ async def test_it_finds_nothing_wrong_where_nothing_is(tmp_path: Path) -> None:
     assert warnings == {"callout.alone": {"fleet", "edge"}}
     assert codes(findings, SKIPPED) == {}
     assert healthy(findings)
+
+
+def test_an_edge_that_could_be_a_member_of_the_fleet_is_a_warning(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.write_config("plugin.broker_auth.broker.fleet.server.leaf.tls.ca = ca.pem")
+    found = examine_configuration(check(site.config, {}, serving=True))
+    assert [item.severity for item in found if "a stolen edge is a member of the fleet" in item.what] == [WARNING]
 
 
 async def test_it_says_what_it_could_not_look_at(tmp_path: Path) -> None:
