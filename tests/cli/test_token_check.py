@@ -189,8 +189,8 @@ EXPECTED: list[tuple[tuple[str, ...], Callable[[], Claims], str | None]] = [
     (("--validity-min", "11d"), a_client, "min_validity: "),
     (
         ("--min-validity", "2d"),
-        lambda: a_client(issexp=START + DAY),
-        "min_validity: it expires in 23h 59m, less than 2d",
+        lambda: a_client(issexp=START + DAY + DAY // 2),
+        "min_validity: it expires in 1d 11h, less than 2d",
     ),
     (("--max-validity", "11d"), a_client, None),
     (("--max-validity", "9d"), a_client, "max_validity: it expires in 9d 23h, more than 9d"),
