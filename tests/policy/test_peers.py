@@ -62,9 +62,15 @@ def test_mutated_certificates_never_verify_and_never_raise_anything_else() -> No
                 continue
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"garbage", as_pem(DER[:-9]).encode(), UNUSABLE["X.509 version 9"][0][0].encode()]
-)
+UNREADABLE = {
+    "nothing": b"",
+    "no PEM": b"garbage",
+    "cut short": as_pem(DER[:-9]).encode(),
+    "X.509 version 9": UNUSABLE["X.509 version 9"][0][0].encode(),
+}
+
+
+@pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE)
 def test_roots_that_cannot_be_read_are_refused(data: bytes) -> None:
     with pytest.raises(InputError, match=r"^ca\.pem: "):
         load_roots(data, "ca.pem")
