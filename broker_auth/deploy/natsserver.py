@@ -7,8 +7,9 @@ Readiness and ports are read from the server's own log as it is written, so noth
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import os
-import random
 import re
 import shutil
 import signal
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +30,7 @@ STOP_TIMEOUT = 10.0  # seconds between SIGTERM and SIGKILL
 # Below the range from which kernels take ports for outgoing connections (32768 on Linux), so that no
 # client of ours can take the port between this process letting it go and nats-server binding it.
 _FREE_PORTS = range(20_000, 32_000)
+_APART = 7_417  # ports between where two processes begin that follow each other; golden section, no common divisor
 
 _READY = re.compile(r"\[INF\] Server is ready")
 _LISTENING = {
@@ -70,8 +72,11 @@ def find_binary(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on; for a listener whose URL must be known before."""
-    for port in random.SystemRandom().sample(_FREE_PORTS, k=200):
+    """A TCP port on 127.0.0.1 that nothing listens on; for a listener whose URL must be known before.
+
+    Not one that this process was given before: that one's listener may still be to come.
+    """
+    for port in itertools.islice(_in_turn(os.getpid()), 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server binds
             try:
@@ -80,6 +85,13 @@ def free_port() -> int:
                 continue
             return port
     raise OperationError(f"no free TCP port between {_FREE_PORTS.start} and {_FREE_PORTS.stop}")
+
+
+@functools.cache
+def _in_turn(pid: int) -> Iterator[int]:
+    """The ports in the order this process takes them, from a place of its own on."""
+    start = pid * _APART % len(_FREE_PORTS)
+    return itertools.cycle((*_FREE_PORTS[start:], *_FREE_PORTS[:start]))
 
 
 def check_configuration(config: Path, *, binary: Path | None = None) -> None:

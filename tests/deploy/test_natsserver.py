@@ -139,6 +139,10 @@ def test_a_missing_binary_is_an_error_that_says_what_to_install(
         natsserver.find_binary({natsserver.BINARY_VARIABLE: str(tmp_path / "absent")})
 
 
+def test_no_free_port_is_given_twice() -> None:
+    assert len({natsserver.free_port() for _ in range(300)}) == 300
+
+
 def test_free_ports_can_be_bound() -> None:
     port = natsserver.free_port()
     assert port < 32768  # not where the kernel takes ports for outgoing connections
