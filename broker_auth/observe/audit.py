@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -22,6 +23,7 @@ from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.request import AuthorizationRequest
 
 VERSION: Final = 1
+_MOMENTS: Final = 1024  # ends of credentials, remembered because nodes share tokens
 _log = logging.getLogger(__name__)
 
 
@@ -122,7 +124,8 @@ def make_record(
 ) -> AuditRecord:
     """The record of one decision; ``with_request`` stores the redacted request beside it."""
     admitted = decision if isinstance(decision, Admit) else None
-    info, options = request.client_info, request.connect_opts
+    info, options, server = request.client_info, request.connect_opts, request.server_id
+    client = options.name[:SHOWN]
     record = AuditRecord(
         v=VERSION,
         time=datetime.fromtimestamp(now, UTC),
@@ -131,28 +134,32 @@ def make_record(
         rule_number=decision.rule.number,
         code="admitted" if isinstance(decision, Admit) else decision.code,
         reason=explained(decision),
-        name=(admitted.name if admitted else options.name)[:SHOWN],
-        client=options.name[:SHOWN],
+        account=admitted.account if admitted else None,
+        name=admitted.name[:SHOWN] if admitted else client,
+        client=client,
         user=options.user[:SHOWN],
         token_id=decision.token_id,
+        signer=admitted.signer if admitted else "",
         fingerprint=decision.fingerprint,
+        expires=_moment(admitted.expires) if admitted and admitted.expires is not None else None,
         host=info.host[:SHOWN],
         kind=info.kind[:SHOWN],
         type=info.type[:SHOWN],
         cid=info.id,
-        server=request.server_id.name,
-        server_id=request.server_id.id,
-        cluster=request.server_id.cluster,
+        server=server.name,
+        server_id=server.id,
+        cluster=server.cluster,
         tls=_tls(request, decision),
         micros=micros,
     )
-    if admitted:
-        record.account = admitted.account
-        record.signer = admitted.signer
-        record.expires = None if admitted.expires is None else datetime.fromtimestamp(admitted.expires, UTC)
     if with_request:
         record.request, record.redacted = redact(request)
     return record
+
+
+@lru_cache(maxsize=_MOMENTS)
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _tls(request: AuthorizationRequest, decision: Decision) -> str:

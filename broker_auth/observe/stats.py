@@ -71,18 +71,18 @@ class Stats:
     def decided(self, decision: Decision, now: float, seconds: float) -> None:
         """Count one decision that took ``seconds``."""
         if isinstance(decision, Admit):
-            self.decisions[decision.rule.value, "admitted"] += 1
+            self.decisions[decision.rule, "admitted"] += 1
             if decision.signer:
                 self.signer_used[decision.signer] = now
         else:
-            self.decisions[decision.rule.value, decision.code.value] += 1
+            self.decisions[decision.rule, decision.code] += 1
         self.latency[bisect_left(LATENCY_BUCKETS, seconds)] += 1
         self.latency_sum += seconds
 
     def snapshot(self) -> Snapshot:
         """The counters as they are now."""
         return Snapshot(
-            decisions=[(rule, code, count) for (rule, code), count in self.decisions.items()],
+            decisions=[(str(rule), str(code), count) for (rule, code), count in self.decisions.items()],
             unanswered={fault.value: count for fault, count in self.unanswered.items()},
             latency=list(self.latency),
             latency_sum=self.latency_sum,
