@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from broker_auth.deploy.tied import tied
 from broker_auth.errors import OperationError
 
 READY_SECONDS: Final = 30.0
@@ -40,11 +41,11 @@ class ServiceProcess:
             OperationError: it ended, or was not ready in time.
         """
         since = len(self.log)
-        self._process = await asyncio.create_subprocess_exec(*self._command, stderr=asyncio.subprocess.PIPE)
+        self._process = await asyncio.create_subprocess_exec(*tied(self._command), stderr=asyncio.subprocess.PIPE)
         self._reader = asyncio.create_task(self._read(self._process))
         try:
             await self.wait_for_log(READY, since)
-        except OperationError:
+        except BaseException:  # interrupted, too: nobody would know what to stop
             await self.stop()
             raise
 

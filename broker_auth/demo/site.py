@@ -6,7 +6,6 @@ processes on its configurations, and ``broker-auth serve`` as a process of its o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -84,8 +83,7 @@ class Site:
         """Start the servers, then the service."""
         try:
             for server in self.servers.values():
-                await asyncio.to_thread(server.start)
-                self._stack.push_async_callback(asyncio.to_thread, server.stop)
+                await self._stack.enter_async_context(server)
             self._stack.push_async_callback(self.service.stop)
             await self.service.start()
         except BaseException:

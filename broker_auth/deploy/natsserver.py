@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from broker_auth.deploy.tied import tied
 from broker_auth.errors import InputError, OperationError
 
 BINARY_VARIABLE = "BROKER_AUTH_NATS_SERVER"
@@ -40,16 +41,6 @@ _LISTENING = {
     "cluster": re.compile(r"Listening for route connections on \S+:(\d+)\s*$"),
     "monitor": re.compile(r"Starting https? monitor on \S+:(\d+)\s*$"),
 }
-
-# Becomes nats-server by exec, after asking Linux to kill it when the thread that started it ends. A
-# program of its own because subprocess's preexec_fn may deadlock in a process with threads.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the parent ended before nats-server started")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 def find_binary(environ: Mapping[str, str] | None = None) -> Path:
@@ -248,7 +239,7 @@ class NatsServer:
         self.stop()
 
     async def __aenter__(self) -> NatsServer:
-        self._launch()  # in this thread, which lives as long as the loop: see _LAUNCHER
+        self._launch()  # in this thread, which lives as long as the loop: see :func:`.tied`
         try:
             await asyncio.to_thread(self._await_ready, START_TIMEOUT)
         except asyncio.CancelledError:
@@ -267,11 +258,9 @@ class NatsServer:
         if self._process is not None:
             raise OperationError(f"nats-server on {self.config} is running already")
         command = [str(self._binary or find_binary()), "-c", str(self.config), *self._options]
-        if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
-            command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
         self._lines, self._ended = [], False
         self._process = subprocess.Popen(  # noqa: S603 - our own program and file
-            command,
+            tied(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

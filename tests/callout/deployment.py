@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority, Pair
 from broker_auth.deploy.render import render
+from broker_auth.deploy.tied import tied
 from broker_auth.nkey import Kind, generate_seed, public_nkey
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
@@ -44,12 +45,6 @@ plugin.broker_auth.tls.ca = ca.pem
 plugin.broker_auth.tls.certificate = client.pem
 plugin.broker_auth.tls.key = client.key
 plugin.broker_auth.brokers = {names}
-"""
-# Becomes the service by exec, after asking Linux to end it with the tests, even if those are killed.
-LAUNCHER: Final = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-os.execv(sys.executable, [sys.executable, "-m", "broker_auth", *sys.argv[1:]])
 """
 BROKER: Final = """\
 plugin.broker_auth.broker.{name}.urls = tls://127.0.0.1:{port}
@@ -178,10 +173,10 @@ class Service:
     def start(self) -> Service:
         """Start it, for the first time or again; :meth:`ready` waits until it serves."""
         self._ended = False
-        command = [sys.executable, "-c", LAUNCHER, "serve", "--config", str(self.deployment.config)]
+        command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(self.deployment.config)]
         with self.out_file.open("ab") as out:
             self.process = subprocess.Popen(
-                [*command, *self._options],
+                tied([*command, *self._options]),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.PIPE,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +18,7 @@ from click.testing import CliRunner
 from broker_auth.cli import main
 from broker_auth.demo import run
 from broker_auth.demo.outcome import Outcome
+from broker_auth.deploy.tied import tied
 
 pytestmark = pytest.mark.e2e
 DEMO = [sys.executable, "-m", "broker_auth", "demo"]
@@ -44,13 +49,42 @@ def test_a_row_that_is_not_as_expected_fails_the_demo(monkeypatch: pytest.Monkey
 
 
 def test_keep_says_how_to_look_around_and_ends_when_interrupted() -> None:
-    with subprocess.Popen([*DEMO, "--keep"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as demo:
-        assert demo.stderr is not None
-        for line in demo.stderr:
-            if line.startswith("Nodes connect to"):
-                break
-        else:
-            pytest.fail("the demo never said how to look around")
+    with kept() as demo:
         os.kill(demo.pid, signal.SIGINT)
+        assert demo.stderr is not None
         demo.stderr.read()
-    assert demo.returncode == 0
+        assert demo.wait(30) == 0
+
+
+def test_nothing_outlives_a_demo_that_is_killed() -> None:
+    with kept() as demo:
+        started = [os.pidfd_open(pid) for pid in descendants(demo.pid)]
+        try:
+            assert len(started) >= 4  # two servers, the service, its worker
+            demo.kill()
+            for watched in started:
+                assert select.select([watched], [], [], 30)[0], "a process outlived the demo"
+        finally:
+            for watched in started:
+                os.close(watched)
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[subprocess.Popen[str]]:
+    """A demo that waits for somebody to look around; ended with the block."""
+    command = tied([*DEMO, "--keep"])
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as demo:
+        try:
+            assert demo.stderr is not None
+            if not any(line.startswith("Nodes connect to") for line in demo.stderr):
+                pytest.fail("the demo never said how to look around")
+            yield demo
+        finally:
+            demo.kill()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started, in whichever thread, and those that these did."""
+    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    children = [int(child) for child in " ".join(lists).split()]
+    return children + [below for child in children for below in descendants(child)]

@@ -22,6 +22,7 @@ from broker_auth.deploy.natsserver import check_configuration
 from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
+from broker_auth.deploy.tied import tied
 from broker_auth.settings.load import check
 
 pytestmark = pytest.mark.e2e
@@ -93,9 +94,7 @@ class Program:
 async def running(script: str, arguments: Sequence[object]) -> AsyncIterator[Program]:
     """Run an example as anybody would; it is stopped whatever happens."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(EXAMPLES / script),
-        *map(str, arguments),
+        *tied([sys.executable, str(EXAMPLES / script), *map(str, arguments)]),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -16,6 +16,7 @@ from typing import Final
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority, signer
 from broker_auth.deploy.render import render
+from broker_auth.deploy.tied import tied
 from broker_auth.nkey import Kind, generate_seed, public_nkey
 from broker_auth.observe.access import Access
 from broker_auth.secret import Secret
@@ -172,7 +173,7 @@ class Serving:
         self._news = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "broker_auth", "serve", "--config", str(config)],
+            tied([sys.executable, "-m", "broker_auth", "serve", "--config", str(config)]),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

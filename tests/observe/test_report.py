@@ -16,6 +16,7 @@ import pytest
 from nats.aio.client import Client
 
 from broker_auth.callout.link import round_trip
+from broker_auth.deploy.tied import tied
 from broker_auth.observe import connections
 from broker_auth.observe.access import CANARY, Access, AccessError, Login, connect
 from broker_auth.observe.connections import Ask, Observer, State
@@ -249,7 +250,7 @@ def test_watching_draws_again_until_interrupted(site: Site) -> None:
     seed = str(site.directory / "break-glass.seed")
     command = [sys.executable, "-m", "broker_auth", "report", "conns", "--config", str(site.config)]
     command += ["--break-glass", seed, "--watch", "--interval", "100ms"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(tied(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stderr
         drawn = 0
