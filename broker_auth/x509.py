@@ -32,7 +32,7 @@ from broker_auth.cache import BoundedCache
 from broker_auth.errors import InputError
 
 MAX_CERTIFICATES: Final = 16  # in all verified chains of one connection together
-PEER_CACHE: Final = 4096  # peers
+PEER_CACHE: Final = 2048  # peers; 1 KB each
 _REFUSAL_SECONDS: Final = 30.0  # how long a refused chain is not looked at again
 _CLIENT_USAGES: Final = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
 
