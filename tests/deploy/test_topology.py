@@ -66,7 +66,7 @@ class Deployment:
             await client.close()
         await self.responder.close()
         for server in self.servers.values():
-            await server.__aexit__(None, None, None)
+            await asyncio.to_thread(server.kill)  # in order it would wait for answers that nobody gives
 
 
 async def _quiet(_: Exception) -> None:
