@@ -71,9 +71,11 @@ async def test_no_login_goes_out_in_clear(said: bytes, scheme: str) -> None:
 
 
 async def test_a_tls_url_is_enough_to_insist() -> None:
+    client = SecuredClient()
     async with Between(free_port(), greeting()).listening() as between:
         with pytest.raises(NatsError, match="offers no TLS"):
-            await SecuredClient().connect(f"tls://127.0.0.1:{between.port}", allow_reconnect=False)
+            await client.connect(f"tls://127.0.0.1:{between.port}", allow_reconnect=False)
+        await client.close()  # or the server would never end: since Python 3.12 it waits for connections
 
 
 async def test_without_tls_in_the_configuration_none_is_demanded() -> None:
