@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Topology(StrEnum):
-    """The deployment shapes of ARCHITECTURE.md."""
+    """The deployment shapes of docs/topologies.md."""
 
     EDGE = "edge"
     WEBSOCKET = "websocket"
