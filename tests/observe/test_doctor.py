@@ -59,13 +59,14 @@ def codes(findings: tuple[Finding, ...], severity: Severity) -> Codes:
 class Fault:
     """What is planted in the rendered configurations, and what the doctor must say: exactly these errors.
 
-    ``warnings`` must be among the warnings.
+    ``warnings`` must be among the warnings. An error ``possible`` may be there or not.
     """
 
     name: str
     fleet: Edit | None = None
     edge: Edit | None = None
     errors: Codes | None = None
+    possible: str | None = None
     warnings: Codes | None = None
     service: bool = True
     linked: bool = True
@@ -233,6 +234,7 @@ FAULTS = (
         name="edges are in the fleet's account",
         fleet=swap(r'(leafnodes \{.*account: )"provisioning"', r'\1"choria"'),
         errors={"leaf.account": {"fleet"}, "leaf.down": {"fleet"}},
+        possible="callout.account",  # the edge answers in whose account somebody is, too; the first answer counts
     ),
     Fault(
         name="the fleet is shown to the provisioning account",
@@ -289,6 +291,8 @@ async def test_it_finds_each_planted_fault(fault: Fault, tmp_path: Path) -> None
     if not fault.service:  # without one, these come on top
         for code in {"callout.no_answer", "callout.nobody", "system.answer"} - set(fault.errors or {}):
             errors.pop(code, None)
+    if fault.possible:
+        errors.pop(fault.possible, None)
     assert errors == (fault.errors or {})
     warnings = codes(findings, WARNING)
     for code, brokers in (fault.warnings or {}).items():
