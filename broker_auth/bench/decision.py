@@ -1,6 +1,7 @@
-"""Part ``decision``: one request's way through the service, in process and without NATS.
+"""Part ``decision``: a request's way through the service, in process and without NATS.
 
-Everything the running service does for a request is in it: policy, audit record, metrics.
+Everything the running service does for a request is in it: policy, audit record, metrics. Requests come in
+turns, as they do where many wait; what one costs that comes alone stands beside.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,15 +17,16 @@ import nacl.bindings
 from broker_auth.bench.floor import floor_of
 from broker_auth.bench.kinds import KINDS, Kind, Maker, Primitive, Sample
 from broker_auth.bench.materials import PlayedServer, Trust
-from broker_auth.bench.measure import Cost, Plan, Step, beside_floor, cpu_us
+from broker_auth.bench.measure import Plan, Round, beside_floor, cpu_us
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader
-from broker_auth.callout.service import Callout
+from broker_auth.callout.service import TURN, Callout
 from broker_auth.callout.xkey import Sealer
 from broker_auth.observe.audit import StreamAudit, make_record
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
-from broker_auth.policy.decision import Admit
+from broker_auth.policy.decision import Decision
+from broker_auth.policy.request import AuthorizationRequest
 
 STAGES: Final = ("read", "decide", "write", "record")
 
@@ -77,32 +78,49 @@ class Bench:
         return [kind.make(maker, number) for number in range(count)]
 
     def measure(self, kind: Kind, samples: list[Sample], plan: Plan, *, cold: bool) -> dict[str, Any]:
-        """Cost, floor, ratio and stages of a kind; ``cold`` forgets all credentials before each round."""
+        """Cost, floor, ratio and stages of a kind; ``cold`` forgets all credentials before each round.
+
+        ``alone`` is the ratio of requests that are answered one by one.
+        """
         self._forget(kind)
 
         def prepare() -> None:
             if cold:
                 self._forget(kind)
 
-        def answer(number: int) -> None:
-            if self.callout.answer(samples[number].request.wire, self.server.xkey, self.now) is None:
-                raise AssertionError("a request of the bench was not answered")
-
-        cpu_us(answer, plan.count)
-        cost = beside_floor(answer, self.floor(samples, cold=cold), plan, prepare)
+        floor = self.floor(samples, cold=cold)
+        self.answer(samples)
+        cost = beside_floor(lambda: self.answer(samples), floor, plan, prepare)
+        alone = beside_floor(lambda: self.answer(samples, turn=1), floor, plan, prepare)
         prepare()
-        return _shown(cost) | {"stages": self._stages(samples)}
+        return {
+            "cpu_us": round(cost.cpu_us, 1),
+            "floor_us": round(cost.floor_us, 1),
+            "ratio": round(cost.ratio, 3),
+            "alone": round(alone.ratio, 3),
+            "stages": self._stages(samples),
+        }
+
+    def answer(self, samples: list[Sample], turn: int = TURN) -> None:
+        """Answer all requests, so many at a time."""
+        callout, xkey = self.callout, self.server.xkey
+        for start in range(0, len(samples), turn):
+            opened = [callout.open(sample.request.wire, xkey) for sample in samples[start : start + turn]]
+            answers = callout.conclude([request for request in opened if request is not None], self.now)
+            if None in opened or None in answers:
+                raise AssertionError("a request of the bench was not answered")
 
     def _forget(self, kind: Kind) -> None:
         self.callout.policy = self.trust.policy(issuer_mode=kind.issuer_mode)
 
-    def floor(self, samples: list[Sample], *, cold: bool) -> Step:
+    def floor(self, samples: list[Sample], *, cold: bool) -> Round:
         """The cryptography that answering these samples cannot do without."""
         steps = [self._primitives(sample, cold=cold) for sample in samples]
 
-        def floor(number: int) -> None:
-            for primitive in steps[number]:
-                primitive()
+        def floor() -> None:
+            for step in steps:
+                for primitive in step:
+                    primitive()
 
         return floor
 
@@ -115,24 +133,22 @@ class Bench:
     def _stages(self, samples: list[Sample]) -> dict[str, float]:
         """CPU microseconds of each stage alone, in the order of :data:`STAGES`."""
         now, policy, xkey = self.now, self.callout.policy, self.server.xkey
-        requests, decisions, count = [], [], len(samples)
-        read = cpu_us(lambda n: requests.append(self.reader.read(samples[n].request.wire, xkey, now)), count)
-        deciding = cpu_us(lambda n: decisions.append(decide(requests[n], policy, now)), count)
+        requests: list[AuthorizationRequest] = []
+        decided: list[tuple[AuthorizationRequest, Decision]] = []
 
-        def write(number: int) -> None:
-            request, decision = requests[number], decisions[number]
-            if isinstance(decision, Admit):
-                self._writer.admit(request, decision, now)
-            else:
-                self._writer.deny(request, decision.phrase, now)
+        def read() -> None:
+            requests.extend(self.reader.read(sample.request.wire, xkey, now) for sample in samples)
 
-        def record(number: int) -> None:
-            self._stats.decided(decisions[number], now, 0.0001)
-            self._audit.write(make_record(requests[number], decisions[number], now, 100))
+        def deciding() -> None:
+            decided.extend((request, decide(request, policy, now)) for request in requests)
 
-        costs = (read, deciding, cpu_us(write, count), cpu_us(record, count))
+        def write() -> None:
+            self._writer.write(decided, now)
+
+        def record() -> None:
+            for _, decision in decided:
+                self._stats.decided(decision, now, 0.0001)
+            self._audit.write(*[make_record(request, decision, now, 100) for request, decision in decided])
+
+        costs = [cpu_us(stage, len(samples)) for stage in (read, deciding, write, record)]
         return {stage: round(cost, 1) for stage, cost in zip(STAGES, costs, strict=True)}
-
-
-def _shown(cost: Cost) -> dict[str, Any]:
-    return {name: round(value, 3 if name == "ratio" else 1) for name, value in asdict(cost).items()}

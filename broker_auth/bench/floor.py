@@ -52,8 +52,8 @@ def floor_of(sent: Request, server_public: bytes, request: AuthorizationRequest,
 
 def _texts(request: AuthorizationRequest, decision: Decision) -> tuple[bytes, ...]:
     writer = ReplyWriter(bytes(32), None)  # any key: signatures are of one size
+    response = writer.write([(request, decision)], 0.0)[0].rpartition(b".")[0]
     if not isinstance(decision, Admit):
-        return (writer.deny(request, decision.phrase, 0.0).rpartition(b".")[0],)
-    response = writer.admit(request, decision, 0.0).rpartition(b".")[0]
+        return (response,)
     claims = msgspec.json.decode(encoding.decode(response.partition(b".")[2]))
     return response, claims["nats"]["jwt"].rpartition(".")[0].encode()

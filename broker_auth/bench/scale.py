@@ -40,11 +40,7 @@ def _measure(bench: Bench, trust: Trust, tokens: list[str], nodes: int, plan: Pl
     maker = Maker(trust, bench.server, bench.now)
     samples = [maker.node(number, tokens[number % len(tokens)]) for number in range(plan.count)]
     _see(bench, tokens, nodes)
-
-    def answer(number: int) -> None:
-        bench.callout.answer(samples[number].request.wire, None, bench.now)
-
-    cost = beside_floor(answer, bench.floor(samples, cold=False), plan)
+    cost = beside_floor(lambda: bench.answer(samples), bench.floor(samples, cold=False), plan)
     return {
         "cpu_us": round(cost.cpu_us, 1),
         "floor_us": round(cost.floor_us, 1),

@@ -40,12 +40,13 @@ class Backlog(Generic[T]):
         self._bytes += size
         return dropped
 
-    def take(self) -> T | None:
-        """The next one; None if nothing waits."""
+    def take(self, count: int) -> list[T]:
+        """The next ones in their order, no more than ``count``; none if nothing waits."""
+        taken: list[T] = []
         for queue in self._queues:
-            if queue:
-                return self._pop(queue)
-        return None
+            while queue and len(taken) < count:
+                taken.append(self._pop(queue))
+        return taken
 
     def __len__(self) -> int:
         return self._count

@@ -7,6 +7,7 @@ none are promised here.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -16,11 +17,13 @@ from broker_auth.callout import encoding
 from broker_auth.callout.request import CLAIMS_VERSION, HEADER
 from broker_auth.callout.xkey import Sealer
 from broker_auth.nkey import Kind, encode_public
-from broker_auth.policy.decision import Admit
+from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.permissions import SubjectPermission
 from broker_auth.policy.request import AuthorizationRequest
 
 _UNLIMITED: Final = -1
+_PREFIX: Final = HEADER + b"."
+_TYPE: Final = "authorization_response"
 
 
 class _User(msgspec.Struct, kw_only=True):
@@ -35,7 +38,6 @@ class _User(msgspec.Struct, kw_only=True):
 
 
 class _UserClaims(msgspec.Struct, kw_only=True, omit_defaults=True):
-    jti: str
     iat: int
     iss: str
     sub: str
@@ -71,11 +73,39 @@ class ReplyWriter:
         self._sealer = sealer
         self._encoder = msgspec.json.Encoder()
 
-    def admit(self, request: AuthorizationRequest, admitted: Admit, now: float) -> bytes:
-        """The answer that lets the connection in as ``admitted`` says."""
-        user = _UserClaims(
-            jti=_jti(),
-            iat=int(now),
+    def write(self, decided: Sequence[tuple[AuthorizationRequest, Decision]], now: float) -> list[bytes]:
+        """The answer to each request, in their order.
+
+        All of them go through one step before any goes through the next: libsodium and the interpreter drive
+        each other out of the processor's caches, and every change between them costs (docs/performance.md).
+
+        Args:
+            decided: what was asked and what was decided.
+            now: Unix seconds.
+        """
+        issued = int(now)
+        admitted = [(request, decision) for request, decision in decided if isinstance(decision, Admit)]
+        users = [self._encode(self._user(request, decision, issued)) for request, decision in admitted]
+        jwts = iter([self._sign(user) for user in users])
+        responses = [
+            _Response(jwt=next(jwts).decode("ascii"), type=_TYPE, version=CLAIMS_VERSION)
+            if isinstance(decision, Admit)
+            else _Response(error=decision.phrase, type=_TYPE, version=CLAIMS_VERSION)
+            for _, decision in decided
+        ]
+        texts = [
+            self._encode(self._claims(request, response, issued))
+            for (request, _), response in zip(decided, responses, strict=True)
+        ]
+        answers = [self._sign(text) for text in texts]
+        if self._sealer is None:
+            return answers
+        seal = self._sealer.seal
+        return [seal(answer, request.server_id.xkey) for (request, _), answer in zip(decided, answers, strict=True)]
+
+    def _user(self, request: AuthorizationRequest, admitted: Admit, issued: int) -> _UserClaims:
+        return _UserClaims(
+            iat=issued,
             iss=self.issuer,
             sub=request.user_nkey,
             aud=admitted.account,
@@ -84,33 +114,20 @@ class ReplyWriter:
             exp=None if admitted.expires is None else int(admitted.expires),
             nats=_User(pub=admitted.permissions.pub, sub=admitted.permissions.sub, tags=admitted.tags),
         )
-        jwt = self._sign(user).decode("ascii")
-        return self._answer(request, now, _Response(jwt=jwt, type="authorization_response", version=CLAIMS_VERSION))
 
-    def deny(self, request: AuthorizationRequest, phrase: str, now: float) -> bytes:
-        """The answer that refuses the connection; ``phrase`` appears in nats-server's log only."""
-        return self._answer(
-            request, now, _Response(error=phrase, type="authorization_response", version=CLAIMS_VERSION)
+    def _claims(self, request: AuthorizationRequest, response: _Response, issued: int) -> _ResponseClaims:
+        return _ResponseClaims(
+            jti=os.urandom(16).hex(),
+            iat=issued,
+            iss=self.issuer,
+            aud=request.server_id.id,
+            sub=request.user_nkey,
+            nats=response,
         )
 
-    def _answer(self, request: AuthorizationRequest, now: float, response: _Response) -> bytes:
-        answer = self._sign(
-            _ResponseClaims(
-                jti=_jti(),
-                iat=int(now),
-                iss=self.issuer,
-                aud=request.server_id.id,
-                sub=request.user_nkey,
-                nats=response,
-            )
-        )
-        return answer if self._sealer is None else self._sealer.seal(answer, request.server_id.xkey)
+    def _encode(self, claims: msgspec.Struct) -> bytes:
+        return _PREFIX + encoding.encode(self._encoder.encode(claims))
 
-    def _sign(self, claims: msgspec.Struct) -> bytes:
-        signed = HEADER + b"." + encoding.encode(self._encoder.encode(claims))
-        signature = nacl.bindings.crypto_sign(signed, self._secret)[: nacl.bindings.crypto_sign_BYTES]
-        return signed + b"." + encoding.encode(signature)
-
-
-def _jti() -> str:
-    return os.urandom(16).hex()
+    def _sign(self, text: bytes) -> bytes:
+        signature = nacl.bindings.crypto_sign(text, self._secret)[: nacl.bindings.crypto_sign_BYTES]
+        return text + b"." + encoding.encode(signature)

@@ -1,9 +1,8 @@
-"""The callout service: one request's way from bytes to answer, and the life of a process around it.
+"""The callout service: a request's way from bytes to answer, and the life of a process around it.
 
-:meth:`Callout.answer` is the hot path: read, decide, sign, record. It never awaits, so requests of
-one process are answered one after the other, each in a fraction of a millisecond. What arrives
-meanwhile is opened and waits in a :class:`Backlog`: the fleet goes first, and what cannot be answered
-in time is dropped before any signature is verified.
+:class:`Callout` is the hot path: open, verify, decide, sign, record. It never awaits. What arrives is
+opened and waits in a :class:`Backlog`; then a turn of requests is concluded, the fleet's first, all of
+them step by step together. What cannot be answered in time is dropped before any signature is verified.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from broker_auth.nkey import Kind, decode_seed
 from broker_auth.observe.audit import AuditSink, make_record
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
-from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
+from broker_auth.policy.decision import Decision, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.policy.urgency import Urgency, urgency
 from broker_auth.settings.model import Settings
 
 PATIENCE_SECONDS: Final = 1.5  # clients give up at 2.0 and more (NATS_FACTS 10), and TLS took its time
-# So many answers, then the links read on: the urgent must be seen among what arrives. Reading on costs
-# a turn of the loop, so it is done often only where many wait.
-ANSWERS_AT_A_TIME: Final = 32
-ANSWERS_IN_A_CROWD: Final = 4
+# So many requests are concluded together, then the links read on: the urgent must be seen among what
+# arrives. More of them together cost less each, so it is done often only where many wait.
+TURN: Final = 32
+TURN_IN_A_CROWD: Final = 8
 CROWD: Final = 128  # requests that wait
 _SHED: Final = WireError(WireFault.SHED, "more requests arrived than can be answered in time")
 _log = logging.getLogger(__name__)
@@ -63,19 +62,13 @@ class Callout:
         self._writer = writer
         self._audit = audit
 
-    def answer(self, data: bytes, server_xkey: str | None, now: float) -> bytes | None:
-        """The signed answer to a request, or None if it must not be answered.
+    def open(self, data: bytes, server_xkey: str | None) -> Unverified | None:
+        """The request in a message, to be given to :meth:`conclude` now or later; None if it is none.
 
         Args:
             data: the message as received.
             server_xkey: its ``Nats-Server-Xkey`` header.
-            now: Unix seconds; the only time this request knows.
         """
-        opened = self.open(data, server_xkey)
-        return None if opened is None else self.conclude(opened, now)
-
-    def open(self, data: bytes, server_xkey: str | None) -> Unverified | None:
-        """The request in a message, to be given to :meth:`conclude` now or later; None if it is none."""
         try:
             return self._reader.open(data, server_xkey)
         except WireError as error:
@@ -86,23 +79,47 @@ class Callout:
         """How soon this request should be concluded if others wait."""
         return urgency(opened.claims.nats, self.policy.tokens, now)
 
-    def conclude(self, opened: Unverified, now: float) -> bytes | None:
-        """The signed answer to an opened request, or None if it must not be answered; as :meth:`answer`."""
-        started = time.perf_counter()
+    def conclude(self, turn: Sequence[Unverified], now: float) -> list[bytes | None]:
+        """The signed answer to each opened request, None for those that must not be answered.
+
+        Args:
+            turn: the requests; one that fails takes no other with it.
+            now: Unix seconds; the only time these requests know.
+        """
         try:
-            request = self._reader.verify(opened, now)
+            return self._conclude(turn, now)
+        except Exception:
+            if len(turn) == 1:  # without an answer nats-server lets nobody in
+                self.stats.reply_failures += 1
+                if self.stats.reply_failures % 1000 == 1:
+                    _log.exception("no answer could be made (%d so far)", self.stats.reply_failures)
+                return [None]
+        # Something that nobody foresaw: whoever caused it must not cost the others their answers.
+        return [answer for opened in turn for answer in self.conclude([opened], now)]
+
+    def _conclude(self, turn: Sequence[Unverified], now: float) -> list[bytes | None]:
+        started = time.perf_counter()
+        requests = [self._verify(opened, now) for opened in turn]
+        decided = [(request, self._decide(request, now)) for request in requests if request is not None]
+        answers = iter(self._writer.write(decided, now))
+        seconds = (time.perf_counter() - started) / len(turn)
+        micros = int(seconds * 1e6)
+        self._audit.write(
+            *[
+                make_record(request, decision, now, micros, with_request=self.keep_requests)
+                for request, decision in decided
+            ]
+        )
+        for _, decision in decided:
+            self.stats.decided(decision, now, seconds)
+        return [None if request is None else next(answers) for request in requests]
+
+    def _verify(self, opened: Unverified, now: float) -> AuthorizationRequest | None:
+        try:
+            return self._reader.verify(opened, now)
         except WireError as error:
             self.unanswered(error)
             return None
-        decision = self._decide(request, now)
-        if isinstance(decision, Admit):
-            answer = self._writer.admit(request, decision, now)
-        else:
-            answer = self._writer.deny(request, decision.phrase, now)
-        seconds = time.perf_counter() - started
-        self.stats.decided(decision, now, seconds)
-        self._audit.write(make_record(request, decision, now, int(seconds * 1e6), with_request=self.keep_requests))
-        return answer
 
     def unanswered(self, error: WireError) -> None:
         """Count and log a message that gets no reply; the first of a kind, then every thousandth."""
@@ -114,7 +131,8 @@ class Callout:
         try:
             return decide(request, self.policy, now)
         except Exception:  # whatever went wrong, the connection does not get in
-            _log.exception("decision failed; the connection is denied")
+            if self.stats.decisions[Rule.NONE, DenyCode.INTERNAL_ERROR] % 1000 == 0:
+                _log.exception("decision failed; the connection is denied")
             return Deny(rule=Rule.NONE, code=DenyCode.INTERNAL_ERROR, detail="the decision failed; see the log")
 
 
@@ -220,22 +238,25 @@ class Service:
         while not self._ending:
             await self._arrived.wait()
             self._arrived.clear()
-            answered = 0
-            while (waiting := self._backlog.take()) is not None:
-                await self._answer(waiting)
-                answered += 1
-                if answered >= (ANSWERS_AT_A_TIME if len(self._backlog) < CROWD else ANSWERS_IN_A_CROWD):
-                    answered = 0
-                    await asyncio.sleep(0)
+            while turn := self._backlog.take(TURN if len(self._backlog) < CROWD else TURN_IN_A_CROWD):
+                await self._answer(turn)
+                await asyncio.sleep(0)
 
-    async def _answer(self, waiting: _Waiting) -> None:
-        if time.monotonic() - waiting.since > PATIENCE_SECONDS:
+    async def _answer(self, turn: list[_Waiting]) -> None:
+        latest = time.monotonic() - PATIENCE_SECONDS
+        in_time = [waiting for waiting in turn if waiting.since >= latest]
+        for _ in range(len(turn) - len(in_time)):
             self.callout.unanswered(_SHED)
+        if not in_time:
             return
-        try:
-            answer = self.callout.conclude(waiting.request, time.time())
+        answers = self.callout.conclude([waiting.request for waiting in in_time], time.time())
+        for waiting, answer in zip(in_time, answers, strict=True):
             if answer is not None:
-                await waiting.link.reply(waiting.subject, answer)
+                await self._reply(waiting, answer)
+
+    async def _reply(self, waiting: _Waiting, answer: bytes) -> None:
+        try:
+            await waiting.link.reply(waiting.subject, answer)
         except Exception as error:  # the broker is gone, and with it the connection that asked
             self.callout.stats.reply_failures += 1
             _log.warning("answer could not be sent to %s: %s", waiting.link.name, error)

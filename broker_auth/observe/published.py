@@ -35,14 +35,15 @@ class NatsAudit:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def write(self, record: Record) -> None:
-        """Keep it to be published."""
-        if len(self._waiting) >= MAX_WAITING:
-            self._waiting.popleft()
-            self.lost += 1
-            if self.lost % 1000 == 1:
-                _log.error("audit records cannot be published on %s (%d lost so far)", self._subject, self.lost)
-        self._waiting.append(self._encoder.encode(record))
+    def write(self, *records: Record) -> None:
+        """Keep them to be published."""
+        for record in records:
+            if len(self._waiting) >= MAX_WAITING:
+                self._waiting.popleft()
+                self.lost += 1
+                if self.lost % 1000 == 1:
+                    _log.error("audit records cannot be published on %s (%d lost so far)", self._subject, self.lost)
+            self._waiting.append(self._encoder.encode(record))
         self._empty.clear()
         self._news.set()
 

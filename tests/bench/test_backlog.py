@@ -14,10 +14,7 @@ from tests.builders.peers import fleet_chain
 
 
 def _drained(backlog: Backlog[str]) -> list[str]:
-    items = []
-    while (item := backlog.take()) is not None:
-        items.append(item)
-    return items
+    return backlog.take(len(backlog) + 1)
 
 
 def test_the_urgent_go_first_and_the_oldest_of_them_before_the_others() -> None:
@@ -34,6 +31,15 @@ def test_the_urgent_go_first_and_the_oldest_of_them_before_the_others() -> None:
     assert len(backlog) == 6
     assert _drained(backlog) == ["fleet 1", "fleet 2", "node 1", "node 2", "unknown", "refused"]
     assert len(backlog) == 0
+
+
+def test_no_more_are_taken_than_asked_for() -> None:
+    backlog: Backlog[str] = Backlog()
+    for item, kind in (("node 1", Urgency.NODE), ("node 2", Urgency.NODE), ("fleet", Urgency.FLEET)):
+        backlog.put(item, kind)
+    assert backlog.take(2) == ["fleet", "node 1"]
+    assert backlog.take(2) == ["node 2"]
+    assert backlog.take(2) == []
 
 
 def test_without_room_the_oldest_of_the_least_urgent_goes() -> None:

@@ -25,7 +25,7 @@ def test_decision_tells_cost_floor_and_stages_of_each_kind() -> None:
     kinds = ("provisioning", "mtls", "server_chain", "client", "bad_token")
     assert set(figures) == {kind + cold + xkey for kind in kinds for cold in ("", "_cold") for xkey in ("", "_xkey")}
     for kind, cost in figures.items():
-        assert set(cost) == {"cpu_us", "floor_us", "ratio", "stages"}
+        assert set(cost) == {"cpu_us", "floor_us", "ratio", "alone", "stages"}
         assert cost["cpu_us"] > 0, kind
         assert cost["floor_us"] > 0, kind
         assert set(cost["stages"]) == set(decision.STAGES)

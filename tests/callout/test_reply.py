@@ -16,7 +16,7 @@ from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.xkey import Sealer
 from broker_auth.nkey import Kind, decode_seed, generate_seed, public_nkey
 from broker_auth.policy.decide import decide
-from broker_auth.policy.decision import Admit, Rule
+from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
 from broker_auth.policy.permissions import Permissions, SubjectPermission, restricted
 from broker_auth.policy.request import AuthorizationRequest
 from tests.builders.clock import HOUR, NOW
@@ -59,9 +59,21 @@ def _decode(part: bytes) -> bytes:
     return base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
 
 
+def admit(asked: AuthorizationRequest, admitted: Admit, now: float = NOW, writer: ReplyWriter = WRITER) -> bytes:
+    """The only answer to a request that is let in."""
+    (answer,) = writer.write([(asked, admitted)], now)
+    return answer
+
+
+def deny(asked: AuthorizationRequest, code: DenyCode, writer: ReplyWriter = WRITER) -> bytes:
+    """The only answer to a request that is not."""
+    (answer,) = writer.write([(asked, Deny(rule=Rule.NONE, code=code, detail="for the log only"))], NOW)
+    return answer
+
+
 def user(admitted: Admit, now: float = NOW, asked: AuthorizationRequest = ASKED) -> dict[str, Any]:
     """The claims of the user JWT within the answer."""
-    return opened(opened(WRITER.admit(asked, admitted, now))["nats"]["jwt"])
+    return opened(opened(admit(asked, admitted, now))["nats"]["jwt"])
 
 
 def test_the_issuer_is_the_accounts_key() -> None:
@@ -70,8 +82,9 @@ def test_the_issuer_is_the_accounts_key() -> None:
 
 
 def test_an_admission() -> None:
-    answer = opened(WRITER.admit(ASKED, ADMIT, NOW + 0.9))
-    jti, jwt = answer.pop("jti"), answer["nats"].pop("jwt")
+    answer = opened(admit(ASKED, ADMIT, NOW + 0.9))
+    assert answer.pop("jti")
+    jwt = answer["nats"].pop("jwt")
     assert answer == {
         "iat": NOW,
         "iss": ISSUER,
@@ -79,9 +92,7 @@ def test_an_admission() -> None:
         "sub": USER_NKEY,
         "nats": {"type": "authorization_response", "version": 2},
     }
-    claims = opened(jwt)
-    assert claims.pop("jti") not in ("", jti)
-    assert claims == {
+    assert opened(jwt) == {
         "iat": NOW,
         "iss": ISSUER,
         "sub": USER_NKEY,
@@ -102,14 +113,14 @@ def test_an_admission() -> None:
 
 
 def test_a_denial_holds_the_phrase_and_no_user() -> None:
-    answer = opened(WRITER.deny(ASKED, "token expired", NOW))
+    answer = opened(deny(ASKED, DenyCode.NODE_NAME))
     assert answer.pop("jti")
     assert answer == {
         "iat": NOW,
         "iss": ISSUER,
         "aud": SERVER.id,
         "sub": USER_NKEY,
-        "nats": {"type": "authorization_response", "version": 2, "error": "token expired"},
+        "nats": {"type": "authorization_response", "version": 2, "error": "connection name not accepted"},
     }
 
 
@@ -160,21 +171,45 @@ def test_odd_names_stay_what_they_are(name: str) -> None:
 
 
 def test_every_answer_has_its_own_id() -> None:
-    assert len({opened(WRITER.deny(ASKED, "x", NOW))["jti"] for _ in range(20)}) == 20
+    assert len({opened(deny(ASKED, DenyCode.NODE_NAME))["jti"] for _ in range(20)}) == 20
 
 
 def test_an_answer_is_for_who_asked() -> None:
     other = Server()
     asked = msgspec.structs.replace(other.asks(node()), user_nkey=public_nkey(generate_seed(Kind.USER)))
-    answer = opened(WRITER.admit(asked, ADMIT, NOW))
+    answer = opened(admit(asked, ADMIT, NOW))
     assert (answer["aud"], answer["sub"]) == (other.id, asked.user_nkey)
     assert opened(answer["nats"]["jwt"])["sub"] == asked.user_nkey
+
+
+def test_answers_keep_the_order_of_what_was_asked() -> None:
+    """Admissions are signed twice, denials once; neither may end up in another's answer."""
+    asked = [msgspec.structs.replace(ASKED, user_nkey=public_nkey(generate_seed(Kind.USER))) for _ in range(5)]
+    refused = Deny(rule=Rule.NONE, code=DenyCode.NODE_NAME, detail="")
+    decisions: list[Decision] = [
+        msgspec.structs.replace(ADMIT, name="first"),
+        refused,
+        msgspec.structs.replace(ADMIT, name="second"),
+        msgspec.structs.replace(ADMIT, name="third"),
+        refused,
+    ]
+    answers = [opened(answer) for answer in WRITER.write(list(zip(asked, decisions, strict=True)), NOW)]
+    assert [answer["sub"] for answer in answers] == [request.user_nkey for request in asked]
+    users = [opened(answer["nats"]["jwt"]) if "jwt" in answer["nats"] else None for answer in answers]
+    assert [claims and claims["name"] for claims in users] == ["first", None, "second", "third", None]
+    assert [claims and claims["sub"] for claims in users] == [
+        answer["sub"] if claims else None for answer, claims in zip(answers, users, strict=True)
+    ]
+
+
+def test_nothing_asked_is_nothing_answered() -> None:
+    assert WRITER.write([], NOW) == []
 
 
 def test_a_sealed_answer_is_opened_by_the_server_that_asked_and_no_other() -> None:
     writer = ReplyWriter(decode_seed(SEED, Kind.ACCOUNT), Sealer(SERVICE_SEED))
     asked = SERVER.asks(node(), sealed=True)
-    for sealed in (writer.admit(asked, ADMIT, NOW), writer.deny(asked, "no", NOW)):
+    for sealed in (admit(asked, ADMIT, writer=writer), deny(asked, DenyCode.NODE_NAME, writer)):
         answer = opened(SERVER.open(sealed, SERVICE))
         assert answer["aud"] == SERVER.id
         assert b"eyJ" not in sealed

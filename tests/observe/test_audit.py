@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import multiprocessing
+import os
 import resource
 import sys
 from pathlib import Path
@@ -103,6 +104,46 @@ def test_a_full_disk_stops_nothing_and_is_counted(caplog: pytest.LogCaptureFixtu
     sink.close()
 
 
+def test_records_written_together_are_a_line_each(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    sink = StreamAudit(path)
+    sink.write(denied(cid=1), refused(), admitted(cid=2))
+    sink.write()
+    sink.close()
+    assert [json.loads(line)["cid"] for line in path.read_text().splitlines()] == [1, refused().cid, 2]
+
+
+def test_records_go_into_a_pipe_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers share it, and it keeps together what is written at once for a few kilobytes only."""
+    reading, writing = os.pipe2(os.O_DIRECT)  # gives back each write by itself
+    with os.fdopen(reading, "rb", buffering=0) as pipe, os.fdopen(writing, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        StreamAudit("-").write(denied(cid=1), denied(cid=2))
+        assert [json.loads(pipe.read(4096))["cid"] for _ in range(2)] == [1, 2]
+
+
+def _fill_together(path: Path) -> None:
+    """Write three records of which the second fits in part, then another."""
+    sink = StreamAudit(path)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(msgspec.json.encode(denied(cid=1))) + 100, hard))
+    sink.write(denied(cid=1), denied(cid=2), denied(cid=3))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    sink.write(denied(cid=4), denied(cid=5))
+    sys.exit(sink.lost)
+
+
+def test_of_records_written_together_those_that_fit_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    process = multiprocessing.get_context("spawn").Process(target=_fill_together, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 2
+    first, half, fourth, fifth = path.read_text().splitlines()
+    assert len(half) == 99
+    assert [json.loads(line)["cid"] for line in (first, fourth, fifth)] == [1, 4, 5]
+
+
 def _fill(path: Path) -> None:
     """Write a record that fits in part only, one that does not fit, and one after there is room again."""
     sink = StreamAudit(path)
@@ -130,7 +171,7 @@ def test_half_a_record_does_not_spoil_the_next(tmp_path: Path) -> None:
 def _append(path: Path, cid: int) -> None:
     sink = StreamAudit(path)
     for _ in range(300):
-        sink.write(denied(cid=cid, reason="r" * 6000))
+        sink.write(denied(cid=cid, reason="r" * 6000), denied(cid=cid, reason="r" * 6000))
     sink.close()
 
 
@@ -144,7 +185,7 @@ def test_processes_that_share_a_file_do_not_mix_their_lines(tmp_path: Path) -> N
         process.join()
         assert process.exitcode == 0
     found = [json.loads(line)["cid"] for line in path.read_text().splitlines()]
-    assert sorted(found) == [1] * 300 + [2] * 300
+    assert sorted(found) == [1] * 600 + [2] * 600
 
 
 def test_the_log_gets_denials_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
