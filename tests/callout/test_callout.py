@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import nacl.bindings
@@ -46,13 +46,14 @@ def from_(asked: AuthorizationRequest, cid: int) -> AuthorizationRequest:
 
 
 class Site:
-    """A callout with a real audit file."""
+    """A callout with a real audit file, begun anew."""
 
     def __init__(
         self, directory: Path, *, policy: Policy | None = None, writer: ReplyWriter | None = None, sealed: bool = False
     ) -> None:
         sealer = Sealer(SERVICE_SEED) if sealed else None
         self._file = directory / "audit.jsonl"
+        self._file.unlink(missing_ok=True)
         self._audit = StreamAudit(self._file)
         writer = writer or ReplyWriter(ISSUER_SEED, sealer)
         self.callout = Callout(
@@ -63,16 +64,20 @@ class Site:
             stats=Stats(),
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._audit.close()
+
     def answers(self, messages: Sequence[bytes], xkey: str | None = None, now: float = NOW) -> list[bytes | None]:
         """What those messages are answered that can be opened, all in one turn."""
         requests = [self.callout.open(message, xkey) for message in messages]
         return self.callout.conclude([request for request in requests if request is not None], now)
 
     def records(self) -> list[dict[str, Any]]:
-        """What the audit file holds, and forget it."""
-        text = self._file.read_text()
-        self._file.write_text("")
-        return [json.loads(line) for line in text.splitlines()]
+        """What the audit file holds."""
+        return [json.loads(line) for line in self._file.read_text().splitlines()]
 
 
 def claims(answer: bytes | None) -> dict[str, Any]:
@@ -91,49 +96,49 @@ def test_each_gets_its_own_answer_and_record(tmp_path: Path) -> None:
         from_(one, cid)
         for cid, one in enumerate([fleet(), node(), node(name="a b"), provisioner(password="wrong"), fleet()], 1)
     ]
-    site = Site(tmp_path)
-    answers = [claims(answer) for answer in site.answers([SERVER.wire(one) for one in asked])]
-    assert [answer["sub"] for answer in answers] == [one.user_nkey for one in asked]
-    told = [answer["nats"].get("error") for answer in answers]
-    assert told == [None, None, "connection name not accepted", "wrong password", None]
-    assert [(record["cid"], record["code"]) for record in site.records()] == [
-        (1, "admitted"),
-        (2, "admitted"),
-        (3, "node_name"),
-        (4, "provisioner_password"),
-        (5, "admitted"),
-    ]
-    assert site.callout.stats.decisions == {
-        ("verified_tls", "admitted"): 2,
-        ("provisioning", "admitted"): 1,
-        ("provisioning", "node_name"): 1,
-        ("provisioner", "provisioner_password"): 1,
-    }
-    assert sum(site.callout.stats.latency) == 5
+    with Site(tmp_path) as site:
+        answers = [claims(answer) for answer in site.answers([SERVER.wire(one) for one in asked])]
+        assert [answer["sub"] for answer in answers] == [one.user_nkey for one in asked]
+        told = [answer["nats"].get("error") for answer in answers]
+        assert told == [None, None, "connection name not accepted", "wrong password", None]
+        assert [(record["cid"], record["code"]) for record in site.records()] == [
+            (1, "admitted"),
+            (2, "admitted"),
+            (3, "node_name"),
+            (4, "provisioner_password"),
+            (5, "admitted"),
+        ]
+        assert site.callout.stats.decisions == {
+            ("verified_tls", "admitted"): 2,
+            ("provisioning", "admitted"): 1,
+            ("provisioning", "node_name"): 1,
+            ("provisioner", "provisioner_password"): 1,
+        }
+        assert sum(site.callout.stats.latency) == 5
 
 
 def test_what_must_not_be_answered_leaves_a_gap_and_no_record(tmp_path: Path) -> None:
     late = SERVER.wire(from_(fleet(), 2), now=NOW - 10)
     unsigned = cut(SERVER.wire(from_(fleet(), 3)))
     good = [SERVER.wire(from_(node(), cid)) for cid in (1, 4)]
-    site = Site(tmp_path)
-    first, second, third, fourth = site.answers([good[0], late, unsigned, good[1]])
-    assert second is third is None
-    assert "jwt" in claims(first)["nats"]
-    assert "jwt" in claims(fourth)["nats"]
-    assert [record["cid"] for record in site.records()] == [1, 4]
-    assert site.callout.stats.unanswered == {WireFault.LATE: 1, WireFault.SIGNATURE: 1}
+    with Site(tmp_path) as site:
+        first, second, third, fourth = site.answers([good[0], late, unsigned, good[1]])
+        assert second is third is None
+        assert "jwt" in claims(first)["nats"]
+        assert "jwt" in claims(fourth)["nats"]
+        assert [record["cid"] for record in site.records()] == [1, 4]
+        assert site.callout.stats.unanswered == {WireFault.LATE: 1, WireFault.SIGNATURE: 1}
 
 
 def test_sealed_requests_are_answered_sealed_each_for_its_server(tmp_path: Path) -> None:
-    site = Site(tmp_path, sealed=True)
-    asked = [SERVER.sealed(from_(one, cid), SERVICE) for cid, one in enumerate([node(), fleet(), node(name="a b")])]
-    answers = site.answers([message for message, _ in asked], SERVER.xkey)
-    told = []
-    for answer in answers:
-        assert answer is not None
-        told.append(claims(SERVER.open(answer, SERVICE))["nats"].get("error"))
-    assert told == [None, None, "connection name not accepted"]
+    with Site(tmp_path, sealed=True) as site:
+        asked = [SERVER.sealed(from_(one, cid), SERVICE) for cid, one in enumerate([node(), fleet(), node(name="a b")])]
+        answers = site.answers([message for message, _ in asked], SERVER.xkey)
+        told = []
+        for answer in answers:
+            assert answer is not None
+            told.append(claims(SERVER.open(answer, SERVICE))["nats"].get("error"))
+        assert told == [None, None, "connection name not accepted"]
 
 
 class Failing(ReplyWriter):
@@ -146,15 +151,15 @@ class Failing(ReplyWriter):
 
 
 def test_an_answer_that_cannot_be_made_takes_no_other_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    site = Site(tmp_path, writer=Failing(ISSUER_SEED, None))
-    asked = [from_(node(name=name), cid) for cid, name in enumerate(["a", ODD, "c"], 1)]
-    first, second, third = site.answers([SERVER.wire(one) for one in asked])
-    assert claims(first)["sub"] == asked[0].user_nkey
-    assert second is None
-    assert claims(third)["sub"] == asked[2].user_nkey
-    assert [record["cid"] for record in site.records()] == [1, 3]
-    assert site.callout.stats.reply_failures == 1
-    assert "no answer could be made" in caplog.text
+    with Site(tmp_path, writer=Failing(ISSUER_SEED, None)) as site:
+        asked = [from_(node(name=name), cid) for cid, name in enumerate(["a", ODD, "c"], 1)]
+        first, second, third = site.answers([SERVER.wire(one) for one in asked])
+        assert claims(first)["sub"] == asked[0].user_nkey
+        assert second is None
+        assert claims(third)["sub"] == asked[2].user_nkey
+        assert [record["cid"] for record in site.records()] == [1, 3]
+        assert site.callout.stats.reply_failures == 1
+        assert "no answer could be made" in caplog.text
 
 
 class Broken(TokenVerifier):
@@ -169,12 +174,12 @@ class Broken(TokenVerifier):
 def test_a_decision_that_fails_is_a_denial_and_takes_no_other_with_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site = Site(tmp_path, policy=replace(x509_policy(), tokens=Broken(TrustedKeys(issuers={}))))
-    asked = [from_(one, cid) for cid, one in enumerate([fleet(), node(auth_token=ODD), fleet()])]
-    answers = [claims(answer)["nats"] for answer in site.answers([SERVER.wire(one) for one in asked])]
-    assert [answer.get("error") for answer in answers] == [None, "internal error", None]
-    assert [record["code"] for record in site.records()] == ["admitted", "internal_error", "admitted"]
-    assert "decision failed" in caplog.text
+    with Site(tmp_path, policy=replace(x509_policy(), tokens=Broken(TrustedKeys(issuers={})))) as site:
+        asked = [from_(one, cid) for cid, one in enumerate([fleet(), node(auth_token=ODD), fleet()])]
+        answers = [claims(answer)["nats"] for answer in site.answers([SERVER.wire(one) for one in asked])]
+        assert [answer.get("error") for answer in answers] == [None, "internal error", None]
+        assert [record["code"] for record in site.records()] == ["admitted", "internal_error", "admitted"]
+        assert "decision failed" in caplog.text
 
 
 SITES: dict[bool, tuple[bytes, str | None]] = {
@@ -207,11 +212,11 @@ def test_whatever_arrives_beside_it_a_good_request_is_answered(
             changed[at % len(changed)] ^= bits
         return bytes(changed)
 
-    site = Site(tmp_path, sealed=sealed)
-    messages = [*map(message, before), good, *map(message, after)]
-    answered = [answer for answer in site.answers(messages, xkey) if answer is not None]
-    # A change may leave a message what it was: the same byte twice, or the spare bits of its signature's base64.
-    same, signed = sum(one == good for one in messages), good.rpartition(b".")[0]
-    assert same <= len(answered) <= sum(one == good or one.rpartition(b".")[0] == signed for one in messages)
-    assert len(site.records()) == len(answered)
-    assert site.callout.stats.reply_failures == 0
+    with Site(tmp_path, sealed=sealed) as site:
+        messages = [*map(message, before), good, *map(message, after)]
+        answered = [answer for answer in site.answers(messages, xkey) if answer is not None]
+        # A change may leave a message what it was: the same byte twice, or the spare bits of its signature's base64.
+        same, signed = sum(one == good for one in messages), good.rpartition(b".")[0]
+        assert same <= len(answered) <= sum(one == good or one.rpartition(b".")[0] == signed for one in messages)
+        assert len(site.records()) == len(answered)
+        assert site.callout.stats.reply_failures == 0
