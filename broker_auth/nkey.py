@@ -122,11 +122,13 @@ def _decode(text: str, what: str) -> bytes:
     except ValueError:  # UnicodeEncodeError is one too
         # `from None`: the interpreter's message quotes the text, which may be a secret
         raise InputError(f"not a {what} nkey: not base32") from None
-    if number & (1 << bits % 8) - 1:
-        raise InputError(f"not a {what} nkey: not canonical base32")
-    raw = (number >> bits % 8).to_bytes(bits // 8, "big")
-    body, crc = raw[:-2], raw[-2:]
-    if crc_hqx(body, 0) != int.from_bytes(crc, "little"):
+    if spare := bits % 8:
+        if number & (1 << spare) - 1:
+            raise InputError(f"not a {what} nkey: not canonical base32")
+        number >>= spare
+    raw = number.to_bytes(bits // 8, "big")
+    body = raw[:-2]
+    if crc_hqx(body, 0) != raw[-2] | raw[-1] << 8:
         raise InputError(f"not a {what} nkey: the checksum is wrong")
     return body
 

@@ -146,9 +146,10 @@ class Bench:
             self._writer.write(decided, now)
 
         def record() -> None:
-            for _, decision in decided:
-                self._stats.decided(decision, now, 0.0001)
             self._audit.write(*[make_record(request, decision, now, 100) for request, decision in decided])
+            self._stats.took(len(decided), 0.0001)
+            for _, decision in decided:
+                self._stats.decided(decision, now)
 
         costs = [cpu_us(stage, len(samples)) for stage in (read, deciding, write, record)]
         return {stage: round(cost, 1) for stage, cost in zip(STAGES, costs, strict=True)}

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 _ALPHABET: Final = b"-_"
+_PLUS, _SLASH, _EQUALS = b"+/="  # as numbers they are found in a fifth of the time
 _PADDING: Final = (b"", b"===", b"==", b"=")  # by length modulo four; no text of length 1 is right
 
 _encode: Callable[[bytes, bytes], bytes]
-_decode: Callable[..., bytes]
+_decode: Callable[[bytes, bytes, bool], bytes]
 
 try:  # the `fast` extra is optional
     import pybase64
@@ -31,7 +32,7 @@ def decode(text: bytes) -> bytes:
     Raises:
         ValueError: it holds anything but base64url characters, or padding.
     """
-    # What the decoders let pass, some with a warning. Padding elsewhere they refuse themselves.
-    if b"+" in text or b"/" in text or text.endswith(b"="):
+    # What the decoders let pass, some with a warning.
+    if _PLUS in text or _SLASH in text or _EQUALS in text:
         raise ValueError("not base64url without padding")
-    return _decode(text + _PADDING[len(text) % 4], _ALPHABET, validate=True)
+    return _decode(text + _PADDING[len(text) % 4], _ALPHABET, True)

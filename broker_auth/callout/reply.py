@@ -23,7 +23,6 @@ from broker_auth.policy.request import AuthorizationRequest
 
 _UNLIMITED: Final = -1
 _PREFIX: Final = HEADER + b"."
-_TYPE: Final = "authorization_response"
 
 
 class _User(msgspec.Struct, kw_only=True):
@@ -84,20 +83,19 @@ class ReplyWriter:
             now: Unix seconds.
         """
         issued = int(now)
-        admitted = [(request, decision) for request, decision in decided if isinstance(decision, Admit)]
-        users = [self._encode(self._user(request, decision, issued)) for request, decision in admitted]
-        jwts = iter([self._sign(user) for user in users])
-        responses = [
-            _Response(jwt=next(jwts).decode("ascii"), type=_TYPE, version=CLAIMS_VERSION)
-            if isinstance(decision, Admit)
-            else _Response(error=decision.phrase, type=_TYPE, version=CLAIMS_VERSION)
-            for _, decision in decided
-        ]
-        texts = [
-            self._encode(self._claims(request, response, issued))
-            for (request, _), response in zip(decided, responses, strict=True)
-        ]
-        answers = [self._sign(text) for text in texts]
+        users, jwts, texts, answers = [], [], [], []
+        # Loops, not comprehensions: before Python 3.12 each of those is a function made and called.
+        for request, decision in decided:
+            if isinstance(decision, Admit):
+                users.append(self._encode(self._user(request, decision, issued)))
+        for user in users:
+            jwts.append(self._sign(user))
+        in_turn = iter(jwts)
+        for request, decision in decided:
+            jwt = next(in_turn) if isinstance(decision, Admit) else None
+            texts.append(self._encode(self._response(request, decision, issued, jwt)))
+        for text in texts:
+            answers.append(self._sign(text))
         if self._sealer is None:
             return answers
         seal = self._sealer.seal
@@ -115,14 +113,22 @@ class ReplyWriter:
             nats=_User(pub=admitted.permissions.pub, sub=admitted.permissions.sub, tags=admitted.tags),
         )
 
-    def _claims(self, request: AuthorizationRequest, response: _Response, issued: int) -> _ResponseClaims:
+    def _response(
+        self, request: AuthorizationRequest, decision: Decision, issued: int, jwt: bytes | None
+    ) -> _ResponseClaims:
+        """``jwt`` of whoever is admitted."""
         return _ResponseClaims(
             jti=os.urandom(16).hex(),
             iat=issued,
             iss=self.issuer,
             aud=request.server_id.id,
             sub=request.user_nkey,
-            nats=response,
+            nats=_Response(
+                jwt=None if jwt is None else jwt.decode("ascii"),
+                error=None if isinstance(decision, Admit) else decision.phrase,
+                type="authorization_response",
+                version=CLAIMS_VERSION,
+            ),
         )
 
     def _encode(self, claims: msgspec.Struct) -> bytes:

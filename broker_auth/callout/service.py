@@ -12,9 +12,9 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from nats.aio.msg import Msg
 
 from broker_auth.callout.backlog import Backlog
@@ -99,27 +99,29 @@ class Callout:
 
     def _conclude(self, turn: Sequence[Unverified], now: float) -> list[bytes | None]:
         started = time.perf_counter()
-        requests = [self._verify(opened, now) for opened in turn]
-        decided = [(request, self._decide(request, now)) for request in requests if request is not None]
-        answers = iter(self._writer.write(decided, now))
+        answers: list[bytes | None] = [None] * len(turn)
+        places, requests, decided, records = [], [], [], []
+        # Step by step, and in loops: see :meth:`ReplyWriter.write`.
+        for place, opened in enumerate(turn):
+            try:
+                requests.append(self._reader.verify(opened, now))
+                places.append(place)
+            except WireError as error:
+                self.unanswered(error)
+        for request in requests:
+            decided.append((request, self._decide(request, now)))
+        written = iter(self._writer.write(decided, now))
         seconds = (time.perf_counter() - started) / len(turn)
-        micros = int(seconds * 1e6)
-        self._audit.write(
-            *[
-                make_record(request, decision, now, micros, with_request=self.keep_requests)
-                for request, decision in decided
-            ]
-        )
+        micros, stored = int(seconds * 1e6), self.keep_requests
+        for request, decision in decided:
+            records.append(make_record(request, decision, now, micros, with_request=stored))
+        self._audit.write(*records)
+        self.stats.took(len(decided), seconds)
         for _, decision in decided:
-            self.stats.decided(decision, now, seconds)
-        return [None if request is None else next(answers) for request in requests]
-
-    def _verify(self, opened: Unverified, now: float) -> AuthorizationRequest | None:
-        try:
-            return self._reader.verify(opened, now)
-        except WireError as error:
-            self.unanswered(error)
-            return None
+            self.stats.decided(decision, now)
+        for place in places:
+            answers[place] = next(written)
+        return answers
 
     def unanswered(self, error: WireError) -> None:
         """Count and log a message that gets no reply; the first of a kind, then every thousandth."""
@@ -136,8 +138,7 @@ class Callout:
             return Deny(rule=Rule.NONE, code=DenyCode.INTERNAL_ERROR, detail="the decision failed; see the log")
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     """A request that waits for its turn since ``since`` (monotonic seconds)."""
 
     link: BrokerLink

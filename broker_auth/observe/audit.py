@@ -25,7 +25,7 @@ from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.request import AuthorizationRequest
 
 VERSION: Final = 1
-_MOMENTS: Final = 1024  # ends of credentials, remembered because nodes share tokens
+_MOMENTS: Final = 1024  # remembered: a turn of requests has one time, and nodes share tokens and their ends
 _log = logging.getLogger(__name__)
 
 
@@ -126,25 +126,21 @@ def make_record(
     request: AuthorizationRequest, decision: Decision, now: float, micros: int, *, with_request: bool = False
 ) -> AuditRecord:
     """The record of one decision; ``with_request`` stores the redacted request beside it."""
-    admitted = decision if isinstance(decision, Admit) else None
     info, options, server = request.client_info, request.connect_opts, request.server_id
     client = options.name[:SHOWN]
     record = AuditRecord(
         v=VERSION,
-        time=datetime.fromtimestamp(now, UTC),
-        decision="admit" if admitted else "deny",
+        time=_moment(now),
+        decision="deny",
         rule=decision.rule,
         rule_number=decision.rule.number,
-        code="admitted" if isinstance(decision, Admit) else decision.code,
+        code="",
         reason=explained(decision),
-        account=admitted.account if admitted else None,
-        name=admitted.name[:SHOWN] if admitted else client,
+        name=client,
         client=client,
         user=options.user[:SHOWN],
         token_id=decision.token_id,
-        signer=admitted.signer if admitted else "",
         fingerprint=decision.fingerprint,
-        expires=_moment(admitted.expires) if admitted and admitted.expires is not None else None,
         host=info.host[:SHOWN],
         kind=info.kind[:SHOWN],
         type=info.type[:SHOWN],
@@ -155,6 +151,15 @@ def make_record(
         tls=_tls(request, decision),
         micros=micros,
     )
+    if isinstance(decision, Admit):
+        record.decision = "admit"
+        record.code = "admitted"
+        record.account = decision.account
+        record.name = decision.name[:SHOWN]
+        record.signer = decision.signer
+        record.expires = None if decision.expires is None else _moment(decision.expires)
+    else:
+        record.code = decision.code
     if with_request:
         record.request, record.redacted = redact(request)
     return record
@@ -195,11 +200,11 @@ class StreamAudit:
 
     def write(self, *records: Record) -> None:
         """Append lines. A full disk must not keep a fleet out: it is logged once, and what is lost counted."""
-        if self._whole:
+        if not self._whole:
+            for record in records:
+                self._append(self._encoder.encode(record) + b"\n", 1)
+        elif records:
             self._append(self._encoder.encode_lines(records), len(records))
-            return
-        for record in records:
-            self._append(self._encoder.encode(record) + b"\n", 1)
 
     def reopen(self) -> None:
         """Open the file again, after log rotation moved it away; keep the old one if that fails."""

@@ -68,16 +68,19 @@ class Stats:
         self.signer_used: dict[str, float] = {}
         self.reply_failures = 0
 
-    def decided(self, decision: Decision, now: float, seconds: float) -> None:
-        """Count one decision that took ``seconds``."""
+    def decided(self, decision: Decision, now: float) -> None:
+        """Count one decision."""
         if isinstance(decision, Admit):
             self.decisions[decision.rule, "admitted"] += 1
             if decision.signer:
                 self.signer_used[decision.signer] = now
         else:
             self.decisions[decision.rule, decision.code] += 1
-        self.latency[bisect_left(LATENCY_BUCKETS, seconds)] += 1
-        self.latency_sum += seconds
+
+    def took(self, count: int, seconds: float) -> None:
+        """So many decisions took ``seconds`` each."""
+        self.latency[bisect_left(LATENCY_BUCKETS, seconds)] += count
+        self.latency_sum += seconds * count
 
     def snapshot(self) -> Snapshot:
         """The counters as they are now."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
+import msgspec
+
 from broker_auth.policy.decision import Admit, Code, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.permissions import Permissions
@@ -51,8 +53,7 @@ class Replay:
         return True
 
 
-@dataclass(slots=True)
-class Case:
+class Case(msgspec.Struct):
     """The state of one decision.
 
     Attributes:

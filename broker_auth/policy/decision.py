@@ -98,7 +98,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tags(self) -> tuple[str, ...]:
         """Tags of the user JWT (POLICY "The admitted session")."""
-        rule = f"rule:{self.rule.value}"
+        rule = f"rule:{self.rule}"
         return (rule, f"token:{self.token_id}") if self.token_id else (rule,)
 
 

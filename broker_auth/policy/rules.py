@@ -101,13 +101,9 @@ def rule_3_token(case: Case) -> Admit | None:
         return None
     case.rule = Rule.TOKEN
     token = case.examine_token()
-    if isinstance(token, Rejected) and token.purpose is None:
+    if token.purpose is None:
         case.refuse(token.fault, token.detail)
-    if token.purpose is Purpose.CLIENT:
-        return _client(case, token)
-    if token.purpose is Purpose.SERVER:
-        return _server(case, token)
-    return _provisioning_node(case, token)
+    return _BY_PURPOSE[token.purpose](case, token)
 
 
 def _client(case: Case, token: Verified | Rejected) -> Admit:
@@ -147,6 +143,13 @@ def _provisioning_node(case: Case, token: Verified | Rejected) -> Admit:
         granted = permissions.SHARED_NODE
         name = name if is_node_name(name) else "unnamed-node"
     return case.admit(case.policy.accounts.provisioning, name, granted, "provisioning token", verified)
+
+
+_BY_PURPOSE: Final = {
+    Purpose.CLIENT: _client,
+    Purpose.SERVER: _server,
+    Purpose.PROVISIONING: _provisioning_node,
+}
 
 
 def rule_4_verified_tls(case: Case) -> Admit | None:

@@ -24,7 +24,8 @@ def counted(*seconds: float) -> Stats:
     """A process that admitted a node for each of these durations."""
     stats = Stats()
     for duration in seconds:
-        stats.decided(decide(node(), x509_policy(), NOW), NOW, duration)
+        stats.decided(decide(node(), x509_policy(), NOW), NOW)
+        stats.took(1, duration)
     return stats
 
 
@@ -71,7 +72,8 @@ def test_an_idle_service_has_a_page_too() -> None:
 
 def test_decisions_are_counted_by_rule_and_code() -> None:
     stats = counted(0.001)
-    stats.decided(decide(provisioner(password="wrong"), x509_policy(), NOW), NOW, 0.001)
+    stats.decided(decide(provisioner(password="wrong"), x509_policy(), NOW), NOW)
+    stats.took(1, 0.001)
     state = State(counted=stats.snapshot(), wanted=1)
     assert value(state, "broker_auth_decisions_total", rule="provisioning", code="admitted") == 1
     assert value(state, "broker_auth_decisions_total", rule="provisioner", code="provisioner_password") == 1
@@ -129,6 +131,7 @@ def test_adding_nothing_changes_nothing() -> None:
 def test_a_snapshot_does_not_change_with_the_process() -> None:
     stats = counted(0.001)
     before = stats.snapshot()
-    stats.decided(decide(node(), x509_policy(), NOW), NOW, 0.001)
+    stats.decided(decide(node(), x509_policy(), NOW), NOW)
+    stats.took(1, 0.001)
     stats.signer_used["later"] = 1.0
     assert before == counted(0.001).snapshot()
