@@ -16,11 +16,9 @@ import msgspec
 
 from broker_auth.bench import connector
 from broker_auth.bench.connector import Connected, Task
-from broker_auth.bench.floor import Floor
 from broker_auth.bench.materials import Trust
 from broker_auth.bench.measure import process_cpu_seconds, resident_mb
 from broker_auth.bench.processes import Worker
-from broker_auth.bench.service import materials
 from broker_auth.bench.site import Site
 from broker_auth.deploy.natsserver import NatsServer
 from broker_auth.errors import OperationError
@@ -71,12 +69,8 @@ def _deployment(mode: str, trust: Trust) -> Iterator[tuple[Site, NatsServer, Wor
             with site.static_server(token) as server:
                 yield site, server, None, token
             return
-        with site.callout_server() as server, Worker(site, _no_floor(site, trust)) as worker:
+        with site.callout_server() as server, Worker(site) as worker:
             yield site, server, worker, token
-
-
-def _no_floor(site: Site, trust: Trust) -> Floor:
-    return materials(site, trust, 1)[1]
 
 
 def _rates(task: Task, server: NatsServer, worker: Worker | None) -> dict[str, float]:

@@ -45,8 +45,8 @@ def run(seconds: float) -> dict[str, Any]:
         site = Site(Path(directory), trust, xkey=False, brokers=brokers)
         for broker in brokers:
             stack.enter_context(site.server(broker))
-        nodes, floor = materials(site, trust, _DISTINCT)
-        worker = stack.enter_context(Worker(site, floor))
+        nodes, _ = materials(site, trust, _DISTINCT)
+        worker = stack.enter_context(Worker(site))
         fleet, bad = _pools(site, trust)
         capacity = _capacity(site, nodes)
         processes.flood(_task(site, "edge", bad, 0.5, in_flight=16))  # known bad from here on

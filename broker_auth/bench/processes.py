@@ -22,9 +22,9 @@ _GRACE: Final = 30.0  # seconds over the planned time before a process counts as
 
 
 class Worker:
-    """A service process; a context manager that ends it for certain."""
+    """A service process; a context manager that ends it for certain. With a floor it measures that too."""
 
-    def __init__(self, site: Site, floor: Floor, number: int = 0) -> None:
+    def __init__(self, site: Site, floor: Floor | None = None, number: int = 0) -> None:
         prepared = site.directory / "floor"
         prepared.write_bytes(msgspec.msgpack.encode(floor))
         self._command = [*_module(worker), str(site.config), str(prepared), str(site.directory / f"audit{number}.log")]

@@ -45,14 +45,14 @@ def main() -> int:
 def _measure(directory: Path, commands: dict[str, list[str]]) -> dict[str, list[float]]:
     trust = Trust()
     site = Site(directory, trust, xkey=False)
-    pool, floor = materials(site, trust, 1000)
+    pool, _ = materials(site, trust, 1000)
     broker = site.brokers[0]
     arguments = [f"nats://127.0.0.1:{broker.port}", *(str(directory / file) for file in ("service.nk", "issuer.nk"))]
     task = Task(port=broker.port, password=site.password, pool=str(pool), seconds=SECONDS)
     figures: dict[str, list[float]] = {name: [] for name in ("broker-auth", *commands)}
     with site.server(broker):
         for _ in range(ROUNDS):
-            with Worker(site, floor) as worker:
+            with Worker(site) as worker:
                 flood(task)  # warm
                 before = worker.counters().cpu_seconds
                 answered = flood(task).answered
