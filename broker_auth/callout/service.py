@@ -76,7 +76,8 @@ class Callout:
             return None
 
     def urgency(self, opened: Unverified, now: float) -> Urgency:
-        """How soon this request should be concluded if others wait."""
+        """How soon this request, just opened, should be concluded if others wait."""
+        assert opened.claims is not None
         return urgency(opened.claims.nats, self.policy.tokens, now)
 
     def conclude(self, turn: Sequence[Unverified], now: float) -> list[bytes | None]:
@@ -227,8 +228,10 @@ class Service:
         opened = self.callout.open(message.data, headers.get(XKEY_HEADER) if headers else None)
         if opened is None:
             return
-        # Who is alone needs no place in a line.
+        # Who is alone needs no place in a line, and of a crowd only what is signed is kept.
         urgency = self.callout.urgency(opened, time.time()) if self._backlog else Urgency.UNKNOWN
+        if len(self._backlog) >= CROWD:
+            opened.claims = None
         waiting = _Waiting(link, message.reply, opened, time.monotonic())
         for _ in self._backlog.put(waiting, urgency, len(message.data)):
             self.callout.unanswered(_SHED)
