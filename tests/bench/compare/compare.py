@@ -27,13 +27,17 @@ from broker_auth.bench.site import Site
 HERE = Path(__file__).parent
 ROUNDS = 5
 SECONDS = 2.0
+_FILES = ("service.nk", "issuer.nk", "signer.pem")
 
 
 def main() -> int:
     """Build what can be built, run all in turns, print the medians."""
     with tempfile.TemporaryDirectory(prefix="broker-auth-compare-") as name:
         directory = Path(name)
-        commands = {"nats-callout": _nats_callout(directory), "callout.go": _callout_go(directory)}
+        python = _nats_callout(directory)
+        commands = {"nats-callout": python, "  on uvloop": [*python, "--uvloop"], "callout.go": _callout_go(directory)}
+        if not python:
+            del commands["  on uvloop"]
         figures = _measure(directory, {name: command for name, command in commands.items() if command})
     ours = median(figures["broker-auth"])
     print(f"{'service':<14} {'CPU us':>8} {'beside ours':>12}")
@@ -47,7 +51,7 @@ def _measure(directory: Path, commands: dict[str, list[str]]) -> dict[str, list[
     site = Site(directory, trust, xkey=False)
     pool, _ = materials(site, trust, 1000)
     broker = site.brokers[0]
-    arguments = [f"nats://127.0.0.1:{broker.port}", *(str(directory / file) for file in ("service.nk", "issuer.nk"))]
+    arguments = [f"nats://127.0.0.1:{broker.port}", *(str(directory / file) for file in _FILES)]
     task = Task(port=broker.port, password=site.password, pool=str(pool), seconds=SECONDS)
     figures: dict[str, list[float]] = {name: [] for name in ("broker-auth", *commands)}
     with site.server(broker):
@@ -58,7 +62,7 @@ def _measure(directory: Path, commands: dict[str, list[str]]) -> dict[str, list[
                 answered = flood(task).answered
                 figures["broker-auth"].append((worker.counters().cpu_seconds - before) / answered * 1e6)
             for name, command in commands.items():
-                with _running([*command, *arguments, str(directory / "signer.pem")]) as process:
+                with _running([*command, *arguments]) as process:
                     flood(task)  # warm
                     cpu = process_cpu_seconds(process.pid)
                     answered = flood(task).answered

@@ -1,6 +1,6 @@
 """The same decision by PyPI's nats-callout 0.1.1, with the same token cache; runs in an environment of its own.
 
-``python nats_callout_service.py URL SERVICE_SEED ISSUER_SEED SIGNER_PEM`` prints ``ready``.
+``python nats_callout_service.py [--uvloop] URL SERVICE_SEED ISSUER_SEED SIGNER_PEM`` prints ``ready``.
 """
 
 from __future__ import annotations
@@ -84,15 +84,15 @@ async def main(url: str, seed: str, service: Service) -> None:
 
 
 if __name__ == "__main__":
-    url, service_seed, issuer_seed, signer = sys.argv[1:]
+    *options, url, service_seed, issuer_seed, signer = sys.argv[1:]
     serving = main(
         url,
         Path(service_seed).read_text(encoding="ascii").strip(),
         Service(Path(issuer_seed).read_bytes().strip(), Path(signer)),
     )
-    try:
+    if options == ["--uvloop"]:
         import uvloop
 
         uvloop.run(serving)
-    except ImportError:
+    else:
         asyncio.run(serving)
