@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from broker_auth.bench.run import PARTS
 
+_WIDEST: Final = 1000  # columns of text; no table comes near
+
 
 def show(results: Mapping[str, Any], console: Console) -> None:
-    """One table for each part."""
+    """One table for each part, as wide as its figures: a narrow terminal wraps lines, it loses no digits."""
+    unbounded = console.options.update(max_width=_WIDEST)
     for part, figures in results.items():
         rows = _rows(figures)
         columns = list(dict.fromkeys(column for row in rows.values() for column in row))
@@ -22,7 +26,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
             table.add_column(column, justify="right")
         for name, row in rows.items():
             table.add_row(name, *(_text(row.get(column)) for column in columns))
-        console.print(table)
+        console.print(table, width=Measurement.get(console, unbounded, table).maximum, crop=False)
         console.print()
 
 

@@ -82,7 +82,10 @@ def _decisions(counted: Snapshot) -> Iterator[Metric]:
     yield _counter("reply_failures", "Answers that could not be sent.", (), [((), counted.reply_failures)])
     sums = list(accumulate(counted.latency))
     buckets = [(repr(bound), float(count)) for bound, count in zip(LATENCY_BUCKETS, sums, strict=False)]
-    histogram = HistogramMetricFamily(f"{_P}decision_seconds", "Time from reading a request to its signed answer.")
+    histogram = HistogramMetricFamily(
+        f"{_P}decision_seconds",
+        "Time of a request from its verification to its signed answer; its share, of those answered together.",
+    )
     histogram.add_metric([], buckets=[*buckets, ("+Inf", float(sums[-1]))], sum_value=counted.latency_sum)
     yield histogram
     yield _gauge(
