@@ -89,9 +89,10 @@ class Bench:
                 self._forget(kind)
 
         floor = self.floor(samples, cold=cold)
-        self.answer(samples)
-        cost = beside_floor(lambda: self.answer(samples), floor, plan, prepare)
-        alone = beside_floor(lambda: self.answer(samples, turn=1), floor, plan, prepare)
+        answer = self.answering(samples)
+        answer()
+        cost = beside_floor(answer, floor, plan, prepare)
+        alone = beside_floor(self.answering(samples, turn=1), floor, plan, prepare)
         prepare()
         return {
             "cpu_us": round(cost.cpu_us, 1),
@@ -101,14 +102,24 @@ class Bench:
             "stages": self._stages(samples),
         }
 
-    def answer(self, samples: list[Sample], turn: int = TURN) -> None:
-        """Answer all requests, so many at a time."""
-        callout, xkey = self.callout, self.server.xkey
-        for start in range(0, len(samples), turn):
-            opened = [callout.open(sample.request.wire, xkey) for sample in samples[start : start + turn]]
-            answers = callout.conclude([request for request in opened if request is not None], self.now)
-            if None in opened or None in answers:
+    def answering(self, samples: list[Sample], turn: int = TURN) -> Round:
+        """Answers all requests, so many at a time."""
+        messages = [sample.request.wire for sample in samples]
+        turns = [messages[start : start + turn] for start in range(0, len(messages), turn)]
+        callout, xkey, now = self.callout, self.server.xkey, self.now
+
+        def answer() -> None:
+            for turn in turns:
+                opened = []
+                for message in turn:
+                    request = callout.open(message, xkey)
+                    assert request is not None
+                    opened.append(request)
+                callout.conclude(opened, now)
+            if self._stats.unanswered or self._stats.reply_failures:
                 raise AssertionError("a request of the bench was not answered")
+
+        return answer
 
     def _forget(self, kind: Kind) -> None:
         self.callout.policy = self.trust.policy(issuer_mode=kind.issuer_mode)

@@ -40,7 +40,7 @@ def _measure(bench: Bench, trust: Trust, tokens: list[str], nodes: int, plan: Pl
     maker = Maker(trust, bench.server, bench.now)
     samples = [maker.node(number, tokens[number % len(tokens)]) for number in range(plan.count)]
     _see(bench, tokens, nodes)
-    cost = beside_floor(lambda: bench.answer(samples), bench.floor(samples, cold=False), plan)
+    cost = beside_floor(bench.answering(samples), bench.floor(samples, cold=False), plan)
     return {
         "cpu_us": round(cost.cpu_us, 1),
         "floor_us": round(cost.floor_us, 1),
