@@ -26,7 +26,8 @@ def show(results: Mapping[str, Any], console: Console) -> None:
             table.add_column(column, justify="right")
         for name, row in rows.items():
             table.add_row(name, *(_text(row.get(column)) for column in columns))
-        console.print(table, width=Measurement.get(console, unbounded, table).maximum, crop=False)
+        table.width = Measurement.get(console, unbounded, table).maximum
+        console.print(table, crop=False)
         console.print()
 
 
