@@ -128,7 +128,9 @@ class RequestReader:
         Raises:
             WireError: a check failed.
         """
-        claims = opened.claims or self._claims(_split(opened.token)[1])
+        claims = opened.claims
+        if claims is None:
+            claims = self._claims(_split(opened.token)[1])
         request = claims.nats
         # Before any signature: answers that come too late are thrown away by the server. `exp` is
         # in whole seconds, so a request is late as soon as its second has begun.

@@ -109,6 +109,8 @@ class Callout:
                 places.append(place)
             except WireError as error:
                 self.unanswered(error)
+        if not requests:
+            return answers
         for request in requests:
             decided.append((request, self._decide(request, now)))
         written = iter(self._writer.write(decided, now))

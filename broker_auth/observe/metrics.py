@@ -79,7 +79,7 @@ def _decisions(counted: Snapshot) -> Iterator[Metric]:
     yield _counter(
         "late", "Requests dropped because they came too late.", (), [((), counted.unanswered.get("late", 0))]
     )
-    yield _counter("reply_failures", "Answers that could not be sent.", (), [((), counted.reply_failures)])
+    yield _counter("reply_failures", "Answers that could not be made or sent.", (), [((), counted.reply_failures)])
     sums = list(accumulate(counted.latency))
     buckets = [(repr(bound), float(count)) for bound, count in zip(LATENCY_BUCKETS, sums, strict=False)]
     histogram = HistogramMetricFamily(

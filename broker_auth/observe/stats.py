@@ -55,7 +55,7 @@ class Stats:
         latency: requests by bucket of :data:`LATENCY_BUCKETS`, the last one being longer.
         latency_sum: seconds.
         signer_used: signer to Unix seconds of its last admission.
-        reply_failures: answers that could not be sent.
+        reply_failures: answers that could not be made or sent.
     """
 
     __slots__ = ("decisions", "latency", "latency_sum", "reply_failures", "signer_used", "unanswered")

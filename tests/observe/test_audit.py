@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -122,6 +123,14 @@ def test_records_go_into_a_pipe_one_by_one(monkeypatch: pytest.MonkeyPatch) -> N
         assert [json.loads(pipe.read(4096))["cid"] for _ in range(2)] == [1, 2]
 
 
+def _lost_by(write: Callable[[Path], None], path: Path) -> int | None:
+    """How many records were lost by ``write``, in a process of its own: it limits what that may write."""
+    process = multiprocessing.get_context("spawn").Process(target=write, args=(path,))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
 def _fill_together(path: Path) -> None:
     """Write three records of which the second fits in part, then another."""
     sink = StreamAudit(path)
@@ -135,10 +144,7 @@ def _fill_together(path: Path) -> None:
 
 def test_of_records_written_together_those_that_fit_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    process = multiprocessing.get_context("spawn").Process(target=_fill_together, args=(path,))
-    process.start()
-    process.join()
-    assert process.exitcode == 2
+    assert _lost_by(_fill_together, path) == 2
     first, half, fourth, fifth = path.read_text().splitlines()
     assert len(half) == 99
     assert [json.loads(line)["cid"] for line in (first, fourth, fifth)] == [1, 4, 5]
@@ -159,10 +165,7 @@ def _fill(path: Path) -> None:
 
 def test_half_a_record_does_not_spoil_the_next(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    process = multiprocessing.get_context("spawn").Process(target=_fill, args=(path,))
-    process.start()
-    process.join()
-    assert process.exitcode == 2
+    assert _lost_by(_fill, path) == 2
     half, third, fourth = path.read_text().splitlines()
     assert len(half) == 100
     assert [json.loads(line)["cid"] for line in (third, fourth)] == [3, 4]
