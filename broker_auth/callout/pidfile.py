@@ -1,6 +1,6 @@
-"""The pid file: who the running service is, and how its last reload went.
+"""The pid file: who the running service is, and how the last reload of each zone went.
 
-The first line is the process id, for any tool; the second counts reloads, for ``broker-auth
+The first line is the process id, for any tool; the others count reloads, for ``broker-auth
 reload``. The service holds a lock on it while it lives, so that an old file is known to be old; nobody
 else may even read it, because who can open a file can lock it, and keep a service from starting.
 """
@@ -10,23 +10,24 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import OperationError
 
-_MAX_BYTES: Final = 256
-_CONTENT: Final = re.compile(r"(?P<pid>[0-9]{1,9})\naccepted=(?P<accepted>[0-9]+) refused=(?P<refused>[0-9]+)\n")
+_MAX_BYTES: Final = 64 * 1024
+_PID: Final = re.compile(r"[0-9]{1,9}\n")
+_ZONE: Final = re.compile(r"zone=(?P<zone>\S+) accepted=(?P<accepted>[0-9]+) refused=(?P<refused>[0-9]+)\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A service that runs: its process, and how many reloads it accepted and refused."""
+    """A service that runs: its process, and how many reloads each zone accepted and refused."""
 
     pid: int
-    accepted: int
-    refused: int
+    zones: dict[str, tuple[int, int]]
 
 
 class PidFile:
@@ -48,11 +49,12 @@ class PidFile:
         except OSError as error:
             os.close(self._descriptor)
             raise OperationError(f"pid file {path} is held by a service that runs; stop that one first") from error
-        self.write(0, 0)
+        self.write({})
 
-    def write(self, accepted: int, refused: int) -> None:
-        """Say how many reloads were accepted and refused."""
-        content = f"{os.getpid()}\naccepted={accepted} refused={refused}\n".encode()
+    def write(self, zones: Mapping[str, tuple[int, int]]) -> None:
+        """Write how many reloads each zone accepted and refused."""
+        lines = [f"zone={zone} accepted={good} refused={bad}\n" for zone, (good, bad) in zones.items()]
+        content = f"{os.getpid()}\n{''.join(lines)}".encode()
         os.pwrite(self._descriptor, content, 0)
         os.ftruncate(self._descriptor, len(content))
 
@@ -75,10 +77,11 @@ def running(path: Path) -> Running:
             held = _is_held(file.fileno())
     except OSError as error:
         raise OperationError(nobody) from error
-    match = _CONTENT.fullmatch(content)
-    if not held or match is None:
+    pid = _PID.match(content)
+    if not held or pid is None:
         raise OperationError(nobody)
-    return Running(int(match["pid"]), int(match["accepted"]), int(match["refused"]))
+    zones = {found["zone"]: (int(found["accepted"]), int(found["refused"])) for found in _ZONE.finditer(content)}
+    return Running(int(pid[0]), zones)
 
 
 def _is_held(descriptor: int) -> bool:

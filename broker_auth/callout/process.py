@@ -69,14 +69,14 @@ class Beat(msgspec.Struct, kw_only=True):
 
 
 def prepare(settings: Settings) -> Prepared:
-    """Load everything these settings name, once, for every worker.
+    """Load everything these settings of one zone name, once, for every worker.
 
     Raises:
         BrokerAuthError: a file changed since the settings were checked, or cannot be opened.
     """
     outputs = make_sinks(settings.audit)  # proves that a worker can open them
     outputs.close()
-    return Prepared(settings, build_policy(settings), tls_contexts(settings))
+    return Prepared(settings, build_policy(settings, settings.only_zone.name), tls_contexts(settings))
 
 
 def work(prepared: Prepared, channel: socket.socket) -> None:

@@ -1,9 +1,10 @@
-"""``broker-auth serve``: the supervisor with everything that tells the world about it."""
+"""``broker-auth serve``: every zone of a configuration, or one, and everything that tells the world about it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -15,14 +16,18 @@ from prometheus_client import CollectorRegistry
 
 from broker_auth.callout.pidfile import PidFile
 from broker_auth.callout.process import Prepared, prepare
-from broker_auth.callout.supervisor import SILENCE_SECONDS, Supervisor
+from broker_auth.callout.supervisor import Supervisor
+from broker_auth.callout.zones import Zones, supervise
 from broker_auth.errors import ConfigurationError
-from broker_auth.observe.expiry import Expiry, expiries
 from broker_auth.observe.health import Endpoint, Health, listen
-from broker_auth.observe.metrics import ServiceCollector, State
+from broker_auth.observe.metrics import ServiceCollector
 from broker_auth.observe.notify import Notifier
-from broker_auth.settings.load import check
-from broker_auth.settings.model import Settings
+from broker_auth.observe.state import ZoneState
+from broker_auth.settings.broker_keys import BROKER
+from broker_auth.settings.load import check, outline
+from broker_auth.settings.model import FLEET_ZONE, Settings
+from broker_auth.settings.problems import Problem
+from broker_auth.settings.zone_keys import ZONE
 
 # A broker that is down must not make the service manager start us over and over: after this many
 # seconds the service counts as started, whichever brokers it serves by then.
@@ -30,40 +35,75 @@ _START_SECONDS: Final = 20.0
 _log = logging.getLogger(__name__)
 
 
-def serve(config: Path, workers: int | None = None) -> None:
+def serve(config: Path, workers: int | None = None, zone: str | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         config: the configuration; read again on SIGHUP.
-        workers: how many processes answer, by default as configured.
+        workers: how many processes answer in each zone, by default as configured.
+        zone: the only zone to serve; nothing of the others is read. By default all of them, each in
+            processes of its own.
 
     Raises:
         ConfigurationError: it is not usable; with every problem.
         BrokerAuthError: something it names cannot be used.
     """
-    prepared = _load(config)
+    outlined = _outline(config, zone)
+    names = [found.name for found in outlined.zones] or [FLEET_ZONE]
     with contextlib.ExitStack() as stack:
-        settings = prepared.settings
         pid_file = None
-        if settings.pid_file is not None:
-            pid_file = PidFile(settings.pid_file)
+        if outlined.pid_file is not None:
+            pid_file = PidFile(outlined.pid_file)
             stack.callback(pid_file.remove)
-        front = _Front(Supervisor(prepared, lambda: _reload(config, settings), workers), Notifier(), pid_file)
+        host = _host(config, outlined, names if zone is None else [zone], workers)
+        front = _Front(host, Notifier(), pid_file)
         # Not uvloop's: this process forks inside its loop.
-        asyncio.run(front.run(settings.metrics_listen))
+        asyncio.run(front.run(outlined.metrics_listen))
 
 
-def _load(config: Path) -> Prepared:
-    report = check(config, os.environ, serving=True)
+def _outline(config: Path, zone: str | None) -> Settings:
+    """Return the settings without secrets; if they cannot be used, everything that is wrong is said, not half."""
+    try:
+        return outline(config, os.environ)
+    except ConfigurationError as error:
+        report = check(config, os.environ, zone=zone)
+        raise ConfigurationError(report.problems or error.problems) from error
+
+
+def _host(config: Path, outlined: Settings, names: list[str], workers: int | None) -> Supervisor | Zones:
+    """Return what runs the zones: one alone needs no process between this one and its workers."""
+    if len(names) == 1:
+        (name,) = names
+        return Supervisor(_load(config, name), lambda: _reload(config, outlined, name), workers)
+
+    def body(name: str) -> functools.partial[None]:
+        def make() -> Supervisor:
+            line = f"zone {name} serves %s"
+            return Supervisor(_load(config, name), lambda: _reload(config, outlined, name), workers, ready_line=line)
+
+        return functools.partial(supervise, make, name)
+
+    return Zones(names, body, lambda: [zone.name for zone in outline(config, os.environ).zones])
+
+
+def _load(config: Path, zone: str) -> Prepared:
+    report = check(config, os.environ, zone=zone)
     if report.settings is None:
         raise ConfigurationError(report.problems)
     for warning in report.warnings:
-        _log.warning("%s", warning)
+        if zone == FLEET_ZONE or _is_about(warning, report.settings):
+            _log.warning("%s", warning)
     return prepare(report.settings)
 
 
-def _reload(config: Path, first: Settings) -> Prepared:
-    prepared = _load(config)
+def _is_about(warning: Problem, settings: Settings) -> bool:
+    """Whether a warning is about a zone itself. What is said of all zones is said by the fleet's."""
+    names = [BROKER.replace("<name>", broker.name) for broker in settings.brokers]
+    return (warning.key or "").startswith((*names, ZONE.replace("<name>", settings.only_zone.name)))
+
+
+def _reload(config: Path, first: Settings, zone: str) -> Prepared:
+    prepared = _load(config, zone)
     for name in ("metrics_listen", "pid_file"):
         if getattr(prepared.settings, name) != getattr(first, name):
             key = f"plugin.broker_auth.{name}".replace("metrics_", "metrics.")
@@ -72,26 +112,27 @@ def _reload(config: Path, first: Settings) -> Prepared:
 
 
 class _Front:
-    """Shows the supervisor's state to the service manager, to Prometheus and in the pid file."""
+    """Shows the state of the zones to the service manager, to Prometheus and in the pid file."""
 
-    def __init__(self, supervisor: Supervisor, notifier: Notifier, pid_file: PidFile | None) -> None:
-        self._supervisor = supervisor
+    def __init__(self, host: Supervisor | Zones, notifier: Notifier, pid_file: PidFile | None) -> None:
+        self._host = host
         self._notifier = notifier
         self._pid_file = pid_file
-        self._known: tuple[Prepared, tuple[Expiry, ...]] | None = None
 
     async def run(self, metrics_listen: str | None) -> None:
         async with self._observers(metrics_listen):
-            await self._supervisor.run()
+            await self._host.run()
 
     @contextlib.asynccontextmanager
     async def _observers(self, metrics_listen: str | None) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(self._tell())]
         if self._notifier.watchdog is not None:
             tasks.append(asyncio.create_task(self._sign_of_life(self._notifier.watchdog)))
+        if self._pid_file is not None:
+            tasks.append(asyncio.create_task(self._keep_pid_file(self._pid_file)))
         if metrics_listen is not None:
             registry = CollectorRegistry()
-            registry.register(ServiceCollector(self._state, time.time))
+            registry.register(ServiceCollector(self._host.states, time.time))
             endpoint = Endpoint(registry, self._health)
             tasks.append(asyncio.create_task(endpoint.serve(listen(metrics_listen))))
         try:
@@ -101,72 +142,69 @@ class _Front:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def _main(self) -> ZoneState:
+        """The fleet's zone, or the only one: by it the service as a whole is judged."""
+        return self._host.states()[0]
+
     async def _tell(self) -> None:
         """Tell the service manager of each change of state, once."""
-        supervisor, notifier = self._supervisor, self._notifier
+        host, notifier = self._host, self._notifier
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
-                while not (supervisor.ready or supervisor.stopping):
-                    await supervisor.news()
+                while not (host.ready or host.stopping):
+                    await host.news()
         notifier.ready(self._status())
         told, announced, done = self._status(), False, 0
-        while not supervisor.stopping:
-            await supervisor.news()
-            finished = sum(supervisor.reloads.values())
-            if (supervisor.reloading or finished > done) and not announced:
+        while not host.stopping:
+            await host.news()
+            state = self._main
+            finished = state.accepted + state.refused
+            if (state.reloading or finished > done) and not announced:
                 notifier.reloading()
                 announced = True
-            if finished > done and not supervisor.reloading:  # a refusal may be over before it was seen
-                self._reloaded()
+            if finished > done and not state.reloading:  # a refusal may be over before it was seen
+                notifier.ready(self._status())
                 announced, done = False, finished
             elif told != (told := self._status()):
                 notifier.status(told)
         notifier.stopping()
 
-    def _reloaded(self) -> None:
-        self._notifier.ready(self._status())
-        if self._pid_file is not None:
-            self._pid_file.write(self._supervisor.reloads[True], self._supervisor.reloads[False])
+    async def _keep_pid_file(self, pid_file: PidFile) -> None:
+        """Write how reloads went, for ``broker-auth reload``."""
+        written: dict[str, tuple[int, int]] = {}
+        while True:
+            await self._host.news()
+            counts = {state.zone: (state.accepted, state.refused) for state in self._host.states()}
+            if counts != written:
+                pid_file.write(counts)
+                written = counts
 
     async def _sign_of_life(self, seconds: float) -> None:
         """Only while workers live: a supervisor that cannot keep any is as good as dead."""
         while True:
-            if self._health().alive:
+            if self._main.alive:
                 self._notifier.alive()
             await asyncio.sleep(seconds)
 
     def _status(self) -> str:
-        supervisor = self._supervisor
-        up = ", ".join(f"{name} {count}" for name, count in supervisor.brokers_up.items())
-        return f"workers {len(supervisor.workers)}/{supervisor.wanted}; subscribed: {up}"
+        parts = []
+        for state in self._host.states():
+            up = ", ".join(f"{name} {count}" for name, count in state.brokers.items())
+            parts.append(f"zone {state.zone}: workers {len(state.resident)}/{state.wanted}; subscribed: {up}")
+        return "; ".join(parts)
 
-    def _health(self) -> Health:
-        supervisor, now = self._supervisor, asyncio.get_running_loop().time()
-        up = supervisor.brokers_up
-        alive = any(now - worker.heard <= SILENCE_SECONDS for worker in supervisor.workers)
-        return Health(
-            alive=alive,
-            ready=alive and all(up.values()) and not supervisor.stopping,
-            detail={"workers": len(supervisor.workers), "wanted": supervisor.wanted, "brokers": up},
-        )
-
-    def _state(self) -> State:
-        supervisor = self._supervisor
-        beats = [worker.beat for worker in supervisor.workers if worker.beat is not None]
-        return State(
-            counted=supervisor.counted,
-            wanted=supervisor.wanted,
-            brokers=supervisor.brokers_up,
-            pending=sum(beat.pending for beat in beats),
-            resident=tuple(beat.resident for beat in beats),
-            replaced={cause.value: count for cause, count in supervisor.replaced.items()},
-            reloads={"accepted": supervisor.reloads[True], "refused": supervisor.reloads[False]},
-            audit_lost=supervisor.audit_lost,
-            expiries=self._expiries(supervisor.prepared),
-        )
-
-    def _expiries(self, prepared: Prepared) -> tuple[Expiry, ...]:
-        """Read once for each configuration."""
-        if self._known is None or self._known[0] is not prepared:
-            self._known = (prepared, expiries(prepared.settings))
-        return self._known[1]
+    def _health(self, zone: str | None) -> Health | None:
+        """Return the health of one zone, by default of the main one; None if it is not served here."""
+        states = self._host.states()
+        found = next((state for state in states if zone in (None, state.zone)), None)
+        if found is None:
+            return None
+        detail: dict[str, object] = {
+            "zone": found.zone,
+            "workers": len(found.resident),
+            "wanted": found.wanted,
+            "brokers": found.brokers,
+            "zones": {state.zone: {"alive": state.alive, "ready": state.ready} for state in states},
+        }
+        return Health(alive=found.alive, ready=found.ready, detail=detail)

@@ -172,7 +172,7 @@ class Service:
             InputError: a TLS file cannot be used.
         """
         self.callout = callout
-        seed = settings.nkey_seed
+        seed = settings.only_zone.nkey_seed
         assert seed is not None  # `serve` loads settings that have one
         names = settings.accounts
         others = (names.fleet, names.provisioning, names.system)
@@ -283,14 +283,15 @@ def make_callout(settings: Settings, policy: Policy, audit: AuditSink, *, keep_r
     Raises:
         InputError: a seed is not of the kind it should be.
     """
-    assert settings.issuer_seed is not None  # `serve` loads settings that have one
+    zone = settings.only_zone
+    assert zone.issuer_seed is not None  # `serve` loads settings that have one
     sealer = None
-    if settings.xkey_seed is not None:
-        sealer = Sealer(decode_seed(settings.xkey_seed.reveal(), Kind.CURVE))
+    if zone.xkey_seed is not None:
+        sealer = Sealer(decode_seed(zone.xkey_seed.reveal(), Kind.CURVE))
     return Callout(
         policy=policy,
         reader=RequestReader(sealer),
-        writer=ReplyWriter(decode_seed(settings.issuer_seed.reveal(), Kind.ACCOUNT), sealer),
+        writer=ReplyWriter(decode_seed(zone.issuer_seed.reveal(), Kind.ACCOUNT), sealer),
         audit=audit,
         stats=Stats(),
         keep_requests=keep_requests,

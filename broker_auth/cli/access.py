@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -14,7 +14,7 @@ import click
 from broker_auth.cli.files import read_file, read_secret_option
 from broker_auth.cli.options import FILE
 from broker_auth.errors import InputError
-from broker_auth.nkey import Kind
+from broker_auth.nkey import Kind, public_nkey
 from broker_auth.observe.access import Access, Proof
 from broker_auth.secret import Secret
 from broker_auth.settings.files import BadValue
@@ -31,7 +31,12 @@ def access_options(function: _F) -> _F:
     """``--break-glass``, ``--token`` with ``--seed``, ``--certificate`` with ``--key``."""
     for option in reversed(
         (
-            click.option("--break-glass", type=FILE, help="Seed of the break-glass user: works while no service runs."),
+            click.option(
+                "--break-glass",
+                type=FILE,
+                multiple=True,
+                help="Seed of a zone's break-glass user: works while no service runs. Once for each zone.",
+            ),
             click.option("--token", type=FILE, help="Client token to show, where a certificate is not enough."),
             click.option("--seed", type=FILE, help="Ed25519 seed that belongs to the token."),
             click.option("--certificate", type=FILE, help="Certificate to show instead of the configured one."),
@@ -48,10 +53,10 @@ def load_settings(config: Path) -> Settings:
     Raises:
         ConfigurationError: with every problem found.
     """
-    return load(config, os.environ, serving=True)
+    return load(config, os.environ, serving=True, remote=True)
 
 
-def make_access(settings: Settings, **given: Path | None) -> Access:
+def make_access(settings: Settings, *, break_glass: Sequence[Path] = (), **given: Path | None) -> Access:
     """How to get into the brokers, by the options given.
 
     Raises:
@@ -63,7 +68,7 @@ def make_access(settings: Settings, **given: Path | None) -> Access:
             raise click.UsageError(f"--{one} and --{other} go together; give both or neither")
     return Access(
         settings=settings,
-        break_glass=_break_glass(given["break_glass"]),
+        break_glass=tuple(_break_glass(path, settings) for path in break_glass),
         proof=_proof(given["token"], given["seed"]),
         certificate=given["certificate"],
         key=given["key"],
@@ -76,13 +81,17 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
     return asyncio.run(work)
 
 
-def _break_glass(path: Path | None) -> Secret | None:
-    if path is None:
-        return None
+def _break_glass(path: Path, settings: Settings) -> Secret:
     try:
-        return read_seed(path, Kind.USER)
+        seed = read_seed(path, Kind.USER)
     except BadValue as error:
         raise InputError(f"--break-glass: {error.what}; {error.remedy}") from error
+    known = {zone.break_glass_nkey for zone in settings.zones}
+    if public_nkey(seed.reveal()) not in known:
+        raise InputError(
+            f"--break-glass: {path} is not the seed of any break_glass_nkey in {settings.path}; give the seed of one"
+        )
+    return seed
 
 
 def _proof(token: Path | None, seed: Path | None) -> Proof | None:

@@ -30,5 +30,5 @@ def render_command(file: Path, *, role: str, broker: str | None) -> None:
     Members of a cluster differ in little: set that by environment, as in
     BROKER_AUTH_BROKER_FLEET_SERVER_NAME=fleet2.
     """
-    settings = load(file, os.environ, serving=True)
+    settings = load(file, os.environ, serving=True, remote=True)
     click.echo(render(settings, select_broker(settings, Role(role), broker)), nl=False)

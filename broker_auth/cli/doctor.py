@@ -42,7 +42,7 @@ def doctor_command(
     provisioning_token: Path | None,
     verbose: bool,
     as_json: bool,
-    **given: Path | None,
+    **given: Any,
 ) -> None:
     """Look at the live deployment and say what is wrong with it, each finding with its remedy.
 
@@ -50,7 +50,7 @@ def doctor_command(
     only with --break-glass, or with --token and --seed. It changes nothing. Exit code 1 if there is an
     error; warnings do not count.
     """
-    report = check(config, os.environ, serving=True)
+    report = check(config, os.environ, serving=True, remote=True)
     if report.settings is None:
         findings = in_order(examine_configuration(report))
     else:

@@ -103,7 +103,7 @@ def _document(deployment: Deployment) -> dict[str, Any]:
     return {
         "configuration": str(deployment.configuration),
         "servers": {name: str(path) for name, path in deployment.servers.items()},
-        "break_glass_seed": str(deployment.break_glass_seed) if deployment.break_glass_seed else None,
+        "break_glass_seeds": [str(seed) for seed in deployment.break_glass_seeds],
         "warnings": [str(warning) for warning in deployment.warnings],
         "next": list(deployment.next_commands),
     }
@@ -114,8 +114,9 @@ def _print(plan: Plan, deployment: Deployment) -> None:
     output.note(f"Wrote {', '.join(str(path) for path in written)}")
     if plan.force:
         output.note("Keys, passwords and certificates that were there are the old ones")
-    if deployment.break_glass_seed:
-        output.note(f"Keep offline, and remove from here: {deployment.break_glass_seed}")
+    if deployment.break_glass_seeds:
+        seeds = ", ".join(map(str, deployment.break_glass_seeds))
+        output.note(f"Keep offline, and remove from here: {seeds}")
     for warning in deployment.warnings:
         output.warning(str(warning))
     output.note("Next:")

@@ -17,7 +17,7 @@ from broker_auth.cli.options import config_option
 from broker_auth.errors import ConfigurationError, InputError, OperationError
 from broker_auth.settings.load import check
 
-_PATIENCE: Final = TAKEOVER_SECONDS + 15  # seconds; the old workers drain before a reload is over
+_DEADLINE: Final = TAKEOVER_SECONDS + 15  # seconds; the old workers drain before a reload is over
 _POLL_SECONDS: Final = 0.05
 
 
@@ -33,7 +33,7 @@ def reload_command(config: Path) -> None:
     not usable as a whole changes nothing, here or in the service. Finds the service by
     `plugin.broker_auth.pid_file`; with systemd, `systemctl reload` does the same without one.
     """
-    report = check(config, os.environ, serving=True)
+    report = check(config, os.environ, serving=True, remote=True)
     if report.settings is None:
         raise ConfigurationError(report.problems)
     path = report.settings.pid_file
@@ -44,19 +44,40 @@ def reload_command(config: Path) -> None:
         )
     before = running(path)
     os.kill(before.pid, signal.SIGHUP)
-    if not _accepted(path, before):
-        raise OperationError("the service refused the configuration and keeps the old one; its log says why")
+    accepted, refused, waiting = _outcome(path, before)
+    if accepted and (refused or waiting):
+        output.note(f"reloaded in {_named(accepted)}")
+    if refused:
+        raise OperationError(
+            f"the service refused the configuration in {_named(refused)} and keeps the old one there; its log says why"
+        )
+    if waiting:
+        raise OperationError(
+            f"the service did not finish reloading {_named(waiting)} within {_DEADLINE:g} s; look at its log"
+        )
     output.note(f"reloaded {config}")
 
 
-def _accepted(path: Path, before: Running) -> bool:
-    """Wait for the outcome."""
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        after = running(path)
-        if after.refused > before.refused:
-            return False
-        if after.accepted > before.accepted:
-            return True
+def _outcome(path: Path, before: Running) -> tuple[list[str], list[str], list[str]]:
+    """Return the zones that accepted, those that refused, and those that did neither in time."""
+    accepted: list[str] = []
+    refused: list[str] = []
+    waiting = list(before.zones)
+    deadline = time.monotonic() + _DEADLINE
+    while waiting and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-    raise OperationError(f"the service did not finish reloading within {_PATIENCE:g} s; look at its log")
+        after = running(path)
+        for zone in list(waiting):
+            now, then = after.zones.get(zone), before.zones[zone]
+            if now is None or now[0] > then[0]:  # a zone that is gone has done what it was told
+                accepted.append(zone)
+            elif now[1] > then[1]:
+                refused.append(zone)
+            else:
+                continue
+            waiting.remove(zone)
+    return accepted, refused, waiting
+
+
+def _named(zones: list[str]) -> str:
+    return f"zone{'s' if len(zones) > 1 else ''} {', '.join(zones)}"

@@ -253,11 +253,9 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T | None:
 
 
 def _records(settings: Settings, audit: Path | None) -> Callable[[], list[AuditRecord]]:
-    """Reads the audit file named, or else the configured one if it is there; nothing without either."""
-    path = audit or settings.audit.path
-    if path is None or (audit is None and not path.is_file()):
-        return list
-    return lambda: read_history(path)
+    """Return what reads the audit file named, or else those of the configuration that are there."""
+    paths = [audit] if audit else [path for path in settings.audit_files if path.is_file()]
+    return lambda: [record for path in paths for record in read_history(path)]
 
 
 def _one_of(watching: bool, as_json: bool) -> None:

@@ -18,17 +18,20 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 @click.command("serve", epilog="\b\nExample:\n  broker-auth serve --config /etc/broker-auth/broker.conf --workers 2")
 @config_option
-@click.option("--workers", type=click.IntRange(1, MAX_WORKERS), help="Service processes; by default as configured.")
+@click.option(
+    "--workers", type=click.IntRange(1, MAX_WORKERS), help="Worker processes of each zone; by default as configured."
+)
+@click.option("--zone", metavar="NAME", help="Serve this zone only; nothing of the others is read. By default, all.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
-def serve_command(config: Path, workers: int | None, log_level: str) -> None:
+def serve_command(config: Path, workers: int | None, zone: str | None, log_level: str) -> None:
     """Answer the brokers' authorization requests.
 
     Prints `ready brokers=…` on standard error once every broker is subscribed. SIGTERM and SIGINT
     answer what was received and exit; SIGHUP reads the configuration again and changes to it without a
-    gap, or keeps the old one; SIGUSR1 opens the audit file again.
+    gap, or keeps the old one, in each zone by itself; SIGUSR1 opens the audit files again.
     """
     set_up_logging(log_level)
-    serve(config, workers)
+    serve(config, workers, zone)
 
 
 def set_up_logging(level: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import sys
 from collections.abc import Iterable
@@ -65,10 +66,11 @@ def _records(audit: str | None, config: Path | None) -> Iterable[Record]:
         return read_file(Path(audit))
     if config is None:
         raise click.UsageError("name the audit records with --audit, or the configuration with --config")
-    path = load(config, os.environ, serving=False).audit.path
-    if path is None:
+    paths = load(config, os.environ, serving=False).audit_files
+    if not paths:
         raise InputError(
             f"{config}: plugin.broker_auth.audit.output names no file; pass the log, as in "
             "`journalctl -u broker-auth -o cat | broker-auth why … --audit -`"
         )
-    return read_file(path)
+    files = [read_file(path) for path in [path for path in paths if path.exists()] or paths[:1]]
+    return heapq.merge(*files, key=lambda record: record.time)

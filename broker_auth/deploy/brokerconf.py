@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.errors import InputError
 from broker_auth.settings.keytable import find
+from broker_auth.settings.model import FLEET_ZONE
 
 KEYS = "keys"
-ISSUER_SEED = f"{KEYS}/issuer.seed"
-SERVICE_SEED = f"{KEYS}/service.seed"
-XKEY_SEED = f"{KEYS}/xkey.seed"
 CLIENT_PASSWORD = f"{KEYS}/client_password"
 SYSTEM_PASSWORD = f"{KEYS}/system_password"
-BREAK_GLASS_SEED = f"{KEYS}/break-glass.seed"
-BREAK_GLASS_PUBLIC = f"{KEYS}/break-glass.public"  # stays when the seed has gone offline
 AUDIT_FILE = "audit.jsonl"
 PID_FILE = "broker-auth.pid"
 
@@ -29,6 +26,58 @@ _ISSUER = "plugin.security.issuer."
 _WIDTH = 100
 
 Line = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneFiles:
+    """Where the keys of one zone lie, below the deployment's directory.
+
+    An edge's are in a directory of their own, which is what a host that serves that edge alone needs.
+    """
+
+    zone: str = FLEET_ZONE
+
+    @property
+    def directory(self) -> str:
+        """The directory of all of them."""
+        return KEYS if self.zone == FLEET_ZONE else f"{KEYS}/{self.zone}"
+
+    @property
+    def issuer_seed(self) -> str:
+        """The seed that signs responses."""
+        return f"{self.directory}/issuer.seed"
+
+    @property
+    def service_seed(self) -> str:
+        """The seed of the service's user."""
+        return f"{self.directory}/service.seed"
+
+    @property
+    def xkey_seed(self) -> str:
+        """The seed that requests are sealed for."""
+        return f"{self.directory}/xkey.seed"
+
+    @property
+    def break_glass_seed(self) -> str:
+        """The seed of the break-glass user, which is to leave this machine."""
+        return f"{self.directory}/break-glass.seed"
+
+    @property
+    def break_glass_public(self) -> str:
+        """Its public key, which stays when the seed has gone offline."""
+        return f"{self.directory}/break-glass.public"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every file."""
+        return (
+            self.issuer_seed,
+            self.service_seed,
+            self.xkey_seed,
+            self.break_glass_seed,
+            self.break_glass_public,
+        )
+
 
 # What is said of a key beyond its meaning: why `init` set it so, and who has to change it.
 _NOTES: Final = {
@@ -41,12 +90,12 @@ _NOTES: Final = {
 }
 
 
-def text(plan: Plan, *, break_glass: str, leaf_user: str | None) -> str:
+def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_user: str | None) -> str:
     """The whole file. Paths inside the plan's directory are written relative to it.
 
     Args:
         plan: with every file named, the development PKI's included.
-        break_glass: public key of the break-glass user.
+        break_glass: by zone, the public key of its break-glass user.
         leaf_user: the name by which the fleet's leaf listener knows the edge's certificate.
 
     Raises:
@@ -55,7 +104,8 @@ def text(plan: Plan, *, break_glass: str, leaf_user: str | None) -> str:
     parts = [_HEAD]
     for title, lines in (
         ("Who gets in", _credentials(plan)),
-        ("This service", _service(plan, break_glass)),
+        ("This service", _service(plan, break_glass[FLEET_ZONE])),
+        *((f"Zone {zone}", zone_lines(zone, public)) for zone, public in break_glass.items() if zone != FLEET_ZONE),
         ("The fleet's nats-server", _fleet(plan, leaf_user)),
         ("The edge's nats-server", _edge(plan)),
     ):
@@ -91,9 +141,10 @@ def _credentials(plan: Plan) -> Iterator[Line]:
 
 def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
     yield _OWN + "brokers", "fleet, edge" if plan.topology is Topology.EDGE else "fleet"
-    yield _OWN + "nkey_seed_file", SERVICE_SEED
-    yield _OWN + "issuer_seed_file", ISSUER_SEED
-    yield _OWN + "xkey_seed_file", XKEY_SEED
+    files = ZoneFiles()
+    yield _OWN + "nkey_seed_file", files.service_seed
+    yield _OWN + "issuer_seed_file", files.issuer_seed
+    yield _OWN + "xkey_seed_file", files.xkey_seed
     yield _OWN + "break_glass_nkey", break_glass
     yield _OWN + "audit.output", f"log, file:{AUDIT_FILE}"
     yield _OWN + "pid_file", PID_FILE
@@ -101,6 +152,15 @@ def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
     if plan.files.service_cert:
         yield _OWN + "tls.certificate", _path(plan, plan.files.service_cert)
         yield _OWN + "tls.key", _path(plan, plan.files.service_key)
+
+
+def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
+    """Yield the keys of a zone that is not the fleet's."""
+    prefix, files = f"{_OWN}zone.{zone}.", ZoneFiles(zone)
+    yield prefix + "nkey_seed_file", files.service_seed
+    yield prefix + "issuer_seed_file", files.issuer_seed
+    yield prefix + "xkey_seed_file", files.xkey_seed
+    yield prefix + "break_glass_nkey", break_glass
 
 
 def _fleet(plan: Plan, leaf_user: str | None) -> Iterator[Line]:

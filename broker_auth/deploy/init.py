@@ -19,7 +19,7 @@ from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.nkey import Kind, generate_seed, public_nkey
 from broker_auth.settings.load import check
-from broker_auth.settings.model import Settings
+from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem
 
 CONFIGURATION = "broker.conf"
@@ -37,7 +37,7 @@ class Deployment:
         servers: broker name to its nats-server configuration.
         settings: what ``broker.conf`` says.
         warnings: what is allowed in it but probably not meant.
-        break_glass_seed: to be moved to a safe place offline; ``None`` when it has been.
+        break_glass_seeds: to be moved to a safe place offline; without those that have been.
         next_commands: the three commands that come next.
     """
 
@@ -45,7 +45,7 @@ class Deployment:
     servers: dict[str, Path]
     settings: Settings
     warnings: tuple[Problem, ...]
-    break_glass_seed: Path | None
+    break_glass_seeds: tuple[Path, ...]
     next_commands: tuple[str, ...]
 
 
@@ -70,8 +70,9 @@ def initialize(plan: Plan) -> Deployment:
 
 def _write(workspace: Workspace, plan: Plan) -> Deployment:
     workspace.make_directory()
-    workspace.make_directory(brokerconf.KEYS, 0o700)
-    break_glass = _write_keys(workspace)
+    zones = _zones(plan)
+    break_glass = {zone: write_zone_keys(workspace, zone) for zone in zones}
+    _write_passwords(workspace)
     if plan.dev_pki:
         devpki.write(workspace, plan)
         plan = devpki.completed(workspace, plan)
@@ -87,52 +88,55 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
     servers = {
         broker.name: workspace.write(f"{broker.name}.conf", render(settings, broker)) for broker in settings.brokers
     }
-    seed = workspace.path(brokerconf.BREAK_GLASS_SEED)
+    seeds = [workspace.path(brokerconf.ZoneFiles(zone).break_glass_seed) for zone in zones]
     return Deployment(
         configuration=configuration,
         servers=servers,
         settings=settings,
         warnings=report.warnings,
-        break_glass_seed=seed if seed.exists() else None,
+        break_glass_seeds=tuple(seed for seed in seeds if seed.exists()),
         next_commands=_next_commands(plan, configuration, servers),
     )
 
 
-def _write_keys(workspace: Workspace) -> str:
-    """Make the keys and passwords that are missing; returns the break-glass user's public key."""
+def _zones(plan: Plan) -> tuple[str, ...]:
+    return (FLEET_ZONE, "edge") if plan.topology is Topology.EDGE else (FLEET_ZONE,)
+
+
+def write_zone_keys(workspace: Workspace, zone: str) -> str:
+    """Make the keys of a zone that are missing, and return its break-glass user's public key."""
+    files = brokerconf.ZoneFiles(zone)
+    workspace.make_directory(brokerconf.KEYS, 0o700)
+    workspace.make_directory(files.directory, 0o700)
     for name, kind in (
-        (brokerconf.ISSUER_SEED, Kind.ACCOUNT),
-        (brokerconf.SERVICE_SEED, Kind.USER),
-        (brokerconf.XKEY_SEED, Kind.CURVE),
+        (files.issuer_seed, Kind.ACCOUNT),
+        (files.service_seed, Kind.USER),
+        (files.xkey_seed, Kind.CURVE),
     ):
         workspace.keep_or_write(name, generate_seed(kind).encode, private=True)
+    return _break_glass(workspace, files)
+
+
+def _write_passwords(workspace: Workspace) -> None:
     for name in (brokerconf.CLIENT_PASSWORD, brokerconf.SYSTEM_PASSWORD):
         workspace.keep_or_write(name, secrets.token_urlsafe(_PASSWORD_BYTES).encode, private=True)
-    return _break_glass(workspace)
 
 
-def _break_glass(workspace: Workspace) -> str:
-    """The public key; its seed is made once and expected to leave, so its absence makes no new one."""
+def _break_glass(workspace: Workspace, files: brokerconf.ZoneFiles) -> str:
+    """Return the public key. Its seed is made once and expected to leave, so its absence makes no new one."""
 
     def make() -> bytes:
-        seed = workspace.keep_or_write(brokerconf.BREAK_GLASS_SEED, generate_seed(Kind.USER).encode, private=True)
+        seed = workspace.keep_or_write(files.break_glass_seed, generate_seed(Kind.USER).encode, private=True)
         return public_nkey(seed.decode("ascii", "replace").strip()).encode()
 
-    public = workspace.keep_or_write(brokerconf.BREAK_GLASS_PUBLIC, make, private=False)
+    public = workspace.keep_or_write(files.break_glass_public, make, private=False)
     return public.decode("ascii", "replace").strip()
 
 
 def _file_names(plan: Plan) -> tuple[str, ...]:
     servers = ("fleet.conf", "edge.conf") if plan.topology is Topology.EDGE else ("fleet.conf",)
-    keys = (
-        brokerconf.ISSUER_SEED,
-        brokerconf.SERVICE_SEED,
-        brokerconf.XKEY_SEED,
-        brokerconf.CLIENT_PASSWORD,
-        brokerconf.SYSTEM_PASSWORD,
-        brokerconf.BREAK_GLASS_SEED,
-        brokerconf.BREAK_GLASS_PUBLIC,
-    )
+    keys = [name for zone in _zones(plan) for name in brokerconf.ZoneFiles(zone).names]
+    keys += [brokerconf.CLIENT_PASSWORD, brokerconf.SYSTEM_PASSWORD]
     return (CONFIGURATION, *servers, *keys, *(devpki.file_names(plan) if plan.dev_pki else ()))
 
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from broker_auth.errors import InputError
 from broker_auth.nkey import Kind, decode_public, public_nkey
 from broker_auth.secret import Secret
-from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles
+from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles, Zone
 
 CALLOUT_ACCOUNT = "AUTH"  # holds the service and nobody else (NATS_FACTS 4)
 QUEUE_GROUP = "broker-auth"  # INTERFACE "Wire"
@@ -51,7 +51,7 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
     _Checks(settings, broker).run()
     server, role = broker.server, broker.role
     to_edges = server.leaf_listen is not None
-    keys = _public_keys(settings)
+    keys = _public_keys(settings, settings.zone(broker.zone))
     return (
         _environment()
         .from_string(_template())
@@ -144,20 +144,22 @@ class _PublicKeys:
     break_glass: str | None
 
 
-def _public_keys(settings: Settings) -> _PublicKeys:
-    if settings.break_glass_nkey is not None:
-        decode_public(settings.break_glass_nkey, Kind.USER)
+def _public_keys(settings: Settings, zone: Zone) -> _PublicKeys:
+    """Return the public keys of a zone, which no server of another zone is told."""
+    if zone.break_glass_nkey is not None:
+        decode_public(zone.break_glass_nkey, Kind.USER)
     return _PublicKeys(
-        issuer=_public(settings, settings.issuer_seed, "issuer_seed_file"),
-        service=_public(settings, settings.nkey_seed, "nkey_seed_file"),
-        xkey=public_nkey(settings.xkey_seed.reveal()) if settings.xkey_seed else None,
-        break_glass=settings.break_glass_nkey,
+        issuer=_public(settings, zone, zone.issuer_seed, "issuer_seed_file"),
+        service=_public(settings, zone, zone.nkey_seed, "nkey_seed_file"),
+        xkey=public_nkey(zone.xkey_seed.reveal()) if zone.xkey_seed else None,
+        break_glass=zone.break_glass_nkey,
     )
 
 
-def _public(settings: Settings, seed: Secret | None, key: str) -> str:
+def _public(settings: Settings, zone: Zone, seed: Secret | None, key: str) -> str:
     if seed is None:
-        raise InputError(f"{settings.path}: plugin.broker_auth.{key} is needed to render a configuration")
+        name = f"plugin.broker_auth.{key}" if zone.is_fleet else f"plugin.broker_auth.zone.{zone.name}.{key}"
+        raise InputError(f"{settings.path}: {name} is needed to render a configuration; run this where the file is")
     return public_nkey(seed.reveal())
 
 

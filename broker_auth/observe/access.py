@@ -3,8 +3,8 @@
 Which account a connection ends in is decided by the service like any other connection:
 
 * system account: the system user with its password (POLICY rule 2). That needs verified TLS, so it
-  works on the fleet's listener; on a listener that asks for no certificate (edge, single) it needs a
-  client token with ``system_user`` or ``org_admin`` too.
+  works on the fleet's listener; on a listener that asks for no certificate (single) it needs a client
+  token with ``system_user`` or ``org_admin`` too. An edge admits no system user.
 * fleet account: the service's own certificate (rule 4), or a client token (rule 3).
 * provisioning account: the user ``provisioner`` (rule 1), with a certificate that may be one.
 
@@ -30,6 +30,7 @@ from nats.errors import Error as NatsError
 
 from broker_auth.callout.link import tls_context
 from broker_auth.errors import InputError, OperationError
+from broker_auth.nkey import public_nkey
 from broker_auth.policy.rules import PROVISIONER
 from broker_auth.secret import Secret
 from broker_auth.secured import SecuredClient
@@ -88,13 +89,14 @@ class Access:
     """Logs in to the brokers of one configuration.
 
     Attributes:
-        break_glass: seed of the break-glass user, to go around the service.
+        break_glass: seeds of break-glass users, to go around the service. Each is shown to the brokers of its own
+            zone only: whoever has taken an edge relays what is signed for it.
         proof: a client token, where the configuration alone does not open the door.
         certificate: presented instead of the configured one, with :attr:`key`.
     """
 
     settings: Settings
-    break_glass: Secret | None = None
+    break_glass: tuple[Secret, ...] = ()
     proof: Proof | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -112,20 +114,31 @@ class Access:
         Raises:
             AccessError: the broker cannot be reached or refuses, or nothing configured can get in.
         """
-        if self.break_glass is not None:
-            return await self.connect(broker, Login(what="the break-glass user", nkey_seed=self.break_glass))
+        seed = self.break_glass_of(broker)
+        if seed is not None:
+            return await self.connect(broker, Login(what="the break-glass user", nkey_seed=seed))
         settings = self.settings
         if settings.system_user is None:
             raise AccessError(
                 f"{settings.path}: no plugin.choria.network.system.user, so there is no way into the system account "
                 f"of {broker.name}; set it, or give --break-glass SEED"
             )
-        if broker.role is not Role.FLEET and self.proof is None:
+        if broker.role is Role.EDGE:
+            raise AccessError(
+                f"broker {broker.name} is an edge, which no password is shown to: its system account needs "
+                f"--break-glass with the seed of zone {broker.zone}"
+            )
+        if broker.role is Role.SINGLE and self.proof is None:
             raise AccessError(
                 f"broker {broker.name} asks for no certificate, so its system account needs --break-glass SEED, or "
                 "--token FILE --seed FILE with the permission system_user"
             )
         return await self.connect(broker, self.system_login())
+
+    def break_glass_of(self, broker: BrokerSettings) -> Secret | None:
+        """Return the seed of the break-glass user of a broker's zone, if it was given."""
+        nkey = self.settings.zone(broker.zone).break_glass_nkey
+        return next((seed for seed in self.break_glass if public_nkey(seed.reveal()) == nkey), None)
 
     def system_login(self) -> Login:
         """What the configured system user presents."""
@@ -159,7 +172,8 @@ class Access:
         Raises:
             AccessError: the broker cannot be reached or does not know the service's nkey.
         """
-        return await self.connect(broker, Login(what="the service's nkey user", nkey_seed=self.settings.nkey_seed))
+        seed = self.settings.zone(broker.zone).nkey_seed
+        return await self.connect(broker, Login(what="the service's nkey user", nkey_seed=seed))
 
     async def connect(self, broker: BrokerSettings, login: Login) -> Client:
         """One attempt at each of the broker's URLs, until one lets us in.

@@ -295,11 +295,11 @@ class Known:
         )
 
     def _rule(self, server: _Server, row: _Row) -> str | None:
-        if row.authorized_user and row.authorized_user == self.settings.break_glass_nkey:
-            return BREAK_GLASS
-        seed = self.settings.nkey_seed
-        if seed is not None and row.authorized_user == public_nkey(seed.reveal()):
-            return AUTH_USER
+        for zone in self.settings.zones:
+            if row.authorized_user and row.authorized_user == zone.break_glass_nkey:
+                return BREAK_GLASS
+            if zone.nkey_seed is not None and row.authorized_user == public_nkey(zone.nkey_seed.reveal()):
+                return AUTH_USER
         return self.rules.get((server.id, row.cid))
 
 

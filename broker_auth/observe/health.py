@@ -1,6 +1,6 @@
 """``/metrics``, ``/healthz`` and ``/readyz``: a small HTTP server in the supervisor's loop.
 
-GET and HEAD of three paths, one request a connection, everything bounded. Plain HTTP, no
+GET and HEAD of a few paths, one request a connection, everything bounded. Plain HTTP, no
 authentication: meant for loopback or a trusted network.
 """
 
@@ -76,7 +76,8 @@ def listen(address: str) -> socket.socket:
 class Endpoint:
     """Serves one listening socket."""
 
-    def __init__(self, registry: CollectorRegistry, health: Callable[[], Health]) -> None:
+    def __init__(self, registry: CollectorRegistry, health: Callable[[str | None], Health | None]) -> None:
+        """``health`` returns that of the service, or of the zone it is given; None for an unknown zone."""
         self._registry = registry
         self._health = health
         self._clients = 0
@@ -115,14 +116,18 @@ class Endpoint:
             case "/metrics":
                 encoder, content_type = choose_encoder(accept)
                 return _Answer(HTTPStatus.OK, encoder(self._registry), content_type)
-            case "/healthz":
-                health = self._health()
-                return _check(health.alive, health.detail)
-            case "/readyz":
-                health = self._health()
-                return _check(health.ready, health.detail)
-            case _:
-                return _Answer(HTTPStatus.NOT_FOUND, b"/metrics, /healthz or /readyz\n")
+            case "/healthz" | "/readyz":
+                return self._checked(path, None)
+        check, _, zone = path.rpartition("/")
+        if check in ("/healthz", "/readyz") and zone:
+            return self._checked(check, zone)
+        return _Answer(HTTPStatus.NOT_FOUND, b"/metrics, /healthz, /readyz, /healthz/ZONE or /readyz/ZONE\n")
+
+    def _checked(self, check: str, zone: str | None) -> _Answer:
+        health = self._health(zone)
+        if health is None:
+            return _Answer(HTTPStatus.NOT_FOUND, b"this zone is not served here\n")
+        return _check(health.alive if check == "/healthz" else health.ready, health.detail)
 
 
 def _check(good: bool, detail: dict[str, object]) -> _Answer:

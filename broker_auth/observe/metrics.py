@@ -6,129 +6,135 @@ an interface: the Grafana dashboard and people's alerts rest on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from broker_auth import __version__
-from broker_auth.observe.expiry import Expiry
-from broker_auth.observe.stats import LATENCY_BUCKETS, Snapshot
+from broker_auth.observe.state import ZoneState
+from broker_auth.observe.stats import LATENCY_BUCKETS
 
 _P = "broker_auth_"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """Everything there is to export, at one moment.
-
-    Attributes:
-        brokers: workers subscribed at each broker.
-        resident: bytes of each worker that runs.
-        replaced: workers that had to be replaced, by cause.
-        reloads: changes of configuration, by result.
-    """
-
-    counted: Snapshot
-    wanted: int
-    brokers: Mapping[str, int] = field(default_factory=dict)
-    pending: int = 0
-    resident: tuple[int, ...] = ()
-    replaced: Mapping[str, int] = field(default_factory=dict)
-    reloads: Mapping[str, int] = field(default_factory=dict)
-    audit_lost: int = 0
-    expiries: tuple[Expiry, ...] = ()
-
-
 class ServiceCollector(Collector):
-    """Turns a :class:`State` into metric families each time it is scraped."""
+    """Turns the states of the zones into metric families each time it is scraped."""
 
-    def __init__(self, state: Callable[[], State], clock: Callable[[], float]) -> None:
+    def __init__(self, states: Callable[[], Sequence[ZoneState]], clock: Callable[[], float]) -> None:
         """``clock`` gives Unix seconds, for what is left until certificates expire."""
-        self._state = state
+        self._states = states
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """Every family."""
-        state = self._state()
+        """Yield every family."""
+        states = self._states()
         yield _gauge("info", "Version of broker-auth.", ("version",), [((__version__,), 1)])
-        yield from _decisions(state.counted)
-        yield from _workers(state)
-        yield from _certificates(state.expiries, self._clock())
+        yield from _decisions(states)
+        yield from _workers(states)
+        yield from _certificates(states, self._clock())
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not ask for the state."""
+        """Return nothing: registering must not ask for the state."""
         return []
 
 
-def _decisions(counted: Snapshot) -> Iterator[Metric]:
+def _decisions(states: Sequence[ZoneState]) -> Iterator[Metric]:
     yield _counter(
         "decisions",
         "Connections decided, by the rule that claimed them and `admitted` or the denial's code.",
-        ("rule", "code"),
-        [((rule, code), count) for rule, code, count in counted.decisions],
+        ("zone", "rule", "code"),
+        [((s.zone, rule, code), count) for s in states for rule, code, count in s.counted.decisions],
     )
     yield _counter(
         "unanswered",
         "Messages that got no reply, by fault; `late` came too late to be answered.",
-        ("fault",),
-        [((fault,), count) for fault, count in counted.unanswered.items()],
+        ("zone", "fault"),
+        [((s.zone, fault), count) for s in states for fault, count in s.counted.unanswered.items()],
     )
     yield _counter(
-        "late", "Requests dropped because they came too late.", (), [((), counted.unanswered.get("late", 0))]
+        "late",
+        "Requests dropped because they came too late.",
+        ("zone",),
+        [((s.zone,), s.counted.unanswered.get("late", 0)) for s in states],
     )
-    yield _counter("reply_failures", "Answers that could not be made or sent.", (), [((), counted.reply_failures)])
-    sums = list(accumulate(counted.latency))
-    buckets = [(repr(bound), float(count)) for bound, count in zip(LATENCY_BUCKETS, sums, strict=False)]
-    histogram = HistogramMetricFamily(
-        f"{_P}decision_seconds",
-        "Time of a request from its verification to its signed answer; its share, of those answered together.",
+    yield _counter(
+        "reply_failures",
+        "Answers that could not be made or sent.",
+        ("zone",),
+        [((s.zone,), s.counted.reply_failures) for s in states],
     )
-    histogram.add_metric([], buckets=[*buckets, ("+Inf", float(sums[-1]))], sum_value=counted.latency_sum)
-    yield histogram
+    yield _latency(states)
     yield _gauge(
         "signer_last_used_timestamp_seconds",
         "When a token of this signer last admitted somebody.",
-        ("signer",),
-        [((signer,), when) for signer, when in counted.signer_used.items()],
+        ("zone", "signer"),
+        [((s.zone, signer), when) for s in states for signer, when in s.counted.signer_used.items()],
     )
 
 
-def _workers(state: State) -> Iterator[Metric]:
-    yield _gauge("workers", "Worker processes that run.", (), [((), len(state.resident))])
-    yield _gauge("workers_wanted", "Worker processes there should be.", (), [((), state.wanted)])
+def _latency(states: Sequence[ZoneState]) -> Metric:
+    histogram = HistogramMetricFamily(
+        f"{_P}decision_seconds",
+        "Time of a request from its verification to its signed answer; its share, of those answered together.",
+        labels=("zone",),
+    )
+    for state in states:
+        sums = list(accumulate(state.counted.latency))
+        buckets = [(repr(bound), float(count)) for bound, count in zip(LATENCY_BUCKETS, sums, strict=False)]
+        ends = [*buckets, ("+Inf", float(sums[-1]))]
+        histogram.add_metric([state.zone], buckets=ends, sum_value=state.counted.latency_sum)
+    return histogram
+
+
+def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
+    zone = ("zone",)
+    yield _gauge("workers", "Worker processes that run.", zone, [((s.zone,), len(s.resident)) for s in states])
+    yield _gauge("workers_wanted", "Worker processes there should be.", zone, [((s.zone,), s.wanted) for s in states])
+    yield _gauge(
+        "zone_ready",
+        "1 while every broker of the zone can ask a worker.",
+        zone,
+        [((s.zone,), float(s.ready)) for s in states],
+    )
     yield _gauge(
         "worker_resident_bytes",
         "Memory of one worker, pages shared with others included.",
-        ("slot",),
-        [((str(slot),), size) for slot, size in enumerate(state.resident)],
+        ("zone", "slot"),
+        [((s.zone, str(slot)), size) for s in states for slot, size in enumerate(s.resident)],
     )
     yield _counter(
         "worker_replacements",
         "Workers replaced because they died or said nothing for too long.",
-        ("cause",),
-        [((cause,), count) for cause, count in state.replaced.items()],
+        ("zone", "cause"),
+        [((s.zone, cause), count) for s in states for cause, count in s.replaced.items()],
     )
     yield _counter(
         "reloads",
         "Reloads of the configuration, by result.",
-        ("result",),
-        [((result,), count) for result, count in state.reloads.items()],
+        ("zone", "result"),
+        [
+            ((s.zone, result), count)
+            for s in states
+            for result, count in (("accepted", s.accepted), ("refused", s.refused))
+        ],
     )
     yield _gauge(
         "broker_subscribed_workers",
-        "Workers that this broker can ask.",
-        ("broker",),
-        [((broker,), up) for broker, up in state.brokers.items()],
+        "Workers that are subscribed at this broker.",
+        ("zone", "broker"),
+        [((s.zone, broker), up) for s in states for broker, up in s.brokers.items()],
     )
-    yield _gauge("in_flight", "Requests received and not answered yet.", (), [((), state.pending)])
-    yield _counter("audit_lost", "Audit records that could not be kept.", (), [((), state.audit_lost)])
+    yield _gauge("in_flight", "Requests received and not answered yet.", zone, [((s.zone,), s.pending) for s in states])
+    yield _counter(
+        "audit_lost", "Audit records that could not be kept.", zone, [((s.zone,), s.audit_lost) for s in states]
+    )
 
 
-def _certificates(expiries: Iterable[Expiry], now: float) -> Iterator[Metric]:
-    rows = tuple(expiries)
+def _certificates(states: Sequence[ZoneState], now: float) -> Iterator[Metric]:
+    """Yield each certificate once, whichever zones use it."""
+    rows = tuple(dict.fromkeys(expiry for state in states for expiry in state.expiries))
     yield _gauge(
         "certificate_expiry_timestamp_seconds",
         "When a certificate expires: `signer` of tokens, `ca` of peers or brokers, `own` presented to brokers.",

@@ -63,6 +63,25 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "The client sent two tokens, as `auth_token` and as `jwt`, and they differ.",
         "Send one token, or the same in both places.",
     ),
+    DenyCode.EDGE_VERIFIED_TLS: Remedy(
+        "An edge says that it verified the certificate of a connection, but an edge's listener asks for none.",
+        "Render the edge's configuration again and restart it. If it was rendered so, somebody else speaks for the "
+        "edge: treat it as stolen (docs/security.md).",
+    ),
+    DenyCode.EDGE_PROVISIONER: Remedy(
+        "The user `provisioner` connected to an edge, where no certificate is asked for.",
+        "Let the provisioner connect to the fleet's servers. Its password has been shown to the edge: if it may be "
+        "in other hands, replace `plugin.choria.network.provisioning.client_password`.",
+    ),
+    DenyCode.EDGE_SYSTEM_USER: Remedy(
+        "The system user connected to an edge.",
+        "Connect to the fleet's servers, or to the edge as its break-glass user. The password has been shown to the "
+        "edge: if the edge may be in other hands, replace `plugin.choria.network.system.password`.",
+    ),
+    DenyCode.EDGE_FLEET_TOKEN: Remedy(
+        "A client or a server with a token for the fleet connected to an edge.",
+        "Let it connect to the fleet's servers; an edge admits unprovisioned nodes only.",
+    ),
     DenyCode.PROVISIONING_DISABLED: Remedy(
         "Somebody wants to be provisioned, or to provision, but this is not enabled.",
         "Set `plugin.choria.network.provisioning.client_password`, and `signer_cert` or organization issuers.",

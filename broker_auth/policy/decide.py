@@ -6,7 +6,7 @@ from broker_auth.policy.case import Case, Refused, Replay
 from broker_auth.policy.decision import Admit, Decision, Deny
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
-from broker_auth.policy.rules import RULES
+from broker_auth.policy.rules import EDGE_RULES, FLEET_RULES
 from broker_auth.tokens.verify import Rejected, Verified
 
 
@@ -24,7 +24,7 @@ def decide(request: AuthorizationRequest, policy: Policy, now: float, replay: Re
     """
     case = Case(request, policy, now, replay)
     try:
-        for rule in RULES:
+        for rule in EDGE_RULES if policy.edge else FLEET_RULES:
             admitted = rule(case)
             if admitted is not None:
                 return admitted

@@ -51,6 +51,10 @@ class DenyCode(StrEnum):
     NO_TLS = "no_tls"
     CHAIN_UNUSABLE = "verified_chain_unusable"
     JWT_DIFFERS = "jwt_differs"
+    EDGE_VERIFIED_TLS = "edge_verified_tls"
+    EDGE_PROVISIONER = "edge_provisioner"
+    EDGE_SYSTEM_USER = "edge_system_user"
+    EDGE_FLEET_TOKEN = "edge_fleet_token"
     PROVISIONING_DISABLED = "provisioning_disabled"
     PROVISIONER_PASSWORD = "provisioner_password"
     PROVISIONER_NOT_VERIFIED = "provisioner_not_verified"
@@ -128,6 +132,10 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.NO_TLS: "TLS required",
     DenyCode.CHAIN_UNUSABLE: "certificate not accepted",
     DenyCode.JWT_DIFFERS: "credentials contradict each other",
+    DenyCode.EDGE_VERIFIED_TLS: "connection type not served",
+    DenyCode.EDGE_PROVISIONER: "connection type not served",
+    DenyCode.EDGE_SYSTEM_USER: "connection type not served",
+    DenyCode.EDGE_FLEET_TOKEN: "connection type not served",
     DenyCode.PROVISIONING_DISABLED: "provisioning not enabled",
     DenyCode.PROVISIONER_PASSWORD: "wrong password",
     DenyCode.PROVISIONER_NOT_VERIFIED: "credentials not sufficient",

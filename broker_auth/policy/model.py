@@ -86,6 +86,7 @@ class Policy:
     """What the rules are applied with.
 
     Attributes:
+        edge: the brokers that ask are edges (docs/policy.md#at-an-edge).
         issuer_mode: organization issuers are configured (POLICY "Modes").
         pub_sub: issuer mode: verified TLS without a token gets pub-sub permissions.
         token_leeway: seconds, for ``nbf`` and ``iat``.
@@ -93,6 +94,7 @@ class Policy:
 
     tokens: TokenVerifier
     peers: PeerVerifier
+    edge: bool = False
     accounts: Accounts = field(default_factory=Accounts)
     issuer_mode: bool = False
     provisioning: Provisioning = field(default_factory=Provisioning)

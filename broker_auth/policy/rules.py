@@ -32,7 +32,18 @@ def rule_0_connection(case: Case) -> None:
         case.refuse(DenyCode.NO_TLS, "the connection does not use TLS")
     if options.jwt and options.jwt != options.auth_token:
         case.refuse(DenyCode.JWT_DIFFERS, "the connection carries a jwt that is not its token")
+
+
+def rule_0_peer(case: Case) -> None:
+    """Find out who a verified certificate belongs to."""
     case.identify_peer()
+
+
+def rule_0_edge(case: Case) -> None:
+    """Refuse what an edge's listener cannot have seen: it asks for no certificate. The chain is not read."""
+    tls = case.request.client_tls
+    if tls is not None and tls.verified_chains:
+        case.refuse(DenyCode.EDGE_VERIFIED_TLS, "the edge says that it verified a certificate, and asks for none")
 
 
 def rule_1_provisioner(case: Case) -> Admit | None:
@@ -73,6 +84,22 @@ def _provisioner_token(case: Case) -> Verified | None:
     return token
 
 
+def rule_1_edge(case: Case) -> Admit | None:
+    """Admit a provisioner at an edge only by a token: the password that a certificate goes with is not known here."""
+    if case.request.connect_opts.user == PROVISIONER and case.policy.provisioning.require_mtls:
+        case.rule = Rule.PROVISIONER
+        case.refuse(DenyCode.EDGE_PROVISIONER, "provisioners connect to the fleet, not to an edge")
+    return rule_1_provisioner(case)
+
+
+def rule_2_edge(case: Case) -> None:
+    """Refuse the system user: operators connect to the fleet, or to an edge as its break-glass user."""
+    system = case.policy.system
+    if system is not None and case.request.connect_opts.user == system.user:
+        case.rule = Rule.SYSTEM
+        case.refuse(DenyCode.EDGE_SYSTEM_USER, "the system user connects to the fleet, not to an edge")
+
+
 def rule_2_system(case: Case) -> Admit | None:
     """The system user: the password, and a verified peer or a client token made for it."""
     system = case.policy.system
@@ -104,6 +131,20 @@ def rule_3_token(case: Case) -> Admit | None:
     if token.purpose is None:
         case.refuse(token.fault, token.detail)
     return _BY_PURPOSE[token.purpose](case, token)
+
+
+def rule_3_edge(case: Case) -> Admit | None:
+    """Admit nodes by their provisioning token; clients and servers belong to the fleet."""
+    if not case.request.connect_opts.auth_token:
+        return None
+    case.rule = Rule.TOKEN
+    token = case.examine_token()
+    if token.purpose is None:
+        case.refuse(token.fault, token.detail)
+    if token.purpose is not Purpose.PROVISIONING:
+        case.rule = Rule.CLIENT if token.purpose is Purpose.CLIENT else Rule.SERVER
+        case.refuse(DenyCode.EDGE_FLEET_TOKEN, f"a {case.rule} token is for the fleet, not for an edge")
+    return _provisioning_node(case, token)
 
 
 def _client(case: Case, token: Verified | Rejected) -> Admit:
@@ -177,12 +218,22 @@ def rule_5_everything_else(case: Case) -> NoReturn:
     case.refuse(DenyCode.NO_CREDENTIAL, "neither verified TLS nor a token")
 
 
-RULES: Final[tuple[Callable[[Case], Admit | None], ...]] = (
+FLEET_RULES: Final[tuple[Callable[[Case], Admit | None], ...]] = (
     rule_0_connection,
+    rule_0_peer,
     rule_1_provisioner,
     rule_2_system,
     rule_3_token,
     rule_4_verified_tls,
+    rule_5_everything_else,
+)
+# No rule here names the fleet's account or the system account (docs/policy.md#at-an-edge).
+EDGE_RULES: Final[tuple[Callable[[Case], Admit | None], ...]] = (
+    rule_0_connection,
+    rule_0_edge,
+    rule_1_edge,
+    rule_2_edge,
+    rule_3_edge,
     rule_5_everything_else,
 )
 

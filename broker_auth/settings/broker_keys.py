@@ -51,6 +51,15 @@ ROLE: Final[Key[Role]] = Key(
     shown="fleet",
     meaning="What the broker is for; `config render`, `report` and `doctor` go by it.",
 )
+ZONE: Final[Key[str | None]] = Key(
+    name=f"{BROKER}zone",
+    kind="name",
+    parse=values.broker_name,
+    default=None,
+    shown="fleet; of an edge its own name",
+    meaning="The zone of an edge: brokers of one zone share worker processes and keys, so whoever takes one of them "
+    "has them all. Edges only; every other broker is in the zone `fleet`.",
+)
 CA: Final = _file("tls.ca", f"{PREFIX}tls.ca", "CA certificates (PEM) by which this service knows this broker.")
 CERTIFICATE: Final = _file(
     "tls.certificate", f"{PREFIX}tls.certificate", "Certificate (PEM) this service presents to this broker."
@@ -90,6 +99,7 @@ MONITOR_LISTEN: Final = _address("monitor.listen", "nats-server's HTTP monitorin
 BROKER_KEYS: Final[tuple[AnyKey, ...]] = (
     URLS,
     ROLE,
+    ZONE,
     CA,
     CERTIFICATE,
     KEY,

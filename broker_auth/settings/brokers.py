@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -15,23 +16,24 @@ from broker_auth.settings.model import BrokerSettings, ServerSettings, TLSFiles
 from broker_auth.settings.source import Source
 from broker_auth.settings.tls import Named, check_client_tls, check_server_tls
 from broker_auth.settings.values import is_plaintext_elsewhere
+from broker_auth.settings.zones import zone_of
 
 _WEBSOCKET: Final = ("ws://", "wss://")
 
 
-def brokers(source: Source, now: datetime, *, serving: bool) -> tuple[BrokerSettings, ...]:
-    """Every broker of ``plugin.broker_auth.brokers``.
-
-    With ``serving`` each must have URLs and usable TLS files. Without, brokers of which nothing is
-    configured are left out, and no file is opened.
-    """
+def broker_names(source: Source, *, serving: bool) -> tuple[str, ...]:
+    """Return the names in ``plugin.broker_auth.brokers``; without ``serving``, only those that are described."""
     written = source.get(own_keys.BROKERS)
     names = tuple(dict.fromkeys(written))
     if len(names) < len(written):
         source.problem(own_keys.BROKERS, "names a broker twice", "name each broker once")
     _unlisted(source, names)
-    wanted = names if serving else [name for name in names if _configured(source, name)]
-    return tuple(_broker(source, name, now, serving=serving) for name in wanted)
+    return names if serving else tuple(name for name in names if _configured(source, name))
+
+
+def brokers(source: Source, names: Iterable[str], now: datetime, *, serving: bool) -> tuple[BrokerSettings, ...]:
+    """Return these brokers. With ``serving`` each must have URLs and usable TLS files; else no file is opened."""
+    return tuple(_broker(source, name, now, serving=serving) for name in names)
 
 
 def _configured(source: Source, name: str) -> bool:
@@ -68,6 +70,7 @@ def _broker(source: Source, name: str, now: datetime, *, serving: bool) -> Broke
         name=name,
         urls=urls,
         role=source.get(keys.ROLE, name),
+        zone=zone_of(source, name),
         tls=TLSFiles(ca=tls[0].path, certificate=tls[1].path, key=tls[2].path),
         server=server,
     )

@@ -20,7 +20,7 @@ class Key(Generic[T]):
     """One row of the table that reads configurations and writes their reference.
 
     Attributes:
-        name: the full key; ``<name>`` stands for a broker's or issuer's name.
+        name: the full key; ``<name>`` stands for the name of a broker, a zone or an issuer.
         kind: what sort of value, in words, for the reference.
         parse: turns the text into the value.
         default: the value when the key is not set.
@@ -45,11 +45,11 @@ class Key(Generic[T]):
 
     @property
     def named(self) -> bool:
-        """Whether the key stands once for every broker or issuer."""
+        """Whether the key stands once for every broker, zone or issuer."""
         return PLACEHOLDER in self.name
 
     def of(self, name: str) -> str:
-        """The key as written for one broker or issuer."""
+        """The key as written for one broker, zone or issuer."""
         return self.name.replace(PLACEHOLDER, name)
 
     def match(self, written: str) -> re.Match[str] | None:

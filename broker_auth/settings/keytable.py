@@ -10,8 +10,9 @@ from broker_auth.settings.broker_keys import BROKER, BROKER_KEYS
 from broker_auth.settings.choria_keys import CHORIA_KEYS
 from broker_auth.settings.key import PLACEHOLDER, PREFIX, AnyKey, variable
 from broker_auth.settings.own_keys import OWN_KEYS
+from broker_auth.settings.zone_keys import ZONE, ZONE_KEYS
 
-KEYS: Final[tuple[AnyKey, ...]] = (*CHORIA_KEYS, *OWN_KEYS, *BROKER_KEYS)
+KEYS: Final[tuple[AnyKey, ...]] = (*CHORIA_KEYS, *OWN_KEYS, *BROKER_KEYS, *ZONE_KEYS)
 
 _PLAIN: Final = {key.name: key for key in KEYS if not key.named}
 _NAMED: Final = tuple(key for key in KEYS if key.named)
@@ -64,17 +65,27 @@ def misspelt(written: str) -> str | None:
     return None if meant is None else f"{parent}.{meant}"
 
 
-def variables(brokers: tuple[str, ...], issuers: tuple[str, ...]) -> dict[str, list[str]]:
-    """Every environment variable that overrides something, and the keys it stands for.
+def variables(brokers: tuple[str, ...], issuers: tuple[str, ...], zones: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Return every environment variable that overrides something, and the keys it stands for.
 
     More than one key means that names differ only in what a variable's name cannot express.
     """
     table: dict[str, list[str]] = {}
     for key in KEYS:
-        names = (brokers if key.name.startswith(BROKER) else issuers) if key.named else ("",)
+        names = _names_in(key, brokers, issuers, zones)
         for written in dict.fromkeys(key.of(name) for name in names):
             table.setdefault(variable(written), []).append(written)
     return table
+
+
+def _names_in(
+    key: AnyKey, brokers: tuple[str, ...], issuers: tuple[str, ...], zones: tuple[str, ...]
+) -> tuple[str, ...]:
+    if not key.named:
+        return ("",)
+    if key.name.startswith(BROKER):
+        return brokers
+    return zones if key.name.startswith(ZONE) else issuers
 
 
 def nearest_variable(name: str, known: list[str]) -> str | None:
@@ -101,6 +112,7 @@ def reference() -> str:
         ("Keys of Choria", CHORIA_KEYS),
         ("Keys of this service", OWN_KEYS),
         ("Keys of one broker", BROKER_KEYS),
+        ("Keys of one zone", ZONE_KEYS),
     )
     return "\n".join([_INTRODUCTION, *(_section(title, keys) for title, keys in sections)])
 

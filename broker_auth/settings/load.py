@@ -7,58 +7,106 @@ over them and parses values by the key table (:mod:`.keytable`), and the functio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import ConfigurationError
-from broker_auth.nkey import Kind
 from broker_auth.secret import Secret
+from broker_auth.settings import broker_keys
 from broker_auth.settings import choria_keys as choria
 from broker_auth.settings import own_keys as own
-from broker_auth.settings.brokers import brokers
+from broker_auth.settings.brokers import broker_names, brokers
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
 from broker_auth.settings.files import GROUP, OTHERS, BadValue, FileContent, read
 from broker_auth.settings.key import Key
 from broker_auth.settings.keytable import find
-from broker_auth.settings.model import AccountNames, AuditSettings, ProvisioningSettings, Settings, StreamSettings
+from broker_auth.settings.model import (
+    FLEET_ZONE,
+    AccountNames,
+    AuditSettings,
+    ProvisioningSettings,
+    Settings,
+    StreamSettings,
+)
 from broker_auth.settings.outputs import audit_outputs
 from broker_auth.settings.problems import Findings, Problem, Report
-from broker_auth.settings.seeds import read_seed
 from broker_auth.settings.source import Source
 from broker_auth.settings.trust import Trust, issuer_mode, trust
+from broker_auth.settings.zones import zone_of, zones
 
 PROVISIONER: Final = "provisioner"  # the user POLICY rule 1 claims before any other rule
 
 
-def load(path: Path, environ: Mapping[str, str], *, serving: bool) -> Settings:
-    """The settings in ``path``, overridden by ``environ``.
+def load(path: Path, environ: Mapping[str, str], *, serving: bool, remote: bool = False) -> Settings:
+    """Return the settings in ``path``, overridden by ``environ``.
 
     Args:
         path: the configuration file.
         environ: the process's environment.
         serving: whether the service is to run: then seeds, broker URLs and TLS files must be usable.
             Without, they may be missing, and none of those files is opened.
+        remote: whether edges' seeds may be missing, because their workers run on other hosts.
 
     Raises:
         ConfigurationError: with every problem found.
     """
-    report = check(path, environ, serving=serving)
+    report = check(path, environ, serving=serving, remote=remote)
     if report.settings is None:
         raise ConfigurationError(report.problems)
     return report.settings
 
 
-def check(path: Path, environ: Mapping[str, str], *, serving: bool = True, now: datetime | None = None) -> Report:
-    """Everything wrong with a configuration, and its settings if nothing is.
+def outline(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Return the settings without a secret in them: which zones there are, where health is served.
+
+    For the process that starts one process for each zone and must not know what it passes on.
+
+    Raises:
+        ConfigurationError: with every problem found.
+    """
+    report = _check(path, environ, datetime.now(UTC), _Scope(serving=False, secrets=False))
+    if report.settings is None:
+        raise ConfigurationError(report.problems)
+    return report.settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scope:
+    """How much of a configuration is read; attributes as the parameters of :func:`check`."""
+
+    serving: bool = True
+    zone: str | None = None
+    remote: bool = False
+    secrets: bool = True
+
+
+def check(
+    path: Path,
+    environ: Mapping[str, str],
+    *,
+    serving: bool = True,
+    zone: str | None = None,
+    remote: bool = False,
+    now: datetime | None = None,
+) -> Report:
+    """Return everything wrong with a configuration, and its settings if nothing is.
 
     Args:
         path: see :func:`load`.
         environ: see :func:`load`.
         serving: see :func:`load`.
+        zone: the only zone that is read: keys, files and passwords of the others are not, and may be missing.
+        remote: see :func:`load`.
         now: what certificates' expiry is compared with; the current time by default.
     """
+    scope = _Scope(serving=serving, zone=zone, remote=remote)
+    return _check(path, environ, now or datetime.now(UTC), scope)
+
+
+def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope) -> Report:
     path = Path.cwd() / path
     findings = Findings(file=str(path))
     try:
@@ -71,7 +119,7 @@ def check(path: Path, environ: Mapping[str, str], *, serving: bool = True, now: 
     source.override_first(environ, own.BROKERS, choria.ISSUER_NAMES)
     source.add_environment(environ, source.get(own.BROKERS), source.get(choria.ISSUER_NAMES))
     _check_own_mode(source, content)
-    return findings.report(_settings(source, now or datetime.now(UTC), serving=serving))
+    return findings.report(_settings(source, now, scope))
 
 
 _FILE_REMEDY: Final = "name a configuration file that can be read"
@@ -82,17 +130,20 @@ def _without(path: str, what: str) -> str:
     return what.removeprefix(f"{path} ")
 
 
-def _settings(source: Source, now: datetime, *, serving: bool) -> Settings:
+def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
+    _withhold(source, scope)
     source.parse_all()
     trusted = trust(source, now)
     system_user = source.get(choria.SYSTEM_USER)
-    served = brokers(source, now, serving=serving)
-    return Settings(
+    names = broker_names(source, serving=scope.serving)
+    _check_zone(source, names, scope.zone)
+    wanted = [name for name in names if scope.zone in (None, zone_of(source, name))]
+    roles = [source.get(broker_keys.ROLE, name) for name in names]
+    served = brokers(source, wanted, now, serving=scope.serving)
+    settings = Settings(
         path=source.path,
         brokers=served,
-        nkey_seed=_seed(source, own.NKEY_SEED_FILE, Kind.USER, required=True) if serving else None,
-        issuer_seed=_seed(source, own.ISSUER_SEED_FILE, Kind.ACCOUNT, required=True) if serving else None,
-        xkey_seed=_seed(source, own.XKEY_SEED_FILE, Kind.CURVE, required=False) if serving else None,
+        zones=zones(source, names, serving=scope.serving, wanted=scope.zone, remote=scope.remote),
         accounts=_accounts(source),
         provisioning=_provisioning(source, trusted),
         system_user=system_user,
@@ -106,26 +157,30 @@ def _settings(source: Source, now: datetime, *, serving: bool) -> Settings:
         client_ca=trusted.client_ca,
         token_leeway=source.get(own.TOKEN_LEEWAY),
         streams=_streams(source),
-        workers=source.get(own.WORKERS),
-        break_glass_nkey=source.get(own.BREAK_GLASS),
-        audit=AuditSettings(outputs=audit_outputs(source, served), requests=source.get(own.AUDIT_REQUESTS)),
+        audit=AuditSettings(outputs=audit_outputs(source, roles), requests=source.get(own.AUDIT_REQUESTS)),
         metrics_listen=source.get(own.METRICS_LISTEN),
         pid_file=source.get(own.PID_FILE),
     )
+    known = {zone.name for zone in settings.zones}
+    return settings if scope.zone is None or scope.zone not in known else settings.of_zone(scope.zone)
 
 
-def _seed(source: Source, key: Key[Path | None], kind: Kind, *, required: bool) -> Secret | None:
-    path = source.get(key)
-    if path is not None:
-        return source.attempt(lambda: read_seed(path, kind), key)
-    if source.is_set(key):
-        return None  # what is written there has been reported
-    if required:
-        source.problem(key, "is not set", "name the file `broker-auth init` wrote, or make one")
-    else:
-        what = "is not set, so requests carry passwords and tokens in clear"
-        source.warning(key, what, "set it here, and the xkey in nats-server")
-    return None
+def _withhold(source: Source, scope: _Scope) -> None:
+    """Leave unread what a zone has no use for: an edge admits no operator, and no provisioner by its certificate."""
+    provisioners = (choria.CLIENT_PASSWORD, own.PREVIOUS_CLIENT_PASSWORD)
+    operators = (choria.SYSTEM_PASSWORD, own.PREVIOUS_SYSTEM_PASSWORD)
+    edge = scope.zone not in (None, FLEET_ZONE)
+    if edge or not scope.secrets:
+        source.withhold(*operators)
+    if not scope.secrets or (edge and source.get(own.REQUIRE_MTLS)):
+        source.withhold(*provisioners)
+
+
+def _check_zone(source: Source, names: Sequence[str], zone: str | None) -> None:
+    there = sorted({zone_of(source, name) for name in names})
+    if zone is not None and zone not in there:
+        what, remedy = f"has no broker in zone {zone!r}", f"name one of {', '.join(there)}"
+        source.problem(own.BROKERS, what, remedy)
 
 
 def _accounts(source: Source) -> AccountNames:
@@ -152,7 +207,9 @@ def _provisioning(source: Source, trusted: Trust) -> ProvisioningSettings:
             f"remove it, or set {choria.ISSUER_NAMES.name}",
         )
     _warn_of_half(source, with_issuers=with_issuers)
+    has_signer = with_issuers or bool(trusted.signers)
     return ProvisioningSettings(
+        enabled=source.is_set(choria.CLIENT_PASSWORD) and has_signer,
         signers=trusted.signers,
         client_passwords=_rotating(source, choria.CLIENT_PASSWORD, own.PREVIOUS_CLIENT_PASSWORD),
         provisioner_without_token=source.get(choria.PROVISIONER_WITHOUT_TOKEN),

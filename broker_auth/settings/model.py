@@ -7,10 +7,11 @@ these settings into a :class:`broker_auth.policy.model.Policy`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Final
 
 from broker_auth.policy.model import Accounts as AccountNames
 from broker_auth.secret import Secret
@@ -28,7 +29,10 @@ __all__ = [
     "Settings",
     "StreamSettings",
     "TLSFiles",
+    "Zone",
 ]
+
+FLEET_ZONE: Final = "fleet"
 
 
 class Role(StrEnum):
@@ -81,6 +85,34 @@ class BrokerSettings:
     role: Role
     tls: TLSFiles
     server: ServerSettings
+    zone: str = FLEET_ZONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone:
+    """Brokers that share keys and worker processes (docs/policy.md#zones).
+
+    Attributes:
+        nkey_seed: of the user that logs in to the zone's brokers; None where it was not read.
+        issuer_seed: of the account that signs responses to them.
+        xkey_seed: of the curve key that their requests are sealed for; None if they are not.
+        break_glass_nkey: public key of the user that the zone's servers let into their system account.
+        workers: processes.
+        has_own_keys: False for an edge that uses the fleet's, as 0.1.0 wrote it.
+    """
+
+    name: str
+    nkey_seed: Secret | None = None
+    issuer_seed: Secret | None = None
+    xkey_seed: Secret | None = None
+    break_glass_nkey: str | None = None
+    workers: int = 1
+    has_own_keys: bool = True
+
+    @property
+    def is_fleet(self) -> bool:
+        """Whether this is the fleet's zone; every other one is an edge's."""
+        return self.name == FLEET_ZONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +130,14 @@ class KeySource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvisioningSettings:
-    """``plugin.choria.network.provisioning.*`` and ``plugin.broker_auth.provision*``."""
+    """``plugin.choria.network.provisioning.*`` and ``plugin.broker_auth.provision*``.
 
+    Attributes:
+        enabled: whether it is configured whole (docs/policy.md#two-modes).
+        client_passwords: empty, too, in the settings of a zone that has no use for them.
+    """
+
+    enabled: bool = False
     signers: tuple[KeySource, ...] = ()
     client_passwords: tuple[Secret, ...] = ()
     provisioner_without_token: bool = False
@@ -168,6 +206,22 @@ class AuditSettings:
         """The file records are written to, if there is one."""
         return next((output.path for output in self.outputs if output.path), None)
 
+    def of_zone(self, zone: Zone) -> AuditSettings:
+        """Return where a zone's records go: an edge's to a file of its own, so that it cannot fill the fleet's.
+
+        The fleet's account, where records are published, is out of an edge's reach. The log stands in.
+        """
+        if zone.is_fleet:
+            return self
+        outputs = [_of_edge(output, zone.name) for output in self.outputs if output.kind is not AuditKind.NATS]
+        return replace(self, outputs=tuple(outputs) or (AuditOutput(kind=AuditKind.LOG),))
+
+
+def _of_edge(output: AuditOutput, zone: str) -> AuditOutput:
+    if output.path is None:
+        return output
+    return replace(output, path=output.path.with_name(f"{output.path.stem}.{zone}{output.path.suffix}"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -178,16 +232,13 @@ class Settings:
         pub_sub_ca: ``plugin.security.choria.ca`` is set (POLICY rule 4, issuer mode).
         client_ca: PEM files whose roots make a verified chain count (POLICY rule 0).
         token_leeway: seconds.
-        break_glass_nkey: public key of a user of the system account that is let in without the callout.
         metrics_listen: ``host:port`` for metrics and health, None for neither.
         pid_file: how ``broker-auth reload`` finds the service.
     """
 
     path: Path
     brokers: tuple[BrokerSettings, ...]
-    nkey_seed: Secret | None
-    issuer_seed: Secret | None
-    xkey_seed: Secret | None
+    zones: tuple[Zone, ...]
     accounts: AccountNames
     provisioning: ProvisioningSettings
     system_user: str | None
@@ -201,8 +252,6 @@ class Settings:
     client_ca: tuple[Path, ...]
     token_leeway: float
     streams: StreamSettings
-    workers: int
-    break_glass_nkey: str | None = None
     audit: AuditSettings = field(default_factory=AuditSettings)
     metrics_listen: str | None = None
     pid_file: Path | None = None
@@ -211,3 +260,25 @@ class Settings:
     def issuer_mode(self) -> bool:
         """Whether organization issuers are configured (POLICY "Modes")."""
         return bool(self.issuers)
+
+    def zone(self, name: str) -> Zone:
+        """Return the zone of this name, which must be one of :attr:`zones`."""
+        return next(zone for zone in self.zones if zone.name == name)
+
+    @property
+    def audit_files(self) -> tuple[Path, ...]:
+        """The audit file of each zone; none if records go elsewhere."""
+        paths = [self.audit.of_zone(zone).path for zone in self.zones]
+        return tuple(path for path in paths if path is not None)
+
+    @property
+    def only_zone(self) -> Zone:
+        """Return the zone that these settings are of, once :meth:`of_zone` has narrowed them."""
+        (zone,) = self.zones
+        return zone
+
+    def of_zone(self, name: str) -> Settings:
+        """Return what the workers of one zone need: nothing of the other zones."""
+        zone = self.zone(name)
+        brokers = tuple(broker for broker in self.brokers if broker.zone == name)
+        return replace(self, zones=(zone,), brokers=brokers, audit=self.audit.of_zone(zone))

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from broker_auth.settings import own_keys as own
-from broker_auth.settings.model import AuditKind, AuditOutput, BrokerSettings, Role
+from broker_auth.settings.model import AuditKind, AuditOutput, Role
 from broker_auth.settings.source import Source
 
 
-def audit_outputs(source: Source, brokers: Sequence[BrokerSettings]) -> tuple[AuditOutput, ...]:
+def audit_outputs(source: Source, roles: Sequence[Role]) -> tuple[AuditOutput, ...]:
     """Where audit records go, each place once."""
     written = source.get(own.AUDIT_OUTPUT)
     outputs = tuple(dict.fromkeys(written))
@@ -18,7 +18,7 @@ def audit_outputs(source: Source, brokers: Sequence[BrokerSettings]) -> tuple[Au
     for kind in (AuditKind.FILE, AuditKind.NATS):
         if kinds[kind] > 1:
             source.problem(own.AUDIT_OUTPUT, f"names {kinds[kind]} outputs of kind {kind}", "keep one of them")
-    if kinds[AuditKind.NATS] and brokers and all(broker.role is Role.EDGE for broker in brokers):
+    if kinds[AuditKind.NATS] and roles and all(role is Role.EDGE for role in roles):
         what = "publishes on a subject, but no broker has the role fleet or single"
         source.problem(own.AUDIT_OUTPUT, what, "choose another output, or name a fleet broker")
     return outputs

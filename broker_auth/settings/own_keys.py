@@ -66,7 +66,8 @@ TLS_CERTIFICATE: Final = _file("tls.certificate", "Certificate (PEM, with its ch
 TLS_KEY: Final = _file("tls.key", "Private key (PEM, not encrypted, mode 0600) of that certificate.")
 
 NKEY_SEED_FILE: Final = _file(
-    "nkey_seed_file", "File (mode 0600) with the user nkey seed (`SU…`) this service logs in with. Needed by `serve`."
+    "nkey_seed_file",
+    "File (mode 0600) with the user nkey seed (`SU…`) this service logs in to the fleet with. Needed by `serve`.",
 )
 ISSUER_SEED_FILE: Final = _file(
     "issuer_seed_file", "File (mode 0600) with the account nkey seed (`SA…`) that signs responses. Needed by `serve`."

@@ -10,24 +10,27 @@ from cryptography import x509
 
 from broker_auth.errors import InputError
 from broker_auth.policy.model import HostList, IdentityPatterns, Policy, Provisioning, SystemUser
-from broker_auth.settings.model import KeySource, ProvisioningSettings, Settings
+from broker_auth.settings.model import FLEET_ZONE, KeySource, ProvisioningSettings, Settings
 from broker_auth.tokens.keys import VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 from broker_auth.x509 import PeerVerifier, load_roots
 
 
-def build_policy(settings: Settings) -> Policy:
-    """The policy these settings describe, with empty caches.
+def build_policy(settings: Settings, zone: str = FLEET_ZONE) -> Policy:
+    """Return the policy these settings describe for the brokers of one zone, with empty caches.
 
     Raises:
         InputError: a key or certificate file changed since the settings were checked.
     """
+    edge = zone != FLEET_ZONE
     system = None
     if settings.system_user is not None:
         system = SystemUser(user=settings.system_user, passwords=settings.system_passwords)
     return Policy(
         tokens=TokenVerifier(trusted_keys(settings)),
-        peers=PeerVerifier(_roots(settings.client_ca)),
+        # At an edge no chain is ever read (docs/policy.md#at-an-edge).
+        peers=PeerVerifier(() if edge else _roots(settings.client_ca)),
+        edge=edge,
         accounts=settings.accounts,
         issuer_mode=settings.issuer_mode,
         provisioning=_provisioning(settings),
@@ -82,7 +85,7 @@ def _read(path: Path) -> bytes:
 def _provisioning(settings: Settings) -> Provisioning:
     given = settings.provisioning
     return Provisioning(
-        enabled=provisioning_enabled(settings),
+        enabled=given.enabled,
         passwords=given.client_passwords,
         identities=_patterns(given),
         require_mtls=given.require_mtls,
@@ -90,12 +93,6 @@ def _provisioning(settings: Settings) -> Provisioning:
         isolate_nodes=given.isolate_nodes,
         allow_non_expiring_tokens=given.allow_non_expiring_tokens,
     )
-
-
-def provisioning_enabled(settings: Settings) -> bool:
-    """POLICY "Modes": x509 mode needs a signer and a password, issuer mode (beside issuers) a password."""
-    password = any(settings.provisioning.client_passwords)
-    return password and (settings.issuer_mode or bool(settings.provisioning.signers))
 
 
 def _patterns(given: ProvisioningSettings) -> IdentityPatterns:

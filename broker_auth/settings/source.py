@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
+from broker_auth.secret import Secret
 from broker_auth.settings import keytable
+from broker_auth.settings.broker_keys import ZONE
 from broker_auth.settings.choria_file import Entry
 from broker_auth.settings.files import BadValue
 from broker_auth.settings.key import ENVIRONMENT, AnyKey, Key, variable
 from broker_auth.settings.problems import Findings, Problem, shown_key
+from broker_auth.settings.zone_keys import ZONE_KEYS
 
 T = TypeVar("T")
 
 ENVIRON: Final = "environment"  # stands in a problem where a file's name would
-# Variables of the program itself, which are not keys.
 # Variables of the program itself, not of its configuration.
 NOT_KEYS: Final = frozenset(ENVIRONMENT + name for name in ("CONFIG", "DEBUG", "NATS_SERVER"))
 MAX_GUESSES: Final = 50
@@ -31,6 +33,7 @@ class Source:
         self.findings = findings
         self.entries: dict[str, Entry] = {}
         self._parsed: dict[str, object] = {}
+        self._withheld: set[str] = set()
         self._guesses = 0
 
     def add_file(self, entries: list[Entry]) -> None:
@@ -63,7 +66,7 @@ class Source:
 
     def add_environment(self, environ: Mapping[str, str], brokers: tuple[str, ...], issuers: tuple[str, ...]) -> None:
         """Lets ``BROKER_AUTH_…`` variables override the file; reports those that name no key."""
-        known = keytable.variables(brokers, issuers)
+        known = keytable.variables(brokers, issuers, self._zone_names(brokers))
         for name, value in environ.items():
             if not name.startswith(ENVIRONMENT) or name in NOT_KEYS:
                 continue
@@ -72,6 +75,16 @@ class Source:
                 self._override(keys[0], name, value)
             else:
                 self._bad_variable(name, keys, list(known))
+
+    def _zone_names(self, brokers: tuple[str, ...]) -> tuple[str, ...]:
+        """Every name that a zone could have: those written, and brokers' names, which are the default."""
+        written = [found[1] for key in self.entries if (found := keytable.find(key)) and found[0] in ZONE_KEYS]
+        named = [entry.value for key in brokers if (entry := self.entries.get(ZONE.of(key))) and entry.value]
+        return tuple(dict.fromkeys((*written, *named, *brokers)))
+
+    def withhold(self, *keys: Key[Secret | None]) -> None:
+        """Never read these secrets: whoever reads this configuration has no use for them."""
+        self._withheld |= {key.name for key in keys}
 
     def override_first(self, environ: Mapping[str, str], *keys: AnyKey) -> None:
         """Applies the variables of the keys whose values other variables' names are made of."""
@@ -100,7 +113,7 @@ class Source:
 
     def _parse(self, key: Key[T], written: str) -> T:
         entry = self.entries.get(written)
-        if entry is None or entry.value is None:
+        if entry is None or entry.value is None or key.name in self._withheld:
             return key.default
         if not entry.value:
             self.findings.problem(entry.problem("has no value", "write one, or remove it"))

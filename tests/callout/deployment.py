@@ -105,8 +105,9 @@ class Deployment:
     def _render(self, name: str) -> Path:
         settings = self.settings()
         broker = next(broker for broker in settings.brokers if broker.name == name)
-        assert settings.nkey_seed
-        service, observer = public_nkey(settings.nkey_seed.reveal()), public_nkey(self.observer)
+        seed = settings.only_zone.nkey_seed
+        assert seed
+        service, observer = public_nkey(seed.reveal()), public_nkey(self.observer)
         text = render(settings, broker)
         text, allowed = re.subn(r'auth_users: \[ "', f'auth_users: [ "{observer}", "', text)
         text, user = re.subn(

@@ -44,13 +44,13 @@ accounts {{ AUTH {{ users: [
 @pytest.fixture
 def deployment(tmp_path: Path) -> Deployment:
     site = Deployment(tmp_path)
-    settings = site.settings()
-    assert settings.nkey_seed
+    seed = site.settings().only_zone.nkey_seed
+    assert seed
     text = CONFIG.format(
         port=site.ports["east"],
         path=tmp_path,
         observer=public_nkey(site.observer),
-        service=public_nkey(settings.nkey_seed.reveal()),
+        service=public_nkey(seed.reveal()),
     )
     (tmp_path / "plain.conf").write_text(text)
     site.servers["east"] = NatsServer(tmp_path / "plain.conf")
@@ -65,11 +65,11 @@ class Asking:
     """
 
     def __init__(self, deployment: Deployment, client: Client) -> None:
-        settings = deployment.settings()
-        assert settings.xkey_seed
+        seed = deployment.settings().only_zone.xkey_seed
+        assert seed
         self.answers: list[bytes] = []
         self._server = Server()
-        self._xkey = decode_public(public_nkey(settings.xkey_seed.reveal()), Kind.CURVE)
+        self._xkey = decode_public(public_nkey(seed.reveal()), Kind.CURVE)
         self._client = client
         self._inbox = client.new_inbox()
         self._numbers = itertools.count()

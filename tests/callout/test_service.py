@@ -155,7 +155,7 @@ async def test_why_shows_decision_server_error_and_remedy(live: Live) -> None:
 
 
 async def test_metrics_count_each_decision_over_all_workers(live: Live) -> None:
-    key = ("broker_auth_decisions_total", ("provisioner_password", "provisioner"))
+    key = ("broker_auth_decisions_total", ("provisioner_password", "provisioner", "fleet"))
     for number in range(6):
         await denied(live, f"counted{number}")
     await eventually(lambda: any(r.get("name") == "counted5" for r in live.records()))
@@ -166,12 +166,12 @@ async def test_metrics_count_each_decision_over_all_workers(live: Live) -> None:
 async def test_metrics_tell_the_state_of_the_service(live: Live) -> None:
     await admitted(live, "measured")
     samples = await eventually(lambda: _with(live, "broker_auth_decision_seconds_count"))
-    assert samples["broker_auth_workers", ()] == 2
-    assert samples["broker_auth_workers_wanted", ()] == 2
-    assert samples["broker_auth_broker_subscribed_workers", ("east",)] == 2
-    assert samples["broker_auth_in_flight", ()] == 0
+    assert samples["broker_auth_workers", ("fleet",)] == 2
+    assert samples["broker_auth_workers_wanted", ("fleet",)] == 2
+    assert samples["broker_auth_broker_subscribed_workers", ("east", "fleet")] == 2
+    assert samples["broker_auth_in_flight", ("fleet",)] == 0
     decided = sum(value for (name, _), value in samples.items() if name == "broker_auth_decisions_total")
-    assert samples["broker_auth_decision_seconds_count", ()] == decided
+    assert samples["broker_auth_decision_seconds_count", ("fleet",)] == decided
     own = str(live.deployment.directory / "client.pem")
     assert 300 < samples["broker_auth_certificate_days_left", (own, "own")] < 400
     certificates = [labels for name, labels in samples if name == "broker_auth_certificate_days_left"]
@@ -180,7 +180,7 @@ async def test_metrics_tell_the_state_of_the_service(live: Live) -> None:
 
 def _with(live: Live, name: str) -> dict[tuple[str, tuple[str, ...]], float] | None:
     samples = live.samples()
-    return samples if samples.get((name, ()), 0) > 0 else None
+    return samples if samples.get((name, ("fleet",)), 0) > 0 else None
 
 
 async def test_workers_stay_small(live: Live) -> None:
@@ -201,7 +201,14 @@ async def test_health_and_readiness_are_good_while_it_serves(live: Live) -> None
     for path in ("/healthz", "/readyz"):
         status, body = live.page(path)
         assert status == 200
-        assert json.loads(body) == {"ok": True, "workers": 2, "wanted": 2, "brokers": {"east": 2}}
+        assert json.loads(body) == {
+            "ok": True,
+            "zone": "fleet",
+            "workers": 2,
+            "wanted": 2,
+            "brokers": {"east": 2},
+            "zones": {"fleet": {"alive": True, "ready": True}},
+        }
     assert live.page("/secrets")[0] == 404
 
 

@@ -62,7 +62,7 @@ async def test_a_stopped_worker_is_noticed_killed_and_replaced(deployment: Deplo
     stopped, other = service.workers
     mark = service.mark()
     os.kill(stopped, signal.SIGSTOP)
-    service.wait_for_log(rf"worker {stopped} said nothing for \d\.\d s and is killed", 10, since=mark)
+    service.wait_for_log(rf"worker {stopped} sent nothing for \d\.\d s and is killed", 10, since=mark)
     service.wait_for_log(rf"worker {stopped} stuck", since=mark)
     service.wait_for_log("subscribed at", since=mark)
     assert not alive(stopped)
@@ -91,7 +91,7 @@ def test_a_machine_that_was_suspended_does_not_lose_its_workers(deployment: Depl
         os.killpg(service.process.pid, signal.SIGSTOP)
         time.sleep(SILENCE_SECONDS + 1)
         service.signal(signal.SIGCONT)
-        # The supervisor is back and looks at its workers, who have said nothing for long.
+        # The supervisor is back and looks at its workers, who have sent nothing for long.
         with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
             assert answer.status == 200
         os.killpg(service.process.pid, signal.SIGCONT)
@@ -142,7 +142,7 @@ async def test_a_stopped_worker_ends_when_the_service_is_told_to(service: Servic
     service.signal(signal.SIGTERM)
     assert service.wait() == 0
     assert not alive(stopped)
-    assert [line for line in service.log() if f"worker {stopped} said nothing" in line]
+    assert [line for line in service.log() if f"worker {stopped} sent nothing" in line]
 
 
 async def test_it_waits_for_brokers_that_are_not_there_yet(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_the_service_manager_is_told_of_start_reload_and_stop(tmp_path: Path) ->
             told += _told(manager, "READY=1")
             told += _told(manager, "WATCHDOG=1")
         told += _told(manager, "STOPPING=1")
-    assert "READY=1\nSTATUS=workers 1/1; subscribed: east 1" in told
+    assert "READY=1\nSTATUS=zone fleet: workers 1/1; subscribed: east 1" in told
     assert any("MONOTONIC_USEC=" in message for message in told)
 
 

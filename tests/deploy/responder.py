@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 import secrets
 import ssl
@@ -23,7 +24,7 @@ from nats.aio.msg import Msg
 from broker_auth.callout.link import round_trip
 from broker_auth.deploy.render import QUEUE_GROUP
 from broker_auth.nkey import Kind, decode_public, decode_seed, public_nkey
-from broker_auth.settings.model import Settings
+from broker_auth.settings.model import Settings, Zone
 
 SUBJECT = "$SYS.REQ.USER.AUTH"
 Choose = Callable[[dict[str, Any]], Awaitable[str] | str]
@@ -39,17 +40,14 @@ class Responder:
     def __init__(self, settings: Settings, choose: Choose) -> None:
         self._settings = settings
         self._choose = choose
-        assert settings.issuer_seed
-        seed = settings.issuer_seed.reveal()
-        self._issuer = public_nkey(seed)
-        self._key = SigningKey(decode_seed(seed, Kind.ACCOUNT))
         self.requests: list[dict[str, Any]] = []
         self.connections: list[Client] = []
 
-    async def serve(self, url: str, tls: ssl.SSLContext) -> Client:
+    async def serve(self, url: str, tls: ssl.SSLContext, zone: Zone) -> Client:
         """Answer for one more broker."""
-        connection = await connect_nkey(url, tls, self._nkey_seed())
-        await connection.subscribe(SUBJECT, queue=QUEUE_GROUP, cb=self._answer)
+        assert zone.nkey_seed
+        connection = await connect_nkey(url, tls, zone.nkey_seed.reveal())
+        await connection.subscribe(SUBJECT, queue=QUEUE_GROUP, cb=functools.partial(self._answer, zone))
         await round_trip(connection)
         self.connections.append(connection)
         return connection
@@ -58,14 +56,10 @@ class Responder:
         """Leave every broker."""
         await asyncio.gather(*(connection.close() for connection in self.connections))
 
-    def _nkey_seed(self) -> str:
-        assert self._settings.nkey_seed
-        return self._settings.nkey_seed.reveal()
-
-    async def _answer(self, message: Msg) -> None:
+    async def _answer(self, zone: Zone, message: Msg) -> None:
         data, box = message.data, None
-        if self._settings.xkey_seed:
-            raw = decode_seed(self._settings.xkey_seed.reveal(), Kind.CURVE)
+        if zone.xkey_seed:
+            raw = decode_seed(zone.xkey_seed.reveal(), Kind.CURVE)
             assert message.headers
             server = decode_public(message.headers["Nats-Server-Xkey"], Kind.CURVE)
             box = Box(PrivateKey(raw), PublicKey(server))
@@ -76,22 +70,25 @@ class Responder:
         self.requests.append(request)
         chosen = self._choose(request)
         account = chosen if isinstance(chosen, str) else await chosen
-        reply = self._response(request, account)
+        reply = self._response(zone, request, account)
         await message.respond(b"xkv1" + bytes(box.encrypt(reply)) if box else reply)
 
-    def _response(self, request: dict[str, Any], account: str) -> bytes:
+    def _response(self, zone: Zone, request: dict[str, Any], account: str) -> bytes:
         unlimited = {"subs": -1, "data": -1, "payload": -1, "type": "user", "version": 2}
         name = request["connect_opts"].get("name", "nobody")
-        user = self._sign(account, request["user_nkey"], name, {"pub": {}, "sub": {}, **unlimited})
+        user = self._sign(zone, account, request["user_nkey"], name, {"pub": {}, "sub": {}, **unlimited})
         answer = {"jwt": user.decode(), "type": "authorization_response", "version": 2}
-        return self._sign(request["server_id"]["id"], request["user_nkey"], name, answer)
+        return self._sign(zone, request["server_id"]["id"], request["user_nkey"], name, answer)
 
-    def _sign(self, audience: str, subject: str, name: str, claims: dict[str, Any]) -> bytes:
+    def _sign(self, zone: Zone, audience: str, subject: str, name: str, claims: dict[str, Any]) -> bytes:
         header = _b64(json.dumps({"typ": "JWT", "alg": "ed25519-nkey"}).encode())
-        body: dict[str, Any] = {"iss": self._issuer, "sub": subject, "aud": audience, "name": name, "nats": claims}
+        assert zone.issuer_seed
+        seed = zone.issuer_seed.reveal()
+        body: dict[str, Any] = {"iss": public_nkey(seed), "sub": subject, "aud": audience, "name": name, "nats": claims}
         body |= {"iat": int(time.time()), "jti": secrets.token_hex(8)}
         signed = f"{header}.{_b64(json.dumps(body).encode())}"
-        return f"{signed}.{_b64(self._key.sign(signed.encode()).signature)}".encode()
+        key = SigningKey(decode_seed(seed, Kind.ACCOUNT))
+        return f"{signed}.{_b64(key.sign(signed.encode()).signature)}".encode()
 
 
 async def connect_nkey(url: str, tls: ssl.SSLContext, seed: str) -> Client:

@@ -21,6 +21,7 @@ from broker_auth.settings.model import (
     Settings,
     StreamSettings,
     TLSFiles,
+    Zone,
 )
 
 Topology = Literal["edge", "websocket", "single"]
@@ -34,10 +35,14 @@ class Shape:
     directory: Path
     authority: Authority
     settings: Settings
-    break_glass: str
+    break_glass: dict[str, str]
 
     def broker(self, name: str) -> BrokerSettings:
         return next(broker for broker in self.settings.brokers if broker.name == name)
+
+    def zone(self, name: str) -> Zone:
+        """The zone of a broker."""
+        return self.settings.zone(self.broker(name).zone)
 
     def url(self, name: str) -> str:
         return self.broker(name).urls[0]
@@ -53,11 +58,12 @@ class Shape:
 def build(directory: Path, topology: Topology = "edge", *, xkey: bool = True, cluster: bool = False) -> Shape:
     authority = Authority.create()
     (directory / "ca.pem").write_bytes(authority.certificate_pem)
-    break_glass = generate_seed(Kind.USER)
+    brokers = _brokers(directory, authority, topology, cluster)
+    break_glass = {broker.zone: generate_seed(Kind.USER) for broker in brokers}
     return Shape(
         directory=directory,
         authority=authority,
-        settings=_settings(directory, _brokers(directory, authority, topology, cluster), break_glass, xkey),
+        settings=_settings(directory, brokers, break_glass, xkey),
         break_glass=break_glass,
     )
 
@@ -103,7 +109,7 @@ def _brokers(directory: Path, authority: Authority, topology: Topology, cluster:
     )
     return (
         BrokerSettings(name="fleet", urls=(f"tls://{listen}",), role=Role.FLEET, tls=own, server=server),
-        BrokerSettings(name="edge", urls=(f"tls://{edge_listen}",), role=Role.EDGE, tls=own, server=edge),
+        BrokerSettings(name="edge", urls=(f"tls://{edge_listen}",), role=Role.EDGE, tls=own, server=edge, zone="edge"),
     )
 
 
@@ -111,13 +117,23 @@ def _files(ca: Path, pair: tuple[Path, Path]) -> TLSFiles:
     return TLSFiles(ca=ca, certificate=pair[0], key=pair[1])
 
 
-def _settings(directory: Path, brokers: tuple[BrokerSettings, ...], break_glass: str, xkey: bool) -> Settings:
-    return Settings(
-        path=directory / "broker.conf",
-        brokers=brokers,
+def _zone(name: str, break_glass: str, xkey: bool) -> Zone:
+    return Zone(
+        name=name,
         nkey_seed=Secret(generate_seed(Kind.USER)),
         issuer_seed=Secret(generate_seed(Kind.ACCOUNT)),
         xkey_seed=Secret(generate_seed(Kind.CURVE)) if xkey else None,
+        break_glass_nkey=public_nkey(break_glass),
+    )
+
+
+def _settings(
+    directory: Path, brokers: tuple[BrokerSettings, ...], break_glass: dict[str, str], xkey: bool
+) -> Settings:
+    return Settings(
+        path=directory / "broker.conf",
+        brokers=brokers,
+        zones=tuple(_zone(name, seed, xkey) for name, seed in break_glass.items()),
         accounts=AccountNames(),
         provisioning=ProvisioningSettings(max_subscriptions=32, max_payload=2048, max_connections=4),
         system_user=None,
@@ -131,6 +147,10 @@ def _settings(directory: Path, brokers: tuple[BrokerSettings, ...], break_glass:
         client_ca=(),
         token_leeway=0.0,
         streams=StreamSettings(),
-        workers=1,
-        break_glass_nkey=public_nkey(break_glass),
     )
+
+
+def with_zones(shape: Shape, **changes: object) -> Shape:
+    """The same deployment with some keys of every zone changed."""
+    zones = tuple(dataclasses.replace(zone, **changes) for zone in shape.settings.zones)  # type: ignore[arg-type]
+    return dataclasses.replace(shape, settings=dataclasses.replace(shape.settings, zones=zones))

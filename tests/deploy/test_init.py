@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 
 from broker_auth.cli import main
+from broker_auth.deploy import brokerconf
 from broker_auth.deploy.init import initialize
 from broker_auth.deploy.natsserver import NatsServer, check_configuration, free_port
 from broker_auth.deploy.pki import Authority, Pair
@@ -45,14 +46,15 @@ async def test_the_deployment_starts_as_it_is(tmp_path: Path, topology: Topology
     tls = ssl.create_default_context(cafile=str(tmp_path / "d/pki/ca.pem"))
     if topology is not Topology.SINGLE:
         tls.load_cert_chain(tmp_path / "d/pki/operator.pem", tmp_path / "d/pki/operator.key")
-    assert deployment.break_glass_seed
-    seeds = (deployment.break_glass_seed.read_text(), (tmp_path / "d/keys/service.seed").read_text())
+    assert len(deployment.break_glass_seeds) == len(deployment.settings.zones)
     for broker in deployment.settings.brokers:
         config = deployment.servers[broker.name]
         check_configuration(config)
         async with NatsServer(config):
-            for seed in seeds:  # both are let in without a callout, which nobody would answer
-                await (await connect_nkey(broker.urls[0], tls, seed)).close()
+            keys = tmp_path / "d" / brokerconf.ZoneFiles(broker.zone).directory
+            # Both are let in without a callout, which nobody would answer.
+            for seed in (keys / "break-glass.seed", keys / "service.seed"):
+                await (await connect_nkey(broker.urls[0], tls, seed.read_text())).close()
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -118,8 +120,8 @@ def test_force_replaces_configurations_and_keeps_keys(tmp_path: Path) -> None:
     made_again = {"pki/member.pem", "pki/member.key"}
     assert changed == {"broker.conf", "fleet.conf", "edge.conf", "keys/break-glass.seed"} | made_again
     assert "keys/break-glass.seed" not in after
-    assert deployment.break_glass_seed is None
-    assert deployment.settings.break_glass_nkey == before["keys/break-glass.public"].decode()
+    assert deployment.break_glass_seeds == (tmp_path / "keys/edge/break-glass.seed",)
+    assert deployment.settings.zone("fleet").break_glass_nkey == before["keys/break-glass.public"].decode()
 
 
 def test_half_a_pair_is_refused(tmp_path: Path) -> None:
@@ -304,7 +306,11 @@ def test_the_command_prints_the_next_three_commands(tmp_path: Path) -> None:
         f"  nats-server -c {tmp_path}/d/edge.conf",
         f"  broker-auth serve --config {tmp_path}/d/broker.conf",
     ]
-    secrets = [path.read_text() for path in (tmp_path / "d/keys").iterdir() if not path.name.endswith(".public")]
+    secrets = [
+        path.read_text()
+        for path in (tmp_path / "d/keys").rglob("*")
+        if path.is_file() and not path.name.endswith(".public")
+    ]
     assert not any(secret in done.output for secret in secrets)
 
 

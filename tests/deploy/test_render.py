@@ -10,8 +10,9 @@ import pytest
 from broker_auth.deploy.natsserver import NatsServer, check_configuration, free_port
 from broker_auth.deploy.render import CALLOUT_ACCOUNT, quote, render, select_broker
 from broker_auth.errors import InputError
-from broker_auth.settings.model import AccountNames, Role, Settings, TLSFiles
-from tests.deploy.shapes import LEAF_NAME, Shape, Topology, build, with_server
+from broker_auth.nkey import public_nkey
+from broker_auth.settings.model import AccountNames, Role, TLSFiles
+from tests.deploy.shapes import LEAF_NAME, Shape, Topology, build, with_server, with_zones
 
 TOPOLOGIES: list[Topology] = ["edge", "websocket", "single"]
 
@@ -50,9 +51,20 @@ def test_no_rendering_has_a_plaintext_listener_a_default_user_or_a_secret(tmp_pa
         assert "no_tls" not in text
         assert "no_auth_user" not in text
         assert "password" not in "\n".join(lines)
-        for seed in (shape.settings.nkey_seed, shape.settings.issuer_seed, shape.settings.xkey_seed):
-            assert seed
-            assert seed.reveal() not in text
+        for zone in shape.settings.zones:
+            for seed in (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed):
+                assert seed
+                assert seed.reveal() not in text
+
+
+def test_each_server_knows_the_public_keys_of_its_own_zone_and_of_no_other(tmp_path: Path) -> None:
+    shape = build(tmp_path)
+    texts = rendered(shape)
+    for zone in shape.settings.zones:
+        seeds = [zone.nkey_seed, zone.issuer_seed, zone.xkey_seed]
+        for key in [*(public_nkey(seed.reveal()) for seed in seeds if seed), zone.break_glass_nkey]:
+            assert key
+            assert [name for name, text in texts.items() if key in text] == [zone.name]
 
 
 def test_an_edge_names_no_fleet_account_and_has_no_streams(tmp_path: Path) -> None:
@@ -72,12 +84,15 @@ def test_only_the_fleets_listener_verifies(tmp_path: Path) -> None:
 
 def test_the_break_glass_user_is_there_only_if_configured(tmp_path: Path) -> None:
     shape = build(tmp_path)
-    key = shape.settings.break_glass_nkey
-    assert key
-    assert all(text.count(key) == 2 for text in rendered(shape).values())  # the user, and in auth_users
-    without = dataclasses.replace(shape, settings=dataclasses.replace(shape.settings, break_glass_nkey=None))
+    key: str | None = None
+    for name, text in rendered(shape).items():
+        key = shape.zone(name).break_glass_nkey
+        assert key
+        assert text.count(key) == 2  # the user, and in auth_users
+    without = with_zones(shape, break_glass_nkey=None)
     assert all(text.count("nkey: ") == 1 for text in rendered(without).values())  # the service's alone
-    broken = dataclasses.replace(shape.settings, break_glass_nkey=key[:-1] + ("A" if key[-1] != "A" else "B"))
+    assert key
+    broken = with_zones(shape, break_glass_nkey=key[:-1] + ("A" if key[-1] != "A" else "B")).settings
     with pytest.raises(InputError):
         render(broken, broken.brokers[0])
 
@@ -147,10 +162,11 @@ def test_routes_are_named_and_not_numbered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", ["nkey_seed", "issuer_seed"])
 def test_a_missing_seed_is_named(tmp_path: Path, seed: str) -> None:
-    shape = build(tmp_path)
-    settings: Settings = dataclasses.replace(shape.settings, **{seed: None})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=f"{seed}_file"):
-        render(settings, shape.broker("fleet"))
+    shape = with_zones(build(tmp_path), **{seed: None})
+    with pytest.raises(InputError, match=rf"broker_auth\.{seed}_file"):
+        render(shape.settings, shape.broker("fleet"))
+    with pytest.raises(InputError, match=rf"broker_auth\.zone\.edge\.{seed}_file"):
+        render(shape.settings, shape.broker("edge"))
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8222", "192.0.2.1:8222", "example.net:8222", ":8222", "8222"])

@@ -52,7 +52,7 @@ class Deployment:
             await asyncio.to_thread(self.servers["edge"].wait_for_log, "Leafnode connection created")
             await asyncio.to_thread(self.servers["fleet"].wait_for_log, "Leafnode connection created")
         for name in self.servers:
-            await self.responder.serve(self.shape.url(name), self.tls(name))
+            await self.responder.serve(self.shape.url(name), self.tls(name), self.shape.zone(name))
 
     async def connect(self, name: str, account: str, **options: Any) -> Client:
         """Connect; the responder places a client in the account it names as its user."""
@@ -193,9 +193,9 @@ async def test_the_services_user_can_do_its_work_and_nothing_more(edge: Deployme
     async def note(error: Exception) -> None:
         errors.put_nowait(str(error))
 
-    settings = edge.shape.settings
-    assert settings.nkey_seed
-    service = await connect_nkey(edge.shape.url("fleet"), edge.tls("fleet"), settings.nkey_seed.reveal())
+    seed = edge.shape.zone("fleet").nkey_seed
+    assert seed
+    service = await connect_nkey(edge.shape.url("fleet"), edge.tls("fleet"), seed.reveal())
     service._error_cb = note
     for subject, queue in ((SUBJECT, ""), (SUBJECT, "other"), (">", ""), ("choria.>", "")):
         await service.subscribe(subject, queue=queue)
@@ -226,7 +226,8 @@ async def test_the_callout_account_is_not_bridged(edge: Deployment) -> None:
 @pytest.mark.parametrize("name", ["fleet", "edge"])
 async def test_the_break_glass_user_gets_in_when_no_service_runs(edge: Deployment, name: str) -> None:
     await edge.responder.close()
-    operator = await connect_nkey(edge.shape.url(name), edge.tls(name), edge.shape.break_glass)
+    seed = edge.shape.break_glass[edge.shape.broker(name).zone]
+    operator = await connect_nkey(edge.shape.url(name), edge.tls(name), seed)
     reply = json.loads(await answered(operator, "$SYS.REQ.SERVER.PING.IDZ", b""))
     assert reply["name"] == f"{name}-1"
     await operator.close()
@@ -313,7 +314,7 @@ async def test_nodes_of_one_edge_do_not_crowd_provisioners_out_of_another(edge: 
     async with NatsServer(config) as server:
         await asyncio.to_thread(server.wait_for_log, "Leafnode connection created")
         url = f"tls://127.0.0.1:{port}"
-        await edge.responder.serve(url, edge.tls("edge"))
+        await edge.responder.serve(url, edge.tls("edge"), edge.shape.zone("edge"))
         nodes = [await edge.connect("edge", "provisioning") for _ in range(2)]
         for number, node in enumerate(nodes):
             for index in range(LINK_SUBSCRIPTIONS * 3 // 4):

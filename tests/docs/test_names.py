@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from broker_auth.observe.metrics import ServiceCollector, State
-from broker_auth.observe.stats import Snapshot
+from broker_auth.observe.metrics import ServiceCollector
+from broker_auth.observe.state import ZoneState
 from broker_auth.settings import keytable
 from broker_auth.settings.key import PREFIX
 from tests.docs.pages import PAGES, ROOT, fenced
@@ -60,7 +60,7 @@ def test_every_metric_exists(page: Path) -> None:
 def exported() -> set[str]:
     """Every metric there is; those with labels show only their head while nothing is counted."""
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(lambda: State(counted=Snapshot(), wanted=1, brokers={}, pending=0), lambda: 0.0))
+    registry.register(ServiceCollector(lambda: [ZoneState(zone="fleet")], lambda: 0.0))
     heads = re.findall(r"^# TYPE (\w+) (\w+)", generate_latest(registry).decode(), re.MULTILINE)
     parts = {"histogram": ("_bucket", "_count", "_sum")}
     return {name for name, _ in heads} | {name + part for name, kind in heads for part in parts.get(kind, ())}

@@ -41,6 +41,10 @@ plugin.broker_auth.nkey_seed_file = user.seed
 plugin.broker_auth.issuer_seed_file = account.seed
 plugin.broker_auth.xkey_seed_file = curve.seed
 plugin.broker_auth.break_glass_nkey = {break_glass}
+plugin.broker_auth.zone.edge.nkey_seed_file = edge-user.seed
+plugin.broker_auth.zone.edge.issuer_seed_file = edge-account.seed
+plugin.broker_auth.zone.edge.xkey_seed_file = edge-curve.seed
+plugin.broker_auth.zone.edge.break_glass_nkey = {edge_break_glass}
 plugin.broker_auth.audit.output = log, file:audit.json
 plugin.broker_auth.tls.ca = ca.pem
 plugin.broker_auth.tls.certificate = client.pem
@@ -86,6 +90,7 @@ class Site:
         self.service: Serving | None = None
         self.ports = {name: free_port() for name in ("fleet", "edge", "leaf")}
         self.break_glass = generate_seed(Kind.USER)
+        self.edge_break_glass = generate_seed(Kind.USER)
         links = Authority.create("links")
         (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
         (directory / "leaf-ca.pem").write_bytes(links.certificate_pem)
@@ -100,8 +105,15 @@ class Site:
             pair.write(directory, name)
         for name, kind in (("user", Kind.USER), ("account", Kind.ACCOUNT), ("curve", Kind.CURVE)):
             self.write_secret(f"{name}.seed", generate_seed(kind))
+            self.write_secret(f"edge-{name}.seed", generate_seed(kind))
         self.write_secret("break-glass.seed", self.break_glass)
+        self.write_secret("edge-break-glass.seed", self.edge_break_glass)
         self.write_config()
+
+    @property
+    def break_glass_seeds(self) -> tuple[Secret, ...]:
+        """Of both zones."""
+        return (Secret(self.break_glass), Secret(self.edge_break_glass))
 
     def write_secret(self, name: str, text: str) -> Path:
         path = self.directory / name
@@ -117,6 +129,7 @@ class Site:
             provisioner=PROVISIONER,
             leaf_name=LEAF_NAME,
             break_glass=public_nkey(self.break_glass),
+            edge_break_glass=public_nkey(self.edge_break_glass),
             **self.ports,
         )
         lines = {line.partition(" = ")[0]: line for line in [*text.splitlines(), *extra]}

@@ -33,7 +33,7 @@ async def test_when_no_service_runs_the_operator_gets_in_and_connections_stay(tm
             client._disconnected_cb = lambda: _note(disconnected)
         with pytest.raises(AccessError):
             await site.access().fleet(fleet_broker)
-        operator = site.access(break_glass=Secret(site.break_glass))
+        operator = site.access(break_glass=site.break_glass_seeds)
         for broker in settings.brokers:
             client = await operator.system(broker)
             answer = await request_json(client, "$SYS.REQ.SERVER.PING.IDZ")
@@ -66,7 +66,7 @@ async def _note(where: list[str]) -> None:
 async def test_the_break_glass_user_reaches_the_system_account_only(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with site.running(service=False):
-        client = await site.access(break_glass=Secret(site.break_glass)).system(site.settings().brokers[0])
+        client = await site.access(break_glass=site.break_glass_seeds).system(site.settings().brokers[0])
         assert (await request_json(client, "$SYS.REQ.USER.INFO"))["data"]["account"] == "system"
         await client.close()
 
@@ -75,11 +75,22 @@ async def test_a_certificate_is_still_needed_on_the_fleets_listener(tmp_path: Pa
     site = Site(tmp_path)
     with site.running(service=False):
         fleet, edge = site.settings().brokers
-        login = Login(what="break-glass", nkey_seed=Secret(site.break_glass))
+        seeds = [Login(what="break-glass", nkey_seed=seed) for seed in site.break_glass_seeds]
         context = ssl.create_default_context(cafile=site.directory / "ca.pem")
         with pytest.raises(AccessError):
-            await connect(fleet.urls[0], login, context)
-        await (await connect(edge.urls[0], login, context)).close()
+            await connect(fleet.urls[0], seeds[0], context)
+        await (await connect(edge.urls[0], seeds[1], context)).close()
+
+
+async def test_a_break_glass_seed_is_shown_to_its_own_zone_only(tmp_path: Path) -> None:
+    """A stolen edge relays the fleet's nonce to whoever signs it."""
+    site = Site(tmp_path)
+    with site.running(service=False):
+        fleet, edge = site.settings().brokers
+        access = site.access(break_glass=site.break_glass_seeds[:1])
+        await (await access.system(fleet)).close()
+        with pytest.raises(AccessError, match="is an edge, which no password is shown to"):
+            await access.system(edge)
 
 
 async def test_passwords_do_not_open_anything_without_a_service(tmp_path: Path) -> None:

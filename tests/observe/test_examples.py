@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from broker_auth.cli import main
 from broker_auth.observe.audit import AuditRecord, ServerErrorRecord
-from broker_auth.observe.metrics import ServiceCollector, State
-from broker_auth.observe.stats import Snapshot
+from broker_auth.observe.metrics import ServiceCollector
+from broker_auth.observe.state import ZoneState
 from broker_auth.settings import keytable
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -30,7 +30,7 @@ UNIT = EXAMPLES / "systemd" / "broker-auth.service"
 def exported() -> set[str]:
     """Names that can stand in an expression."""
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(lambda: State(counted=Snapshot(), wanted=1), lambda: 0.0))
+    registry.register(ServiceCollector(lambda: [ZoneState(zone="fleet")], lambda: 0.0))
     names = set()
     for family in registry.collect():
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
@@ -115,7 +115,7 @@ def test_the_unit_is_what_the_service_speaks() -> None:
 def test_the_documentation_lists_every_metric_and_field() -> None:
     text = (EXAMPLES.parent / "docs" / "monitoring.md").read_text()
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(lambda: State(counted=Snapshot(), wanted=1), lambda: 0.0))
+    registry.register(ServiceCollector(lambda: [ZoneState(zone="fleet")], lambda: 0.0))
     for family in registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ()))

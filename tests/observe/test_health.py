@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from broker_auth.errors import OperationError
 from broker_auth.observe.health import Endpoint, Health, listen
-from broker_auth.observe.metrics import ServiceCollector, State
-from broker_auth.observe.stats import Snapshot
+from broker_auth.observe.metrics import ServiceCollector
+from broker_auth.observe.state import ZoneState
 
 
 class Site:
@@ -23,8 +23,8 @@ class Site:
     def __init__(self) -> None:
         self.health = Health(alive=True, ready=True, detail={"workers": 1})
         registry = CollectorRegistry()
-        registry.register(ServiceCollector(lambda: State(counted=Snapshot(), wanted=1), lambda: 0.0))
-        self.endpoint = Endpoint(registry, lambda: self.health)
+        registry.register(ServiceCollector(lambda: [ZoneState(zone="fleet")], lambda: 0.0))
+        self.endpoint = Endpoint(registry, lambda zone: self.health if zone in (None, "fleet") else None)
         self.listener = listen("127.0.0.1:0")
         self.port: int = self.listener.getsockname()[1]
 
@@ -67,7 +67,7 @@ async def test_checks_answer_by_status(site: Site, alive: bool, ready: bool, hea
 async def test_metrics_come_in_the_format_that_is_asked_for(site: Site) -> None:
     _, head, body = await site.get("/metrics")
     assert "Content-Type: text/plain" in head
-    assert "broker_auth_workers_wanted 1.0" in body
+    assert 'broker_auth_workers_wanted{zone="fleet"} 1.0' in body
     _, head, body = await site.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert "Content-Type: application/openmetrics-text" in head
     assert body.endswith("# EOF\n")

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker_auth.callout.request import WireFault
 from broker_auth.observe.expiry import Expiry
-from broker_auth.observe.metrics import ServiceCollector, State
+from broker_auth.observe.metrics import ServiceCollector
+from broker_auth.observe.state import ZoneState
 from broker_auth.observe.stats import LATENCY_BUCKETS, Snapshot, Stats
 from broker_auth.policy.decide import decide
 from tests.builders.clock import DAY, NOW
@@ -29,24 +30,27 @@ def counted(*seconds: float) -> Stats:
     return stats
 
 
-def registry(state: State, now: float = NOW) -> CollectorRegistry:
+def registry(state: ZoneState, now: float = NOW) -> CollectorRegistry:
     made = CollectorRegistry()
-    made.register(ServiceCollector(lambda: state, lambda: now))
+    made.register(ServiceCollector(lambda: [state], lambda: now))
     return made
 
 
-def value(state: State, metric: str, /, **labels: str) -> float | None:
-    return registry(state).get_sample_value(metric, labels)
+def value(state: ZoneState, metric: str, /, **labels: str) -> float | None:
+    found = registry(state)
+    return found.get_sample_value(metric, {"zone": state.zone, **labels}) or found.get_sample_value(metric, labels)
 
 
-FULL = State(
+FULL = ZoneState(
+    zone="fleet",
     counted=counted(0.0002, 0.003).snapshot(),
     wanted=2,
     brokers={"east": 2, 'odd "name"\n': 1},
     pending=3,
     resident=(40_000_000, 41_000_000),
     replaced={"died": 1, "stuck": 0},
-    reloads={"accepted": 2, "refused": 1},
+    accepted=2,
+    refused=1,
     audit_lost=4,
     expiries=(Expiry("ca", "/etc/ca.pem", NOW + 3 * DAY), Expiry("own", "/etc/own.pem", NOW - DAY)),
 )
@@ -65,23 +69,23 @@ def test_both_formats_are_accepted_by_their_parsers() -> None:
 
 
 def test_an_idle_service_has_a_page_too() -> None:
-    page = generate_latest(registry(State(counted=Snapshot(), wanted=1))).decode()
+    page = generate_latest(registry(ZoneState(zone="fleet"))).decode()
     assert list(text_string_to_metric_families(page))
-    assert "broker_auth_decision_seconds_count 0.0" in page
+    assert 'broker_auth_decision_seconds_count{zone="fleet"} 0.0' in page
 
 
 def test_decisions_are_counted_by_rule_and_code() -> None:
     stats = counted(0.001)
     stats.decided(decide(provisioner(password="wrong"), x509_policy(), NOW), NOW)
     stats.took(1, 0.001)
-    state = State(counted=stats.snapshot(), wanted=1)
+    state = ZoneState(zone="fleet", counted=stats.snapshot())
     assert value(state, "broker_auth_decisions_total", rule="provisioning", code="admitted") == 1
     assert value(state, "broker_auth_decisions_total", rule="provisioner", code="provisioner_password") == 1
 
 
 def test_the_histogram_is_cumulative_and_ends_with_everything() -> None:
     stats = counted(0.00005, 0.0001, 0.0002, 30.0)
-    state = State(counted=stats.snapshot(), wanted=1)
+    state = ZoneState(zone="fleet", counted=stats.snapshot())
     buckets = [value(state, "broker_auth_decision_seconds_bucket", le=repr(bound)) for bound in LATENCY_BUCKETS]
     assert buckets[0] == 2  # a bound belongs to its bucket
     assert buckets[1:] == [3] * (len(LATENCY_BUCKETS) - 1)
@@ -94,7 +98,7 @@ def test_what_came_too_late_is_counted_by_itself() -> None:
     stats = Stats()
     stats.unanswered[WireFault.LATE] += 5
     stats.unanswered[WireFault.SEAL] += 1
-    state = State(counted=stats.snapshot(), wanted=1)
+    state = ZoneState(zone="fleet", counted=stats.snapshot())
     assert value(state, "broker_auth_late_total") == 5
     assert value(state, "broker_auth_unanswered_total", fault="seal") == 1
 

@@ -63,7 +63,7 @@ async def crowd(site: Site) -> AsyncIterator[list[Client]]:
 
 
 async def test_the_whole_of_fleet_and_edge_is_seen_with_the_break_glass_seed(site: Site) -> None:
-    async with crowd(site), Observer(site.access(break_glass=Secret(site.break_glass))) as observer:
+    async with crowd(site), Observer(site.access(break_glass=site.break_glass_seeds)) as observer:
         report = await observer.report(Ask())
     assert report.missing == ()
     seen = {(item.server, item.account, item.identity) for item in Selection().apply(report.connections)}
@@ -96,7 +96,7 @@ async def test_without_it_the_edge_is_seen_over_the_leaf_link(site: Site) -> Non
 
 async def test_more_connections_than_one_answer_holds(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "PAGE", 2)
-    async with crowd(site), Observer(site.access(break_glass=Secret(site.break_glass))) as observer:
+    async with crowd(site), Observer(site.access(break_glass=site.break_glass_seeds)) as observer:
         report = await observer.report(Ask(account="provisioning"))
     assert {item.name for item in Selection(server="edge").apply(report.connections)} == set(NODES)
 
@@ -141,7 +141,7 @@ async def test_selection_filters_and_sorts(site: Site) -> None:
 async def test_closed_connections_can_be_asked_for(site: Site) -> None:
     gone = await node(site, "short-lived.example.net")
     await gone.close()
-    access = site.access(break_glass=Secret(site.break_glass))
+    access = site.access(break_glass=site.break_glass_seeds)
     async with Observer(access) as observer, asyncio.timeout(10):
         while True:  # nats-server closes in its own time
             report = await observer.report(Ask(state=State.CLOSED))
@@ -205,15 +205,20 @@ def cli(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+def seeds(site: Site) -> tuple[str, ...]:
+    """The options that open the system accounts of both zones."""
+    paths = [site.directory / name for name in ("break-glass.seed", "edge-break-glass.seed")]
+    return tuple(option for path in paths for option in ("--break-glass", str(path)))
+
+
 def test_the_command_prints_the_list_scripts_rely_on(site: Site) -> None:
-    seed = str(site.directory / "break-glass.seed")
-    done = cli(site, "report", "conns", "--json", "--account", "AUTH", "--break-glass", seed)
+    done = cli(site, "report", "conns", "--json", "--account", "AUTH", *seeds(site))
     assert (done.returncode, done.stderr) == (0, "")
     rows = json.loads(done.stdout)
     assert {row["server"] for row in rows} == {"fleet", "edge"}
     promised = {"server", "account", "name", "identity", "ip", "port", "tls", "connected", "rule"}
     assert all(promised <= set(row) for row in rows)
-    table = cli(site, "report", "conns", "--account", "AUTH", "--break-glass", seed)
+    table = cli(site, "report", "conns", "--account", "AUTH", *seeds(site))
     assert table.returncode == 0
     assert "2 connections on 2 servers" in table.stdout
     assert "auth_user" in table.stdout
@@ -247,9 +252,8 @@ async def test_rules_and_denials_come_from_the_configured_audit_file(site: Site)
 
 
 def test_watching_draws_again_until_interrupted(site: Site) -> None:
-    seed = str(site.directory / "break-glass.seed")
     command = [sys.executable, "-m", "broker_auth", "report", "conns", "--config", str(site.config)]
-    command += ["--break-glass", seed, "--watch", "--interval", "100ms"]
+    command += [*seeds(site), "--watch", "--interval", "100ms"]
     with subprocess.Popen(tied(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stderr

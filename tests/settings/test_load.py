@@ -40,9 +40,9 @@ def test_the_valid_configuration(directory: Directory) -> None:
     assert (broker.name, broker.urls, broker.role) == ("default", ("tls://127.0.0.1:4222",), Role.FLEET)
     assert broker.tls.key == directory.path / "service.key"
     for secret, name in (
-        (settings.nkey_seed, "user"),
-        (settings.issuer_seed, "account"),
-        (settings.xkey_seed, "curve"),
+        (settings.only_zone.nkey_seed, "user"),
+        (settings.only_zone.issuer_seed, "account"),
+        (settings.only_zone.xkey_seed, "curve"),
     ):
         assert secret is not None
         assert secret.reveal() == (directory.path / f"{name}.seed").read_text().strip()
@@ -55,9 +55,7 @@ def test_defaults_are_those_of_the_model(tmp_path: Path) -> None:
     assert settings == Settings(
         path=path,
         brokers=(),
-        nkey_seed=None,
-        issuer_seed=None,
-        xkey_seed=None,
+        zones=(),
         accounts=AccountNames(),
         provisioning=ProvisioningSettings(),
         system_user=None,
@@ -71,7 +69,6 @@ def test_defaults_are_those_of_the_model(tmp_path: Path) -> None:
         client_ca=(),
         token_leeway=0.0,
         streams=StreamSettings(),
-        workers=1,
     )
 
 
@@ -152,7 +149,7 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
     assert (provisioning.max_subscriptions, provisioning.max_payload, provisioning.max_connections) == (1, 2, 3)
     assert revealed(settings) == [PASSWORD, "old"]
     assert [secret.reveal() for secret in settings.system_passwords] == [SYSTEM_PASSWORD, "older"]
-    assert (settings.workers, settings.token_leeway, settings.deny_server_connections) == (4, 60.0, True)
+    assert (settings.only_zone.workers, settings.token_leeway, settings.deny_server_connections) == (4, 60.0, True)
     broker, server_settings = settings.brokers[0], settings.brokers[0].server
     assert (broker.role, broker.tls.ca, broker.tls.certificate) == (
         Role.EDGE,
@@ -219,7 +216,8 @@ def test_without_serving_nothing_of_the_service_is_needed_or_opened(directory: D
         directory.write(name, "junk", 0o644)
     directory.set({f"{B}urls": None, f"{B}server.listen": "0.0.0.0:4222"})
     settings = settings_of(directory, serving=False)
-    assert (settings.nkey_seed, settings.issuer_seed, settings.xkey_seed) == (None, None, None)
+    zone = settings.only_zone
+    assert (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed) == (None, None, None)
     assert [(broker.name, broker.urls) for broker in settings.brokers] == [("default", ())]
     assert len(directory.check().problems) >= 4  # the same configuration cannot serve
 

@@ -82,8 +82,8 @@ async def examine_accounts(case: Case, broker: BrokerSettings) -> list[Finding]:
         return notes.findings
     try:
         await _timeouts(system, case, notes)
-        await _callout_account(system, case, notes)
-        await _break_glass_used(system, case, notes)
+        await _callout_account(system, case, broker, notes)
+        await _break_glass_used(system, case, broker, notes)
         if broker.role is not Role.EDGE:
             await _crossings(system, case, notes)
         await _leaf_links(system, case, broker, notes)
@@ -119,10 +119,13 @@ async def _timeouts(system: Client, case: Case, notes: Notes) -> None:
             warn_of_expiry(notes, f"{name}.certificate", f"the {name} listener's certificate", not_after, case)
 
 
-async def _callout_account(system: Client, case: Case, notes: Notes) -> None:
+async def _callout_account(system: Client, case: Case, broker: BrokerSettings, notes: Notes) -> None:
     """Nobody but services may be in it: the first reply to a request wins (NATS_FACTS 4)."""
-    assert case.settings.nkey_seed is not None
-    own = public_nkey(case.settings.nkey_seed.reveal())
+    seed = case.settings.zone(broker.zone).nkey_seed
+    if seed is None:
+        notes.skipped("callout.account", "the seed of the service's user is not here", "run it where the service runs")
+        return
+    own = public_nkey(seed.reveal())
     rows = await _rows(system, {"acc": CALLOUT_ACCOUNT, "auth": True})
     foreign = [row for row in rows if row.authorized_user != own]
     for row in foreign:
@@ -143,9 +146,9 @@ async def _callout_account(system: Client, case: Case, notes: Notes) -> None:
         notes.ok("callout.account", "nobody but the service is in the callout account")
 
 
-async def _break_glass_used(system: Client, case: Case, notes: Notes) -> None:
-    nkey = case.settings.break_glass_nkey
-    if nkey is None or case.access.break_glass is not None:
+async def _break_glass_used(system: Client, case: Case, broker: BrokerSettings, notes: Notes) -> None:
+    nkey = case.settings.zone(broker.zone).break_glass_nkey
+    if nkey is None or case.access.break_glass_of(broker) is not None:
         return  # the doctor itself is using it
     rows = await _rows(system, {"acc": case.settings.accounts.system, "auth": True, "state": _CLOSED_TOO})
     used = [row for row in rows if row.authorized_user == nkey]

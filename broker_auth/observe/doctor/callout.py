@@ -38,7 +38,7 @@ async def examine_callout(case: Case, broker: BrokerSettings) -> list[Finding]:
     if target is None:
         notes.skipped("callout", "all addresses are WebSocket", "add a tls:// URL of this broker")
         return notes.findings
-    if case.settings.nkey_seed is None:
+    if case.settings.zone(broker.zone).nkey_seed is None:
         notes.skipped("callout", "the service's seed is not here", "run it where the service runs")
         return notes.findings
     try:
@@ -168,12 +168,12 @@ def _skew(ahead: float | None, notes: Notes) -> None:
 
 async def _break_glass(case: Case, broker: BrokerSettings, target: Target, listener: Refusals, notes: Notes) -> None:
     """Whether the broker knows the break-glass user; tried with a signature that cannot be right."""
-    nkey = case.settings.break_glass_nkey
+    nkey = case.settings.zone(broker.zone).break_glass_nkey
     if nkey is None:
         said = "no break-glass user: when no service runs, nobody can look into this broker"
         notes.warning("break_glass.none", said, f"make a user nkey, set plugin.broker_auth.break_glass_nkey; {RENDER}")
         return
-    if case.access.break_glass is not None:
+    if case.access.break_glass_of(broker) is not None:
         try:
             await (await case.access.system(broker)).close()
         except OperationError as error:
@@ -200,7 +200,8 @@ async def _ways_in(case: Case, broker: BrokerSettings, target: Target, listener:
         tried = True
         login = Login(what="the configured certificate")
         await _way_in(case, broker, target, listener, notes, login, case.settings.accounts.fleet)
-    if case.settings.system_user is not None and (broker.role is Role.FLEET or case.access.proof is not None):
+    proven = broker.role is Role.SINGLE and case.access.proof is not None
+    if case.settings.system_user is not None and (broker.role is Role.FLEET or proven):
         tried = True
         login = case.access.system_login()
         await _way_in(case, broker, target, listener, notes, login, case.settings.accounts.system)

@@ -37,13 +37,13 @@ def examine_configuration(report: Report) -> list[Finding]:
 def examine_files(case: Case) -> list[Finding]:
     """Whether the break-glass seed lies where it must not: beside the configuration."""
     notes = Notes()
-    nkey = case.settings.break_glass_nkey
+    nkeys = {zone.break_glass_nkey for zone in case.settings.zones if zone.break_glass_nkey is not None}
     directory = case.settings.path.parent
-    kept = [path for path in _seed_files(directory) if nkey is not None and _public(path) == nkey]
+    kept = [path for path in _seed_files(directory) if nkeys and _public(path) in nkeys]
     for path in kept:
         remedy = "move it off this machine, to where only the operator in an emergency finds it"
         notes.warning("break_glass.seed_kept", f"{path} holds the break-glass seed", remedy)
-    if nkey is not None and not kept:
+    if nkeys and not kept:
         notes.ok("break_glass.seed", f"the break-glass seed is not below {directory}")
     return notes.findings
 

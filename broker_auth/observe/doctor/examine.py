@@ -38,7 +38,7 @@ async def examine(case: Case, report: Report) -> tuple[Finding, ...]:
     findings += [*doors, *callout]
     # Without a service nobody gets in but the break-glass user, and each attempt would wait for nothing.
     dead = {item.broker for item in callout if item.code in NO_SERVICE}
-    inside = [broker for broker in brokers if case.access.break_glass is not None or broker.name not in dead]
+    inside = [broker for broker in brokers if case.access.break_glass_of(broker) is not None or broker.name not in dead]
     findings += await _all(examine_accounts(case, broker) for broker in inside)
     if not dead:
         findings += await examine_streams(case)

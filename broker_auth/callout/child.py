@@ -1,4 +1,4 @@
-"""A worker as its supervisor sees it: a process, its last beat, and its end."""
+"""A forked process as its parent sees it: its last heartbeat, and its end."""
 
 from __future__ import annotations
 
@@ -7,44 +7,50 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import msgspec
 
-from broker_auth.callout.process import Beat, Prepared, work
-from broker_auth.callout.spawn import spawn
+from broker_auth.callout.spawn import Body, spawn
 
-_MAX_BEAT = 1024 * 1024  # bytes of one line
+_MAX_HEARTBEAT = 1024 * 1024  # bytes of one line
 _log = logging.getLogger(__name__)
 
+H = TypeVar("H")
 
-class Worker:
+
+class Child(Generic[H]):
     """One forked process.
 
     Attributes:
         pid: its process id.
         started: on the loop's clock, in seconds.
-        heard: when its last beat came, on the same clock.
-        beat: its last beat, None before the first.
+        heard: when its last heartbeat came, on the same clock.
+        beat: its last heartbeat, None before the first.
         status: how it ended (:func:`os.waitstatus_to_exitcode`), None while it runs.
         ended: set once it has ended and been waited for.
     """
 
-    def __init__(self, prepared: Prepared, on_beat: Callable[[], None]) -> None:
-        """Fork it; ``on_beat`` is called after each beat."""
-        self.prepared = prepared
-        self.pid, self._channel = spawn(lambda channel: work(prepared, channel))
+    def __init__(self, body: Body, beats: type[H], on_beat: Callable[[], None]) -> None:
+        """Fork it.
+
+        Args:
+            body: what it does; it writes heartbeats to its end of the channel, a JSON line each.
+            beats: what a heartbeat is decoded to.
+            on_beat: called after each heartbeat.
+
+        Raises:
+            OSError: the system has no process or descriptor left.
+        """
+        self.pid, self._channel = spawn(body)
         self.started = self.heard = asyncio.get_running_loop().time()
-        self.beat: Beat | None = None
+        self.beat: H | None = None
         self.status: int | None = None
         self.ended = asyncio.Event()
+        self._decoder = msgspec.json.Decoder(beats)
         self._on_beat = on_beat
         self._listener = asyncio.create_task(self._listen())
-        _log.debug("worker %d started", self.pid)
-
-    @property
-    def subscribed(self) -> frozenset[str]:
-        """The brokers it can be reached through."""
-        return frozenset(name for name, up in self.beat.brokers.items() if up) if self.beat else frozenset()
+        _log.debug("process %d started", self.pid)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing happens once it has ended."""
@@ -52,7 +58,7 @@ class Worker:
             os.kill(self.pid, number)
 
     def reap(self) -> None:
-        """Notice its end, if it has ended."""
+        """Collect its exit status, if it has ended."""
         if self.status is not None:
             return
         pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -60,30 +66,30 @@ class Worker:
             self.status = os.waitstatus_to_exitcode(status)
             self.ended.set()
 
-    async def end(self, patience: float) -> bool:
-        """Ask it to drain, and kill it after ``patience`` seconds; whether it ended by itself."""
+    async def end(self, deadline: float) -> bool:
+        """Ask it to drain, and kill it after ``deadline`` seconds. Return whether it ended by itself."""
         self.signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(deadline):
                 await self.ended.wait()
         except TimeoutError:
             self.signal(signal.SIGKILL)
             await self.ended.wait()
-        await self.last_words()
+        await self.read_to_end()
         return self.status == 0
 
-    async def last_words(self) -> None:
+    async def read_to_end(self) -> None:
         """Read what it sent before it ended."""
         await asyncio.gather(self._listener, return_exceptions=True)
 
     async def _listen(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(sock=self._channel, limit=_MAX_BEAT)
+        reader, writer = await asyncio.open_unix_connection(sock=self._channel, limit=_MAX_HEARTBEAT)
         try:
             while line := await reader.readline():
-                self.beat = msgspec.json.decode(line, type=Beat)
+                self.beat = self._decoder.decode(line)
                 self.heard = asyncio.get_running_loop().time()
                 self._on_beat()
         except (OSError, ValueError) as error:  # killed in the middle of a line
-            _log.debug("worker %d: %s", self.pid, error)
+            _log.debug("process %d: %s", self.pid, error)
         finally:
             writer.close()

@@ -1,0 +1,247 @@
+"""Runs one process for each zone. It reads that zone's keys and no others; this process reads none.
+
+So no worker of an edge ever holds, in its memory or its parent's, a key that the fleet trusts, and nothing
+that happens in one zone (a reload that waits, a worker that keeps dying) is waited for in another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from broker_auth.callout.child import Child
+from broker_auth.callout.slot import Cause, Kind, Slot, watch
+from broker_auth.callout.spawn import Body
+from broker_auth.callout.supervisor import DRAIN_DEADLINE, Supervisor
+from broker_auth.errors import BrokerAuthError, ConfigurationError
+from broker_auth.observe.state import ZoneState
+
+# A zone's process reads files when it reloads, and may wait for a slow disk; its workers go on meanwhile.
+SILENCE_SECONDS: Final = 20.0
+_BEAT_SECONDS: Final = 1.0
+_MAX_UNREAD: Final = 256 * 1024  # bytes of heartbeats kept for a parent that does not read
+_log = logging.getLogger(__name__)
+
+
+class Zones:
+    """One process for each zone, until told to stop."""
+
+    def __init__(
+        self, names: Sequence[str], body: Callable[[str], Body], names_now: Callable[[], Sequence[str]]
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            names: the zones.
+            body: what the process of a zone does; see :func:`supervise`.
+            names_now: reads the configuration for the zones there are after a reload; may raise a BrokerAuthError.
+        """
+        self._body = body
+        self._names_now = names_now
+        self._names = tuple(names)
+        self._slots: dict[str, Slot[ZoneState]] = {}
+        self._ended: dict[str, ZoneState] = {}
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every broker can reach every worker there should be, in every zone."""
+        return all(_is_complete(state) for state in self.states())
+
+    def states(self) -> tuple[ZoneState, ...]:
+        """Return the state of every zone, the fleet's first."""
+        return tuple(self._state(name) for name in self._names)
+
+    def _state(self, name: str) -> ZoneState:
+        slot, earlier = self._slots.get(name), self._ended.get(name, ZoneState(zone=name))
+        child = slot.child if slot else None
+        if child is None or child.beat is None:
+            return earlier.down()
+        state = child.beat.after(earlier)
+        silent = asyncio.get_running_loop().time() - child.heard > SILENCE_SECONDS
+        return state.down() if silent else state
+
+    async def news(self) -> None:
+        """Return when something has changed; a heartbeat is a change."""
+        await self._changed.wait()
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT, then drain every zone; SIGHUP reloads each, SIGUSR1 reopens their files.
+
+        Raises:
+            ConfigurationError: a zone could not start; with every problem of every zone.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._forward, signal.SIGUSR1)
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        for name in self._names:
+            self._start(name)
+        tasks = [asyncio.create_task(watch(lambda: self._slots.values()))]
+        try:
+            await self._started()
+            tasks += [asyncio.create_task(work) for work in (self._reload_on_demand(), self._announce())]
+            await self._stop.wait()
+            self._on_change()
+        finally:
+            for task in tasks[1:]:
+                task.cancel()
+            await asyncio.gather(*(slot.retire() for slot in self._slots.values()))
+            tasks[0].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        _log.info("drained, every request received is answered")
+
+    def _start(self, name: str) -> None:
+        kind = Kind(
+            title=f"process of zone {name}",
+            start=lambda: Child(self._body(name), ZoneState, self._on_change),
+            silence=SILENCE_SECONDS,
+            drain=DRAIN_DEADLINE + 2,
+            on_end=lambda child: self._on_end(name, child),
+            on_replace=self._on_replace,
+        )
+        self._slots[name] = Slot(kind)
+
+    async def _started(self) -> None:
+        """Wait until each zone has read its configuration.
+
+        Raises:
+            ConfigurationError: one could not.
+        """
+        await self._until(lambda: self.stopping or all(self._is_known(name) for name in self._names))
+        problems = [problem for state in self._ended.values() for problem in state.problems]
+        if problems:
+            raise ConfigurationError(tuple(dict.fromkeys(problems)))
+
+    def _is_known(self, name: str) -> bool:
+        child = self._slots[name].child
+        return name in self._ended or (child is not None and child.beat is not None and not child.beat.problems)
+
+    async def _announce(self) -> None:
+        await self._until(lambda: self.ready)
+        brokers = [broker for state in self.states() for broker in state.brokers]
+        _log.info("ready brokers=%s", ",".join(brokers))
+
+    async def _reload_on_demand(self) -> None:
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            self._forward(signal.SIGHUP)
+            try:
+                names = tuple(self._names_now())
+            except BrokerAuthError:
+                continue  # each zone says what is wrong
+            for name in names:
+                if name not in self._slots:
+                    _log.info("zone %s is new", name)
+                    self._start(name)
+            gone = [name for name in self._slots if name not in names]
+            self._names = names
+            for name in gone:
+                _log.info("zone %s is gone", name)
+                await self._slots.pop(name).retire()
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        while not true():
+            await self.news()
+
+    def _on_change(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _on_end(self, name: str, child: Child[ZoneState]) -> None:
+        """Keep what the process counted, and say why it did not start."""
+        state = child.beat or ZoneState(zone=name)
+        for problem in state.problems:
+            _log.error("zone %s: %s", name, problem)
+        self._ended[name] = state.after(self._ended.get(name, ZoneState(zone=name)))
+        self._on_change()
+
+    def _on_replace(self, _: Cause) -> None:
+        self._on_change()
+
+    def _forward(self, number: signal.Signals) -> None:
+        for slot in self._slots.values():
+            if slot.child is not None:
+                slot.child.signal(number)
+
+    def _reap(self) -> None:
+        for slot in self._slots.values():
+            if slot.child is not None:
+                slot.child.reap()
+
+
+def _is_complete(state: ZoneState) -> bool:
+    return bool(state.brokers) and all(up == state.wanted for up in state.brokers.values())
+
+
+def supervise(make: Callable[[], Supervisor], zone: str, channel: socket.socket) -> None:
+    """Run the supervisor of one zone in this process, and tell the parent of it until either ends.
+
+    Args:
+        make: reads the zone's configuration; may raise a BrokerAuthError, which is told to the parent.
+        zone: its name.
+        channel: to the parent.
+    """
+    try:
+        supervisor = make()
+    except BrokerAuthError as error:
+        problems = error.problems if isinstance(error, ConfigurationError) else (error,)
+        state = ZoneState(zone=zone, problems=tuple(str(problem) for problem in problems))
+        channel.sendall(msgspec.json.encode(state) + b"\n")
+        return
+    asyncio.run(_supervise(supervisor, channel))
+
+
+async def _supervise(supervisor: Supervisor, channel: socket.socket) -> None:
+    reader, writer = await asyncio.open_unix_connection(sock=channel)
+    tasks = [
+        asyncio.create_task(_stop_with_parent(reader, supervisor)),
+        asyncio.create_task(_tell(supervisor, writer)),
+    ]
+    try:
+        await supervisor.run()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        _send(supervisor, writer)
+        writer.close()
+
+
+async def _stop_with_parent(reader: asyncio.StreamReader, supervisor: Supervisor) -> None:
+    """Wait for the end of the channel, on which the parent sends nothing."""
+    await reader.read()
+    supervisor.stop()
+
+
+async def _tell(supervisor: Supervisor, writer: asyncio.StreamWriter) -> None:
+    while True:
+        _send(supervisor, writer)
+        try:
+            async with asyncio.timeout(_BEAT_SECONDS):
+                await supervisor.news()
+        except TimeoutError:
+            continue
+
+
+def _send(supervisor: Supervisor, writer: asyncio.StreamWriter) -> None:
+    if writer.transport.get_write_buffer_size() > _MAX_UNREAD:
+        return  # the parent is busy or suspended; the next heartbeat says the same and more
+    (state,) = supervisor.states()
+    writer.write(msgspec.json.encode(state) + b"\n")

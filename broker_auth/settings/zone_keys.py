@@ -1,0 +1,49 @@
+"""The keys of one zone that is not the fleet's: ``plugin.broker_auth.zone.<name>.…``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from broker_auth.settings import values
+from broker_auth.settings.key import PREFIX, AnyKey, Key
+from broker_auth.settings.own_keys import MAX_WORKERS
+
+ZONE: Final = f"{PREFIX}zone.<name>."
+
+
+def _file(name: str, meaning: str) -> Key[Path | None]:
+    return Key(name=ZONE + name, kind="file", parse=values.path, default=None, meaning=meaning)
+
+
+NKEY_SEED_FILE: Final = _file(
+    "nkey_seed_file",
+    "File (mode 0600) with the user nkey seed (`SU…`) that this service presents to the brokers of this zone, and to "
+    "no others.",
+)
+ISSUER_SEED_FILE: Final = _file(
+    "issuer_seed_file", "File (mode 0600) with the account nkey seed (`SA…`) that signs responses to this zone."
+)
+XKEY_SEED_FILE: Final = _file(
+    "xkey_seed_file",
+    "File (mode 0600) with the curve nkey seed (`SX…`) for the requests of this zone. Not set: its requests carry "
+    "tokens in clear.",
+)
+BREAK_GLASS: Final[Key[str | None]] = Key(
+    name=f"{ZONE}break_glass_nkey",
+    kind="public nkey",
+    parse=values.user_nkey,
+    default=None,
+    meaning="Public user nkey (`U…`) of the break-glass user of this zone's servers.",
+)
+WORKERS: Final[Key[int | None]] = Key(
+    name=f"{ZONE}workers",
+    kind="number",
+    parse=values.integer(1, MAX_WORKERS),
+    default=None,
+    shown=f"{PREFIX}workers",
+    meaning="Worker processes of this zone.",
+)
+
+SEED_KEYS: Final = (NKEY_SEED_FILE, ISSUER_SEED_FILE, XKEY_SEED_FILE)
+ZONE_KEYS: Final[tuple[AnyKey, ...]] = (*SEED_KEYS, BREAK_GLASS, WORKERS)

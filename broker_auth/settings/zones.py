@@ -1,0 +1,166 @@
+"""Zones: which brokers share keys and worker processes, and with which keys (docs/policy.md#zones).
+
+A zone holds what its thief may cost. The fleet is one, with the general keys of this service; every edge is
+another, with keys that no server of the fleet knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from broker_auth.nkey import Kind, public_nkey
+from broker_auth.secret import Secret
+from broker_auth.settings import broker_keys, keytable
+from broker_auth.settings import own_keys as own
+from broker_auth.settings import zone_keys as keys
+from broker_auth.settings.key import AnyKey, Key
+from broker_auth.settings.model import FLEET_ZONE, Role, Zone
+from broker_auth.settings.seeds import read_seed
+from broker_auth.settings.source import Source
+
+_PAGE: Final = "docs/zones.md"
+
+
+def zone_of(source: Source, broker: str) -> str:
+    """Return the name of the zone that a broker is in."""
+    written = source.get(broker_keys.ZONE, broker)
+    if source.get(broker_keys.ROLE, broker) is not Role.EDGE:
+        return FLEET_ZONE
+    return written or broker
+
+
+def zones(source: Source, names: Iterable[str], *, serving: bool, wanted: str | None, remote: bool) -> tuple[Zone, ...]:
+    """Return the zones of these brokers, the fleet's first.
+
+    Args:
+        source: the configuration.
+        names: every broker that is served.
+        serving: whether seeds are read.
+        wanted: the one zone whose keys are needed; None for all.
+        remote: whether seed files of edges may be missing here, because their workers run on other hosts.
+    """
+    brokers = tuple(names)
+    _check_brokers(source, brokers)
+    served: dict[str, str] = {}
+    for name in brokers:
+        served.setdefault(zone_of(source, name), name)
+    _check_described(source, served)
+    found = []
+    for name in sorted(served, key=lambda zone: zone != FLEET_ZONE):
+        if wanted in (None, name):
+            found.append(_zone(source, name, serving=serving, remote=remote and name != FLEET_ZONE))
+        if name != FLEET_ZONE and not _has_own_keys(source, name):
+            _warn_of_shared_keys(source, served[name], name)
+    _check_distinct(source, found)
+    return tuple(found)
+
+
+def _check_brokers(source: Source, brokers: tuple[str, ...]) -> None:
+    for name in brokers:
+        edge = source.get(broker_keys.ROLE, name) is Role.EDGE
+        if edge and (source.get(broker_keys.ZONE, name) or name) == FLEET_ZONE:
+            remedy = f"set {broker_keys.ZONE.of(name)} to another name"
+            source.problem(broker_keys.ROLE, f"an edge cannot be in the zone {FLEET_ZONE!r}", remedy, name)
+        elif not edge and source.get(broker_keys.ZONE, name) not in (None, FLEET_ZONE):
+            remedy = "remove it, or set the role to edge"
+            source.problem(broker_keys.ZONE, f"only edges have a zone other than {FLEET_ZONE!r}", remedy, name)
+
+
+def _check_described(source: Source, served: Iterable[str]) -> None:
+    """Report keys of the fleet's zone, which are the general ones, and of zones without brokers; each zone once."""
+    reported: set[str] = set()
+    for written, entry in source.entries.items():
+        found = keytable.find(written)
+        if found is None or found[0] not in keys.ZONE_KEYS or found[1] in reported:
+            continue
+        name = found[1]
+        if name == FLEET_ZONE:
+            general = written.replace(f"zone.{FLEET_ZONE}.", "")
+            source.findings.problem(entry.problem("the fleet's keys are the general ones", f"write {general}"))
+        elif name not in served:
+            remedy = f"remove it, or set {broker_keys.ZONE.name} of an edge to {name}"
+            source.findings.problem(entry.problem(f"describes zone {name!r}, which no broker is in", remedy))
+        else:
+            continue
+        reported.add(name)
+
+
+def _has_own_keys(source: Source, name: str) -> bool:
+    return any(source.is_set(key, name) for key in (*keys.SEED_KEYS, keys.BREAK_GLASS))
+
+
+def _warn_of_shared_keys(source: Source, broker: str, zone: str) -> None:
+    lines = ", ".join(key.of(zone) for key in keys.SEED_KEYS)
+    source.warning(
+        broker_keys.ROLE,
+        "the edge uses the fleet's keys, so whoever takes it can log in to the fleet as this service",
+        f"set {lines} ({_PAGE})",
+        broker,
+    )
+
+
+def _zone(source: Source, name: str, *, serving: bool, remote: bool) -> Zone:
+    own_keys = name != FLEET_ZONE and _has_own_keys(source, name)
+    workers = source.get(own.WORKERS) if name == FLEET_ZONE else source.get(keys.WORKERS, name)
+    seeds = _Seeds(source, name if own_keys else "", remote=remote) if serving else None
+    return Zone(
+        name=name,
+        nkey_seed=seeds.nkey() if seeds else None,
+        issuer_seed=seeds.issuer() if seeds else None,
+        xkey_seed=seeds.xkey() if seeds else None,
+        break_glass_nkey=source.get(keys.BREAK_GLASS, name) if own_keys else source.get(own.BREAK_GLASS),
+        workers=workers or source.get(own.WORKERS),
+        has_own_keys=own_keys or name == FLEET_ZONE,
+    )
+
+
+class _Seeds:
+    """Reads the seeds of one zone; ``name`` is empty for the general ones."""
+
+    def __init__(self, source: Source, name: str, *, remote: bool) -> None:
+        self._source = source
+        self._name = name
+        self._remote = remote
+
+    def nkey(self) -> Secret | None:
+        return self._required(keys.NKEY_SEED_FILE if self._name else own.NKEY_SEED_FILE, Kind.USER)
+
+    def issuer(self) -> Secret | None:
+        return self._required(keys.ISSUER_SEED_FILE if self._name else own.ISSUER_SEED_FILE, Kind.ACCOUNT)
+
+    def xkey(self) -> Secret | None:
+        key = keys.XKEY_SEED_FILE if self._name else own.XKEY_SEED_FILE
+        if not self._source.is_set(key, self._name):
+            what = "is not set, so requests carry passwords and tokens in clear"
+            self._source.warning(key, what, "set it here, and the xkey in nats-server", self._name)
+        return self._read(key, Kind.CURVE)
+
+    def _required(self, key: Key[Path | None], kind: Kind) -> Secret | None:
+        if not self._source.is_set(key, self._name):
+            remedy = "name the file `broker-auth init` wrote, or make one"
+            self._source.problem(key, "is not set", remedy, self._name)
+        return self._read(key, kind)
+
+    def _read(self, key: Key[Path | None], kind: Kind) -> Secret | None:
+        path = self._source.get(key, self._name)
+        if path is None or (self._remote and not path.exists()):
+            return None
+        return self._source.attempt(lambda: read_seed(path, kind), key, self._name)
+
+
+def _check_distinct(source: Source, found: Iterable[Zone]) -> None:
+    """Report a key that two zones have: then the thief of one has the other's."""
+    known: dict[str, str] = {}
+    for zone in found:
+        if not zone.has_own_keys:
+            continue
+        seeds = (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed)
+        public = [public_nkey(seed.reveal()) if seed else None for seed in seeds] + [zone.break_glass_nkey]
+        named: tuple[AnyKey, ...] = (*keys.SEED_KEYS, keys.BREAK_GLASS)
+        for key, text in zip(named, public, strict=True):
+            other = known.setdefault(text, zone.name) if text else zone.name
+            if other != zone.name:
+                remedy = f"give zone {zone.name} a key of its own"
+                source.problem(key, f"is the key of zone {other}, too", remedy, zone.name)
