@@ -31,7 +31,7 @@ class _Scene:
     """Who asks where, and from which pools."""
 
     site: Site
-    worker: Worker
+    workers: dict[str, Worker]
     capacity: int
     fleet: Path
     bad: Path
@@ -46,11 +46,14 @@ def run(seconds: float) -> dict[str, Any]:
         for broker in brokers:
             stack.enter_context(site.server(broker))
         nodes, _ = materials(site, trust, _DISTINCT)
-        worker = stack.enter_context(Worker(site))
+        workers = {
+            broker.name: stack.enter_context(Worker(site, number=number, zone=broker.name))
+            for number, broker in enumerate(brokers)
+        }
         fleet, bad = _pools(site, trust)
         capacity = _capacity(site, nodes)
         processes.flood(_task(site, "edge", bad, 0.5, in_flight=16))  # known bad from here on
-        scene = _Scene(site, worker, capacity, fleet, bad)
+        scene = _Scene(site, workers, capacity, fleet, bad)
         return {
             "capacity_per_s": capacity,
             "edge": _at(scene, "edge", seconds),
@@ -75,13 +78,14 @@ def _capacity(site: Site, nodes: Path) -> int:
 
 def _at(scene: _Scene, where: str, seconds: float) -> dict[str, Any]:
     """The fleet asks at the broker ``fleet`` while the flood arrives at ``where``."""
-    before = scene.worker.counters().unanswered.get("shed", 0)
+    worker = scene.workers[where]
+    before = worker.counters().unanswered.get("shed", 0)
     rate = max(1, int(scene.capacity * _FLEET_SHARE))
     with Flood(_task(scene.site, where, scene.bad, seconds + 1, rate=scene.capacity * TIMES)) as flood:
         with Flood(_task(scene.site, "fleet", scene.fleet, seconds, rate=rate)) as fleet:
             got_in = fleet.outcome()
         outcome = flood.outcome()
-    shed = scene.worker.counters().unanswered.get("shed", 0) - before
+    shed = worker.counters().unanswered.get("shed", 0) - before
     return {"fleet": _share(got_in), "flood": _share(outcome) | {"shed": shed}}
 
 

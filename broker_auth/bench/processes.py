@@ -17,6 +17,7 @@ from broker_auth.bench.floor import Floor
 from broker_auth.bench.site import Site
 from broker_auth.bench.worker import Counters
 from broker_auth.errors import OperationError
+from broker_auth.settings.model import FLEET_ZONE
 
 _GRACE: Final = 30.0  # seconds over the planned time before a process counts as stuck
 
@@ -24,10 +25,11 @@ _GRACE: Final = 30.0  # seconds over the planned time before a process counts as
 class Worker:
     """A service process; a context manager that ends it for certain. With a floor it measures that too."""
 
-    def __init__(self, site: Site, floor: Floor | None = None, number: int = 0) -> None:
+    def __init__(self, site: Site, floor: Floor | None = None, number: int = 0, zone: str = FLEET_ZONE) -> None:
         prepared = site.directory / "floor"
         prepared.write_bytes(msgspec.msgpack.encode(floor))
-        self._command = [*_module(worker), str(site.config), str(prepared), str(site.directory / f"audit{number}.log")]
+        audit = site.directory / f"audit{number}.log"
+        self._command = [*_module(worker), str(site.config), str(prepared), str(audit), zone]
         self._log = site.directory / f"worker{number}.log"
 
     def __enter__(self) -> Worker:

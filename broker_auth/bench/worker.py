@@ -78,9 +78,9 @@ def _counters(callout: Callout, probe: FloorProbe) -> Counters:
     )
 
 
-async def _serve(config: Path, floor: Floor | None, audit: StreamAudit) -> None:
-    settings = load(config, {}, serving=True)
-    callout = make_callout(settings, build_policy(settings), audit)
+async def _serve(config: Path, floor: Floor | None, audit: StreamAudit, zone: str) -> None:
+    settings = load(config, {}, serving=True).of_zone(zone)
+    callout = make_callout(settings, build_policy(settings, zone), audit)
     service, probe, stop = Service(settings, callout), FloorProbe(floor), asyncio.Event()
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -95,8 +95,8 @@ async def _serve(config: Path, floor: Floor | None, audit: StreamAudit) -> None:
     await serving
 
 
-def main(config: str, floor: str, audit: str) -> None:
-    """Serve until standard input ends."""
+def main(config: str, floor: str, audit: str, zone: str) -> None:
+    """Serve one zone until standard input ends."""
     sink = StreamAudit(audit)
     prepared = msgspec.msgpack.decode(Path(floor).read_bytes(), type=Floor | None)
     try:
@@ -106,7 +106,7 @@ def main(config: str, floor: str, audit: str) -> None:
     except ImportError:  # the `fast` extra is optional
         factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(Path(config), prepared, sink))
+        runner.run(_serve(Path(config), prepared, sink, zone))
     sink.close()
 
 

@@ -78,8 +78,9 @@ def _host(config: Path, outlined: Settings, names: list[str], workers: int | Non
 
     def body(name: str) -> functools.partial[None]:
         def make() -> Supervisor:
-            line = f"zone {name} serves %s"
-            return Supervisor(_load(config, name), lambda: _reload(config, outlined, name), workers, ready_line=line)
+            return Supervisor(
+                _load(config, name), lambda: _reload(config, outlined, name), workers, label=f"zone {name}"
+            )
 
         return functools.partial(supervise, make, name)
 

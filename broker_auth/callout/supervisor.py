@@ -46,20 +46,18 @@ class Supervisor:
         reloading: whether new workers are taking over just now.
     """
 
-    def __init__(
-        self, prepared: Prepared, reload: Reload, workers: int | None = None, *, ready_line: str = "ready brokers=%s"
-    ) -> None:
+    def __init__(self, prepared: Prepared, reload: Reload, workers: int | None = None, *, label: str = "") -> None:
         """Start nothing yet.
 
         Args:
             prepared: what to run, of one zone.
             reload: see :data:`Reload`.
             workers: overrides what the configuration says.
-            ready_line: logged once every broker reaches every worker, with the brokers' names.
+            label: of this zone in the log, where it is not the only one.
         """
         self.prepared = prepared
         self.zone = prepared.settings.only_zone.name
-        self._ready_line = ready_line
+        self._label = f" ({label})" if label else ""
         self.replaced = dict.fromkeys(Cause, 0)
         self.reloads = {True: 0, False: 0}
         self.reloading = False
@@ -172,7 +170,7 @@ class Supervisor:
         await _cancelled(*tasks)
         await asyncio.gather(*(slot.retire() for slot in (*self._slots, *self._old)))
         await _cancelled(watching)
-        _log.info("drained, every request received is answered")
+        _log.info("drained, every request received is answered%s", self._label)
 
     def stop(self) -> None:
         """Stop as on SIGTERM."""
@@ -225,7 +223,11 @@ class Supervisor:
     async def _announce(self) -> None:
         """One line in the log once every broker reaches every worker, at the start."""
         await self._until(lambda: self.ready)
-        _log.info(self._ready_line, ",".join(broker.name for broker in self.prepared.settings.brokers))
+        names = ",".join(broker.name for broker in self.prepared.settings.brokers)
+        if self._label:
+            _log.info("serving %s%s", names, self._label)
+        else:
+            _log.info("ready brokers=%s", names)
 
     async def _until(self, true: Callable[[], bool]) -> None:
         """Wait for a condition that changes can make true."""
@@ -251,14 +253,16 @@ class Supervisor:
             prepared = self._reload()
         except BrokerAuthError as error:
             for problem in error.problems if isinstance(error, ConfigurationError) else [error]:
-                _log.error("not reloaded: %s", problem)
+                _log.error("not reloaded%s: %s", self._label, problem)
             return False
         slots = self._old = self._fork(prepared)  # watched and reaped with the others from now on
         try:
             async with asyncio.timeout(TAKEOVER_SECONDS):
                 await self._until(lambda: self._can_take_over(slots, prepared.settings))
         except TimeoutError:
-            _log.error("not reloaded: with the new configuration %s; the old one stays", self._missing(slots))
+            _log.error(
+                "not reloaded%s: with the new configuration %s; the old one stays", self._label, self._missing(slots)
+            )
             await asyncio.gather(*(slot.retire() for slot in slots))
             self._old = []
             return False
@@ -267,7 +271,7 @@ class Supervisor:
         self.changed()
         await asyncio.gather(*(slot.retire() for slot in self._old))
         self._old = []
-        _log.info("reloaded %s", prepared.settings.path)
+        _log.info("reloaded %s%s", prepared.settings.path, self._label)
         return True
 
     def _can_take_over(self, slots: Sequence[Slot[Beat]], settings: Settings) -> bool:

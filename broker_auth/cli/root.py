@@ -40,6 +40,7 @@ COMMANDS: Final = {
 CONFIG_COMMANDS: Final = {
     "check": Lazy("broker_auth.cli.config:check_command", "Name every problem of a configuration."),
     "render": Lazy("broker_auth.cli.config_render:render_command", "Render the configuration of a nats-server."),
+    "zone": Lazy("broker_auth.cli.config_zone:zone_command", "Make the keys of an edge's zone."),
 }
 TOKEN_COMMANDS: Final = {
     "provisioning": Lazy("broker_auth.cli.token_provisioning:provisioning_command", "Sign a provisioning token."),

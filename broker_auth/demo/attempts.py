@@ -68,6 +68,7 @@ def attempts(site: Site) -> list[Attempt]:
 def _x509_rows(site: Site) -> list[Row]:
     """Where the fleet has certificates: the edge and the websocket topology."""
     fleet, node = site.fleet_url, site.node_url
+    edge = site.topology is Topology.EDGE
     good, plain = site.credentials("node"), Credentials(ca=site.ca)
     member, provisioner, operator = (site.credentials(who) for who in ("fleet", "provisioner", "system"))
     foreign = site.foreign_pair("provisioner.example.net")
@@ -101,7 +102,7 @@ def _x509_rows(site: Site) -> list[Row]:
             "provisioner, right password, no mTLS",
             node,
             replace(provisioner, certificate=None, key=None),
-            "denied: provisioner_not_verified",
+            "denied: edge_provisioner" if edge else "denied: provisioner_not_verified",
         ),
         (
             "provisioner, certificate of a foreign CA",
@@ -115,14 +116,19 @@ def _x509_rows(site: Site) -> list[Row]:
             replace(provisioner, certificate=member.certificate, key=member.key),
             "denied: provisioner_identity",
         ),
-        ("node as user provisioner", node, replace(good, user="provisioner", password=_WRONG), WRONG_PASSWORD),
+        (
+            "node as user provisioner",
+            node,
+            replace(good, user="provisioner", password=_WRONG),
+            "denied: edge_provisioner" if edge else WRONG_PASSWORD,
+        ),
         ("system user, mTLS and password", fleet, operator, IN_SYSTEM),
         ("system user, wrong password", fleet, replace(operator, password=_WRONG), "denied: system_password"),
         (
             "system user, right password, no mTLS",
             node,
             replace(operator, certificate=None, key=None),
-            "denied: system_token_missing",
+            "denied: edge_system_user" if edge else "denied: system_token_missing",
         ),
         *_token_rows(site, fleet, member),
     ]

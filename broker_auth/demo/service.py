@@ -20,10 +20,12 @@ READY: Final = "ready brokers="
 class ServiceProcess:
     """The service on one configuration. What it logs is read as it is written, and kept in a file."""
 
-    def __init__(self, configuration: Path, log_file: Path, options: Sequence[str] = ()) -> None:
+    def __init__(self, configuration: Path, log_file: Path, options: Sequence[str] = (), *, zones: int = 1) -> None:
+        """Start nothing yet; ``zones`` is how many the configuration has."""
         self.log: list[str] = []
         self._command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(configuration), *options]
         self._log_file = log_file
+        self._zones = zones
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._news = asyncio.Condition()
@@ -50,14 +52,14 @@ class ServiceProcess:
             raise
 
     async def reload(self, expected: str = "reloaded ") -> None:
-        """SIGHUP; returns once the log says ``expected``.
+        """Send SIGHUP, and return once each zone has logged ``expected``.
 
         Raises:
             OperationError: it never did.
         """
         since = len(self.log)
         self.signal(signal.SIGHUP)
-        await self.wait_for_log(expected, since)
+        await self.wait_for_log(expected, since, self._zones)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -79,8 +81,8 @@ class ServiceProcess:
         await self._reader
         return code
 
-    async def wait_for_log(self, text: str, since: int = 0) -> str:
-        """The first line from ``since`` on that holds ``text``.
+    async def wait_for_log(self, text: str, since: int = 0, count: int = 1) -> str:
+        """Wait for ``count`` lines from ``since`` on that hold ``text``, and return the last of them.
 
         Raises:
             OperationError: the service ended, or took too long.
@@ -88,9 +90,9 @@ class ServiceProcess:
         try:
             async with asyncio.timeout(READY_SECONDS), self._news:
                 while True:
-                    for line in self.log[since:]:
-                        if text in line:
-                            return line
+                    found = [line for line in self.log[since:] if text in line]
+                    if len(found) >= count:
+                        return found[count - 1]
                     if self._reader is None or self._reader.done():
                         raise OperationError(f"the service ended: {self.log[-1] if self.log else 'without a word'}")
                     await self._news.wait()

@@ -54,7 +54,8 @@ class Site:
         self.servers = {
             name: NatsServer(file, log_file=directory / f"{name}.log") for name, file in self.deployment.servers.items()
         }
-        self.service = ServiceProcess(self.deployment.configuration, directory / "serve.log")
+        zones = len(self.deployment.settings.zones)
+        self.service = ServiceProcess(self.deployment.configuration, directory / "serve.log", zones=zones)
         self._stack = AsyncExitStack()
 
     @property
@@ -143,9 +144,10 @@ class Site:
     def audit_records(self) -> list[AuditRecord]:
         """All decisions so far."""
         decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
-        lines = self.audit_file.read_bytes().splitlines() if self.audit_file.exists() else []
-        records = [decoder.decode(line) for line in lines]
-        return [record for record in records if isinstance(record, AuditRecord)]
+        files = [path for path in self.deployment.settings.audit_files if path.exists()]
+        records = [decoder.decode(line) for path in files for line in path.read_bytes().splitlines()]
+        decisions = [record for record in records if isinstance(record, AuditRecord)]
+        return sorted(decisions, key=lambda record: record.time)
 
     def audit_record(self, client: str) -> AuditRecord | None:
         """The last decision about a connection of this name."""

@@ -17,19 +17,20 @@ import pytest
 from broker_auth.callout.link import round_trip
 from broker_auth.demo.client import connect
 from broker_auth.demo.site import Site
-from broker_auth.deploy.init import initialize
+from broker_auth.deploy.init import initialize, write_zone_keys
 from broker_auth.deploy.natsserver import check_configuration
 from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.deploy.tied import tied
+from broker_auth.deploy.workspace import Workspace
 from broker_auth.settings.load import check
 
 pytestmark = pytest.mark.e2e
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 SECONDS: Final = 30.0
-PLACEHOLDER: Final = re.compile(r"<([a-z-]+\.public)>")
+PLACEHOLDER: Final = re.compile(r"<([a-z0-9/-]+\.public)>")
 
 
 def install(topology: Topology, directory: Path) -> Path:
@@ -41,6 +42,7 @@ def install(topology: Topology, directory: Path) -> Path:
             for end in (".pem", ".key"):
                 shutil.copy(pki / f"edge{end}", pki / f"{edge}{end}")
                 shutil.copy(pki / f"leaf{end}", pki / f"{edge}-leaf{end}")
+            write_zone_keys(Workspace(directory, force=False), edge)
     configuration = directory / "broker.conf"
     text = (EXAMPLES / topology / "broker.conf").read_text()
     configuration.write_text(PLACEHOLDER.sub(lambda match: _public(directory, match[1]), text))
@@ -48,7 +50,8 @@ def install(topology: Topology, directory: Path) -> Path:
 
 
 def _public(directory: Path, name: str) -> str:
-    return next(directory.glob(f"*/{name}")).read_text().strip()
+    path = directory / "keys" / name if "/" in name else next(directory.glob(f"*/{name}"))
+    return path.read_text().strip()
 
 
 @pytest.mark.parametrize("topology", Topology)

@@ -99,7 +99,7 @@ async def test_no_secret_reaches_a_log_or_an_audit_record(edge_site: Site) -> No
     )
     assert "provisioner_password" in written
     signature = node.token.rpartition(".")[2]
-    keys = [path.read_text().strip() for path in (edge_site.directory / "keys").iterdir()]
+    keys = [path.read_text().strip() for path in (edge_site.directory / "keys").rglob("*") if path.is_file()]
     for secret in (signature, provisioner.password, "guess-number", *keys):
         assert secret not in written
 

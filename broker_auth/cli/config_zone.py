@@ -1,0 +1,44 @@
+"""``broker-auth config zone``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from broker_auth.cli import options, output
+from broker_auth.deploy.brokerconf import zone_lines
+from broker_auth.deploy.init import write_zone_keys
+from broker_auth.deploy.workspace import Workspace
+from broker_auth.errors import InputError
+from broker_auth.settings.files import BadValue
+from broker_auth.settings.model import FLEET_ZONE
+from broker_auth.settings.values import broker_name
+
+_EPILOG = options.example("broker-auth config zone /etc/broker-auth/broker.conf edge2 >> /etc/broker-auth/broker.conf")
+
+
+@click.command("zone", epilog=_EPILOG)
+@click.argument("file", type=options.FILE)
+@click.argument("name")
+def zone_command(file: Path, name: str) -> None:
+    """Make the keys of an edge's zone, and print the lines of broker.conf that name them.
+
+    The keys are written to keys/NAME beside FILE; those that are there are kept. FILE itself is not
+    changed: add the lines to it, then render that edge's configuration again and restart its server.
+    """
+    try:
+        zone = broker_name(name, file.parent)
+    except BadValue as error:
+        raise InputError(f"{error.what}; {error.remedy}") from error
+    if zone == FLEET_ZONE:
+        raise InputError(f"the zone {FLEET_ZONE!r} has the general keys; name the zone of an edge")
+    workspace = Workspace(Path.cwd() / file.parent, force=False)
+    try:
+        public = write_zone_keys(workspace, zone)
+    except BaseException:
+        workspace.undo()
+        raise
+    for key, value in zone_lines(zone, public):
+        click.echo(f"{key} = {value}")
+    output.note(f"Keep offline, and remove from here: {workspace.path(f'keys/{zone}/break-glass.seed')}")
