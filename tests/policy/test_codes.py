@@ -16,6 +16,7 @@ from tests.builders.clock import NOW
 from tests.builders.policies import PASSWORD, issuer_policy, x509_policy
 from tests.builders.requests import fleet, holder, node, provisioner, request
 from tests.policy import (
+    test_edge,
     test_permissions,
     test_rule0_connection,
     test_rule1_provisioner,
@@ -27,6 +28,7 @@ from tests.policy.table import TOKEN_ID, codes
 from tests.tokens import test_chain, test_jws
 
 MODULES = (
+    test_edge,
     test_rule0_connection,
     test_rule1_provisioner,
     test_rule2_system,

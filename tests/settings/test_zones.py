@@ -1,0 +1,179 @@
+"""Zones: which there are, whose keys they have, and what is read for one of them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from broker_auth.errors import ConfigurationError
+from broker_auth.nkey import Kind, generate_seed, public_nkey
+from broker_auth.settings.load import check, outline
+from broker_auth.settings.model import AuditKind, Settings, Zone
+from broker_auth.settings.policy import build_policy
+from tests.settings.builder import CHORIA, NOW, PASSWORD, SYSTEM_PASSWORD, Directory, P
+
+EDGES = ("edge1", "edge2")
+KINDS = {"nkey_seed_file": Kind.USER, "issuer_seed_file": Kind.ACCOUNT, "xkey_seed_file": Kind.CURVE}
+
+
+@pytest.fixture
+def edges(directory: Directory) -> Directory:
+    """The valid configuration with two edges, each with keys of its own."""
+    lines: dict[str, str | None] = {f"{P}brokers": "default, edge1, edge2"}
+    for name in EDGES:
+        lines[f"{P}broker.{name}.urls"] = f"tls://{name}.example.net:4222"
+        lines[f"{P}broker.{name}.role"] = "edge"
+        for key, kind in KINDS.items():
+            directory.write(f"{name}.{key}", generate_seed(kind))
+            lines[f"{P}zone.{name}.{key}"] = f"{name}.{key}"
+        lines[f"{P}zone.{name}.break_glass_nkey"] = public_nkey(generate_seed(Kind.USER))
+    directory.set(lines)
+    return directory
+
+
+def settings_of(directory: Directory, zone: str | None = None) -> Settings:
+    directory.save()
+    report = check(directory.config, {}, zone=zone, now=NOW)
+    assert report.settings, [str(problem) for problem in report.problems]
+    return report.settings
+
+
+def keys_of(zone: Zone) -> set[str]:
+    return {seed.reveal() for seed in (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed) if seed}
+
+
+def test_the_fleet_is_one_zone_and_each_edge_another(edges: Directory) -> None:
+    settings = settings_of(edges)
+    assert [zone.name for zone in settings.zones] == ["fleet", "edge1", "edge2"]
+    assert [broker.zone for broker in settings.brokers] == ["fleet", "edge1", "edge2"]
+    keys = [keys_of(zone) for zone in settings.zones]
+    assert [len(found) for found in keys] == [3, 3, 3]
+    assert len(set.union(*keys)) == 9
+    assert check(edges.config, {}, now=NOW).warnings == ()
+
+
+def test_edges_can_share_a_zone(edges: Directory) -> None:
+    edges.set({f"{P}broker.{name}.zone": "edges" for name in EDGES})
+    edges.set({f"{P}zone.{name}.{key}": None for name in EDGES for key in (*KINDS, "break_glass_nkey")})
+    edges.set({f"{P}zone.edges.{key}": f"edge1.{key}" for key in KINDS})
+    settings = settings_of(edges)
+    assert [zone.name for zone in settings.zones] == ["fleet", "edges"]
+    assert [broker.name for broker in settings.of_zone("edges").brokers] == ["edge1", "edge2"]
+
+
+def test_an_edge_without_keys_has_the_fleets_and_is_warned_of(edges: Directory) -> None:
+    edges.set({f"{P}zone.edge2.{key}": None for key in (*KINDS, "break_glass_nkey")})
+    settings = settings_of(edges)
+    assert keys_of(settings.zone("edge2")) == keys_of(settings.zone("fleet"))
+    (warning,) = check(edges.config, {}, now=NOW).warnings
+    assert warning.line == edges.line(f"{P}broker.edge2.role")
+    assert "the edge uses the fleet's keys" in str(warning)
+    assert "plugin.broker_auth.zone.edge2.nkey_seed_file" in str(warning)
+
+
+WRONG: Mapping[str, tuple[Mapping[str, str | None], str]] = {
+    "half of the keys": ({f"{P}zone.edge1.issuer_seed_file": None}, "issuer_seed_file: is not set"),
+    "the other edge's key": (
+        {f"{P}zone.edge2.issuer_seed_file": "edge1.issuer_seed_file"},
+        "zone.edge2.issuer_seed_file: is the key of zone edge1, too",
+    ),
+    "the fleet's key": ({f"{P}zone.edge1.nkey_seed_file": "user.seed"}, "is the key of zone fleet, too"),
+    "a seed of another kind": ({f"{P}zone.edge1.nkey_seed_file": "edge1.issuer_seed_file"}, "an account nkey seed"),
+    "a seed that is missing": ({f"{P}zone.edge1.nkey_seed_file": "nowhere.seed"}, "nowhere.seed"),
+    "a zone that no broker is in": ({f"{P}zone.edge3.workers": "2"}, "describes zone 'edge3', which no broker is in"),
+    "the fleet's keys by zone": ({f"{P}zone.fleet.workers": "2"}, "write plugin.broker_auth.workers"),
+    "an edge in the fleet's zone": ({f"{P}broker.edge1.zone": "fleet"}, "an edge cannot be in the zone 'fleet'"),
+    "a fleet broker in an edge's zone": ({f"{P}broker.default.zone": "edge1"}, "only edges have a zone other than"),
+    "a zone that is no name": ({f"{P}broker.edge1.zone": "a.b"}, "is not a usable name"),
+}
+
+
+@pytest.mark.parametrize(("change", "about"), WRONG.values(), ids=WRONG)
+def test_one_mistake_is_one_problem(edges: Directory, change: Mapping[str, str | None], about: str) -> None:
+    edges.set(change)
+    edges.save()
+    problems = check(edges.config, {}, now=NOW).problems
+    assert [about in str(problem) for problem in problems if about in str(problem)] == [True], list(map(str, problems))
+
+
+def test_a_zone_alone_needs_nothing_of_the_others(edges: Directory) -> None:
+    """As on a host that has that edge's directory and no other."""
+    for name in ("user.seed", "account.seed", "curve.seed", "system.password", "edge2.nkey_seed_file"):
+        (edges.path / name).unlink()
+    edges.set({f"{CHORIA}provisioning.client_password": "file:nowhere"})
+    settings = settings_of(edges, "edge1")
+    assert [zone.name for zone in settings.zones] == ["edge1"]
+    assert [broker.name for broker in settings.brokers] == ["edge1"]
+    assert settings.provisioning.enabled
+    policy = build_policy(settings, "edge1")
+    assert (policy.edge, policy.provisioning.passwords) == (True, ())
+    assert policy.system is not None
+    assert policy.system.passwords == ()
+
+
+def test_the_fleet_alone_does_not_need_the_edges_keys(edges: Directory) -> None:
+    for name in EDGES:
+        for key in KINDS:
+            (edges.path / f"{name}.{key}").unlink()
+    settings = settings_of(edges, "fleet")
+    assert [broker.name for broker in settings.brokers] == ["default"]
+    assert settings.provisioning.client_passwords
+
+
+def test_commands_do_without_the_seeds_of_edges_served_elsewhere(edges: Directory) -> None:
+    (edges.path / "edge1.nkey_seed_file").unlink()
+    edges.save()
+    assert len(check(edges.config, {}, now=NOW).problems) == 1
+    report = check(edges.config, {}, remote=True, now=NOW)
+    assert report.settings
+    assert report.settings.zone("edge1").nkey_seed is None
+    (edges.path / "user.seed").unlink()
+    assert len(check(edges.config, {}, remote=True, now=NOW).problems) == 1
+
+
+def test_an_unknown_zone_is_a_problem_that_names_those_there_are(edges: Directory) -> None:
+    edges.save()
+    (problem,) = check(edges.config, {}, zone="edge9", now=NOW).problems
+    assert "edge1, edge2, fleet" in str(problem)
+
+
+def test_the_outline_holds_no_secret(edges: Directory) -> None:
+    """It is what the process knows that starts every zone."""
+    edges.save()
+    settings = outline(edges.config, {})
+    assert [zone.name for zone in settings.zones] == ["fleet", "edge1", "edge2"]
+    assert not any(keys_of(zone) for zone in settings.zones)
+    assert (settings.system_passwords, settings.provisioning.client_passwords) == ((), ())
+    assert settings.provisioning.enabled
+    assert PASSWORD not in repr(settings)
+    assert SYSTEM_PASSWORD not in repr(settings)
+    edges.set({f"{P}token_leeway": "nonsense"})
+    edges.save()
+    with pytest.raises(ConfigurationError, match="token_leeway"):
+        outline(edges.config, {})
+
+
+def test_an_edges_records_go_to_a_file_of_their_own(edges: Directory) -> None:
+    edges.set({f"{P}audit.output": "file:audit.jsonl, nats:choria.audit"})
+    settings = settings_of(edges)
+    names = ["audit.jsonl", "audit.edge1.jsonl", "audit.edge2.jsonl"]
+    assert [path.name for path in settings.audit_files] == names
+    assert settings.of_zone("edge1").audit.path == Path(edges.path / "audit.edge1.jsonl")
+    assert settings.of_zone("edge1").audit.subject is None
+    edges.set({f"{P}audit.output": "nats:choria.audit"})
+    (output,) = settings_of(edges).of_zone("edge1").audit.outputs
+    assert output.kind is AuditKind.LOG
+
+
+def test_workers_of_a_zone(edges: Directory) -> None:
+    edges.set({f"{P}workers": "3", f"{P}zone.edge1.workers": "2"})
+    assert [zone.workers for zone in settings_of(edges).zones] == [3, 2, 3]
+
+
+def test_keys_of_a_zone_have_variables(edges: Directory) -> None:
+    edges.save()
+    report = check(edges.config, {"BROKER_AUTH_ZONE_EDGE1_WORKERS": "5"}, now=NOW)
+    assert report.settings
+    assert report.settings.zone("edge1").workers == 5
