@@ -9,9 +9,10 @@ import click
 from broker_auth.cli import options, output
 from broker_auth.cli.files import read_input
 from broker_auth.errors import InputError
+from broker_auth.observe.unsigned import parse_unsigned
 from broker_auth.tokens.claims import purpose_of, typed_claims
 from broker_auth.tokens.faults import TokenRejected
-from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws, parse
+from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws
 from broker_auth.tokens.show import lines, masked
 
 _EPILOG = options.example("broker-auth token inspect provisioning.jwt", "broker-auth token inspect - --json < a.jwt")
@@ -28,7 +29,7 @@ def inspect_command(file: str, *, as_json: bool) -> None:
     Secrets in it are masked. A token whose signature was cut off, as in audit records, is shown too.
     """
     try:
-        jws = parse(read_input(file, MAX_INPUT).decode("ascii", "replace"), allow_unsigned=True)
+        jws = parse_unsigned(read_input(file, MAX_INPUT).decode("ascii", "replace"))
     except TokenRejected as rejected:
         raise InputError(f"not a token: {rejected}") from rejected
     purpose, expires, fault = _typed(jws)

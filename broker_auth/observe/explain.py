@@ -1,7 +1,7 @@
-"""Decides a stored request again and says why, rule by rule, in POLICY's order and numbers.
+"""Decides a stored request again and says why, rule by rule, in the order and with the numbers of docs/policy.md.
 
-1. :func:`read_stored` takes the request out of whatever holds it,
-2. :func:`explain` decides it with the very function the service uses, and tells how each rule saw it,
+1. :func:`broker_auth.observe.stored.read_stored` takes the request out of whatever holds it,
+2. :func:`explain` decides it with the rules the service uses, and tells how each rule saw it,
 3. :meth:`Explanation.document` and :meth:`Explanation.lines` show the result.
 """
 
@@ -13,37 +13,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-import msgspec
-
-from broker_auth.errors import InputError
-from broker_auth.policy.case import PASSWORD, TOKEN_SIGNATURE, Replay
-from broker_auth.policy.decide import decide, explained
+from broker_auth.observe.stored import Stored, decide_stored
+from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, Decision, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.permissions import Permissions, SubjectPermission
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.policy.rules import PROVISIONER
-from broker_auth.tokens.claims import MAX_TIME
 from broker_auth.tokens.jws import show
-
-MAX_BYTES: Final = 1024 * 1024  # twice what a request may be on the wire: indentation, the record around it
-_REDACTABLE: Final = frozenset({PASSWORD, TOKEN_SIGNATURE})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """A request as it was kept.
-
-    Attributes:
-        redacted: what was removed from it.
-        time: when it was decided (Unix seconds), if the record says so.
-        recorded: how it was decided then: decision and code.
-    """
-
-    request: AuthorizationRequest
-    redacted: frozenset[str] = frozenset()
-    time: float | None = None
-    recorded: tuple[str, str] | None = None
 
 
 class Outcome(StrEnum):
@@ -139,86 +116,16 @@ class Explanation:
             yield f"the service decided otherwise then: {show(self.recorded[0])}, {show(self.recorded[1])}"
 
 
-def read_stored(data: bytes) -> Stored:
-    """The request in an audit record, in decoded request claims, or by itself (a ``nats`` object).
-
-    Raises:
-        InputError: ``data`` is none of these.
-    """
-    if len(data) > MAX_BYTES:
-        raise InputError(f"the request is larger than {MAX_BYTES} bytes")
-    try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise InputError("the request is not one JSON document; give one audit record or one request") from error
-    if not isinstance(value, dict):
-        raise InputError("the request is not a JSON object")
-    if "redacted" in value or "decision" in value or "request" in value:
-        return _record(value)
-    return Stored(request=_request(value))
-
-
 def explain(stored: Stored, policy: Policy, moment: float) -> Explanation:
     """Decides the request for ``moment`` (Unix seconds) and accounts for it."""
-    replay = Replay(stored.redacted) if stored.redacted else None
-    decision = decide(stored.request, policy, moment, replay)
+    decision, skipped = decide_stored(stored, policy, moment)
     return Explanation(
         decision=decision,
         moment=moment,
         steps=_steps(stored.request, policy, decision, moment),
-        not_repeated=tuple(replay.skipped) if replay else (),
+        not_repeated=skipped,
         recorded=stored.recorded,
     )
-
-
-# --- Reading
-
-
-class _Record(msgspec.Struct):
-    """What explaining needs of an audit record; see :class:`broker_auth.observe.audit.AuditRecord`."""
-
-    request: dict[str, Any] | None = None
-    redacted: tuple[str, ...] = ()
-    time: datetime | float | None = None
-    decision: str = ""
-    code: str = ""
-
-
-def _record(value: dict[str, Any]) -> Stored:
-    try:
-        record = msgspec.convert(value, _Record)
-    except msgspec.ValidationError as error:
-        raise InputError(f"the audit record cannot be read: {error}") from error
-    if record.request is None:
-        raise InputError("the audit record does not hold its request; have the service store requests")
-    unknown = [what for what in record.redacted if what not in _REDACTABLE]
-    if unknown:
-        raise InputError(f"the audit record was redacted in a way this version does not know: {show(unknown[0])}")
-    return Stored(
-        request=_request(record.request),
-        redacted=frozenset(record.redacted),
-        time=_seconds(record.time),
-        recorded=(record.decision, record.code) if record.decision else None,
-    )
-
-
-def _seconds(time: datetime | float | None) -> float | None:
-    if isinstance(time, datetime):
-        if time.tzinfo is None:
-            raise InputError("the audit record's time has no zone")
-        return time.timestamp()
-    if time is not None and not 0 <= time <= MAX_TIME:
-        raise InputError("the audit record's time is no date")
-    return time
-
-
-def _request(value: dict[str, Any]) -> AuthorizationRequest:
-    if isinstance(value.get("nats"), dict):  # the whole claims, as they are on the wire
-        value = value["nats"]
-    try:
-        return msgspec.convert(value, AuthorizationRequest)
-    except msgspec.ValidationError as error:
-        raise InputError(f"not an authorization request: {error}") from error
 
 
 # --- Accounting

@@ -12,19 +12,19 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.policy.case import PASSWORD, TOKEN_SIGNATURE
+from broker_auth.observe.unsigned import parse_unsigned
 from broker_auth.policy.request import AuthorizationRequest, ConnectOpts
 from broker_auth.tokens.faults import TokenRejected
-from broker_auth.tokens.jws import parse
+from broker_auth.tokens.show import masked_secrets
 
 SHOWN: Final = 256  # characters of what a stranger chose; more than a node's name may have
 UNREADABLE: Final = "unreadable"  # stands for what was no token
-_SECRET_CLAIMS: Final = ("cht", "chpwd")
-_MASK: Final = "***"
+PASSWORD: Final = "pass"  # what may be removed, as records name it
+TOKEN_SIGNATURE: Final = "token_signature"
 
 
 def redact(request: AuthorizationRequest) -> tuple[AuthorizationRequest, tuple[str, ...]]:
-    """The request as it may be kept, and the names of what was removed (for :class:`Replay`)."""
+    """The request as it may be kept, and the names of what was removed."""
     options = request.connect_opts
     removed = ((PASSWORD, options.password), (TOKEN_SIGNATURE, options.auth_token))
     kept = ConnectOpts(
@@ -48,11 +48,10 @@ def _without_secrets(token: str) -> str:
     if not token:
         return ""
     try:
-        claims = parse(token, allow_unsigned=True).claims
+        claims = parse_unsigned(token).claims
     except TokenRejected:
         return UNREADABLE
     header, written, _ = token.strip().split(".")
-    secrets = {name: _MASK for name in _SECRET_CLAIMS if claims.get(name)}
-    if secrets:
+    if secrets := masked_secrets(claims):
         written = base64.urlsafe_b64encode(json.dumps(claims | secrets).encode()).rstrip(b"=").decode()
     return f"{header}.{written}."

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -19,9 +18,6 @@ from broker_auth.tokens.nonce import verify_nonce
 from broker_auth.tokens.verify import Rejected, Verified, check_times
 from broker_auth.x509 import PeerIdentity, UnusableChainError
 
-PASSWORD: Final = "pass"
-TOKEN_SIGNATURE: Final = "token_signature"
-
 
 class Refused(Exception):
     """Ends a decision from anywhere within a rule."""
@@ -30,27 +26,6 @@ class Refused(Exception):
         super().__init__(detail)
         self.code = code
         self.detail = detail
-
-
-@dataclass(slots=True)
-class Replay:
-    """A stored request, decided again by ``explain``: what was removed from it cannot be checked.
-
-    Attributes:
-        redacted: :data:`PASSWORD` and :data:`TOKEN_SIGNATURE`, whichever was removed.
-        skipped: filled with the checks that could not be repeated.
-    """
-
-    redacted: frozenset[str]
-    skipped: list[str] = field(default_factory=list)
-
-    def skips(self, what: str, check: str) -> bool:
-        """Whether ``what`` is missing from the stored request; notes the check if so."""
-        if what not in self.redacted:
-            return False
-        if check not in self.skipped:
-            self.skipped.append(check)
-        return True
 
 
 class Case(msgspec.Struct):
@@ -65,7 +40,6 @@ class Case(msgspec.Struct):
     request: AuthorizationRequest
     policy: Policy
     now: float
-    replay: Replay | None = None
     rule: Rule = Rule.CONNECTION
     peer: PeerIdentity | None = None
     token: Verified | Rejected | None = None
@@ -86,8 +60,6 @@ class Case(msgspec.Struct):
 
     def require_password(self, accepted: Iterable[Secret], code: DenyCode) -> None:
         """The password is one of ``accepted``; all are compared, each in constant time."""
-        if self.replay and self.replay.skips(PASSWORD, "password"):
-            return
         given = self.request.connect_opts.password
         matches = [secret.matches(given) for secret in accepted if secret]
         if not given or not any(matches):
@@ -95,12 +67,7 @@ class Case(msgspec.Struct):
 
     def examine_token(self) -> Verified | Rejected:
         """The token, whatever it is; its time and nonce are not looked at yet."""
-        raw = self.request.connect_opts.auth_token
-        if self.replay and TOKEN_SIGNATURE in self.replay.redacted:
-            self.replay.skips(TOKEN_SIGNATURE, "token signature")
-            self.token = self.policy.tokens.examine_redacted(raw)
-        else:
-            self.token = self.policy.tokens.examine(raw)
+        self.token = self.policy.tokens.examine(self.request.connect_opts.auth_token)
         return self.token
 
     def require_valid(self, token: Verified | Rejected, *, nonce: bool) -> Verified:

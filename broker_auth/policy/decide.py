@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker_auth.policy.case import Case, Refused, Replay
+from broker_auth.policy.case import Case, Refused
 from broker_auth.policy.decision import Admit, Decision, Deny
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
@@ -10,21 +10,24 @@ from broker_auth.policy.rules import EDGE_RULES, FLEET_RULES
 from broker_auth.tokens.verify import Rejected, Verified
 
 
-def decide(request: AuthorizationRequest, policy: Policy, now: float, replay: Replay | None = None) -> Decision:
+def decide(request: AuthorizationRequest, policy: Policy, now: float) -> Decision:
     """Decide one connection by the rules of POLICY.
 
     Args:
         request: what nats-server says of the connection.
         policy: what to decide by.
         now: Unix seconds, read once per request.
-        replay: for ``explain`` on stored requests only; skips the checks whose input was removed.
 
     Returns:
         Admit or Deny; nothing is raised, whatever the request holds.
     """
-    case = Case(request, policy, now, replay)
+    return decide_case(Case(request, policy, now))
+
+
+def decide_case(case: Case) -> Decision:
+    """Apply the rules to a case, in their order. Never raises, whatever its request holds."""
     try:
-        for rule in EDGE_RULES if policy.edge else FLEET_RULES:
+        for rule in EDGE_RULES if case.policy.edge else FLEET_RULES:
             admitted = rule(case)
             if admitted is not None:
                 return admitted

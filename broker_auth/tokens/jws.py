@@ -21,13 +21,13 @@ MAX_DEPTH: Final = 16  # POLICY "Verifying a token"
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 # Possessive, and an unclosed string reaches to the end: a stranger's text costs one pass, whatever it holds.
 _JSON_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_ASCII_SPACE: Final = " \t\r\n\v\f"
+ASCII_SPACE: Final = " \t\r\n\v\f"
 _SHOWN: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Jws:
-    """A token taken apart, nothing in it verified. ``signature`` is empty in a redacted token."""
+    """A token taken apart, nothing in it verified."""
 
     algorithm: str
     claims: dict[str, Any]
@@ -35,21 +35,16 @@ class Jws:
     signature: bytes
 
 
-def parse(raw: str, *, allow_unsigned: bool = False) -> Jws:
+def parse(raw: str) -> Jws:
     """Take a token apart. Surrounding ASCII white space is stripped: files end in newlines.
-
-    Args:
-        raw: the token.
-        allow_unsigned: accept an empty third part, as audit records store tokens; the caller must
-            never treat such a token as verified.
 
     Raises:
         TokenRejected: it is no token by the rules above.
     """
-    if len(raw) > MAX_TOKEN_BYTES + 1024 or len(text := raw.strip(_ASCII_SPACE)) > MAX_TOKEN_BYTES:
+    if len(raw) > MAX_TOKEN_BYTES + 1024 or len(text := raw.strip(ASCII_SPACE)) > MAX_TOKEN_BYTES:
         raise TokenRejected(TokenFault.TOO_LARGE, f"token is larger than {MAX_TOKEN_BYTES} bytes")
     parts = text.split(".", 3)
-    if len(parts) != 3 or not parts[0] or not parts[1] or not (parts[2] or allow_unsigned):
+    if len(parts) != 3 or not parts[0] or not parts[1] or not parts[2]:
         raise TokenRejected(TokenFault.NOT_COMPACT, "token does not have three non-empty parts")
     header = _json_object(_decode(parts[0], "header"), "header")
     claims = _json_object(_decode(parts[1], "claims"), "claims")
@@ -58,8 +53,7 @@ def parse(raw: str, *, allow_unsigned: bool = False) -> Jws:
     algorithm = header.get("alg")
     if not isinstance(algorithm, str):
         raise TokenRejected(TokenFault.HEADER, "token header names no algorithm ('alg')")
-    signature = _decode(parts[2], "signature") if parts[2] else b""
-    return Jws(algorithm, claims, f"{parts[0]}.{parts[1]}".encode("ascii"), signature)
+    return Jws(algorithm, claims, f"{parts[0]}.{parts[1]}".encode("ascii"), _decode(parts[2], "signature"))
 
 
 def _decode(part: str, what: str) -> bytes:

@@ -51,10 +51,12 @@ _LAST_TIME: Final = 253_402_300_799.0  # the year 9999
 
 def masked(claims: Mapping[str, Any]) -> dict[str, Any]:
     """The claims as they may be shown: secrets masked, and nothing that is not JSON."""
-    return {
-        name: MASK if name in SECRET_CLAIMS and value not in (None, "") else _finite(value)
-        for name, value in claims.items()
-    }
+    return {name: _finite(value) for name, value in claims.items()} | masked_secrets(claims)
+
+
+def masked_secrets(claims: Mapping[str, Any]) -> dict[str, str]:
+    """Return a mask for each secret claim that is there and not empty."""
+    return {name: MASK for name in SECRET_CLAIMS if claims.get(name) not in (None, "")}
 
 
 def _finite(value: Any) -> Any:

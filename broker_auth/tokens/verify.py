@@ -27,7 +27,6 @@ from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws, parse, show
 from broker_auth.tokens.keys import VerificationKey
 
 ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "EdDSA", "ES256", "ES384"})
-MAX_LEEWAY: Final = 60.0  # seconds; POLICY "Verifying a token"
 ACCEPTED_CACHE: Final = 3072  # tokens; 1.4 KB each
 REJECTED_CACHE: Final = 2048  # tokens; kept apart so that a flood of bad ones evicts no good one
 
@@ -83,7 +82,7 @@ class TokenVerifier:
         known = self._accepted.get(digest) or self._rejected.get(digest)
         if known is not None:
             return known
-        result = self._examine(raw, redacted=False)
+        result = self._examine(raw)
         if isinstance(result, Verified):
             self._accepted.put(digest, result)
         else:
@@ -97,30 +96,29 @@ class TokenVerifier:
         digest = _digest(raw)
         return self._accepted.get(digest) or self._rejected.get(digest)
 
-    def examine_redacted(self, raw: str) -> Verified | Rejected:
-        """Like :meth:`examine` for a token whose signature was cut off: every check but that one.
+    @property
+    def keys(self) -> TrustedKeys:
+        """The keys that tokens are verified with."""
+        return self._keys
 
-        For ``explain`` only: the result must never admit anybody.
-        """
-        return self._examine(raw, redacted=True)
-
-    def _examine(self, raw: str, *, redacted: bool) -> Verified | Rejected:
+    def _examine(self, raw: str) -> Verified | Rejected:
         purpose: Purpose | None = None
         token_id = ""
         try:
-            jws = parse(raw, allow_unsigned=redacted)
+            jws = parse(raw)
             token_id = jws.claims["jti"][:64] if isinstance(jws.claims.get("jti"), str) else ""
             purpose = purpose_of(jws.claims)
             if jws.algorithm not in ALGORITHMS:
                 raise TokenRejected(TokenFault.ALGORITHM, f"token algorithm {show(jws.algorithm)} is not accepted")
             claims = typed_claims(jws.claims, purpose)
-            key = self._verifying_key(jws, purpose, claims, redacted=redacted)
+            key = self._signer(jws, self._candidates(jws, purpose, claims))
             _require_claims(claims)
         except TokenRejected as rejected:
             return Rejected(fault=rejected.fault, detail=rejected.detail, purpose=purpose, token_id=token_id)
         return Verified(purpose=purpose, claims=claims, algorithm=jws.algorithm, signer=key.name)
 
-    def _verifying_key(self, jws: Jws, purpose: Purpose, claims: Claims, *, redacted: bool) -> VerificationKey:
+    def _candidates(self, jws: Jws, purpose: Purpose, claims: Claims) -> Sequence[VerificationKey]:
+        """Return the keys that may have signed the token and that its algorithm fits; at least one."""
         if self._keys.issuers and (purpose is not Purpose.PROVISIONING or jws.algorithm == "EdDSA"):
             candidates: Sequence[VerificationKey] = [self._issuer_key(purpose, claims)]
         else:
@@ -130,10 +128,14 @@ class TokenVerifier:
         fitting = [key for key in candidates if jws.algorithm in key.checks]
         if not fitting:
             raise TokenRejected(TokenFault.ALGORITHM, f"token algorithm {jws.algorithm} fits no key configured for it")
-        for key in fitting:
-            if redacted or key.verify(jws.algorithm, jws.signing_input, jws.signature):
+        return fitting
+
+    def _signer(self, jws: Jws, candidates: Sequence[VerificationKey]) -> VerificationKey:
+        """Return the key that signed the token."""
+        for key in candidates:
+            if key.verify(jws.algorithm, jws.signing_input, jws.signature):
                 return key
-        raise TokenRejected(TokenFault.SIGNATURE, f"token is not signed by {', '.join(key.name for key in fitting)}")
+        raise TokenRejected(TokenFault.SIGNATURE, f"token is not signed by {', '.join(key.name for key in candidates)}")
 
     def _issuer_key(self, purpose: Purpose, claims: Claims) -> VerificationKey:
         if not claims.ou:

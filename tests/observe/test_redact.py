@@ -8,8 +8,8 @@ import json
 import msgspec
 import pytest
 
-from broker_auth.observe.redact import UNREADABLE, redact
-from broker_auth.policy.case import PASSWORD, TOKEN_SIGNATURE, Replay
+from broker_auth.observe.redact import PASSWORD, TOKEN_SIGNATURE, UNREADABLE, redact
+from broker_auth.observe.stored import Stored, decide_stored
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, DenyCode
 from broker_auth.policy.model import Policy
@@ -33,7 +33,7 @@ def kept_claims(asked: AuthorizationRequest) -> dict[str, object]:
 def test_secrets_inside_a_provisioning_token_are_masked_and_its_other_claims_kept() -> None:
     claims = provisioning_claims(**SECRETS)
     asked = node(sign(claims, provisioning_signer()))
-    assert kept_claims(asked) == claims | {"cht": "***", "chpwd": "***"}
+    assert kept_claims(asked) == claims | {"cht": "*****", "chpwd": "*****"}
 
 
 X509 = [node(), provisioner(), system(), fleet()]
@@ -46,7 +46,7 @@ ISSUED = [client(), server()]
 def test_a_kept_request_is_decided_as_the_whole_one_was(asked: AuthorizationRequest, policy: Policy) -> None:
     kept, redacted = redact(asked)
     before = decide(asked, policy, NOW)
-    after = decide(kept, policy, NOW, Replay(redacted=frozenset(redacted)))
+    after, _ = decide_stored(Stored(request=kept, redacted=frozenset(redacted)), policy, NOW)
     assert isinstance(before, Admit)
     # Which of several keys signed cannot be known without the signature.
     assert isinstance(after, Admit)
@@ -63,7 +63,7 @@ def test_what_was_removed_is_named() -> None:
 def test_what_is_no_token_is_not_kept_and_still_counts_as_one(token: str) -> None:
     kept, redacted = redact(request(auth_token=token))
     assert kept.connect_opts.auth_token == UNREADABLE
-    again = decide(kept, x509_policy(), NOW, Replay(redacted=frozenset(redacted)))
+    again, _ = decide_stored(Stored(request=kept, redacted=frozenset(redacted)), x509_policy(), NOW)
     assert isinstance(again, Deny)
     assert again.code is TokenFault.NOT_COMPACT
 
@@ -76,6 +76,6 @@ def test_nothing_a_stranger_chose_is_kept_at_length() -> None:
 
 def test_a_cut_name_is_refused_like_the_whole_one() -> None:
     kept, redacted = redact(node(name="n" * 60_000))
-    again = decide(kept, x509_policy(), NOW, Replay(redacted=frozenset(redacted)))
+    again, _ = decide_stored(Stored(request=kept, redacted=frozenset(redacted)), x509_policy(), NOW)
     assert isinstance(again, Deny)
     assert again.code is DenyCode.NODE_NAME

@@ -16,6 +16,7 @@ from broker_auth.policy import permissions, subjects
 from broker_auth.policy.decision import Rule
 from broker_auth.policy.model import Accounts
 from broker_auth.policy.permissions import Permissions
+from broker_auth.settings import own_keys
 from broker_auth.settings.choria_keys import CHORIA_KEYS
 from broker_auth.settings.keytable import find
 from broker_auth.tokens import jws, keys, verify
@@ -107,7 +108,7 @@ def test_bounds() -> None:
     assert documented == [
         jws.MAX_TOKEN_BYTES,
         jws.MAX_DEPTH,
-        verify.MAX_LEEWAY,
+        own_keys.MAX_LEEWAY,
         keys.MIN_RSA_BITS,
         keys.MAX_RSA_BITS,
         subjects.MAX_NAME_LENGTH,

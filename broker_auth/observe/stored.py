@@ -1,0 +1,162 @@
+"""Stored authorization requests: read, and decided again (docs/policy.md#what-is-kept-of-a-decision).
+
+A stored request may lack its password and its token's signature. The case and the verifier that skip
+these checks are defined here; the service does not load this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from broker_auth.errors import InputError
+from broker_auth.observe.redact import PASSWORD, TOKEN_SIGNATURE
+from broker_auth.observe.unsigned import with_placeholder
+from broker_auth.policy.case import Case
+from broker_auth.policy.decide import decide_case
+from broker_auth.policy.decision import Decision, DenyCode
+from broker_auth.policy.model import Policy
+from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.secret import Secret
+from broker_auth.tokens.claims import MAX_TIME
+from broker_auth.tokens.jws import Jws, show
+from broker_auth.tokens.keys import VerificationKey
+from broker_auth.tokens.verify import Rejected, TokenVerifier, Verified
+
+MAX_BYTES: Final = 1024 * 1024  # twice what a request may be on the wire: indentation, the record around it
+_REDACTABLE: Final = frozenset({PASSWORD, TOKEN_SIGNATURE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A request as it was kept.
+
+    Attributes:
+        redacted: what was removed from it.
+        time: when it was decided (Unix seconds), if the record says so.
+        recorded: how it was decided then: decision and code.
+    """
+
+    request: AuthorizationRequest
+    redacted: frozenset[str] = frozenset()
+    time: float | None = None
+    recorded: tuple[str, str] | None = None
+
+
+def read_stored(data: bytes) -> Stored:
+    """The request in an audit record, in decoded request claims, or by itself (a ``nats`` object).
+
+    Raises:
+        InputError: ``data`` is none of these.
+    """
+    if len(data) > MAX_BYTES:
+        raise InputError(f"the request is larger than {MAX_BYTES} bytes")
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise InputError("the request is not one JSON document; give one audit record or one request") from error
+    if not isinstance(value, dict):
+        raise InputError("the request is not a JSON object")
+    if "redacted" in value or "decision" in value or "request" in value:
+        return _record(value)
+    return Stored(request=_request(value))
+
+
+def decide_stored(stored: Stored, policy: Policy, moment: float) -> tuple[Decision, tuple[str, ...]]:
+    """Decide a stored request for ``moment`` (Unix seconds) by the rules that the service applies.
+
+    Returns:
+        The decision, and the checks that were skipped because the record does not hold what they need.
+    """
+    case = _StoredCase(stored.request, policy, moment, redacted=stored.redacted)
+    decision = decide_case(case)
+    return decision, tuple(case.skipped)
+
+
+class UnsignedTokenVerifier(TokenVerifier):
+    """Makes every check of a token but that of its signature."""
+
+    def examine(self, raw: str) -> Verified | Rejected:
+        """Return what the token would be if one of the keys that may have signed it had."""
+        return super().examine(with_placeholder(raw))
+
+    def _signer(self, jws: Jws, candidates: Sequence[VerificationKey]) -> VerificationKey:  # noqa: ARG002
+        return candidates[0]
+
+
+class _StoredCase(Case, kw_only=True):
+    """A case that skips the checks whose input was removed from its request.
+
+    Attributes:
+        redacted: what was removed.
+        skipped: the checks that were skipped.
+    """
+
+    redacted: frozenset[str]
+    skipped: dict[str, None] = msgspec.field(default_factory=dict)
+
+    def require_password(self, accepted: Iterable[Secret], code: DenyCode) -> None:
+        """Check the password, if the record holds it."""
+        if PASSWORD in self.redacted:
+            self.skipped["password"] = None
+        else:
+            super().require_password(accepted, code)
+
+    def examine_token(self) -> Verified | Rejected:
+        """Examine the token, without its signature if that was removed."""
+        if TOKEN_SIGNATURE not in self.redacted:
+            return super().examine_token()
+        self.skipped["token signature"] = None
+        self.token = UnsignedTokenVerifier(self.policy.tokens.keys).examine(self.request.connect_opts.auth_token)
+        return self.token
+
+
+class _Record(msgspec.Struct):
+    """What explaining needs of an audit record; see :class:`broker_auth.observe.audit.AuditRecord`."""
+
+    request: dict[str, Any] | None = None
+    redacted: tuple[str, ...] = ()
+    time: datetime | float | None = None
+    decision: str = ""
+    code: str = ""
+
+
+def _record(value: dict[str, Any]) -> Stored:
+    try:
+        record = msgspec.convert(value, _Record)
+    except msgspec.ValidationError as error:
+        raise InputError(f"the audit record cannot be read: {error}") from error
+    if record.request is None:
+        raise InputError("the audit record does not hold its request; have the service store requests")
+    unknown = [what for what in record.redacted if what not in _REDACTABLE]
+    if unknown:
+        raise InputError(f"the audit record was redacted in a way this version does not know: {show(unknown[0])}")
+    return Stored(
+        request=_request(record.request),
+        redacted=frozenset(record.redacted),
+        time=_seconds(record.time),
+        recorded=(record.decision, record.code) if record.decision else None,
+    )
+
+
+def _seconds(time: datetime | float | None) -> float | None:
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise InputError("the audit record's time has no zone")
+        return time.timestamp()
+    if time is not None and not 0 <= time <= MAX_TIME:
+        raise InputError("the audit record's time is no date")
+    return time
+
+
+def _request(value: dict[str, Any]) -> AuthorizationRequest:
+    if isinstance(value.get("nats"), dict):  # the whole claims, as they are on the wire
+        value = value["nats"]
+    try:
+        return msgspec.convert(value, AuthorizationRequest)
+    except msgspec.ValidationError as error:
+        raise InputError(f"not an authorization request: {error}") from error
