@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,10 +13,13 @@ from broker_auth.cli import output
 from broker_auth.cli.files import read_input, refuse_existing, write_private
 from broker_auth.errors import InputError
 from broker_auth.policy import permissions
+from broker_auth.tokens.chain import DEFAULT_MAX_AGE, claimed_issuer
+from broker_auth.tokens.claims import Claims as TypedClaims
 from broker_auth.tokens.claims import ClientClaims, Purpose, ServerClaims, typed_claims
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.issue import Claims, SigningKey, issue_under
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES
+from broker_auth.tokens.show import chain_issuer_line
 
 STANDARD_OUTPUT: Final = "-"
 
@@ -69,19 +73,31 @@ def save(path: str, claims: Claims, key: SigningKey, *, force: bool, as_json: bo
         click.echo(token)
         return
     write_private(Path(path), token, force=force)  # without a line end, as Choria reads it
-    expires = output.rfc3339(claims["exp"])
+    expires, now = output.rfc3339(claims["exp"]), time.time()
+    issuer = claimed_issuer(_typed(claims), DEFAULT_MAX_AGE)
+    if issuer is not None and issuer.ends < claims["exp"]:
+        ends = output.rfc3339(issuer.ends)
+        output.warning(f"brokers deny it from {ends} on: plugin.broker_auth.chain_issuer_max_age, by default 366d")
     if as_json:
         made = {"file": path, "purpose": claims["purpose"], "token_id": claims["jti"], "expires": expires}
+        if issuer is not None:
+            made["chain_issuer_ends"] = output.rfc3339(issuer.ends)
         output.document(made)
     else:
         output.note(f"Saved token to {path}; it expires {expires}")
+        if issuer is not None:
+            output.note(f"{chain_issuer_line(issuer, now).strip()} by a broker of default settings, with all it issues")
         output.note(f"See it with: broker-auth token inspect {path}")
+
+
+def _typed(claims: Claims) -> TypedClaims:
+    return typed_claims(claims, Purpose(claims["purpose"]))
 
 
 def _require_usable(claims: Claims) -> None:
     """A claim that cannot become part of a subject denies the connection; better to hear of it now."""
     try:
-        typed = typed_claims(claims, Purpose(claims["purpose"]))
+        typed = _typed(claims)
         if isinstance(typed, ServerClaims):
             permissions.server(typed)
         elif isinstance(typed, ClientClaims):

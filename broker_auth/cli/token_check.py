@@ -13,11 +13,12 @@ import click
 from broker_auth.cli import options, output
 from broker_auth.cli.files import read_file, read_input
 from broker_auth.errors import InputError
+from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.check import CheckResult, Expectations, check_token
 from broker_auth.tokens.claims import Purpose
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
-from broker_auth.tokens.show import days, lines
+from broker_auth.tokens.show import chain_issuer_line, days, lines
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 
 PURPOSES = {"provisioning": Purpose.PROVISIONING, "server": Purpose.SERVER, "client": Purpose.CLIENT}
@@ -160,6 +161,10 @@ def _issuer(given: str) -> tuple[str, VerificationKey]:
     return name, ed25519_key(text, name)
 
 
+def _issuer_document(issuer: ChainIssuer | None) -> dict[str, str | None] | None:
+    return None if issuer is None else {"token_id": issuer.id, "ends": output.rfc3339(issuer.ends)}
+
+
 def _print(result: CheckResult, now: float, *, as_json: bool) -> None:
     if as_json:
         output.document(
@@ -170,6 +175,7 @@ def _print(result: CheckResult, now: float, *, as_json: bool) -> None:
                 "signer": result.signer,
                 "claims": result.claims,
                 "expires": output.rfc3339(result.expires),
+                "chain_issuer": _issuer_document(result.chain_issuer),
             }
         )
     elif result.valid:
@@ -177,5 +183,7 @@ def _print(result: CheckResult, now: float, *, as_json: bool) -> None:
         output.note(f"accepted: {result.purpose} token signed by {result.signer}, {ends}")
         for line in lines(result.claims or {}, now):
             output.note(line)
+        if result.chain_issuer is not None:
+            output.note(chain_issuer_line(result.chain_issuer, now))
     else:
         output.error(f"token rejected: {result.reason}")

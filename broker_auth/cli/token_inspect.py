@@ -10,10 +10,11 @@ from broker_auth.cli import options, output
 from broker_auth.cli.files import read_input
 from broker_auth.errors import InputError
 from broker_auth.observe.unsigned import parse_unsigned
-from broker_auth.tokens.claims import purpose_of, typed_claims
+from broker_auth.tokens.chain import DEFAULT_MAX_AGE, claimed_issuer
+from broker_auth.tokens.claims import Claims, purpose_of, typed_claims
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws
-from broker_auth.tokens.show import lines, masked
+from broker_auth.tokens.show import chain_issuer_line, lines, masked
 
 _EPILOG = options.example("broker-auth token inspect provisioning.jwt", "broker-auth token inspect - --json < a.jwt")
 MAX_INPUT = 2 * MAX_TOKEN_BYTES
@@ -32,7 +33,8 @@ def inspect_command(file: str, *, as_json: bool) -> None:
         jws = parse_unsigned(read_input(file, MAX_INPUT).decode("ascii", "replace"))
     except TokenRejected as rejected:
         raise InputError(f"not a token: {rejected}") from rejected
-    purpose, expires, fault = _typed(jws)
+    purpose, claims, fault = _typed(jws)
+    issuer = None if claims is None else claimed_issuer(claims, DEFAULT_MAX_AGE)
     if as_json:
         output.document(
             {
@@ -40,7 +42,7 @@ def inspect_command(file: str, *, as_json: bool) -> None:
                 "algorithm": jws.algorithm,
                 "purpose": purpose,
                 "claims": masked(jws.claims),
-                "expires": output.rfc3339(expires),
+                "expires": output.rfc3339(claims.expires if claims else None),
                 "fault": fault,
             }
         )
@@ -49,15 +51,18 @@ def inspect_command(file: str, *, as_json: bool) -> None:
     if fault:
         output.note(f"It would be rejected: {fault}")
     output.note(f"{'Algorithm':>22}: {jws.algorithm}")
-    for line in lines(jws.claims, time.time()):
+    now = time.time()
+    for line in lines(jws.claims, now):
         output.note(line)
+    if issuer is not None:
+        output.note(f"{chain_issuer_line(issuer, now)} by a broker of default settings")
 
 
-def _typed(jws: Jws) -> tuple[str | None, float | None, str | None]:
-    """Purpose, expiry, and what is wrong with the claims whoever signed them."""
+def _typed(jws: Jws) -> tuple[str | None, Claims | None, str | None]:
+    """Return the purpose, the typed claims, and what is wrong with the claims whoever signed them."""
     purpose = None
     try:
         purpose = purpose_of(jws.claims)
-        return str(purpose), typed_claims(jws.claims, purpose).expires, None
+        return str(purpose), typed_claims(jws.claims, purpose), None
     except TokenRejected as rejected:
         return str(purpose) if purpose else None, None, str(rejected)

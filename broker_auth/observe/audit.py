@@ -39,6 +39,8 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
         client: the name the connection gave itself, whatever it turned out to be.
         host: the client's address.
         cid: the connection's id on ``server``.
+        issuer_id: token id of the chain issuer, of a verified token that is part of a trust chain.
+        issuer_ends: when that chain issuer stops being accepted, with every token below it.
         tls: ``verified``, ``unverified`` or ``none``.
         micros: how long it took, in microseconds, verifying and signing included; of requests that were answered
             together, each has its share.
@@ -58,6 +60,8 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
     user: str = ""
     token_id: str = ""
     signer: str = ""
+    issuer_id: str = ""
+    issuer_ends: datetime | None = None
     fingerprint: str = ""
     expires: datetime | None = None
     host: str = ""
@@ -160,6 +164,9 @@ def make_record(
         record.expires = None if decision.expires is None else _moment(decision.expires)
     else:
         record.code = decision.code
+    if decision.chain_issuer is not None:
+        record.issuer_id = decision.chain_issuer.id
+        record.issuer_ends = _moment(decision.chain_issuer.ends)
     if with_request:
         record.request, record.redacted = redact(request)
     return record

@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from broker_auth import __version__
+from broker_auth.observe.chain_issuers import IN_USE_SECONDS
 from broker_auth.observe.state import ZoneState
 from broker_auth.observe.stats import LATENCY_BUCKETS
 
@@ -33,7 +34,9 @@ class ServiceCollector(Collector):
         yield _gauge("info", "Version of broker-auth.", ("version",), [((__version__,), 1)])
         yield from _decisions(states)
         yield from _workers(states)
-        yield from _certificates(states, self._clock())
+        now = self._clock()
+        yield _chain_issuers(states, now)
+        yield from _certificates(states, now)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: registering must not ask for the state."""
@@ -71,6 +74,20 @@ def _decisions(states: Sequence[ZoneState]) -> Iterator[Metric]:
         "When a token of this signer last admitted somebody.",
         ("zone", "signer"),
         [((s.zone, signer), when) for s in states for signer, when in s.counted.signer_used.items()],
+    )
+
+
+def _chain_issuers(states: Sequence[ZoneState], now: float) -> Metric:
+    return _gauge(
+        "chain_issuer_expiry_timestamp_seconds",
+        "When a chain issuer, and everybody below it, stops being accepted; by its token id, those of the last week.",
+        ("zone", "issuer"),
+        [
+            ((s.zone, issuer), ends)
+            for s in states
+            for issuer, (seen, ends) in s.counted.chain_issuers.items()
+            if now - seen < IN_USE_SECONDS
+        ],
     )
 
 

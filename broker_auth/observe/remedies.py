@@ -216,6 +216,20 @@ TOKENS: Final[dict[TokenFault, Remedy]] = {
         "The token names another organization key than the one configured for its `ou`.",
         "Correct `plugin.security.issuer.<name>.public`, or issue the token with that organization's key.",
     ),
+    TokenFault.CHAIN_ISSUER_ID: Remedy(
+        "The issuer named in the token's `iss` has a token id that is not a KSUID, so its age cannot be known.",
+        "Make the chain issuer's token anew with `broker-auth token client … --issuer` or `choria jwt client … "
+        "--issuer`, which make such ids, and have it issue this token again.",
+    ),
+    TokenFault.CHAIN_ISSUER_TOO_OLD: Remedy(
+        "The token's chain issuer is older than `plugin.broker_auth.chain_issuer_max_age`, counted from its token id. "
+        "Everybody below that issuer is denied.",
+        "Renew the chain issuer (see the runbook, “A chain issuer”), and have it issue new tokens.",
+    ),
+    TokenFault.CHAIN_ISSUER_IN_FUTURE: Remedy(
+        "The id of the token's chain issuer was made in the future.",
+        _CLOCKS,
+    ),
     TokenFault.CHAIN_CLAIM_MISSING: Remedy("A claim is missing that tokens of a trust chain need.", _CHAIN),
     TokenFault.CHAIN_ID: Remedy("The token's `jti` is not a KSUID, which trust chains need.", _CHAIN),
     TokenFault.CHAIN_ID_TIME: Remedy("The time in the token's `jti` is not its `iat`.", _CHAIN),

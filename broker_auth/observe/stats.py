@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from broker_auth.callout.request import WireFault
+from broker_auth.observe.chain_issuers import ChainIssuers, Ends, together
 from broker_auth.policy.decision import Admit, Decision
 
 LATENCY_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)  # seconds
@@ -19,6 +20,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
 
     Attributes:
         decisions: rule, code and count.
+        chain_issuers: those seen last, each with when it was seen and when it ends.
     """
 
     decisions: list[tuple[str, str, int]] = []
@@ -27,6 +29,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
     latency_sum: float = 0.0
     signer_used: dict[str, float] = {}
     reply_failures: int = 0
+    chain_issuers: Ends = {}
 
     def __add__(self, other: Snapshot) -> Snapshot:
         """Both together; a signer was last used when either used it last."""
@@ -43,6 +46,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
             latency_sum=self.latency_sum + other.latency_sum,
             signer_used=used,
             reply_failures=self.reply_failures + other.reply_failures,
+            chain_issuers=together(self.chain_issuers, other.chain_issuers),
         )
 
 
@@ -56,9 +60,10 @@ class Stats:
         latency_sum: seconds.
         signer_used: signer to Unix seconds of its last admission.
         reply_failures: answers that could not be made or sent.
+        chain_issuers: whose tokens were presented, and when they end.
     """
 
-    __slots__ = ("decisions", "latency", "latency_sum", "reply_failures", "signer_used", "unanswered")
+    __slots__ = ("chain_issuers", "decisions", "latency", "latency_sum", "reply_failures", "signer_used", "unanswered")
 
     def __init__(self) -> None:
         self.decisions: Counter[tuple[str, str]] = Counter()
@@ -67,6 +72,7 @@ class Stats:
         self.latency_sum = 0.0
         self.signer_used: dict[str, float] = {}
         self.reply_failures = 0
+        self.chain_issuers = ChainIssuers()
 
     def decided(self, decision: Decision, now: float) -> None:
         """Count one decision."""
@@ -76,6 +82,8 @@ class Stats:
                 self.signer_used[decision.signer] = now
         else:
             self.decisions[decision.rule, decision.code] += 1
+        if decision.chain_issuer is not None:
+            self.chain_issuers.seen(decision.chain_issuer, now)
 
     def took(self, count: int, seconds: float) -> None:
         """So many decisions took ``seconds`` each."""
@@ -91,4 +99,5 @@ class Stats:
             latency_sum=self.latency_sum,
             signer_used=dict(self.signer_used),
             reply_failures=self.reply_failures,
+            chain_issuers=dict(self.chain_issuers.ends),
         )

@@ -12,8 +12,10 @@ import msgspec
 
 from broker_auth.errors import InputError
 from broker_auth.observe.audit import AuditRecord, Record, ServerErrorRecord
+from broker_auth.observe.chain_issuers import warning
 from broker_auth.observe.history import ROTATED
 from broker_auth.observe.remedies import REMEDIES, Remedy
+from broker_auth.tokens.chain import WARNING_SECONDS
 
 MAX_LINE: Final = 1024 * 1024  # bytes; a record with its request is some 10 KB
 _START: Final = b'{"event":'  # in a log, text of the logger's own stands before it
@@ -82,6 +84,7 @@ class Finding:
         if decision is not None:
             yield f"  rule {decision.rule_number} ({decision.rule}): {decision.reason}"
             yield from _facts(decision)
+            yield from _chain_issuer(decision)
         if self.error is not None:
             yield f"  nats-server: {self.error.reason or 'no reason given, as when no answer came in time'}"
         if decision is None or decision.decision == "deny" or self.error is not None:
@@ -95,6 +98,7 @@ def _facts(decision: AuditRecord) -> Iterator[str]:
         ("calls itself", decision.client),
         ("token", decision.token_id),
         ("signed by", decision.signer),
+        ("chain issuer", decision.issuer_id),
         ("certificate", decision.fingerprint and f"sha256:{decision.fingerprint}"),
         ("until", decision.expires and f"{decision.expires:%Y-%m-%d %H:%M:%S} UTC"),
         ("TLS", decision.tls),
@@ -104,8 +108,17 @@ def _facts(decision: AuditRecord) -> Iterator[str]:
         yield f"  {shown}"
 
 
+def _chain_issuer(decision: AuditRecord) -> Iterator[str]:
+    """Say that the chain issuer ends, if it did or soon would when the decision was made."""
+    if decision.issuer_ends is None:
+        return
+    now, ends = decision.time.timestamp(), decision.issuer_ends.timestamp()
+    if ends - now < WARNING_SECONDS:
+        yield f"  {warning(decision.issuer_id, ends, now)}"
+
+
 def findings(records: Iterable[Record], wanted: str, last: int) -> list[Finding]:
-    """The ``last`` connections of a name, user, host, connection id or token id, the newest last."""
+    """Return the ``last`` connections of a name, user, host, connection, token or chain issuer id, the newest last."""
     decisions: dict[_Key, AuditRecord] = {}
     errors: dict[_Key, ServerErrorRecord] = {}
     for record in records:
@@ -122,7 +135,7 @@ def findings(records: Iterable[Record], wanted: str, last: int) -> list[Finding]
 def _is_about(record: Record, wanted: str) -> bool:
     names = [record.name, record.user, record.host, str(record.cid)]
     if isinstance(record, AuditRecord):
-        names += [record.client, record.token_id, record.fingerprint, f"sha256:{record.fingerprint}"]
+        names += [record.client, record.token_id, record.issuer_id, record.fingerprint, f"sha256:{record.fingerprint}"]
     return wanted.casefold() in (name.casefold() for name in names if name)
 
 

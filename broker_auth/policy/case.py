@@ -96,9 +96,10 @@ class Case(msgspec.Struct):
             account=account,
             name=name,
             permissions=permissions,
-            expires=earlier(token.claims.expires if token else None, self.peer.not_after if self.peer else None),
+            expires=earlier(token.expires if token else None, self.peer.not_after if self.peer else None),
             reason=reason,
             token_id=token.claims.jti if token else "",
             signer=token.signer if token else "",
             fingerprint=self.peer.fingerprint if self.peer else "",
+            chain_issuer=token.chain_issuer if token else None,
         )

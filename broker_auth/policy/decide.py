@@ -39,6 +39,7 @@ def decide_case(case: Case) -> Decision:
             detail=refused.detail,
             token_id=_token_id(case.token),
             fingerprint=case.peer.fingerprint if case.peer else "",
+            chain_issuer=case.token.chain_issuer if isinstance(case.token, Verified) else None,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from broker_auth.policy.permissions import Permissions
+from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.faults import TokenFault
 
 
@@ -87,6 +88,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
         token_id: ``jti`` of the token that counted, empty without one.
         signer: name of the key that signed it.
         fingerprint: SHA-256 of a verified peer's certificate, hex.
+        chain_issuer: who issued the token, or may issue others with it, if it is part of a trust chain.
     """
 
     rule: Rule
@@ -98,6 +100,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
     token_id: str = ""
     signer: str = ""
     fingerprint: str = ""
+    chain_issuer: ChainIssuer | None = None
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -109,7 +112,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
 class Deny(msgspec.Struct, frozen=True, kw_only=True):
     """The connection does not get in. ``detail`` is for the audit log and never leaves it.
 
-    ``token_id`` is what the token claims, verified or not.
+    ``token_id`` is what the token claims, verified or not; ``chain_issuer`` is known of verified tokens only.
     """
 
     rule: Rule
@@ -117,6 +120,7 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     token_id: str = ""
     fingerprint: str = ""
+    chain_issuer: ChainIssuer | None = None
 
     @property
     def phrase(self) -> str:
@@ -155,5 +159,6 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.INTERNAL_ERROR: "internal error",
     TokenFault.EXPIRED: "token expired",
     TokenFault.ISSUER_EXPIRED: "token expired",
+    TokenFault.CHAIN_ISSUER_TOO_OLD: "token expired",
 }
 """Every other code, all of them tokens' faults, is ``token not accepted``."""

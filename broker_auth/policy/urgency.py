@@ -42,7 +42,7 @@ def urgency(request: AuthorizationRequest, tokens: TokenVerifier, now: float) ->
         return Urgency.UNKNOWN
     if isinstance(known, Rejected):
         return Urgency.REFUSED
-    expires = known.claims.expires
+    expires = known.expires
     if expires is not None and expires <= now:
         return Urgency.REFUSED
     return Urgency.NODE if known.purpose is Purpose.PROVISIONING else Urgency.TOKEN

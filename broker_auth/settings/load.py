@@ -156,6 +156,7 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
         pub_sub_ca=trusted.pub_sub_ca,
         client_ca=trusted.client_ca,
         token_leeway=source.get(own.TOKEN_LEEWAY),
+        chain_issuer_max_age=source.get(own.CHAIN_ISSUER_MAX_AGE),
         streams=_streams(source),
         audit=AuditSettings(outputs=audit_outputs(source, roles), requests=source.get(own.AUDIT_REQUESTS)),
         metrics_listen=source.get(own.METRICS_LISTEN),

@@ -232,6 +232,7 @@ class Settings:
         pub_sub_ca: ``plugin.security.choria.ca`` is set (POLICY rule 4, issuer mode).
         client_ca: PEM files whose roots make a verified chain count (POLICY rule 0).
         token_leeway: seconds.
+        chain_issuer_max_age: seconds.
         metrics_listen: ``host:port`` for metrics and health, None for neither.
         pid_file: how ``broker-auth reload`` finds the service.
     """
@@ -251,6 +252,7 @@ class Settings:
     pub_sub_ca: bool
     client_ca: tuple[Path, ...]
     token_leeway: float
+    chain_issuer_max_age: float
     streams: StreamSettings
     audit: AuditSettings = field(default_factory=AuditSettings)
     metrics_listen: str | None = None

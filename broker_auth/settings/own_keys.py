@@ -8,8 +8,10 @@ from typing import Final
 from broker_auth.secret import Secret
 from broker_auth.settings import values
 from broker_auth.settings.audit_output import audit_output
+from broker_auth.settings.durations import MAX_SECONDS
 from broker_auth.settings.key import PREFIX, AnyKey, Key
 from broker_auth.settings.model import AuditKind, AuditOutput
+from broker_auth.tokens.chain import DEFAULT_MAX_AGE
 
 MAX_LEEWAY: Final = 60.0  # seconds; POLICY "Verifying a token"
 MAX_WORKERS: Final = 256
@@ -152,6 +154,15 @@ TOKEN_LEEWAY: Final[Key[float]] = Key(
     shown="0s",
     meaning="How far `nbf` and `iat` of a token may lie in the future, at most 60s. `exp` has no leeway.",
 )
+CHAIN_ISSUER_MAX_AGE: Final[Key[float]] = Key(
+    name=f"{PREFIX}chain_issuer_max_age",
+    kind="duration",
+    parse=values.duration(3600.0, MAX_SECONDS, "of at least 1h"),
+    default=DEFAULT_MAX_AGE,
+    shown="366d",
+    meaning="How long a chain issuer is accepted, counted from the time in its token id, which the organization "
+    "signed. At its end everybody whose token it issued is denied, whatever `exp` and `issexp` say.",
+)
 AUDIT_OUTPUT: Final[Key[tuple[AuditOutput, ...]]] = Key(
     name=f"{PREFIX}audit.output",
     kind="list of outputs",
@@ -218,6 +229,7 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     BREAK_GLASS,
     WORKERS,
     TOKEN_LEEWAY,
+    CHAIN_ISSUER_MAX_AGE,
     AUDIT_OUTPUT,
     AUDIT_REQUESTS,
     METRICS_LISTEN,

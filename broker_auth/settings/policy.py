@@ -53,6 +53,7 @@ def trusted_keys(settings: Settings) -> TrustedKeys:
         provisioning=_keys(settings.provisioning.signers),
         client=_keys(settings.client_signers),
         server=_keys(settings.server_signers),
+        chain_issuer_max_age=settings.chain_issuer_max_age,
     )
 
 

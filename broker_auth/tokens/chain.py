@@ -1,4 +1,4 @@
-"""Trust chains: an organization's issuer lets a client issue tokens itself (POLICY "Chain of trust").
+"""Trust chains: an organization's issuer lets a client issue tokens itself (docs/policy.md#the-chain-of-trust).
 
 * ``iss`` = ``I-<org key>``: the holder may issue others. ``tcs`` = org key's signature over
   ``<jti>.<public_key>``. The JWT is signed by the org key.
@@ -6,12 +6,17 @@
   ``tcs`` = ``<creator tcs>.<creator key's signature over "<jti>.<creator tcs>">``. The JWT is signed
   by the creator.
 * any other ``iss``: signed by the org key directly.
+
+The organization signs the chain issuer's token id and key, and nothing else: ``issexp`` and ``exp`` of
+tokens below it are the chain issuer's own statements. The id is a KSUID and so holds a signed time, from
+which :attr:`ChainIssuer.ends` is counted.
 """
 
 from __future__ import annotations
 
 import binascii
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from broker_auth.tokens import ksuid
@@ -23,11 +28,50 @@ _HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
 _HEX_SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{128}")
 
 
+DEFAULT_MAX_AGE: Final = 366 * 86_400.0  # seconds a chain issuer is accepted for, counted from its id
+WARNING_SECONDS: Final = 30 * 86_400.0  # before a chain issuer's end; renewing one takes a new token for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainIssuer:
+    """Whoever the organization allowed to issue tokens, by the token id that the organization signed.
+
+    Attributes:
+        id: the chain issuer's token id, a KSUID.
+        issued: the time in that id (Unix seconds).
+        ends: when it stops being accepted, together with every token below it (Unix seconds).
+    """
+
+    id: str
+    issued: int
+    ends: float
+
+    def ends_soon(self, now: float) -> bool:
+        """Whether it has ended or ends within :data:`WARNING_SECONDS`."""
+        return self.ends - now < WARNING_SECONDS
+
+
+def claimed_issuer(claims: Claims, max_age: float) -> ChainIssuer | None:
+    """Return the chain issuer that a token names, itself or its creator. Verifies nothing.
+
+    Returns:
+        None if the token is not in a chain, or names an id that is not a KSUID.
+    """
+    if claims.iss.startswith(ORG_ISSUER_PREFIX):
+        token_id = claims.jti
+    elif claims.iss.startswith(CHAIN_ISSUER_PREFIX):
+        token_id = claims.iss.removeprefix(CHAIN_ISSUER_PREFIX).partition(".")[0]
+    else:
+        return None
+    issued = ksuid.timestamp(token_id)
+    return None if issued is None else ChainIssuer(id=token_id, issued=issued, ends=issued + max_age)
+
+
 def signing_key(claims: Claims, org_key: VerificationKey) -> VerificationKey:
-    """The key that must have signed the JWT: the organization's, or its creator's once proven.
+    """Return the key that must have signed the JWT: the organization's, or its creator's once proven.
 
     Raises:
-        TokenRejected: a link of the chain is missing or broken.
+        TokenRejected: a part of the chain is missing or broken.
     """
     if claims.iss.startswith(ORG_ISSUER_PREFIX):
         _require_chain_claims(claims)
@@ -74,6 +118,8 @@ def _verify_creator(claims: Claims, org_key: VerificationKey) -> VerificationKey
     creator_hex = creator_hex.lower()  # what the organization signed holds the key as Go writes it
     if not dot or not creator_jti or not _HEX_KEY.fullmatch(creator_hex):
         raise TokenRejected(TokenFault.CHAIN_ISSUER, "issuer is not C-<token id>.<public key>")
+    if ksuid.timestamp(creator_jti) is None:
+        raise TokenRejected(TokenFault.CHAIN_ISSUER_ID, "the id of the token's issuer is not a KSUID, so it has no age")
     creator_tcs, dot, own_signature = claims.tcs.partition(".")
     if not dot:
         raise TokenRejected(TokenFault.CHAIN_SIGNATURE_FORMAT, "trust chain signature does not have two parts")

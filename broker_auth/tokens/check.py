@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.claims import ORG_ISSUER_PREFIX, ClientClaims, Purpose, ServerClaims
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import parse, show
@@ -40,7 +41,8 @@ class CheckResult:
         purpose: what it is for, unverified where there is no signer.
         signer: the key that signed it; None if none did.
         claims: what it says, secrets masked; None unless its signature holds.
-        expires: Unix seconds; the earlier of its own and its issuer's expiry.
+        expires: Unix seconds; the earliest of its own expiry and its issuer's end.
+        chain_issuer: who issued it or may issue others with it, if it is part of a verified trust chain.
     """
 
     valid: bool
@@ -49,6 +51,7 @@ class CheckResult:
     signer: str | None = None
     claims: dict[str, Any] | None = None
     expires: float | None = None
+    chain_issuer: ChainIssuer | None = None
 
 
 def check_token(
@@ -86,7 +89,8 @@ def check_token(
         purpose=str(token.purpose),
         signer=token.signer,
         claims=masked(parse(raw).claims),
-        expires=token.claims.expires,
+        expires=token.expires,
+        chain_issuer=token.chain_issuer,
     )
 
 
@@ -100,7 +104,7 @@ def _unexpected(token: Verified, now: float, expected: Expectations) -> str | No
         found.append(f"identity: it is {show(identity)}, not {show(expected.identity)}")
     if expected.chain_issuer not in (None, is_chain_issuer(token)):
         found.append(f"chain_issuer: it {'may not' if expected.chain_issuer else 'may'} issue others")
-    left = None if token.claims.expires is None else token.claims.expires - now
+    left = None if token.expires is None else token.expires - now
     if expected.min_validity is not None and left is not None and left < expected.min_validity:
         found.append(f"min_validity: it expires in {days(left)}, less than {days(expected.min_validity)}")
     if expected.max_validity is not None and (left is None or left > expected.max_validity):

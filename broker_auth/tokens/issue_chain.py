@@ -1,4 +1,4 @@
-"""What tokens in a trust chain need besides their claims (POLICY "Chain of trust")."""
+"""What tokens in a trust chain need besides their claims (docs/policy.md#the-chain-of-trust)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from broker_auth.errors import InputError
+from broker_auth.tokens import ksuid
 from broker_auth.tokens.claims import CHAIN_ISSUER_PREFIX, ORG_ISSUER_PREFIX, Purpose, typed_claims
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import parse
@@ -33,7 +34,10 @@ def make_chain_issuer(claims: Claims, org_key: SigningKey) -> Claims:
 
 
 def issue_under(claims: Claims, issuer_token: str, issuer_key: SigningKey) -> Claims:
-    """Claims of a token issued by a chain issuer, which must also sign it; it expires no later than the issuer.
+    """Return the claims of a token issued by a chain issuer, which must also sign it.
+
+    ``issexp`` and ``exp`` are set to end with the issuer's token, but a chain issuer can write any time there:
+    what ends it for good is its age (``plugin.broker_auth.chain_issuer_max_age``).
 
     Args:
         claims: of a client or server token with a public key.
@@ -51,7 +55,7 @@ def issue_under(claims: Claims, issuer_token: str, issuer_key: SigningKey) -> Cl
     assert creator.exp is not None
     issuer_expires = int(creator.exp)
     if issuer_expires <= claims["iat"]:
-        raise InputError("the chain issuer's token has expired; nothing it issues now would be accepted")
+        raise InputError("the chain issuer's token has expired; renew it, then issue with the new one")
     signature = issuer_key.sign_chain(f"{claims['jti']}.{creator.tcs}")
     return claims | {
         "iss": f"{CHAIN_ISSUER_PREFIX}{creator.jti}.{creator.public_key}",
@@ -81,7 +85,7 @@ def _chain_issuer(token: str) -> _ChainIssuer:
         and _HEX_KEY.fullmatch(org_hex)
         and _HEX_SIGNATURE.fullmatch(claims.tcs)
         and _HEX_KEY.fullmatch(claims.public_key)
-        and claims.jti
+        and ksuid.timestamp(claims.jti) is not None
         and claims.exp is not None
     )
     if not well_formed:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from broker_auth.tokens.chain import ChainIssuer
+
 SECRET_CLAIMS: Final = frozenset({"cht", "chpwd"})  # access token and broker password of a provisioning token
 MASK: Final = "*****"
 
@@ -78,9 +80,14 @@ def lines(claims: Mapping[str, Any], now: float) -> Iterator[str]:
         yield f"{label:>22}: {_text(name, safe[name], now)}"
 
 
+def chain_issuer_line(issuer: ChainIssuer, now: float) -> str:
+    """Return one line, in the form of :func:`lines`, that says until when a chain issuer is accepted."""
+    return f"{'Chain issuer':>22}: {issuer.id}, accepted until {moment(issuer.ends, now)}"
+
+
 def _text(name: str, value: Any, now: float) -> str:
     if name in _TIMES and isinstance(value, int | float) and not isinstance(value, bool):
-        return _moment(value, now)
+        return moment(value, now)
     if name == "permissions" and isinstance(value, dict):
         return ", ".join(key for key, granted in value.items() if granted is True) or "none"
     if isinstance(value, str):
@@ -90,7 +97,8 @@ def _text(name: str, value: Any, now: float) -> str:
     return json.dumps(value)
 
 
-def _moment(time: float, now: float) -> str:
+def moment(time: float, now: float) -> str:
+    """Return a time (Unix seconds) as a date, and how far it is from ``now``."""
     if not 0 <= time <= _LAST_TIME:
         return f"{time}, which is no date"
     date = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

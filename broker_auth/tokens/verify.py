@@ -21,7 +21,16 @@ from typing import Final
 
 from broker_auth.cache import BoundedCache
 from broker_auth.tokens import chain, nonce
-from broker_auth.tokens.claims import Claims, ClientClaims, Purpose, ServerClaims, purpose_of, typed_claims
+from broker_auth.tokens.chain import ChainIssuer
+from broker_auth.tokens.claims import (
+    Claims,
+    ClientClaims,
+    Purpose,
+    ServerClaims,
+    earlier,
+    purpose_of,
+    typed_claims,
+)
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws, parse, show
 from broker_auth.tokens.keys import VerificationKey
@@ -33,12 +42,23 @@ REJECTED_CACHE: Final = 2048  # tokens; kept apart so that a flood of bad ones e
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """A token whose signature and claims hold. Whether it is its time is :func:`check_times`'s to say."""
+    """A token whose signature and claims hold; :func:`check_times` checks its times.
+
+    Attributes:
+        signer: name of the key that signed it.
+        chain_issuer: who issued it, or may issue others with it, if it is part of a trust chain.
+    """
 
     purpose: Purpose
     claims: Claims
     algorithm: str
     signer: str
+    chain_issuer: ChainIssuer | None = None
+
+    @property
+    def expires(self) -> float | None:
+        """When it stops being accepted: the earliest of ``exp``, ``issexp`` and the end of its chain issuer."""
+        return earlier(self.claims.expires, self.chain_issuer.ends if self.chain_issuer else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +73,18 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedKeys:
-    """Whose tokens are accepted. ``issuers`` maps organization to key; non-empty means issuer mode."""
+    """Whose tokens are accepted.
+
+    Attributes:
+        issuers: organization to key; not empty means issuer mode.
+        chain_issuer_max_age: seconds for which a chain issuer is accepted, from the time in its token id.
+    """
 
     issuers: Mapping[str, VerificationKey]
     provisioning: Sequence[VerificationKey] = ()
     client: Sequence[VerificationKey] = ()
     server: Sequence[VerificationKey] = ()
+    chain_issuer_max_age: float = chain.DEFAULT_MAX_AGE
 
 
 class TokenVerifier:
@@ -115,7 +141,19 @@ class TokenVerifier:
             _require_claims(claims)
         except TokenRejected as rejected:
             return Rejected(fault=rejected.fault, detail=rejected.detail, purpose=purpose, token_id=token_id)
-        return Verified(purpose=purpose, claims=claims, algorithm=jws.algorithm, signer=key.name)
+        return Verified(
+            purpose=purpose,
+            claims=claims,
+            algorithm=jws.algorithm,
+            signer=key.name,
+            chain_issuer=self._chain_issuer(purpose, claims),
+        )
+
+    def _chain_issuer(self, purpose: Purpose, claims: Claims) -> ChainIssuer | None:
+        """Return the chain issuer of a token whose chain is verified already."""
+        if not self._keys.issuers or purpose is Purpose.PROVISIONING:
+            return None  # no chain was followed
+        return chain.claimed_issuer(claims, self._keys.chain_issuer_max_age)
 
     def _candidates(self, jws: Jws, purpose: Purpose, claims: Claims) -> Sequence[VerificationKey]:
         """Return the keys that may have signed the token and that its algorithm fits; at least one."""
@@ -167,12 +205,12 @@ def _require_claims(claims: Claims) -> None:
 
 
 def check_times(verified: Verified, now: float, *, leeway: float = 0.0, allow_non_expiring: bool = False) -> None:
-    """Whether it is this token's time.
+    """Check the token's times, and the age of its chain issuer.
 
     Args:
         verified: the token.
         now: Unix seconds.
-        leeway: seconds, for ``nbf`` and ``iat`` only; ``exp`` has none.
+        leeway: seconds, for ``nbf``, ``iat`` and the time in a chain issuer's id; ``exp`` has none.
         allow_non_expiring: accept provisioning tokens without ``exp``.
 
     Raises:
@@ -193,3 +231,17 @@ def check_times(verified: Verified, now: float, *, leeway: float = 0.0, allow_no
         raise TokenRejected(TokenFault.NOT_YET_VALID, f"token is not valid for another {claims.nbf - now:.0f} s")
     if claims.iat is not None and now + leeway < claims.iat:
         raise TokenRejected(TokenFault.ISSUED_IN_FUTURE, f"token was issued {claims.iat - now:.0f} s in the future")
+    if verified.chain_issuer is not None:
+        _check_age(verified.chain_issuer, now, leeway)
+
+
+def _check_age(issuer: ChainIssuer, now: float, leeway: float) -> None:
+    if now >= issuer.ends:
+        raise TokenRejected(
+            TokenFault.CHAIN_ISSUER_TOO_OLD, f"chain issuer {issuer.id} has been too old for {now - issuer.ends:.0f} s"
+        )
+    if now + leeway < issuer.issued:
+        raise TokenRejected(
+            TokenFault.CHAIN_ISSUER_IN_FUTURE,
+            f"chain issuer {issuer.id} was issued {issuer.issued - now:.0f} s in the future",
+        )

@@ -12,6 +12,7 @@ import pytest
 from broker_auth.tokens.show import days
 from tests.builders.tokens import (
     ABSENT,
+    CREATOR,
     FOREIGN,
     HOLDER,
     ORG,
@@ -73,6 +74,7 @@ def test_the_document(tmp_path: Path) -> None:
         "signer": "choria",
         "claims": claims | {"cht": "*****", "chpwd": "*****"},
         "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START + DAY)),
+        "chain_issuer": None,
     }
 
 
@@ -166,6 +168,7 @@ def test_claims_are_shown_only_if_the_signature_holds() -> None:
         "signer": None,
         "claims": None,
         "expires": None,
+        "chain_issuer": None,
     }
     assert check("x.y.z")["purpose"] is None
 
@@ -342,3 +345,22 @@ def test_what_is_no_token_cannot_be_inspected() -> None:
     refused = run("token", "inspect", "-", stdin="hello")
     assert (refused.code, refused.out) == (1, "")
     assert refused.error.startswith("not a token: token_not_compact")
+
+
+def old_issuer(days: int) -> Claims:
+    made = START - days * DAY
+    return creator_claims(jti=ksuid(made, b"fedcba9876543210"), iat=made, nbf=made, exp=START + 3650 * DAY)
+
+
+def test_a_token_below_an_old_chain_issuer_is_rejected(tmp_path: Path) -> None:
+    token = sign(issued(a_client(), creator_token=old_issuer(367)), CREATOR)
+    assert check(token)["reason"].startswith("chain_issuer_too_old: ")
+    longer = configuration(tmp_path, **{"plugin.broker_auth.chain_issuer_max_age": "2y"})
+    assert check(token, trust=("--config", str(longer)))["valid"] is True
+
+
+def test_a_token_expires_with_its_chain_issuer() -> None:
+    token = sign(issued(a_client(), creator_token=old_issuer(364)), CREATOR)
+    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START + 2 * DAY))
+    assert check(token)["expires"] == expires
+    assert check(token, "--min-validity", "3d")["reason"].startswith("min_validity: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -392,3 +393,42 @@ def test_only_seeds_have_a_public_key_to_show(pem_keys: Path) -> None:
     shown = run("token", "keys", pem_keys / "p256.key", "--show-public")
     assert shown.code == 1
     assert "not an Ed25519 seed" in shown.error
+
+
+# --- How long chain issuers are accepted
+
+
+def ends(issuer: Path) -> str:
+    """When brokers with default settings stop accepting a chain issuer, from the time in its id."""
+    made = claims_of(issuer)["iat"] + 366 * 86_400
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))
+
+
+def test_issuing_says_until_when_a_chain_issuer_is_accepted(office: Office) -> None:
+    new, seed, key = office.path / "new.jwt", office.path / "org.seed", office.path / "aaa.public"
+    args = ("--public-key", key, "--issuer", "--validity", "1y")
+    made = run("token", "client", new, "aaa=login", seed, *args)
+    assert (made.code, made.err) == (0, "")
+    assert f"accepted until {ends(new)}" in made.out
+    under = ("--public-key", office.path / "holder.public", "--chain-issuer-token", new, "--json")
+    issued = run("token", "client", office.path / "b.jwt", "up=b", office.path / "aaa.seed", *under)
+    assert issued.json["chain_issuer_ends"] == ends(new)
+
+
+def test_issuing_warns_of_a_validity_beyond_the_highest_age(office: Office) -> None:
+    new, seed, key = office.path / "new.jwt", office.path / "org.seed", office.path / "aaa.public"
+    made = run("token", "client", new, "aaa=login", seed, "--public-key", key, "--issuer", "--validity", "5y")
+    assert made.code == 0
+    assert f"brokers deny it from {ends(new)} on" in made.err
+
+
+def test_check_and_inspect_say_until_when(office: Office) -> None:
+    issuer = office.chain_issuer()
+    checked = run("token", "check", issuer, *office.trust)
+    assert f"accepted until {ends(issuer)}" in checked.out
+    assert run("token", "check", issuer, *office.trust, "--json").json["chain_issuer"] == {
+        "token_id": claims_of(issuer)["jti"],
+        "ends": ends(issuer),
+    }
+    assert f"accepted until {ends(issuer)}" in run("token", "inspect", issuer).out
+    assert "Chain issuer" not in run("token", "inspect", office.client()).out

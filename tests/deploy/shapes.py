@@ -146,6 +146,7 @@ def _settings(
         pub_sub_ca=False,
         client_ca=(),
         token_leeway=0.0,
+        chain_issuer_max_age=366 * 86_400.0,
         streams=StreamSettings(),
     )
 

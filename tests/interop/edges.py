@@ -117,6 +117,15 @@ def _creator(now: int) -> Claims:
     return creator_claims(jti=ksuid(now, b"fedcba9876543210"), iat=now, nbf=now, exp=now + DAY)
 
 
+def _aged(now: int, made: int) -> Claims:
+    """A chain issuer made at ``made`` whose own token still lasts a day."""
+    return creator_claims(jti=ksuid(made, b"fedcba9876543210"), iat=made, nbf=made, exp=now + DAY)
+
+
+def _below(creator: Callable[[int], Claims]) -> Callable[[int], str]:
+    return lambda now: sign(issued(client_at(now), creator_token=creator(now)), CREATOR)
+
+
 def _chain_issuer(change: Callable[[Claims], Claims] = lambda claims: claims) -> Callable[[int], str]:
     return lambda now: sign(change(_creator(now)), ORG)
 
@@ -250,6 +259,30 @@ EDGES: Final = (
         name="a chain issuer whose `tcs` does not verify",
         make=_chain_issuer(lambda claims: claims | {"tcs": "ab" * 64}),
         ours=TokenFault.CHAIN_ORG_SIGNATURE,
+        go=True,
+    ),
+    Edge(
+        name="a chain issuer's token older than 366 days",
+        make=lambda now: sign(_aged(now, now - 367 * DAY), ORG),
+        ours=TokenFault.CHAIN_ISSUER_TOO_OLD,
+        go=True,
+    ),
+    Edge(
+        name="a token issued by a chain issuer older than 366 days",
+        make=_below(lambda now: _aged(now, now - 367 * DAY)),
+        ours=TokenFault.CHAIN_ISSUER_TOO_OLD,
+        go=True,
+    ),
+    Edge(
+        name="a token issued by a chain issuer made in the future",
+        make=_below(lambda now: _aged(now, now + HOUR)),
+        ours=TokenFault.CHAIN_ISSUER_IN_FUTURE,
+        go=True,
+    ),
+    Edge(
+        name="a token issued by a chain issuer whose `jti` is not a KSUID",
+        make=_below(lambda now: org_issuer(client_claims(jti="an id", public_key=CREATOR.hex, exp=now + DAY))),
+        ours=TokenFault.CHAIN_ISSUER_ID,
         go=True,
     ),
     Edge(

@@ -17,8 +17,10 @@ from broker_auth.observe.state import ZoneState
 from broker_auth.observe.stats import LATENCY_BUCKETS, Snapshot, Stats
 from broker_auth.policy.decide import decide
 from tests.builders.clock import DAY, NOW
-from tests.builders.policies import x509_policy
+from tests.builders.policies import issuer_policy, x509_policy
 from tests.builders.requests import node, provisioner
+from tests.builders.tokens import ksuid
+from tests.policy.test_chain_issuer_age import PAYLOAD, below
 
 
 def counted(*seconds: float) -> Stats:
@@ -106,6 +108,21 @@ def test_what_came_too_late_is_counted_by_itself() -> None:
 def test_signers_show_when_they_were_used() -> None:
     (signer,) = counted(0.001).signer_used
     assert value(FULL, "broker_auth_signer_last_used_timestamp_seconds", signer=signer) == NOW
+
+
+CHAIN_ISSUER = "broker_auth_chain_issuer_expiry_timestamp_seconds"
+
+
+def test_chain_issuers_show_when_they_end() -> None:
+    one, other = Stats(), Stats()
+    one.decided(decide(below(NOW - DAY), issuer_policy(), NOW), NOW)
+    other.decided(decide(below(NOW - 400 * DAY), issuer_policy(), NOW), NOW)
+    state = ZoneState(zone="fleet", counted=one.snapshot() + other.snapshot())
+    for made in (NOW - DAY, NOW - 400 * DAY):
+        issuer = ksuid(made, PAYLOAD)
+        assert value(state, CHAIN_ISSUER, issuer=issuer) == made + 366 * DAY
+        later = registry(state, NOW + 8 * DAY)  # nobody used it for a week
+        assert later.get_sample_value(CHAIN_ISSUER, {"zone": "fleet", "issuer": issuer}) is None
 
 
 def test_certificates_show_what_is_left() -> None:

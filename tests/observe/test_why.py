@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def test_somebody_is_found_by_what_they_call_themselves() -> None:
 
 def test_somebody_is_found_by_a_token_id() -> None:
     assert asked(denied(), admitted(cid=8), about=admitted().token_id) == [8]
+
+
+def test_everybody_below_a_chain_issuer_is_found_by_its_token_id() -> None:
+    below = [admitted(cid=cid, seconds=cid, issuer_id="2cJ4vIL2TBj1nWjNLrmGTAZMXqP") for cid in (1, 2)]
+    assert asked(*below, admitted(cid=3), about="2cJ4vIL2TBj1nWjNLrmGTAZMXqP") == [1, 2]
+
+
+@pytest.mark.parametrize(("days", "warns"), [(31, False), (29, True), (-1, True)])
+def test_a_chain_issuer_that_ends_soon_is_said(days: int, warns: bool) -> None:
+    record = admitted(issuer_id="ISSUER", issuer_ends=admitted().time + timedelta(days=days))
+    (found,) = findings([record], "ISSUER", 1)
+    text = "\n".join(found.lines())
+    assert "chain issuer ISSUER" in text
+    assert ("is denied from then on; renew it" in text) is warns
 
 
 @pytest.mark.parametrize("about", ["", "new1", "example.net", "192.0.2.70", "77"])

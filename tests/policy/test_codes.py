@@ -17,6 +17,7 @@ from tests.builders.policies import PASSWORD, issuer_policy, x509_policy
 from tests.builders.requests import fleet, holder, node, provisioner, request
 from tests.policy import (
     test_edge,
+    test_chain_issuer_age,
     test_permissions,
     test_rule0_connection,
     test_rule1_provisioner,
@@ -35,6 +36,7 @@ MODULES = (
     test_rule3_token,
     test_rule4_verified_tls,
     test_permissions,
+    test_chain_issuer_age,
 )
 TABLES = [table for module in MODULES for table in module.TABLES]
 BAD_TOKENS = {**test_jws.REJECTED, **test_chain.REJECTED}

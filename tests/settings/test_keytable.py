@@ -55,6 +55,7 @@ PROMISED = [
     "plugin.broker_auth.client_ca",
     "plugin.broker_auth.workers",
     "plugin.broker_auth.token_leeway",
+    "plugin.broker_auth.chain_issuer_max_age",
 ]
 
 

@@ -68,6 +68,7 @@ def test_defaults_are_those_of_the_model(tmp_path: Path) -> None:
         pub_sub_ca=False,
         client_ca=(),
         token_leeway=0.0,
+        chain_issuer_max_age=366 * 86_400.0,
         streams=StreamSettings(),
     )
 
@@ -102,6 +103,7 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
             f"{P}system.previous_password": "older",
             f"{P}workers": "4",
             f"{P}token_leeway": "1m",
+            f"{P}chain_issuer_max_age": "90d",
             f"{B}role": "edge",
             f"{B}tls.ca": "service.pem",
             f"{server}name": "n1",
@@ -150,6 +152,7 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
     assert revealed(settings) == [PASSWORD, "old"]
     assert [secret.reveal() for secret in settings.system_passwords] == [SYSTEM_PASSWORD, "older"]
     assert (settings.only_zone.workers, settings.token_leeway, settings.deny_server_connections) == (4, 60.0, True)
+    assert settings.chain_issuer_max_age == 90 * 86_400
     broker, server_settings = settings.brokers[0], settings.brokers[0].server
     assert (broker.role, broker.tls.ca, broker.tls.certificate) == (
         Role.EDGE,

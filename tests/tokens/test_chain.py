@@ -143,6 +143,13 @@ REJECTED: dict[str, tuple[str, TokenFault]] = {
     "chain issuer in another case": (chained(iss=f"c-{CREATOR_JTI}.{CREATOR.hex}"), F.CHAIN_ISSUER),
     "organization missing": (chained(ou=ABSENT), F.ISSUER_MISSING),
     "organization unknown": (chained(ou="unknown"), F.ISSUER_UNKNOWN),
+    "creator's id no KSUID": (
+        sign(
+            issued(client_claims(), creator_token=org_issuer(client_claims(jti="x", public_key=CREATOR.hex))), CREATOR
+        ),
+        F.CHAIN_ISSUER_ID,
+    ),
+    "creator's id too large for a KSUID": (chained(iss=f"C-{'z' * 27}.{CREATOR.hex}"), F.CHAIN_ISSUER_ID),
     "issexp absent": (chained(issexp=ABSENT), F.CHAIN_CLAIM_MISSING),
 }
 MADE: tuple[tuple[Callable[..., str], str], ...] = ((issuer, "issuer"), (chained, "chained"))

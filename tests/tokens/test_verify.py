@@ -155,7 +155,8 @@ def test_a_changed_part_does_not_verify() -> None:
 
 def test_each_kind_of_token_has_its_own_signers() -> None:
     keys = {"provisioning": ed25519_key("p"), "client": ed25519_key("c"), "server": ed25519_key("s")}
-    verifier = TokenVerifier(TrustedKeys(issuers={}, **{name: (key.verifies,) for name, key in keys.items()}))
+    trusted: dict[str, Any] = {name: (key.verifies,) for name, key in keys.items()}
+    verifier = TokenVerifier(TrustedKeys(issuers={}, **trusted))
     made = {"provisioning": provisioning_claims(), "client": client_claims(), "server": server_claims()}
     for kind, claims in made.items():
         for signer, key in keys.items():

@@ -13,13 +13,18 @@ from nats.aio.msg import Msg
 from broker_auth.errors import InputError, OperationError
 from broker_auth.nkey import Kind, public_nkey, seed_kind
 from broker_auth.observe.access import AccessError
+from broker_auth.observe.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
+from broker_auth.observe.history import read_history
 from broker_auth.observe.stream_access import change_streams, streams_broker
 from broker_auth.observe.streams import Action
 from broker_auth.settings.problems import Report
+from broker_auth.tokens.chain import WARNING_SECONDS
+from broker_auth.tokens.show import moment
 
 _SEED_BYTES: Final = 1024
 _MAX_FILES: Final = 1000
+_RENEW_ISSUER: Final = "renew it and have it issue new tokens (docs/runbook.md#a-chain-issuer)"
 
 
 def examine_configuration(report: Report) -> list[Finding]:
@@ -45,6 +50,37 @@ def examine_files(case: Case) -> list[Finding]:
         notes.warning("break_glass.seed_kept", f"{path} holds the break-glass seed", remedy)
     if nkeys and not kept:
         notes.ok("break_glass.seed", f"the break-glass seed is not below {directory}")
+    return notes.findings
+
+
+def examine_chain_issuers(case: Case) -> list[Finding]:
+    """Whether a chain issuer that the audit file knows of has ended or soon ends, which denies everybody below it."""
+    notes, paths, now = Notes(), case.settings.audit_files, case.now()
+    if not case.settings.issuers:
+        return []
+    if not paths:
+        remedy = (
+            "add file:PATH to plugin.broker_auth.audit.output, or watch the metric "
+            "broker_auth_chain_issuer_expiry_timestamp_seconds"
+        )
+        notes.skipped("chain_issuers", "without an audit file the chain issuers in use are not known", remedy)
+        return notes.findings
+    try:
+        found = [path for path in paths if path.exists()] or paths[:1]
+        records = [record for path in found for record in read_history(path)]
+    except InputError as error:
+        notes.skipped("chain_issuers", str(error), "run it as a user who may read the file")
+        return notes.findings
+    ends = {
+        item.issuer_id: item.issuer_ends.timestamp()
+        for item in sorted(records, key=lambda item: item.time)
+        if item.issuer_ends is not None and now - item.time.timestamp() < IN_USE_SECONDS
+    }
+    soon = {issuer: end for issuer, end in ends.items() if end - now < WARNING_SECONDS}
+    for issuer, end in sorted(soon.items(), key=lambda item: item[1])[:MAX_ISSUERS]:
+        notes.warning("chain_issuers.end", f"chain issuer {issuer} is accepted until {moment(end, now)}", _RENEW_ISSUER)
+    if not soon:
+        notes.ok("chain_issuers", f"none of {len(ends)} chain issuers of the last week ends within 30 days")
     return notes.findings
 
 

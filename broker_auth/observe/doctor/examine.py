@@ -9,6 +9,7 @@ from typing import Final
 from broker_auth.observe.doctor.accounts import examine_accounts
 from broker_auth.observe.doctor.callout import examine_callout
 from broker_auth.observe.doctor.deployment import (
+    examine_chain_issuers,
     examine_configuration,
     examine_files,
     examine_isolation,
@@ -30,6 +31,7 @@ async def examine(case: Case, report: Report) -> tuple[Finding, ...]:
         report: what reading the configuration found.
     """
     findings = [*examine_configuration(report), *await asyncio.to_thread(examine_files, case)]
+    findings += await asyncio.to_thread(examine_chain_issuers, case)
     brokers = case.settings.brokers
     doors, callout = await asyncio.gather(
         _all(examine_listeners(case, broker) for broker in brokers),
