@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import nacl.bindings
 
+from broker_auth import encoding
 from broker_auth.bench.materials import Request, sign_ed25519
-from broker_auth.callout import encoding
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.request import AuthorizationRequest

@@ -9,8 +9,8 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from broker_auth import encoding
 from broker_auth.bench.materials import NONCE, Holder, PlayedServer, Request, Trust
-from broker_auth.callout import encoding
 from broker_auth.tokens.jws import parse
 from broker_auth.tokens.keys import verify_ed25519
 

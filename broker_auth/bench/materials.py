@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import nacl.bindings
 
-from broker_auth.callout import encoding
+from broker_auth import encoding
 from broker_auth.callout.request import AUDIENCE, CLAIMS_VERSION, HEADER, REQUEST_TYPE
 from broker_auth.callout.xkey import Sealer
 from broker_auth.deploy.pki import Authority, signer

@@ -17,6 +17,7 @@ from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
 from broker_auth.errors import InputError, OperationError
+from broker_auth.natspy import unsubscribe
 from broker_auth.secret import Secret
 from broker_auth.secured import SecuredClient
 from broker_auth.settings.model import BrokerSettings, TLSFiles
@@ -67,9 +68,9 @@ class _Client(SecuredClient):
         super().__init__()
         self._ps = _Parser(self)
 
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        self.account = info.get("remote_account", "" if initial_connection else self.account)
-        await super()._process_info(info, initial_connection)
+    def before_info(self, info: dict[str, Any], initial: bool) -> None:
+        super().before_info(info, initial)
+        self.account = info.get("remote_account", "" if initial else self.account)
 
 
 class BrokerLink:
@@ -152,7 +153,7 @@ class BrokerLink:
             if client.is_connected and subscription is not None:
                 async with asyncio.timeout(DRAIN_SECONDS):
                     # Unsubscribed for certain before `drain` stops listening: its own PING overtakes its UNSUB.
-                    await client._send_unsubscribe(subscription._id)
+                    await unsubscribe(client, subscription)
                     await round_trip(client)
                     await subscription.drain()  # type: ignore[no-untyped-call]
                     await round_trip(client)
@@ -186,7 +187,7 @@ class BrokerLink:
             nkeys_seed_str=self._seed.reveal(),
             tls=self._tls,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=_RETRY_SECONDS,  # type: ignore[arg-type]  # seconds, fractions work
+            reconnect_time_wait=_RETRY_SECONDS,  # seconds, fractions work
             ping_interval=_PING_SECONDS,
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnected,

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 import nacl.bindings
 
-from broker_auth.callout import encoding
+from broker_auth import encoding
 from broker_auth.callout.request import CLAIMS_VERSION, HEADER
 from broker_auth.callout.xkey import Sealer
 from broker_auth.nkey import Kind, encode_public

@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
+from broker_auth import encoding
 from broker_auth.cache import BoundedCache
-from broker_auth.callout import encoding
 from broker_auth.callout.xkey import Sealer, SealError
 from broker_auth.errors import BrokerAuthError, InputError
 from broker_auth.nkey import Kind, decode_public

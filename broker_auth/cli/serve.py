@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from broker_auth import natspy
 from broker_auth.callout.serve import serve
 from broker_auth.cli.options import config_option
 from broker_auth.settings.own_keys import MAX_WORKERS
@@ -31,6 +32,7 @@ def serve_command(config: Path, workers: int | None, zone: str | None, log_level
     gap, or keeps the old one, in each zone by itself; SIGUSR1 opens the audit files again.
     """
     set_up_logging(log_level)
+    natspy.check()
     serve(config, workers, zone)
 
 

@@ -20,6 +20,7 @@ from broker_auth.callout.link import round_trip
 from broker_auth.demo.client import connect
 from broker_auth.demo.outcome import Outcome
 from broker_auth.demo.site import Site
+from broker_auth.natspy import violates
 
 _SECONDS: Final = 5.0
 _EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"
@@ -91,23 +92,6 @@ async def _forbidden(client: Client, subject: str) -> str:
 
 async def _may_publish(client: Client, subject: str) -> str:
     return _NO if await violates(client, lambda: client.publish(subject, b"x")) else _YES
-
-
-async def violates(client: Client, action: Callable[[], Awaitable[object]]) -> bool:
-    """Whether the server answers ``action`` with a permissions violation, which it does before PONG."""
-    violations: list[str] = []
-    before = client._error_cb
-
-    async def collect(error: Exception) -> None:
-        violations.append(str(error))
-
-    client._error_cb = collect
-    try:
-        await action()
-        await round_trip(client)
-    finally:
-        client._error_cb = before
-    return any("permissions violation" in violation.lower() for violation in violations)
 
 
 async def _fleet_reaches(fleet: Client, provisioner: Client, node: Client) -> str:

@@ -14,7 +14,6 @@ The break-glass nkey reaches the system account of every broker without the serv
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -28,6 +27,7 @@ import nacl.signing
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from broker_auth import encoding
 from broker_auth.callout.link import tls_context
 from broker_auth.errors import InputError, OperationError
 from broker_auth.nkey import public_nkey
@@ -273,31 +273,25 @@ class _Client(SecuredClient):
         super().__init__()
         self._login = login
 
-    def abort(self) -> None:
-        """End the connection without TLS's farewell, which a server that is still deciding leaves unanswered."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
-
-    def _connect_command(self) -> bytes:
-        verb, _, options = super()._connect_command().partition(b" ")
-        said: dict[str, Any] = json.loads(options)
-        login, nonce = self._login, self._server_info.get("nonce")
+    def connect_options(self) -> dict[str, Any]:
+        """Return what the login adds to CONNECT."""
+        said: dict[str, Any] = {}
+        login, nonce = self._login, self.nonce
         if login.user and login.password is not None:
             said |= {"user": login.user, "pass": login.password.reveal()}
         if login.token is not None:
             said["auth_token"] = login.token.reveal()
         if login.token_seed and nonce:
             signature = nacl.signing.SigningKey(login.token_seed).sign(nonce.encode()).signature
-            said["sig"] = base64.urlsafe_b64encode(signature).rstrip(b"=").decode()
-        return verb + b" " + json.dumps(said).encode() + b"\r\n"
+            said["sig"] = encoding.encode(signature).decode()
+        return said
 
 
 def _caller_id(token: Secret) -> str:
     """The caller id in a token, not verified: the broker's service will."""
     try:
         body = token.reveal().strip().split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        claims = json.loads(encoding.decode(body.encode()))
         return str(claims["callerid"])
     except (IndexError, ValueError, KeyError, TypeError) as error:
         raise InputError("--token: the file holds no client token") from error

@@ -6,12 +6,12 @@ carries secrets in its claims (``cht``, ``chpwd``), and a stranger chooses how l
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Final
 
 import msgspec
 
+from broker_auth import encoding
 from broker_auth.observe.unsigned import parse_unsigned
 from broker_auth.policy.request import AuthorizationRequest, ConnectOpts
 from broker_auth.tokens.faults import TokenRejected
@@ -53,5 +53,5 @@ def _without_secrets(token: str) -> str:
         return UNREADABLE
     header, written, _ = token.strip().split(".")
     if secrets := masked_secrets(claims):
-        written = base64.urlsafe_b64encode(json.dumps(claims | secrets).encode()).rstrip(b"=").decode()
+        written = encoding.encode(json.dumps(claims | secrets).encode()).decode()
     return f"{header}.{written}."

@@ -7,18 +7,17 @@ chooses nothing: ``alg`` must later fit the key (POLICY "Verifying a token"); ``
 
 from __future__ import annotations
 
-import binascii
 import json
 import re
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from broker_auth import encoding
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 
 MAX_TOKEN_BYTES: Final = 16 * 1024  # POLICY "Verifying a token"
 MAX_DEPTH: Final = 16  # POLICY "Verifying a token"
 
-_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 # Possessive, and an unclosed string reaches to the end: a stranger's text costs one pass, whatever it holds.
 _JSON_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 ASCII_SPACE: Final = " \t\r\n\v\f"
@@ -58,11 +57,12 @@ def parse(raw: str) -> Jws:
 
 def _decode(part: str, what: str) -> bytes:
     """Base64url without padding, canonical: one byte string has exactly one spelling."""
-    if not _BASE64URL.fullmatch(part) or len(part) % 4 == 1:
-        raise TokenRejected(TokenFault.ENCODING, f"token {what} is not base64url without padding")
-    decoded = binascii.a2b_base64(part.replace("-", "+").replace("_", "/") + "=" * (-len(part) % 4))
-    spelled = binascii.b2a_base64(decoded, newline=False).rstrip(b"=").replace(b"+", b"-").replace(b"/", b"_")
-    if spelled != part.encode("ascii"):
+    try:
+        text = part.encode("ascii")
+        decoded = encoding.decode(text)
+    except ValueError as error:
+        raise TokenRejected(TokenFault.ENCODING, f"token {what} is not base64url without padding") from error
+    if encoding.encode(decoded) != text:
         raise TokenRejected(TokenFault.ENCODING, f"token {what} is not canonical base64url")
     return decoded
 

@@ -24,6 +24,7 @@ from broker_auth.errors import InputError
 
 MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
 MAX_RSA_BITS: Final = 8192  # verification time grows with the modulus; nobody issues larger keys
+MAX_RSA_EXPONENT: Final = 2**31 - 1  # as in Go's crypto/rsa; verification time grows with the exponent
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
 
 _HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
@@ -114,10 +115,7 @@ def load_verification_key(data: bytes, name: str) -> VerificationKey:
 def _from_public_key(key: object, name: str, not_after: float | None) -> VerificationKey:
     match key:
         case rsa.RSAPublicKey():
-            if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-                raise InputError(
-                    f"{name}: RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this has {key.key_size}"
-                )
+            require_rsa(key, name)
             return VerificationKey(name=name, kind="RSA", checks=_rsa_checks(key), not_after=not_after)
         case ed25519.Ed25519PublicKey():
             return _ed25519(key.public_bytes(Encoding.Raw, PublicFormat.Raw), name, not_after)
@@ -131,6 +129,20 @@ def _from_public_key(key: object, name: str, not_after: float | None) -> Verific
             )
         case _:
             raise InputError(f"{name}: unsupported key type; use RSA, Ed25519, or EC on P-256 or P-384")
+
+
+def require_rsa(key: rsa.RSAPublicKey, name: str) -> None:
+    """Refuse an RSA key that is too weak, or too slow to verify with.
+
+    Raises:
+        InputError: its size or its exponent is out of bounds.
+    """
+    if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+        raise InputError(f"{name}: RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this has {key.key_size}")
+    exponent = key.public_numbers().e
+    if exponent > MAX_RSA_EXPONENT:
+        bits = exponent.bit_length()
+        raise InputError(f"{name}: the exponent of this RSA key has {bits} bits, more than 31; make a key with 65537")
 
 
 def _rsa_checks(key: rsa.RSAPublicKey) -> dict[str, Check]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from typing import Final
 
+from broker_auth import encoding
 from broker_auth.tokens.claims import Claims
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.keys import verify_ed25519
@@ -28,7 +28,7 @@ def verify_nonce(claims: Claims, nonce: str, sig: str) -> None:
     public = public_key(claims)
     if not _SIGNATURE.fullmatch(sig):
         raise TokenRejected(TokenFault.NONCE_SIGNATURE_FORMAT, "nonce signature is not 64 bytes in base64url")
-    if not verify_ed25519(public, nonce.encode("utf-8", "replace"), base64.urlsafe_b64decode(sig + "==")):
+    if not verify_ed25519(public, nonce.encode("utf-8", "replace"), encoding.decode(sig.encode())):
         raise TokenRejected(TokenFault.NONCE_SIGNATURE, "nonce signature is not by the token's key")
 
 

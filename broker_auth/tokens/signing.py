@@ -18,7 +18,7 @@ from broker_auth.secret import Secret
 from broker_auth.tokens.claims import Purpose, typed_claims
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import parse
-from broker_auth.tokens.keys import MAX_RSA_BITS, MIN_RSA_BITS
+from broker_auth.tokens.keys import require_rsa
 
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
@@ -112,10 +112,7 @@ def _pem_key(data: bytes, name: str) -> object:
 def _signing_key(key: object, name: str) -> SigningKey:
     match key:
         case rsa.RSAPrivateKey():
-            if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-                raise InputError(
-                    f"{name}: RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this has {key.key_size}"
-                )
+            require_rsa(key.public_key(), name)
             return SigningKey(name=name, algorithm="RS256", public_hex=None, _key=key)
         case ed25519.Ed25519PrivateKey():
             public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()

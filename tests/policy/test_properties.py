@@ -25,20 +25,24 @@ from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens import verify
 from broker_auth.tokens.verify import Rejected
-from tests.builders.clock import NOW
+from tests.builders.clock import DAY, HOUR, NOW
 from tests.builders.peers import foreign_chain
 from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, issuer_policy, x509_policy
 from tests.builders.requests import SERVER, client, fleet, node, provisioner, request, server, system
 from tests.builders.tokens import (
     CREATOR,
     FOREIGN,
+    HOLDER,
     NONCE,
     ORG,
+    Key,
     b64,
     client_claims,
     creator_claims,
     issued,
+    ksuid,
     nonce_signature,
+    org_issuer,
     provisioning_claims,
     rsa_key,
     server_claims,
@@ -64,6 +68,7 @@ VALID_TOKENS = (
 
 # --- (a) tokens
 
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 ANYTHING = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
@@ -129,7 +134,81 @@ def test_mutated_tokens_are_rejected(token: str, other: str, data: st.DataObject
         unaccepted(mutated)
 
 
-# --- (b) requests
+# --- (b) what a hostile chain issuer signs
+
+AGE = 366 * DAY
+MADE = st.integers(NOW - 3 * AGE, NOW + 2 * DAY) | st.sampled_from([NOW - AGE, NOW - AGE + 1, NOW, NOW + 1])
+FAR = st.sampled_from([NOW + 1, NOW + HOUR, NOW + 10 * 365 * DAY, 253_402_300_799, 1e999, -1, None, "9"])
+ISSUED_CHANGES = st.fixed_dictionaries({}, optional={"exp": FAR, "issexp": FAR, "nbf": FAR, "tcs": st.text(max_size=8)})
+
+
+def creator_at(made: int) -> dict[str, Any]:
+    return creator_claims(jti=ksuid(made, b"fedcba9876543210"), iat=made, nbf=made, exp=NOW + 10 * 365 * DAY)
+
+
+def decided(token: str, holder: Key = HOLDER) -> Admit | Deny:
+    """The decision on a whole request, as nats-server would send it."""
+    asked = request(auth_token=token, nonce=NONCE, sig=nonce_signature(holder))
+    return decide(RequestReader(None).read(SERVER.wire(asked), None, NOW), POLICIES[1], NOW)
+
+
+def bounded(decision: Admit | Deny, made: int) -> None:
+    if isinstance(decision, Admit):
+        assert NOW - AGE < made <= NOW
+        assert decision.chain_issuer is not None
+        assert decision.chain_issuer.issued == made
+        assert decision.expires is not None
+        assert decision.expires <= made + AGE
+
+
+@QUICK
+@given(MADE, st.sampled_from([client_claims, server_claims]), ISSUED_CHANGES, ANY_CLAIMS)
+@example(NOW - AGE, client_claims, {"exp": NOW + 10 * 365 * DAY, "issexp": NOW + 10 * 365 * DAY}, {})
+@example(NOW - AGE + 1, client_claims, {}, {"permissions": {"org_admin": True}})
+def test_nothing_a_chain_issuer_signs_outlives_its_age(
+    made: int, build: Callable[..., dict[str, Any]], changes: dict[str, Any], more: dict[str, Any]
+) -> None:
+    """Whatever it writes into a token that it signs truly, with a place in the chain that it signs truly."""
+    claims = issued(build(), creator_token=creator_at(made)) | more | changes
+    bounded(decided(sign(json.dumps(claims), CREATOR)), made)
+
+
+@QUICK
+@given(MADE, MADE, st.sampled_from(["iss", "jti", "both"]))
+def test_a_chain_issuer_cannot_take_another_age(made: int, pretended: int, where: str) -> None:
+    """The id of a younger issuer in ``iss``, or another ``jti`` in its own token, breaks the chain."""
+    younger = ksuid(pretended, b"fedcba9876543210")
+    claims = issued(client_claims(), creator_token=creator_at(made))
+    if where in ("iss", "both"):
+        claims |= {"iss": f"C-{younger}.{CREATOR.hex}"}
+    if where in ("jti", "both"):
+        claims |= {"jti": younger, "iat": pretended}
+    decision = decided(sign(claims, CREATOR))
+    if pretended != made or where != "iss":
+        assert isinstance(decision, Deny)
+    bounded(decision, made)
+
+
+@QUICK
+@given(MADE, ISSUED_CHANGES)
+def test_a_chain_issuer_itself_is_bounded_by_its_age(made: int, changes: dict[str, Any]) -> None:
+    bounded(decided(sign(json.dumps(creator_at(made) | changes), ORG), CREATOR), made)
+
+
+@QUICK
+@given(st.text(max_size=40) | st.text(alphabet=ALPHABET, min_size=27, max_size=27))
+@example("z" * 27)
+@example("0" * 27)
+def test_any_creators_id_is_a_ksuid_or_refused(creators_id: str) -> None:
+    """Signed by the organization, so that only the id decides."""
+    parent = org_issuer(client_claims(jti=creators_id, public_key=CREATOR.hex))
+    decision = decided(sign(issued(client_claims(), creator_token=parent), CREATOR))
+    if isinstance(decision, Admit):
+        assert len(creators_id) == 27
+        assert set(creators_id) <= set(ALPHABET)
+
+
+# --- (c) requests
 
 PEERLESS = (
     node(),
@@ -256,7 +335,7 @@ def test_the_reader_raises_nothing_but_its_own(shaped: dict[str, Any], extra: An
     assert reader.read(SERVER.wire(node()), None, NOW) == SERVER.asks(node())
 
 
-# --- (c) ten thousand messages
+# --- (d) ten thousand messages
 
 
 def noise(chosen: random.Random, valid: bytes) -> bytes:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ed448, x25519
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker_auth.deploy.pki import Algorithm, Validity, signer
@@ -69,12 +70,25 @@ def odd_version() -> bytes:
     return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
 
 
+def rsa_exponent(exponent: int) -> bytes:
+    """An RSA public key of 2048 bits with this exponent."""
+    private = rsa("client").private
+    assert isinstance(private, RSAPrivateKey)
+    numbers = RSAPublicNumbers(exponent, private.public_key().public_numbers().n)
+    return numbers.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_the_largest_exponent_is_accepted() -> None:
+    assert load(rsa_exponent(2**31 - 1)).kind == "RSA"
+
+
 REFUSED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the file is empty"),
     "white space": (b" \n\t", "the file is empty"),
     "too large": (b"x" * (MAX_KEY_FILE_BYTES + 1), "too large"),
     "private key": (rsa("client").private_pem, "holds a private key"),
     "private key after a certificate": (CERTIFICATE + ec_key("client").private_pem, "holds a private key"),
+    "RSA with an exponent of 32 bits": (rsa_exponent(2**31 + 1), "exponent of this RSA key has 32 bits"),
     "RSA of 1024 bits": (rsa("small", 1024).public_pem, "2048 to 8192 bits, this has 1024"),
     "P-521": (ec_key("client", 521).public_pem, "unsupported key type"),
     "DSA": (pem(dsa.generate_private_key(2048).public_key()), "unsupported key type"),

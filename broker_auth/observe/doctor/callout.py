@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
 
 from broker_auth.errors import OperationError
+from broker_auth.natspy import violates
 from broker_auth.observe.access import CANARY, AccessError, Login, connect, request_json
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.listeners import RENDER
@@ -89,27 +88,6 @@ async def _look_in(client: Client, subject: str) -> None:
     subscription = await client.subscribe(subject)
     await client.flush()
     await subscription.unsubscribe()
-
-
-async def violates(client: Client, action: Callable[[], Awaitable[object]]) -> bool:
-    """Whether the server answers with a permissions violation."""
-    heard = asyncio.Event()
-    before = client._error_cb
-
-    async def hear(error: Exception) -> None:
-        if "permissions violation" in str(error).lower():
-            heard.set()
-
-    client._error_cb = hear
-    try:
-        await action()
-        for _ in range(2):  # an answer to an earlier PING may stand in for the first
-            await client.flush()
-    except NatsError:
-        return heard.is_set()
-    finally:
-        client._error_cb = before
-    return heard.is_set()
 
 
 # --- Canaries

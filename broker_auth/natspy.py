@@ -1,0 +1,186 @@
+"""Every private part of nats-py that this project uses, in one place, and a check that they are there.
+
+nats-py has no public way to look at INFO before it is acted on, to say more in CONNECT, or to end a
+connection without TLS's farewell. A release that renames one of these parts must stop the program with one
+line, never weaken it: a guard that cannot see what it guards against refuses the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
+from nats.errors import Error
+from nats.protocol.parser import Parser
+
+from broker_auth.errors import OperationError
+
+PRIVATE: Final[dict[str, frozenset[str]]] = {
+    "Client": frozenset(
+        {
+            "_connect_command",
+            "_current_server",
+            "_error_cb",
+            "_process_info",
+            "_ps",
+            "_send_unsubscribe",
+            "_server_info",
+            "_transport",
+        }
+    ),
+    "TcpTransport": frozenset({"_io_reader", "_io_writer"}),
+    "Parser": frozenset({"buf", "needed", "parse", "reset", "state"}),
+    "Subscription": frozenset({"_id"}),
+    "StreamReader": frozenset({"_buffer"}),
+}
+"""By class, the attributes and methods used that are no documented interface."""
+
+
+class ChangedError(Error):
+    """A part of nats-py that a connection depends on is not there."""
+
+    def __str__(self) -> str:
+        return f"nats-py {version('nats-py')} differs from what this version of broker-auth knows; nothing was sent"
+
+
+class ExtendedClient(Client):
+    """nats-py's client with the hooks that it lacks.
+
+    Attributes:
+        has_tls_context: whether a TLS context was given.
+    """
+
+    def __init__(self) -> None:
+        """Connect nowhere yet.
+
+        Raises:
+            OperationError: this nats-py lacks something (:func:`check`).
+        """
+        check()
+        super().__init__()
+        self.has_tls_context = False
+
+    async def connect(self, servers: str | list[str], **options: Any) -> None:  # type: ignore[override]
+        """Connect as nats-py does, with options by name only."""
+        self.has_tls_context = options.get("tls") is not None
+        await super().connect(servers, **options)
+
+    def before_info(self, info: dict[str, Any], initial: bool) -> None:
+        """Look at an INFO before nats-py acts on it; raise :class:`nats.errors.Error` to give up the connection.
+
+        Args:
+            info: what the server sent. The first one comes in clear.
+            initial: whether it is the first one of this connection.
+        """
+
+    def connect_options(self) -> dict[str, Any]:
+        """Return what CONNECT says besides, or instead of, what nats-py writes there."""
+        return {}
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the URL that this connection uses. Raises :class:`ChangedError` if it cannot be seen."""
+        try:
+            return str(self._current_server.uri.scheme)  # type: ignore[union-attr]
+        except AttributeError as error:
+            raise ChangedError from error
+
+    @property
+    def nonce(self) -> str:
+        """The nonce of the server's INFO, empty without one."""
+        return str(self._server_info.get("nonce") or "")
+
+    def buffered(self) -> bool:
+        """Return whether bytes were received on this TCP connection that nats-py has not read yet.
+
+        Raises:
+            ChangedError: that cannot be seen.
+        """
+        try:
+            return bool(self._transport._io_reader._buffer)  # type: ignore[union-attr]
+        except AttributeError as error:
+            raise ChangedError from error
+
+    def abort(self) -> None:
+        """End the connection without TLS's farewell, which a server that is still deciding leaves unanswered."""
+        writer = getattr(self._transport, "_io_writer", None)  # None before it is connected, and for WebSocket
+        if writer is not None:
+            writer.transport.abort()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        self.before_info(info, initial_connection)
+        await super()._process_info(info, initial_connection)
+
+    def _connect_command(self) -> bytes:
+        command = super()._connect_command()
+        if options := self.connect_options():
+            verb, _, written = command.partition(b" ")
+            command = verb + b" " + json.dumps(json.loads(written) | options).encode() + b"\r\n"
+        return command
+
+
+async def unsubscribe(client: Client, subscription: Subscription) -> None:
+    """Send UNSUB and go on handing over what was received, unlike ``Subscription.unsubscribe``."""
+    await client._send_unsubscribe(subscription._id)
+
+
+async def violates(client: Client, action: Callable[[], Awaitable[object]]) -> bool:
+    """Do something and return whether the server answers with a permissions violation, which it does before PONG."""
+    violations: list[str] = []
+    before = client._error_cb
+
+    async def hear(error: Exception) -> None:
+        if "permissions violation" in str(error).lower():
+            violations.append(str(error))
+
+    client._error_cb = hear
+    try:
+        await action()
+        for _ in range(2):  # an answer to an earlier PING may stand in for the first
+            await client.flush()
+    except Error:
+        return bool(violations)
+    finally:
+        client._error_cb = before
+    return bool(violations)
+
+
+@cache
+def check() -> None:
+    """Find every part of nats-py that this project uses.
+
+    Raises:
+        OperationError: one is missing.
+    """
+    missing = sorted(
+        f"{kind}.{name}" for kind, made in _made().items() for name in PRIVATE[kind] if not hasattr(made, name)
+    )
+    if missing:
+        raise OperationError(
+            f"nats-py {version('nats-py')} lacks {', '.join(missing)}, which this version of broker-auth needs; "
+            "install the nats-py that it was released with: pip install 'nats-py>=2.13,<3'"
+        )
+
+
+def _made() -> dict[str, object]:
+    """Return one object of each class in :data:`PRIVATE`, since most attributes are set when one is made."""
+    client = Client()
+    loop = asyncio.new_event_loop()
+    try:
+        reader = asyncio.StreamReader(loop=loop)
+    finally:
+        loop.close()
+    return {
+        "Client": client,
+        "TcpTransport": TcpTransport(),  # type: ignore[no-untyped-call]
+        "Parser": Parser(client),
+        "Subscription": Subscription(client, 1),
+        "StreamReader": reader,
+    }
