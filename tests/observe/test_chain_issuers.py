@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,20 @@ import msgspec
 import pytest
 
 from broker_auth.observe.access import Access
+from broker_auth.observe.audit import make_record
 from broker_auth.observe.chain_issuers import MAX_ISSUERS, ChainIssuers, together
 from broker_auth.observe.doctor.deployment import examine_chain_issuers
 from broker_auth.observe.doctor.finding import Case, Severity
+from broker_auth.policy.decide import decide
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings, KeySource
 from broker_auth.tokens.chain import ChainIssuer
+from tests.builders import requests
 from tests.builders.clock import DAY, NOW
-from tests.builders.tokens import ORG
+from tests.builders.policies import issuer_policy
+from tests.builders.tokens import ORG, ksuid
 from tests.deploy.shapes import build
 from tests.observe.records import admitted
+from tests.policy.test_chain_issuer_age import PAYLOAD, below
 
 
 def issuer(name: str = "one", days: float = 10) -> ChainIssuer:
@@ -65,6 +70,16 @@ def test_what_was_seen_last_counts() -> None:
     after.seen(issuer(days=100), NOW + 1)
     for both in (together(before.ends, after.ends), together(after.ends, before.ends)):
         assert both == {"one": (NOW + 1, NOW + 100 * DAY)}
+
+
+@pytest.mark.parametrize("made", [NOW - DAY, NOW - 400 * DAY])
+def test_records_of_admissions_and_denials_name_the_chain_issuer(made: int) -> None:
+    asked = below(made)
+    record = make_record(asked, decide(asked, issuer_policy(), NOW), NOW, 1)
+    assert record.issuer_id == ksuid(made, PAYLOAD)
+    assert record.issuer_ends == datetime.fromtimestamp(made + 366 * DAY, UTC)
+    other = requests.client()
+    assert make_record(other, decide(other, issuer_policy(), NOW), NOW, 1).issuer_id == ""
 
 
 ISSUERS = (KeySource(name="choria", hex=ORG.hex),)

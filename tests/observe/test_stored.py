@@ -9,6 +9,7 @@ import pytest
 
 from broker_auth.observe.redact import PASSWORD, TOKEN_SIGNATURE
 from broker_auth.observe.stored import Stored, decide_stored
+from broker_auth.observe.unsigned import with_placeholder
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, DenyCode
 from broker_auth.policy.request import AuthorizationRequest
@@ -89,3 +90,8 @@ def test_what_was_kept_is_checked_again() -> None:
     assert code(stored(client()), issuer_policy(), NOW + 10**6) is TokenFault.EXPIRED
     assert code(stored(client(sig="")), issuer_policy()) is TokenFault.NONCE_UNSIGNED
     assert code(stored(node(name="")), x509_policy()) is DenyCode.NODE_NAME
+
+
+@pytest.mark.parametrize(("raw", "filled"), [("h.c.", "h.c.AA"), ("h.c.\n", "h.c.AA"), ("h.c.s", "h.c.s"), ("", "")])
+def test_only_a_missing_signature_gets_a_placeholder(raw: str, filled: str) -> None:
+    assert with_placeholder(raw) == filled

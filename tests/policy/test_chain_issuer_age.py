@@ -18,9 +18,10 @@ from broker_auth.tokens.faults import TokenFault
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 from tests.builders import requests
 from tests.builders.clock import DAY, NOW, YEAR
-from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, SYSTEM_USER, changed, issuer_policy
+from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, SYSTEM_USER, changed, issuer_policy, x509_policy
 from tests.builders.requests import holder
 from tests.builders.tokens import (
+    CLIENT_SIGNER,
     CREATOR,
     ORG,
     ORGANIZATION,
@@ -136,3 +137,10 @@ def test_a_chain_issuer_is_not_named_where_no_chain_was_verified() -> None:
     forged = decide(holder(sign(issued(client_claims()), ORG)), issuer_policy(), NOW)
     assert isinstance(forged, Deny)
     assert forged.chain_issuer is None
+
+
+def test_without_issuers_no_chain_is_followed_and_none_ends() -> None:
+    old = sign(aged(NOW - AGE) | {"exp": NOW + DAY}, CLIENT_SIGNER)
+    decision = decide(holder(old, CREATOR), x509_policy(), NOW)
+    assert isinstance(decision, Admit)
+    assert (decision.chain_issuer, decision.expires) == (None, NOW + DAY)

@@ -16,8 +16,8 @@ from tests.builders.clock import NOW
 from tests.builders.policies import PASSWORD, issuer_policy, x509_policy
 from tests.builders.requests import fleet, holder, node, provisioner, request
 from tests.policy import (
-    test_edge,
     test_chain_issuer_age,
+    test_edge,
     test_permissions,
     test_rule0_connection,
     test_rule1_provisioner,

@@ -344,6 +344,11 @@ def _plain() -> str:
     return signing(ORG).sign(a_client(public_key=CREATOR.hex))
 
 
+def _without_ksuid() -> str:
+    claims = a_client(public_key=CREATOR.hex) | {"jti": "an id"}
+    return signing(ORG).sign(make_chain_issuer(claims, signing(ORG)))
+
+
 def _forged() -> str:
     """Says that the organization made it an issuer, but somebody else signed that."""
     claims = make_chain_issuer(a_client(public_key=CREATOR.hex), signing(FOREIGN))
@@ -360,6 +365,7 @@ def _forged() -> str:
         (lambda: issue_under(a_server(), creator_token(), load_signing_key(pem(RSA), "rsa.key")), "not the key"),
         (lambda: issue_under(a_server(now=NOW + HOUR), creator_token(), signing(CREATOR)), "expired"),
         (lambda: issue_under(a_server(), _plain(), signing(CREATOR)), "is not one"),
+        (lambda: issue_under(a_server(), _without_ksuid(), signing(CREATOR)), "is not one"),
         (lambda: issue_under(a_server(), _forged(), signing(CREATOR)), "not signed into the chain"),
         (lambda: issue_under(a_server(), "a.b.c", signing(CREATOR)), "cannot be read"),
     ],
