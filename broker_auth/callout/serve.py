@@ -49,7 +49,7 @@ def serve(config: Path, workers: int | None = None, zone: str | None = None) -> 
         BrokerAuthError: something it names cannot be used.
     """
     outlined = _outline(config, zone)
-    names = [found.name for found in outlined.zones] or [FLEET_ZONE]
+    names = [found.name for found in outlined.zones]
     with contextlib.ExitStack() as stack:
         pid_file = None
         if outlined.pid_file is not None:

@@ -48,7 +48,7 @@ def zones(source: Source, names: Iterable[str], *, serving: bool, wanted: str | 
         served.setdefault(zone_of(source, name), name)
     _check_described(source, served)
     found = []
-    for name in sorted(served, key=lambda zone: zone != FLEET_ZONE):
+    for name in sorted(served or (FLEET_ZONE,), key=lambda zone: zone != FLEET_ZONE):
         if wanted in (None, name):
             found.append(_zone(source, name, serving=serving, remote=remote and name != FLEET_ZONE))
         if name != FLEET_ZONE and not _has_own_keys(source, name):

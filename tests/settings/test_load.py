@@ -9,7 +9,7 @@ import pytest
 
 from broker_auth.errors import ConfigurationError
 from broker_auth.settings.load import check, load
-from broker_auth.settings.model import AccountNames, KeySource, ProvisioningSettings, Role, Settings, StreamSettings
+from broker_auth.settings.model import AccountNames, KeySource, ProvisioningSettings, Role, Settings, StreamSettings, Zone
 from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, PASSWORD, SYSTEM_PASSWORD, Directory, P
 
 B = f"{P}broker.default."
@@ -55,7 +55,7 @@ def test_defaults_are_those_of_the_model(tmp_path: Path) -> None:
     assert settings == Settings(
         path=path,
         brokers=(),
-        zones=(),
+        zones=(Zone(name="fleet"),),
         accounts=AccountNames(),
         provisioning=ProvisioningSettings(),
         system_user=None,
