@@ -1,0 +1,357 @@
+"""X.509 certificates as nats-server (Go) takes them: parsed as far as a decision needs, and no further.
+
+``cryptography``'s parser keeps to the profile of the web and refuses, or fails on first use of, certificates that
+private CAs issue: X.509 version 1, TeletexString names, ``&`` in PrintableString, negative serial numbers,
+GeneralizedTime before 2050, kinds of alternative names it does not know. nats-server has verified such a chain
+already; refusing it here would lock the peer out. Signatures are in :mod:`broker_auth.issued`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import calendar
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from broker_auth import der, distinguished
+from broker_auth.distinguished import AlternativeNames
+
+MAX_DER: Final = 256 * 1024  # bytes; Go takes no longer certificates in a TLS handshake
+_MAX_EXTENSIONS: Final = 128
+_MAX_TBS_FIELDS: Final = 10  # RFC 5280 4.1 has ten
+_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_END: Final = "-----END CERTIFICATE-----"
+_BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
+_VERSION, _UNIQUE_IDS, _EXTENSIONS = 0xA0, (0x81, 0x82), 0xA3
+
+_BASIC_CONSTRAINTS: Final = bytes.fromhex("551d13")
+_KEY_USAGE: Final = bytes.fromhex("551d0f")
+_ALTERNATIVE_NAMES: Final = bytes.fromhex("551d11")
+_EXTENDED_KEY_USAGE: Final = bytes.fromhex("551d25")
+_NAME_CONSTRAINTS: Final = bytes.fromhex("551d1e")
+_USED: Final = frozenset((_BASIC_CONSTRAINTS, _KEY_USAGE, _ALTERNATIVE_NAMES, _EXTENDED_KEY_USAGE, _NAME_CONSTRAINTS))
+_ANY_USAGE: Final = bytes.fromhex("551d2500")
+_SERVER_AUTH: Final = bytes.fromhex("2b06010505070301")
+_CLIENT_AUTH: Final = bytes.fromhex("2b06010505070302")
+_SIGNS_CERTIFICATES: Final = 0x04  # keyCertSign, in the first byte of a key usage
+
+# Go's: seconds may be left out of UTCTime, and a zone other than Z is taken.
+_UTC_TIME: Final = re.compile(rb"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?(?:Z|([+-])(\d\d)(\d\d))", re.ASCII)
+_GENERALIZED_TIME: Final = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:Z|([+-])(\d\d)(\d\d))", re.ASCII)
+_LAST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z
+
+
+class CertificateError(ValueError):
+    """A certificate cannot be used; the message says why, without the file's or peer's name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Certificate:
+    """One certificate; two are equal if their bytes are.
+
+    Attributes:
+        der: the whole certificate.
+        tbs: the signed part.
+        version: 1 to 3.
+        algorithm: the signature's AlgorithmIdentifier (DER).
+        issuer: distinguished name (DER), for comparison.
+        subject: distinguished name (DER), for comparison.
+        not_before: Unix seconds.
+        not_after: Unix seconds.
+        spki: SubjectPublicKeyInfo (DER).
+        signature: the signature's bytes.
+        extensions: values by object identifier (both without tag and length), of the extensions used here.
+    """
+
+    der: bytes
+    tbs: bytes
+    version: int
+    algorithm: bytes
+    issuer: bytes
+    subject: bytes
+    not_before: float
+    not_after: float
+    spki: bytes
+    signature: bytes
+    extensions: dict[bytes, bytes]
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the bytes."""
+        return isinstance(other, Certificate) and self.der == other.der
+
+    def __hash__(self) -> int:
+        """Hash the bytes."""
+        return hash(self.der)
+
+    def __repr__(self) -> str:
+        """Show whose it is."""
+        return f"Certificate({self.subject_text!r})"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate, lower-case hex."""
+        return hashlib.sha256(self.der).hexdigest()
+
+    @property
+    def expires(self) -> datetime:
+        """``not_after`` with a zone."""
+        return datetime.fromtimestamp(self.not_after, UTC)
+
+    @property
+    def begins(self) -> datetime:
+        """``not_before`` with a zone."""
+        return datetime.fromtimestamp(self.not_before, UTC)
+
+    @property
+    def common_name(self) -> str:
+        """The subject's last common name, empty without one."""
+        return distinguished.common_name(self.subject)
+
+    @property
+    def subject_text(self) -> str:
+        """The subject for people, at most 256 characters."""
+        return distinguished.readable(self.subject)
+
+    @property
+    def issuer_text(self) -> str:
+        """The issuer for people, at most 256 characters."""
+        return distinguished.readable(self.issuer)
+
+    @property
+    def has_alternative_names(self) -> bool:
+        """Whether there is a subjectAltName extension, whatever it holds."""
+        return _ALTERNATIVE_NAMES in self.extensions
+
+    @property
+    def has_name_constraints(self) -> bool:
+        """Whether there is a nameConstraints extension, whatever it holds."""
+        return _NAME_CONSTRAINTS in self.extensions
+
+    @property
+    def alternative_names(self) -> AlternativeNames:
+        """The alternative names.
+
+        Raises:
+            CertificateError: the extension is malformed.
+        """
+        value = self.extensions.get(_ALTERNATIVE_NAMES)
+        if value is None:
+            return AlternativeNames()
+        try:
+            return distinguished.alternative_names(value)
+        except der.DerError as error:
+            raise CertificateError(f"its alternative names cannot be read: {error}") from error
+
+    @property
+    def is_for_clients(self) -> bool:
+        """Whether TLS clients may use it: without extended key usages, too (as in Go).
+
+        Raises:
+            CertificateError: the extension is malformed.
+        """
+        return self._is_for(_CLIENT_AUTH)
+
+    @property
+    def is_for_servers(self) -> bool:
+        """Whether TLS servers may use it: without extended key usages, too (as in Go).
+
+        Raises:
+            CertificateError: the extension is malformed.
+        """
+        return self._is_for(_SERVER_AUTH)
+
+    @property
+    def authority(self) -> bool | None:
+        """The CA flag of basicConstraints; None without the extension.
+
+        Raises:
+            CertificateError: the extension is malformed.
+        """
+        return self._basic_constraints()[0]
+
+    @property
+    def path_length(self) -> int | None:
+        """How many CAs may stand between this one and a leaf; None for any number.
+
+        Raises:
+            CertificateError: basicConstraints is malformed.
+        """
+        return self._basic_constraints()[1]
+
+    @property
+    def may_sign_certificates(self) -> bool:
+        """Whether the key usage allows it, or does not say (as in Go).
+
+        Raises:
+            CertificateError: the extension is malformed.
+        """
+        value = self.extensions.get(_KEY_USAGE)
+        if value is None:
+            return True
+        try:
+            bits = der.only(value, der.BIT_STRING)
+        except der.DerError as error:
+            raise CertificateError(f"its key usage cannot be read: {error}") from error
+        used = value[bits.content + 1 : bits.end]
+        return not any(used) or bool(used[0] & _SIGNS_CERTIFICATES)
+
+    def _is_for(self, wanted: bytes) -> bool:
+        value = self.extensions.get(_EXTENDED_KEY_USAGE)
+        if value is None:
+            return True
+        try:
+            outer = der.only(value, der.SEQUENCE)
+            usages = der.children(value, outer.content, outer.end, _MAX_EXTENSIONS)
+        except der.DerError as error:
+            raise CertificateError(f"its extended key usages cannot be read: {error}") from error
+        return any(value[usage.content : usage.end] in (wanted, _ANY_USAGE) for usage in usages)
+
+    def _basic_constraints(self) -> tuple[bool | None, int | None]:
+        value = self.extensions.get(_BASIC_CONSTRAINTS)
+        if value is None:
+            return None, None
+        try:
+            outer = der.only(value, der.SEQUENCE)
+            fields = der.children(value, outer.content, outer.end, 2)
+            authority, length = False, None
+            if fields and fields[0].tag == der.BOOLEAN:
+                authority = value[fields[0].content : fields[0].end] == b"\xff"
+                fields = fields[1:]
+            if fields:
+                length = der.unsigned(value, der.expect(value, fields[0].start, outer.end, der.INTEGER))
+        except der.DerError as error:
+            raise CertificateError(f"its basic constraints cannot be read: {error}") from error
+        return authority, length
+
+
+def parse_certificate(data: bytes) -> Certificate:
+    """Return the certificate in these DER bytes; nothing may follow it.
+
+    Raises:
+        CertificateError: it is malformed or too large.
+    """
+    if len(data) > MAX_DER:
+        raise CertificateError(f"it is larger than {MAX_DER} bytes")
+    try:
+        return _parse(data)
+    except der.DerError as error:
+        raise CertificateError(f"it is malformed: {error}") from error
+
+
+def certificate_from_pem(text: str) -> Certificate:
+    """Return the one certificate of a PEM text that holds nothing else, as nats-server writes it.
+
+    Raises:
+        CertificateError: it is none.
+    """
+    stripped = text.strip()
+    if not (stripped.startswith(_BEGIN) and stripped.endswith(_END) and len(stripped) < 2 * MAX_DER):
+        raise CertificateError("it is not one PEM certificate")
+    return parse_certificate(_decode(stripped[len(_BEGIN) : -len(_END)]))
+
+
+def certificates_from_pem(data: bytes) -> list[Certificate]:
+    """Return every certificate of a PEM file in order; text and other blocks around them are passed over.
+
+    Raises:
+        CertificateError: one cannot be read; says which.
+    """
+    found = []
+    for number, block in enumerate(_BLOCK.finditer(data), start=1):
+        try:
+            found.append(parse_certificate(_decode(block[1].decode("ascii", "replace"))))
+        except CertificateError as error:
+            raise CertificateError(f"certificate {number} cannot be read: {error}") from error
+    return found
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise CertificateError("it is not base64") from error
+
+
+def _parse(data: bytes) -> Certificate:
+    outer = der.only(data, der.SEQUENCE)
+    parts = der.children(data, outer.content, outer.end, 3)
+    if [part.tag for part in parts] != [der.SEQUENCE, der.SEQUENCE, der.BIT_STRING]:
+        raise der.DerError("not a certificate")
+    tbs, outer_algorithm, signature = parts
+    fields = der.children(data, tbs.content, tbs.end, _MAX_TBS_FIELDS)
+    version = 1
+    if fields and fields[0].tag == _VERSION:
+        number = der.expect(data, fields[0].content, fields[0].end, der.INTEGER)
+        version = der.unsigned(data, number) + 1
+        fields = fields[1:]
+    if not 1 <= version <= 3:
+        raise der.DerError("its version is not 1, 2 or 3")
+    tags = [field.tag for field in fields]
+    if tags[:6] != [der.INTEGER, *[der.SEQUENCE] * 5]:
+        raise der.DerError("its fields are not those of a certificate")
+    _, algorithm, issuer, validity, subject, key = fields[:6]
+    if data[algorithm.start : algorithm.end] != data[outer_algorithm.start : outer_algorithm.end]:
+        raise der.DerError("the signature's algorithm differs from the one that is signed")
+    if data[signature.content : signature.content + 1] != b"\0":
+        raise der.DerError("its signature is not of whole bytes")
+    times = der.children(data, validity.content, validity.end, 2)
+    if len(times) != 2:
+        raise der.DerError("its validity is not two times")
+    return Certificate(
+        der=data,
+        tbs=data[tbs.start : tbs.end],
+        version=version,
+        algorithm=data[algorithm.start : algorithm.end],
+        issuer=data[issuer.start : issuer.end],
+        subject=data[subject.start : subject.end],
+        not_before=_time(data, times[0]),
+        not_after=_time(data, times[1]),
+        spki=data[key.start : key.end],
+        signature=data[signature.content + 1 : signature.end],
+        extensions=_extensions(data, fields[6:]) if version == 3 else {},
+    )
+
+
+def _extensions(data: bytes, fields: list[der.Element]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    rest = [field for field in fields if field.tag not in _UNIQUE_IDS]
+    if not rest:
+        return found
+    if len(rest) > 1 or rest[0].tag != _EXTENSIONS:
+        raise der.DerError("its last fields are not those of a certificate")
+    outer = der.expect(data, rest[0].content, rest[0].end, der.SEQUENCE)
+    for item in der.children(data, outer.content, outer.end, _MAX_EXTENSIONS):
+        identifier = der.expect(data, item.content, item.end, der.OBJECT_IDENTIFIER)
+        name = data[identifier.content : identifier.end]
+        if name not in _USED:
+            continue
+        value = der.read(data, identifier.end, item.end)
+        if value.tag == der.BOOLEAN:  # critical or not: nats-server has looked
+            value = der.read(data, value.end, item.end)
+        if value.tag != der.OCTET_STRING or value.end != item.end or name in found:
+            raise der.DerError("an extension is malformed or given twice")
+        found[name] = data[value.content : value.end]
+    return found
+
+
+def _time(data: bytes, element: der.Element) -> float:
+    pattern = {der.UTC_TIME: _UTC_TIME, der.GENERALIZED_TIME: _GENERALIZED_TIME}.get(element.tag)
+    match = pattern.fullmatch(data[element.content : element.end]) if pattern else None
+    if match is None:
+        raise der.DerError("a time is malformed")
+    year, month, day, hour, minute, second, zone_hour, zone_minute = (
+        int(match[group] or 0) for group in (1, 2, 3, 4, 5, 6, 8, 9)
+    )
+    if element.tag == der.UTC_TIME:
+        year += 1900 if year >= 50 else 2000
+    try:
+        moment = datetime(max(year, 1), month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError as error:
+        raise der.DerError("a time is no date") from error
+    offset = zone_hour * 3600 + zone_minute * 60
+    seconds = float(calendar.timegm(moment.timetuple()) + (offset if match[7] == b"-" else -offset))
+    return min(max(seconds, -62_135_596_800.0), _LAST)

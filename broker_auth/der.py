@@ -1,0 +1,124 @@
+"""Read DER, the encoding of certificates: only what X.509 uses, from hostile bytes.
+
+As strict as Go's ``cryptobyte``: definite lengths in their shortest form, tags below 31. Positions are offsets
+into one ``bytes`` object, so that nothing is copied but what the caller keeps.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+BOOLEAN: Final = 0x01
+INTEGER: Final = 0x02
+BIT_STRING: Final = 0x03
+OCTET_STRING: Final = 0x04
+NULL: Final = 0x05
+OBJECT_IDENTIFIER: Final = 0x06
+UTC_TIME: Final = 0x17
+GENERALIZED_TIME: Final = 0x18
+SEQUENCE: Final = 0x30
+SET: Final = 0x31
+
+_MAX_LENGTH_BYTES: Final = 3  # 16 MB; everything read here is far smaller
+
+
+class DerError(ValueError):
+    """The bytes are not the DER that was expected."""
+
+
+class Element(NamedTuple):
+    """One element: ``start`` is its tag's offset, ``content`` its content's, ``end`` the next element's."""
+
+    tag: int
+    start: int
+    content: int
+    end: int
+
+
+def read(data: bytes, start: int, end: int) -> Element:
+    """Return the element at ``start`` of the region that ends at ``end``.
+
+    Raises:
+        DerError: there is none, or it is cut short or not DER.
+    """
+    content = start + 2
+    if content > end:
+        raise DerError("an element is cut short")
+    tag, length = data[start], data[start + 1]
+    if tag & 0x1F == 0x1F:
+        raise DerError("an element has a long tag")
+    if length >= 0x80:
+        count = length & 0x7F
+        length_start, content = content, content + count
+        if not 1 <= count <= _MAX_LENGTH_BYTES or content > end:
+            raise DerError("an element has an unusable length")
+        length = int.from_bytes(data[length_start:content], "big")
+        if length < 0x80 or data[length_start] == 0:
+            raise DerError("an element's length is not in its shortest form")
+    if content + length > end:
+        raise DerError("an element is cut short")
+    return Element(tag, start, content, content + length)
+
+
+def expect(data: bytes, start: int, end: int, tag: int) -> Element:
+    """Return the element at ``start``, which must have this tag.
+
+    Raises:
+        DerError: it has another, or :func:`read` fails.
+    """
+    element = read(data, start, end)
+    if element.tag != tag:
+        raise DerError(f"an element has tag {element.tag:#04x} instead of {tag:#04x}")
+    return element
+
+
+def only(data: bytes, tag: int) -> Element:
+    """Return the one element that ``data`` consists of.
+
+    Raises:
+        DerError: it is another, or bytes follow.
+    """
+    element = expect(data, 0, len(data), tag)
+    if element.end != len(data):
+        raise DerError("bytes follow an element")
+    return element
+
+
+def children(data: bytes, start: int, end: int, limit: int) -> list[Element]:
+    """Return the elements between two offsets.
+
+    Raises:
+        DerError: there are more than ``limit``, or one cannot be read.
+    """
+    found: list[Element] = []
+    while start < end:
+        if len(found) == limit:
+            raise DerError(f"more than {limit} elements")
+        element = read(data, start, end)
+        found.append(element)
+        start = element.end
+    return found
+
+
+def unsigned(data: bytes, element: Element) -> int:
+    """Return the INTEGER in ``element``, whose tag the caller has checked.
+
+    Raises:
+        DerError: it is empty, negative or not in its shortest form.
+    """
+    first = data[element.content : element.content + 2]
+    if not first or first[0] & 0x80:
+        raise DerError("a number is empty or negative")
+    if len(first) > 1 and first[0] == 0 and element.end - element.content > 1 and not first[1] & 0x80:
+        raise DerError("a number is not in its shortest form")
+    return int.from_bytes(data[element.content : element.end], "big")
+
+
+def encode(tag: int, *contents: bytes) -> bytes:
+    """Return the element of this tag whose content is the concatenation of ``contents``."""
+    content = b"".join(contents)
+    length = len(content)
+    if length < 0x80:
+        return bytes((tag, length)) + content
+    size = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(size))) + size + content
