@@ -20,7 +20,7 @@ from broker_auth.secret import Secret
 from broker_auth.tokens import issue
 from broker_auth.tokens.keys import VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
-from broker_auth.x509 import PeerVerifier
+from broker_auth.x509 import PeerVerifier, load_roots
 
 ORGANIZATION: Final = "choria"
 NONCE: Final = "eLWfYQmGjJjmH0Y"
@@ -69,7 +69,7 @@ class Trust:
         keys = TrustedKeys(issuers=issuers, provisioning=(self.provisioning_verifies,))
         return Policy(
             tokens=TokenVerifier(keys),
-            peers=PeerVerifier([self.authority.certificate]),
+            peers=PeerVerifier(load_roots(self.authority.certificate_pem, "bench CA")),
             issuer_mode=issuer_mode,
             provisioning=Provisioning(enabled=True, passwords=(Secret("bench"),)),
         )

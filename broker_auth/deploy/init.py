@@ -9,9 +9,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
+from broker_auth.certificate import Certificate, CertificateError, certificates_from_pem
 from broker_auth.deploy import brokerconf, devpki
 from broker_auth.deploy.plan import Plan, Topology, missing_options, superfluous_options
 from broker_auth.deploy.render import render
@@ -180,26 +178,26 @@ def _provisioners(plan: Plan) -> tuple[str, ...]:
     if not given or path is None:
         return given
     certificate = _certificate(path)
-    common = [str(item.value) for item in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    common = () if certificate.has_alternative_names else (certificate.common_name,)
     names = [name for name in (*_dns_names(certificate, path), *common) if _PLAIN_NAME.fullmatch(name)]
     return tuple(dict.fromkeys((*given, *names[:1])))
 
 
-def _certificate(path: Path) -> x509.Certificate:
+def _certificate(path: Path) -> Certificate:
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is no usable PEM certificate") from error
+        found = certificates_from_pem(path.read_bytes())
+    except CertificateError as error:
+        raise InputError(f"{path}: {error}; give a file of PEM certificates") from error
+    if not found:
+        raise InputError(f"{path} is no usable PEM certificate")
+    return found[0]
 
 
-def _dns_names(certificate: x509.Certificate, path: Path) -> list[str]:
+def _dns_names(certificate: Certificate, path: Path) -> tuple[str, ...]:
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    except ValueError as error:
-        raise InputError(f"{path} is no usable PEM certificate") from error
-    return names.get_values_for_type(x509.DNSName)
+        return certificate.alternative_names.dns
+    except CertificateError as error:
+        raise InputError(f"{path}: {error}; issue another certificate") from error
 
 
 def _next_commands(plan: Plan, configuration: Path, servers: dict[str, Path]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from broker_auth.policy.request import AuthorizationRequest
 
 VERSION: Final = 1
 _MOMENTS: Final = 1024  # remembered: a turn of requests has one time, and nodes share tokens and their ends
+_NAMES: Final = 16  # of a certificate, kept in a record
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +42,9 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
         cid: the connection's id on ``server``.
         issuer_id: token id of the chain issuer, of a verified token that is part of a trust chain.
         issuer_ends: when that chain issuer stops being accepted, with every token below it.
+        fingerprint: SHA-256 of the certificate that nats-server verified.
+        certificate_names: of a denial, its CN and alternative names, the first 16.
+        certificate_problem: of a denial, why its chain does not count.
         tls: ``verified``, ``unverified`` or ``none``.
         micros: how long it took, in microseconds, verifying and signing included; of requests that were answered
             together, each has its share.
@@ -63,6 +67,8 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
     issuer_id: str = ""
     issuer_ends: datetime | None = None
     fingerprint: str = ""
+    certificate_names: tuple[str, ...] = ()
+    certificate_problem: str = ""
     expires: datetime | None = None
     host: str = ""
     kind: str = ""
@@ -164,6 +170,8 @@ def make_record(
         record.expires = None if decision.expires is None else _moment(decision.expires)
     else:
         record.code = decision.code
+        record.certificate_names = tuple(name[:SHOWN] for name in decision.certificate_names[:_NAMES])
+        record.certificate_problem = decision.certificate_problem[:SHOWN]
     if decision.chain_issuer is not None:
         record.issuer_id = decision.chain_issuer.id
         record.issuer_ends = _moment(decision.chain_issuer.ends)
@@ -180,7 +188,8 @@ def _moment(seconds: float) -> datetime:
 def _tls(request: AuthorizationRequest, decision: Decision) -> str:
     if request.client_tls is None:
         return "none"
-    return "verified" if decision.fingerprint else "unverified"
+    counts = decision.fingerprint and (isinstance(decision, Admit) or not decision.certificate_problem)
+    return "verified" if counts else "unverified"
 
 
 class StreamAudit:

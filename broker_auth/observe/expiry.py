@@ -55,7 +55,7 @@ def _files(what: str, paths: Iterable[Path]) -> list[Expiry]:
     found = []
     for path in paths:
         try:
-            ends = [certificate.not_valid_after_utc.timestamp() for certificate in read_certificates(path)]
+            ends = [certificate.not_after for certificate in read_certificates(path)]
         except BrokerAuthError:
             continue
         if ends:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from broker_auth.observe.stored import Stored, decide_stored
+from broker_auth.peer import RefusedPeer
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, Decision, Rule
 from broker_auth.policy.model import Policy
@@ -172,8 +173,8 @@ def _tls_state(request: AuthorizationRequest, policy: Policy, moment: float) -> 
     if not chains:
         return "not verified: the client presented no certificate, or the server did not verify it"
     peer = policy.peers.identify(chains, moment)
-    if peer is None:
-        return "not verified: the server verified the client's certificate, but it leads to none of client_ca"
+    if isinstance(peer, RefusedPeer):
+        return f"not verified: the server verified the client's certificate, but it does not count: {peer.description}"
     return f"verified as {show(peer.display_name)}"
 
 

@@ -85,6 +85,8 @@ class Finding:
             yield f"  rule {decision.rule_number} ({decision.rule}): {decision.reason}"
             yield from _facts(decision)
             yield from _chain_issuer(decision)
+            if decision.certificate_problem:
+                yield f"  the certificate: {decision.certificate_problem}"
         if self.error is not None:
             yield f"  nats-server: {self.error.reason or 'no reason given, as when no answer came in time'}"
         if decision is None or decision.decision == "deny" or self.error is not None:
@@ -100,6 +102,7 @@ def _facts(decision: AuditRecord) -> Iterator[str]:
         ("signed by", decision.signer),
         ("chain issuer", decision.issuer_id),
         ("certificate", decision.fingerprint and f"sha256:{decision.fingerprint}"),
+        ("of", ", ".join(decision.certificate_names)),
         ("until", decision.expires and f"{decision.expires:%Y-%m-%d %H:%M:%S} UTC"),
         ("TLS", decision.tls),
     )
@@ -136,6 +139,7 @@ def _is_about(record: Record, wanted: str) -> bool:
     names = [record.name, record.user, record.host, str(record.cid)]
     if isinstance(record, AuditRecord):
         names += [record.client, record.token_id, record.issuer_id, record.fingerprint, f"sha256:{record.fingerprint}"]
+        names += record.certificate_names
     return wanted.casefold() in (name.casefold() for name in names if name)
 
 

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import msgspec
 
+from broker_auth.peer import PeerIdentity, RefusedPeer
 from broker_auth.policy.decision import Admit, Code, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.permissions import Permissions
@@ -16,7 +17,6 @@ from broker_auth.tokens.claims import earlier
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.nonce import verify_nonce
 from broker_auth.tokens.verify import Rejected, Verified, check_times
-from broker_auth.x509 import PeerIdentity, UnusableChainError
 
 
 class Refused(Exception):
@@ -34,6 +34,7 @@ class Case(msgspec.Struct):
     Attributes:
         rule: the rule that has claimed the connection so far; denials are recorded under it.
         peer: the verified peer, None on unverified TLS.
+        refused_peer: a peer that nats-server verified and whose chain does not count here.
         token: the token, once a rule has looked at it.
     """
 
@@ -42,6 +43,7 @@ class Case(msgspec.Struct):
     now: float
     rule: Rule = Rule.CONNECTION
     peer: PeerIdentity | None = None
+    refused_peer: RefusedPeer | None = None
     token: Verified | Rejected | None = None
 
     def refuse(self, code: Code, detail: str) -> NoReturn:
@@ -53,10 +55,17 @@ class Case(msgspec.Struct):
         tls = self.request.client_tls
         if tls is None or not tls.verified_chains:
             return
-        try:
-            self.peer = self.policy.peers.identify(tls.verified_chains, self.now)
-        except UnusableChainError as error:
-            self.refuse(DenyCode.CHAIN_UNUSABLE, str(error))
+        peer = self.policy.peers.identify(tls.verified_chains, self.now)
+        if isinstance(peer, PeerIdentity):
+            self.peer = peer
+            return
+        self.refused_peer = peer
+        if peer.unusable:
+            self.refuse(DenyCode.CHAIN_UNUSABLE, peer.description)
+
+    def refuse_unverified(self, code: Code, detail: str) -> NoReturn:
+        """Deny the connection for want of verified TLS; says why a certificate that was shown does not count."""
+        self.refuse(code, f"{detail}; {self.refused_peer.description}" if self.refused_peer else detail)
 
     def require_password(self, accepted: Iterable[Secret], code: DenyCode) -> None:
         """The password is one of ``accepted``; all are compared, each in constant time."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from broker_auth.policy.case import Case, Refused
 from broker_auth.policy.decision import Admit, Decision, Deny
 from broker_auth.policy.model import Policy
@@ -38,8 +40,8 @@ def decide_case(case: Case) -> Decision:
             code=refused.code,
             detail=refused.detail,
             token_id=_token_id(case.token),
-            fingerprint=case.peer.fingerprint if case.peer else "",
             chain_issuer=case.token.chain_issuer if isinstance(case.token, Verified) else None,
+            **_peer(case),
         )
 
 
@@ -54,3 +56,11 @@ def _token_id(token: Verified | Rejected | None) -> str:
     if isinstance(token, Verified):
         return token.claims.jti
     return token.token_id if token else ""
+
+
+def _peer(case: Case) -> dict[str, Any]:
+    """What a denial says of the peer's certificate, whether it counts or not."""
+    if (peer := case.peer or case.refused_peer) is None:
+        return {}
+    problem = case.refused_peer.reason if case.refused_peer else ""
+    return {"fingerprint": peer.fingerprint, "certificate_names": peer.all_names, "certificate_problem": problem}

@@ -112,7 +112,12 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
 class Deny(msgspec.Struct, frozen=True, kw_only=True):
     """The connection does not get in. ``detail`` is for the audit log and never leaves it.
 
-    ``token_id`` is what the token claims, verified or not; ``chain_issuer`` is known of verified tokens only.
+    Attributes:
+        token_id: what the token claims, verified or not.
+        fingerprint: SHA-256 of the peer's certificate, whether its chain counts or not.
+        certificate_names: CN and alternative names of that certificate.
+        certificate_problem: why its chain does not count; empty if it does.
+        chain_issuer: of a verified token only.
     """
 
     rule: Rule
@@ -121,6 +126,8 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
     token_id: str = ""
     fingerprint: str = ""
     chain_issuer: ChainIssuer | None = None
+    certificate_names: tuple[str, ...] = ()
+    certificate_problem: str = ""
 
     @property
     def phrase(self) -> str:

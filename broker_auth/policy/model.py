@@ -9,9 +9,10 @@ import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from broker_auth.peer import PREFIXES, PeerIdentity
 from broker_auth.secret import Secret
 from broker_auth.tokens.verify import TokenVerifier
-from broker_auth.x509 import PeerIdentity, PeerVerifier
+from broker_auth.x509 import PeerVerifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,19 +26,25 @@ class Accounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityPatterns:
-    """Which verified peers may be the provisioner; none given means any of them (POLICY rule 1)."""
+    """Which verified peers may be the provisioner; none given means any (docs/policy.md#1-the-provisioner)."""
 
     literals: frozenset[str] = frozenset()
     expressions: tuple[re.Pattern[str], ...] = ()
 
     def allow(self, peer: PeerIdentity) -> bool:
-        """Whether the CN or a SAN equals a literal or is matched whole by an expression."""
+        """Return whether a literal equals one of the peer's names, or an expression matches one of its kind whole."""
         if not self.literals and not self.expressions:
             return True
-        return any(
-            name in self.literals or any(expression.fullmatch(name) for expression in self.expressions)
-            for name in peer.names
-        )
+        return any(name in self.literals or self._matches(name) for name in peer.names)
+
+    def _matches(self, name: str) -> bool:
+        kind = _kind(name)
+        return any(expression.fullmatch(name) for expression in self.expressions if _kind(expression.pattern) == kind)
+
+
+def _kind(name: str) -> str:
+    """Return the prefix for which a name or an expression is written; empty for DNS names."""
+    return next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

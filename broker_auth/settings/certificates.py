@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from broker_auth.certificate import Certificate, CertificateError, certificates_from_pem
+from broker_auth.issued import public_key
 from broker_auth.settings.files import BadValue, read, read_private
 
 MAX_BYTES: Final = 1024 * 1024  # a bundle of every public CA is a quarter of that
 SOON: Final = timedelta(days=30)
 
 
-def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
+def read_certificates(path: Path) -> tuple[Certificate, ...]:
     """The certificates of a PEM file, in order.
 
     Raises:
@@ -26,11 +26,11 @@ def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
     """
     data = read(path, MAX_BYTES).data
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sloppy encodings in certificates that are usable
-            certificates = tuple(x509.load_pem_x509_certificates(data))
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise BadValue(f"{path} holds no readable PEM certificate", "give a file of PEM certificates") from error
+        certificates = tuple(certificates_from_pem(data))
+    except CertificateError as error:
+        raise BadValue(f"{path}: {error}", "give a file of PEM certificates") from error
+    if not certificates:
+        raise BadValue(f"{path} holds no readable PEM certificate", "give a file of PEM certificates")
     return certificates
 
 
@@ -49,11 +49,11 @@ def read_private_key(path: Path) -> PrivateKeyTypes:
         raise BadValue(f"{path} holds no readable PEM private key", "give an unencrypted PEM private key") from error
 
 
-def belong_together(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
+def belong_together(certificate: Certificate, key: PrivateKeyTypes) -> bool:
     """Whether the private key is the certificate's."""
     public = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
-        return certificate.public_key().public_bytes(*public) == key.public_key().public_bytes(*public)
+        return public_key(certificate).public_bytes(*public) == key.public_key().public_bytes(*public)
     except (ValueError, UnsupportedAlgorithm):
         return False
 

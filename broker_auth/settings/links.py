@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.x509.oid import ExtendedKeyUsageOID
-
+from broker_auth.certificate import Certificate, CertificateError
+from broker_auth.issued import issued_by
 from broker_auth.settings import broker_keys as keys
 from broker_auth.settings import own_keys
 from broker_auth.settings.certificates import read_certificates
@@ -22,8 +19,6 @@ from broker_auth.settings.key import Key
 from broker_auth.settings.model import Role
 from broker_auth.settings.source import Source
 from broker_auth.settings.trust import client_ca_key
-
-_CLIENT_USAGES: Final = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
 
 
 def warn_of_links(source: Source, name: str) -> None:
@@ -59,7 +54,7 @@ def _warn_of_server_certificate(source: Source, name: str) -> None:
         source.warning(keys.SERVER_CERTIFICATE, what, remedy, name)
 
 
-def _members(source: Source, brokers: Iterable[str]) -> tuple[x509.Certificate, ...]:
+def _members(source: Source, brokers: Iterable[str]) -> tuple[Certificate, ...]:
     """The CAs whose client certificates are the fleet's members: without ``client_ca``, the listeners'."""
     if (key := client_ca_key(source)) is not None:
         return tuple(certificate for path in source.get(key) for certificate in _certificates(path))
@@ -67,7 +62,7 @@ def _members(source: Source, brokers: Iterable[str]) -> tuple[x509.Certificate, 
     return tuple(item for name in fleet for item in _certificates(source.get(keys.SERVER_CA, name)))
 
 
-def _certificates(path: Path | None) -> tuple[x509.Certificate, ...]:
+def _certificates(path: Path | None) -> tuple[Certificate, ...]:
     if path is None:
         return ()
     try:
@@ -76,46 +71,30 @@ def _certificates(path: Path | None) -> tuple[x509.Certificate, ...]:
         return ()  # said where the file is checked
 
 
-def _any_leads_to(found: tuple[x509.Certificate, ...], roots: tuple[x509.Certificate, ...]) -> bool:
+def _any_leads_to(found: tuple[Certificate, ...], roots: tuple[Certificate, ...]) -> bool:
     return any(_leads_to(certificate, found, roots) for certificate in found)
 
 
-def _leads_to(
-    certificate: x509.Certificate, between: tuple[x509.Certificate, ...], roots: tuple[x509.Certificate, ...]
-) -> bool:
+def _leads_to(certificate: Certificate, between: tuple[Certificate, ...], roots: tuple[Certificate, ...]) -> bool:
     """Whether it is one of ``roots``, renewed perhaps, or was issued below one: a thief can show the chain."""
     seen, waiting = {certificate}, [certificate]
     while waiting:
         here = waiting.pop()
-        if any(_same_authority(here, root) or _issued_by(here, root) for root in roots):
+        if any(_same_authority(here, root) or issued_by(here, root) for root in roots):
             return True
-        above = {issuer for issuer in between if issuer not in seen and _issued_by(here, issuer)}
+        above = {issuer for issuer in between if issuer not in seen and issued_by(here, issuer)}
         seen |= above
         waiting += above
     return False
 
 
-def _same_authority(one: x509.Certificate, other: x509.Certificate) -> bool:
-    if one.subject != other.subject:
-        return False
+def _same_authority(one: Certificate, other: Certificate) -> bool:
+    return one.subject == other.subject and one.spki == other.spki
+
+
+def _is_for_clients(certificate: Certificate) -> bool:
+    """Return whether nats-server takes it from clients; what cannot be read it refuses."""
     try:
-        return one == other or one.public_key() == other.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+        return certificate.is_for_clients
+    except CertificateError:
         return False
-
-
-def _issued_by(issued: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        issued.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def _is_for_clients(certificate: x509.Certificate) -> bool:
-    """As Go and :mod:`broker_auth.x509` see it: also without any extended key usage."""
-    try:
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
-        return True
-    return any(usage in _CLIENT_USAGES for usage in usages)

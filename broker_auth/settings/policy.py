@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cryptography import x509
-
+from broker_auth.certificate import Certificate
 from broker_auth.errors import InputError
+from broker_auth.peer import identity_literal
 from broker_auth.policy.model import HostList, IdentityPatterns, Policy, Provisioning, SystemUser
 from broker_auth.settings.model import FLEET_ZONE, KeySource, ProvisioningSettings, Settings
 from broker_auth.tokens.keys import VerificationKey, ed25519_key, load_verification_key
@@ -72,7 +72,7 @@ def _keys(sources: Iterable[KeySource]) -> tuple[VerificationKey, ...]:
     return tuple(load_key(source) for source in sources)
 
 
-def _roots(files: Iterable[Path]) -> list[x509.Certificate]:
+def _roots(files: Iterable[Path]) -> list[Certificate]:
     return [root for file in files for root in load_roots(_read(file), str(file))]
 
 
@@ -102,5 +102,5 @@ def _patterns(given: ProvisioningSettings) -> IdentityPatterns:
         if len(identity) > 1 and identity.startswith("/") and identity.endswith("/"):
             expressions.append(re.compile(identity[1:-1]))
         else:
-            literals.add(identity)
+            literals.add(identity_literal(identity))
     return IdentityPatterns(literals=frozenset(literals), expressions=tuple(expressions))

@@ -33,7 +33,7 @@ def check_client_tls(source: Source, ca: Named, certificate: Named, key: Named, 
     private = source.attempt(lambda: read_private_key(key_path), key.key, key.broker)
     if chain and private and not belong_together(chain[0], private):
         source.problem(key.key, f"is not the key of {path}", "give the key that belongs to it", key.broker)
-    if chain and (said := expiry(chain[0].not_valid_after_utc, now)):
+    if chain and (said := expiry(chain[0].expires, now)):
         source.warning(certificate.key, said, "renew it", certificate.broker)
 
 
@@ -73,7 +73,7 @@ def _check_server_certificate(source: Source, named: Named, now: datetime) -> No
         source.warning(named.key, f"{path} is not on this machine", remedy, named.broker)
         return
     found = source.attempt(lambda: read_certificates(path), named.key, named.broker)
-    if found and (said := expiry(found[0].not_valid_after_utc, now)):
+    if found and (said := expiry(found[0].expires, now)):
         source.warning(named.key, said, "renew it", named.broker)
 
 

@@ -130,5 +130,5 @@ def _client_ca(source: Source, now: datetime) -> tuple[Path, ...]:
 
 def _check_ca(source: Source, key: Key[tuple[Path, ...]], path: Path, now: datetime) -> None:
     for certificate in source.attempt(lambda: read_certificates(path), key) or ():
-        if said := expiry(certificate.not_valid_after_utc, now):
+        if said := expiry(certificate.expires, now):
             source.warning(key, f"{path}: {said}", "renew it")

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from broker_auth.certificate import Certificate, certificates_from_pem
 from broker_auth.deploy.pki import Authority, Pair, PrivateKey, Validity, private_key
 from broker_auth.x509 import PeerVerifier
 from tests.builders.clock import NOW, YEAR
@@ -82,10 +83,15 @@ def foreign_chain(name: str = FLEET_NAME) -> Chain:
     return chain(client(name, ca="foreign CA"), authority("foreign CA"))
 
 
+def parsed(pair: Pair | Authority) -> Certificate:
+    """A certificate as the service reads it."""
+    return certificates_from_pem(pair.certificate_pem)[0]
+
+
 def verifier(*roots: Authority | Pair) -> PeerVerifier:
     """A new verifier of the fleet's peers, or of others'."""
     chosen: Sequence[Authority | Pair] = roots or (authority(),)
-    return PeerVerifier([root.certificate for root in chosen])
+    return PeerVerifier([parsed(root) for root in chosen])
 
 
 def custom(

@@ -21,6 +21,7 @@ from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
 from broker_auth.demo.site import Site
 from broker_auth.deploy.devpki import LEAF_NAME
 from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.peer import PeerIdentity, RefusedPeer
 from broker_auth.x509 import PeerVerifier, load_roots
 
 pytestmark = pytest.mark.e2e
@@ -62,9 +63,9 @@ def test_the_service_does_not_count_them_either(tmp_path: Path, stolen: str) -> 
     pki = Site(tmp_path / "site").directory / "pki"
     verifier = PeerVerifier(load_roots((pki / "ca.pem").read_bytes(), "ca.pem"))
     ca = (pki / ("leaf-ca.pem" if stolen == "leaf" else "ca.pem")).read_text()
-    assert verifier.identify([[(pki / f"{stolen}.pem").read_text(), ca]], time.time()) is None
+    assert isinstance(verifier.identify([[(pki / f"{stolen}.pem").read_text(), ca]], time.time()), RefusedPeer)
     member = [(pki / "member.pem").read_text(), (pki / "ca.pem").read_text()]
-    assert verifier.identify([member], time.time()) is not None
+    assert isinstance(verifier.identify([member], time.time()), PeerIdentity)
 
 
 async def test_a_link_of_the_fleets_ca_would_be_a_member_of_the_fleet(site: Site) -> None:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-
+from broker_auth.certificate import Certificate, CertificateError, parse_certificate
+from broker_auth.distinguished import readable
 from broker_auth.errors import InputError
 from broker_auth.observe.access import CANARY
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
@@ -110,8 +110,12 @@ def _tls_mode(facts: TlsFacts, broker: BrokerSettings, target: Target, notes: No
 def _certificate(facts: TlsFacts, case: Case, notes: Notes) -> None:
     if facts.certificate is None:
         return
-    certificate = x509.load_der_x509_certificate(facts.certificate)
-    warn_of_expiry(notes, "listener.certificate", "the server's certificate", certificate.not_valid_after_utc, case)
+    try:
+        certificate = parse_certificate(facts.certificate)
+    except CertificateError as error:
+        notes.warning("listener.certificate_unreadable", f"the server's certificate: {error}", "issue another one")
+        return
+    warn_of_expiry(notes, "listener.certificate", "the server's certificate", certificate.expires, case)
 
 
 def warn_of_expiry(notes: Notes, code: str, whose: str, not_after: datetime, case: Case) -> None:
@@ -137,10 +141,10 @@ def _authorities(facts: TlsFacts, case: Case, notes: Notes) -> None:
         remedy = "set plugin.broker_auth.client_ca to your own CA"
         notes.warning("client_ca.unset", "any chain that nats-server verified counts for the service", remedy)
         return
-    own = {root.subject.public_bytes() for path in case.settings.client_ca for root in _roots(path)}
+    own = {root.subject for path in case.settings.client_ca for root in _roots(path)}
     foreign = [name for name in facts.authorities if name not in own]
     if foreign:
-        shown = ", ".join(_shown(name) for name in foreign[:5])
+        shown = ", ".join(readable(name) for name in foreign[:5])
         said = f"the listener also verifies certificates of CAs that client_ca does not name: {shown}"
         notes.warning(
             "listener.other_ca", said, "add them to plugin.broker_auth.client_ca, or take them out of ca_file"
@@ -151,16 +155,11 @@ def _authorities(facts: TlsFacts, case: Case, notes: Notes) -> None:
         notes.ok("listener.ca", "the listener verifies certificates of the CAs in client_ca only")
 
 
-def _roots(path: Path) -> list[x509.Certificate]:
+def _roots(path: Path) -> list[Certificate]:
     try:
         return load_roots(path.read_bytes(), str(path))
     except (OSError, InputError):
         return []  # the configuration's own check names it
-
-
-def _shown(name: bytes) -> str:
-    # `cryptography` parses no name by itself; its printable parts are enough to know it by.
-    return "".join(chr(byte) for byte in name if 32 <= byte < 127).strip() or name.hex()
 
 
 async def _let_in(case: Case, broker: BrokerSettings, target: Target, notes: Notes) -> None:
