@@ -8,17 +8,18 @@ already; refusing it here would lock the peer out. Signatures are in :mod:`broke
 
 from __future__ import annotations
 
-import base64
 import binascii
-import calendar
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
-from broker_auth import der, distinguished
+from broker_auth import der, distinguished, extensions
 from broker_auth.distinguished import AlternativeNames
+
+T = TypeVar("T")
 
 MAX_DER: Final = 256 * 1024  # bytes; Go takes no longer certificates in a TLS handshake
 _MAX_EXTENSIONS: Final = 128
@@ -33,16 +34,13 @@ _KEY_USAGE: Final = bytes.fromhex("551d0f")
 _ALTERNATIVE_NAMES: Final = bytes.fromhex("551d11")
 _EXTENDED_KEY_USAGE: Final = bytes.fromhex("551d25")
 _NAME_CONSTRAINTS: Final = bytes.fromhex("551d1e")
-_USED: Final = frozenset((_BASIC_CONSTRAINTS, _KEY_USAGE, _ALTERNATIVE_NAMES, _EXTENDED_KEY_USAGE, _NAME_CONSTRAINTS))
-_ANY_USAGE: Final = bytes.fromhex("551d2500")
-_SERVER_AUTH: Final = bytes.fromhex("2b06010505070301")
-_CLIENT_AUTH: Final = bytes.fromhex("2b06010505070302")
-_SIGNS_CERTIFICATES: Final = 0x04  # keyCertSign, in the first byte of a key usage
-
-# Go's: seconds may be left out of UTCTime, and a zone other than Z is taken.
-_UTC_TIME: Final = re.compile(rb"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?(?:Z|([+-])(\d\d)(\d\d))", re.ASCII)
-_GENERALIZED_TIME: Final = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:Z|([+-])(\d\d)(\d\d))", re.ASCII)
-_LAST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z
+_LABELS: Final = {
+    _BASIC_CONSTRAINTS: "basic constraints",
+    _KEY_USAGE: "key usage",
+    _ALTERNATIVE_NAMES: "alternative names",
+    _EXTENDED_KEY_USAGE: "extended key usage",
+    _NAME_CONSTRAINTS: "name constraints",
+}
 
 
 class CertificateError(ValueError):
@@ -138,13 +136,7 @@ class Certificate:
         Raises:
             CertificateError: the extension is malformed.
         """
-        value = self.extensions.get(_ALTERNATIVE_NAMES)
-        if value is None:
-            return AlternativeNames()
-        try:
-            return distinguished.alternative_names(value)
-        except der.DerError as error:
-            raise CertificateError(f"its alternative names cannot be read: {error}") from error
+        return self._read(_ALTERNATIVE_NAMES, distinguished.alternative_names, default=AlternativeNames())
 
     @property
     def is_for_clients(self) -> bool:
@@ -153,7 +145,7 @@ class Certificate:
         Raises:
             CertificateError: the extension is malformed.
         """
-        return self._is_for(_CLIENT_AUTH)
+        return self._read(_EXTENDED_KEY_USAGE, extensions.is_for_clients, default=True)
 
     @property
     def is_for_servers(self) -> bool:
@@ -162,7 +154,7 @@ class Certificate:
         Raises:
             CertificateError: the extension is malformed.
         """
-        return self._is_for(_SERVER_AUTH)
+        return self._read(_EXTENDED_KEY_USAGE, extensions.is_for_servers, default=True)
 
     @property
     def authority(self) -> bool | None:
@@ -189,43 +181,20 @@ class Certificate:
         Raises:
             CertificateError: the extension is malformed.
         """
-        value = self.extensions.get(_KEY_USAGE)
-        if value is None:
-            return True
-        try:
-            bits = der.only(value, der.BIT_STRING)
-        except der.DerError as error:
-            raise CertificateError(f"its key usage cannot be read: {error}") from error
-        used = value[bits.content + 1 : bits.end]
-        return not any(used) or bool(used[0] & _SIGNS_CERTIFICATES)
-
-    def _is_for(self, wanted: bytes) -> bool:
-        value = self.extensions.get(_EXTENDED_KEY_USAGE)
-        if value is None:
-            return True
-        try:
-            outer = der.only(value, der.SEQUENCE)
-            usages = der.children(value, outer.content, outer.end, _MAX_EXTENSIONS)
-        except der.DerError as error:
-            raise CertificateError(f"its extended key usages cannot be read: {error}") from error
-        return any(value[usage.content : usage.end] in (wanted, _ANY_USAGE) for usage in usages)
+        return self._read(_KEY_USAGE, extensions.may_sign_certificates, default=True)
 
     def _basic_constraints(self) -> tuple[bool | None, int | None]:
-        value = self.extensions.get(_BASIC_CONSTRAINTS)
+        nothing: tuple[bool | None, int | None] = (None, None)
+        return self._read(_BASIC_CONSTRAINTS, extensions.basic_constraints, default=nothing)
+
+    def _read(self, extension: bytes, read: Callable[[bytes], T], *, default: T) -> T:
+        value = self.extensions.get(extension)
         if value is None:
-            return None, None
+            return default
         try:
-            outer = der.only(value, der.SEQUENCE)
-            fields = der.children(value, outer.content, outer.end, 2)
-            authority, length = False, None
-            if fields and fields[0].tag == der.BOOLEAN:
-                authority = value[fields[0].content : fields[0].end] == b"\xff"
-                fields = fields[1:]
-            if fields:
-                length = der.unsigned(value, der.expect(value, fields[0].start, outer.end, der.INTEGER))
+            return read(value)
         except der.DerError as error:
-            raise CertificateError(f"its basic constraints cannot be read: {error}") from error
-        return authority, length
+            raise CertificateError(f"its {_LABELS[extension]} cannot be read: {error}") from error
 
 
 def parse_certificate(data: bytes) -> Certificate:
@@ -248,10 +217,15 @@ def certificate_from_pem(text: str) -> Certificate:
     Raises:
         CertificateError: it is none.
     """
-    stripped = text.strip()
-    if not (stripped.startswith(_BEGIN) and stripped.endswith(_END) and len(stripped) < 2 * MAX_DER):
-        raise CertificateError("it is not one PEM certificate")
-    return parse_certificate(_decode(stripped[len(_BEGIN) : -len(_END)]))
+    return parse_certificate(_only_block(text))
+
+
+def pem_fingerprint(text: str) -> str:
+    """Return the SHA-256 (hex) of what a PEM text holds, be it a certificate or not; empty if it is no PEM."""
+    try:
+        return hashlib.sha256(_only_block(text)).hexdigest()
+    except CertificateError:
+        return ""
 
 
 def certificates_from_pem(data: bytes) -> list[Certificate]:
@@ -269,9 +243,16 @@ def certificates_from_pem(data: bytes) -> list[Certificate]:
     return found
 
 
+def _only_block(text: str) -> bytes:
+    stripped = text.strip()
+    if not (stripped.startswith(_BEGIN) and stripped.endswith(_END) and len(stripped) < 2 * MAX_DER):
+        raise CertificateError("it is not one PEM certificate")
+    return _decode(stripped[len(_BEGIN) : -len(_END)])
+
+
 def _decode(text: str) -> bytes:
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise CertificateError("it is not base64") from error
 
@@ -308,8 +289,8 @@ def _parse(data: bytes) -> Certificate:
         algorithm=data[algorithm.start : algorithm.end],
         issuer=data[issuer.start : issuer.end],
         subject=data[subject.start : subject.end],
-        not_before=_time(data, times[0]),
-        not_after=_time(data, times[1]),
+        not_before=der.time(data, times[0]),
+        not_after=der.time(data, times[1]),
         spki=data[key.start : key.end],
         signature=data[signature.content + 1 : signature.end],
         extensions=_extensions(data, fields[6:]) if version == 3 else {},
@@ -327,7 +308,7 @@ def _extensions(data: bytes, fields: list[der.Element]) -> dict[bytes, bytes]:
     for item in der.children(data, outer.content, outer.end, _MAX_EXTENSIONS):
         identifier = der.expect(data, item.content, item.end, der.OBJECT_IDENTIFIER)
         name = data[identifier.content : identifier.end]
-        if name not in _USED:
+        if name not in _LABELS:
             continue
         value = der.read(data, identifier.end, item.end)
         if value.tag == der.BOOLEAN:  # critical or not: nats-server has looked
@@ -336,22 +317,3 @@ def _extensions(data: bytes, fields: list[der.Element]) -> dict[bytes, bytes]:
             raise der.DerError("an extension is malformed or given twice")
         found[name] = data[value.content : value.end]
     return found
-
-
-def _time(data: bytes, element: der.Element) -> float:
-    pattern = {der.UTC_TIME: _UTC_TIME, der.GENERALIZED_TIME: _GENERALIZED_TIME}.get(element.tag)
-    match = pattern.fullmatch(data[element.content : element.end]) if pattern else None
-    if match is None:
-        raise der.DerError("a time is malformed")
-    year, month, day, hour, minute, second, zone_hour, zone_minute = (
-        int(match[group] or 0) for group in (1, 2, 3, 4, 5, 6, 8, 9)
-    )
-    if element.tag == der.UTC_TIME:
-        year += 1900 if year >= 50 else 2000
-    try:
-        moment = datetime(max(year, 1), month, day, hour, minute, second, tzinfo=UTC)
-    except ValueError as error:
-        raise der.DerError("a time is no date") from error
-    offset = zone_hour * 3600 + zone_minute * 60
-    seconds = float(calendar.timegm(moment.timetuple()) + (offset if match[7] == b"-" else -offset))
-    return min(max(seconds, -62_135_596_800.0), _LAST)

@@ -6,6 +6,8 @@ into one ``bytes`` object, so that nothing is copied but what the caller keeps.
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 BOOLEAN: Final = 0x01
@@ -35,6 +37,16 @@ class Element(NamedTuple):
     end: int
 
 
+# Go's: seconds may be left out of UTCTime, and a zone other than Z is taken.
+_UTC_TIME: Final = re.compile(rb"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?(?:Z|([+-])(\d\d)(\d\d))", re.ASCII)
+_GENERALIZED_TIME: Final = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:Z|([+-])(\d\d)(\d\d))", re.ASCII)
+_TIMES: Final = {UTC_TIME: _UTC_TIME, GENERALIZED_TIME: _GENERALIZED_TIME}
+_FIRST: Final = -62_135_596_800.0  # 0001-01-01T00:00:00Z
+_LAST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z
+
+_new: Final = tuple.__new__  # a third of the time of `Element(…)`, which counts here
+
+
 def read(data: bytes, start: int, end: int) -> Element:
     """Return the element at ``start`` of the region that ends at ``end``.
 
@@ -57,7 +69,7 @@ def read(data: bytes, start: int, end: int) -> Element:
             raise DerError("an element's length is not in its shortest form")
     if content + length > end:
         raise DerError("an element is cut short")
-    return Element(tag, start, content, content + length)
+    return _new(Element, (tag, start, content, content + length))
 
 
 def expect(data: bytes, start: int, end: int, tag: int) -> Element:
@@ -122,3 +134,26 @@ def encode(tag: int, *contents: bytes) -> bytes:
         return bytes((tag, length)) + content
     size = length.to_bytes((length.bit_length() + 7) // 8, "big")
     return bytes((tag, 0x80 | len(size))) + size + content
+
+
+def time(data: bytes, element: Element) -> float:
+    """Return the Unix seconds of a UTCTime or GeneralizedTime of any year, from year 1 to 9999.
+
+    Raises:
+        DerError: it is another element, or no date.
+    """
+    pattern = _TIMES.get(element.tag)
+    match = pattern.fullmatch(data[element.content : element.end]) if pattern else None
+    if match is None:
+        raise DerError("a time is malformed")
+    year, month, day, hour, minute = map(int, match.group(1, 2, 3, 4, 5))
+    second = int(match[6] or 0)
+    if element.tag == UTC_TIME:
+        year += 1900 if year >= 50 else 2000
+    try:
+        moment = datetime(max(year, 1), month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError as error:
+        raise DerError("a time is no date") from error
+    offset = int(match[8] or 0) * 3600 + int(match[9] or 0) * 60
+    seconds = moment.timestamp() + (offset if match[7] == b"-" else -offset)
+    return min(max(seconds, _FIRST), _LAST)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker_auth.chains import MAX_CERTIFICATES
 from broker_auth.policy import permissions, subjects
 from broker_auth.policy.decision import Rule
 from broker_auth.policy.model import Accounts
@@ -23,7 +24,6 @@ from broker_auth.tokens import jws, keys, verify
 from broker_auth.tokens.claims import ClientClaims, ClientPermissions, ServerClaims, ServerPermissions
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.verify import Rejected, TokenVerifier, TrustedKeys, Verified, check_times
-from broker_auth.x509 import MAX_CERTIFICATES
 from tests.builders.clock import DAY, NOW
 from tests.builders.policies import issuer_policy, x509_policy
 from tests.builders.tokens import (
