@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker_auth.deploy.pki import LOCAL_NAMES, Authority, Pair, PrivateKey, signer
@@ -72,7 +72,7 @@ def _write_link(workspace: Workspace) -> None:
     link = _pair(workspace, "leaf", lambda: links.client(LEAF_NAME))
     try:
         link.certificate.verify_directly_issued_by(links.certificate)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         path = workspace.path(f"{DIRECTORY}/leaf.pem")
         raise InputError(
             f"{path} is not by the CA {LEAF_CA}.pem beside it, which the fleet knows edges by; remove {path.name} "
@@ -144,7 +144,7 @@ def _read(certificate: Path, key: Path) -> Pair:
         loaded = load_pem_private_key(key.read_bytes(), password=None)
         if isinstance(loaded, PrivateKey):
             return Pair(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InputError(f"{certificate} or {key.name} beside it is no usable PEM; {advice}") from error
     raise InputError(f"{key} holds a kind of key that is not made here; {advice}")
 

@@ -56,8 +56,8 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "Switch `allow_non_tls` off in nats-server, and let the client connect by `tls://`.",
     ),
     DenyCode.CHAIN_UNUSABLE: Remedy(
-        "The client's certificate or one of its chain cannot be read.",
-        "Issue the certificate anew; `openssl x509 -text` shows what is odd about it.",
+        "The client's certificate or one of its chain cannot be read; the reason says which and why.",
+        "Compare the certificate with docs/certificates.md, and issue it anew.",
     ),
     DenyCode.JWT_DIFFERS: Remedy(
         "The client sent two tokens, as `auth_token` and as `jwt`, and they differ.",
@@ -92,12 +92,14 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "`plugin.broker_auth.provisioning.previous_client_password` accepts the old one too.",
     ),
     DenyCode.PROVISIONER_NOT_VERIFIED: Remedy(
-        "The user `provisioner` connected without a certificate that leads to `plugin.broker_auth.client_ca`.",
+        "The user `provisioner` connected without a certificate that leads to `plugin.broker_auth.client_ca`; if "
+        "one was shown, the reason says what is wrong with it.",
         "Connect to the fleet's listener, with a client certificate of the fleet's CA.",
     ),
     DenyCode.PROVISIONER_IDENTITY: Remedy(
         "The certificate is good, but its name is not one of `plugin.broker_auth.provisioner.identities`.",
-        "Add the name if this host is a provisioner; otherwise find out who has the password.",
+        "Add the name if this host is a provisioner; otherwise find out who has the password. A common name does not "
+        "count beside alternative names; URIs, e-mail and IP addresses are written with `uri:`, `email:` and `ip:`.",
     ),
     DenyCode.PROVISIONER_TOKEN_MISSING: Remedy(
         "With organization issuers the provisioner needs a client token, and sent none.",
@@ -145,7 +147,8 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
     DenyCode.NO_CREDENTIAL: Remedy(
         "Neither a token nor a verified certificate nor a user name we know.",
         "A new node needs its `provisioning.jwt`; a fleet member connects to the fleet's listener with its "
-        "certificate. A certificate of a CA that is not in `plugin.broker_auth.client_ca` counts as none.",
+        "certificate. If a certificate was shown that does not count, the reason says what is wrong with it: renew it, "
+        "or add its CA to `plugin.broker_auth.client_ca` if that CA is yours.",
     ),
     DenyCode.INTERNAL_ERROR: Remedy(
         "The decision failed because of a fault in broker-auth.", "Look at its log for the traceback, and report it."

@@ -6,6 +6,7 @@ Built from settings by :func:`broker_auth.settings.policy.build_policy`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -35,7 +36,11 @@ class IdentityPatterns:
         """Return whether a literal equals one of the peer's names, or an expression matches one of its kind whole."""
         if not self.literals and not self.expressions:
             return True
-        return any(name in self.literals or self._matches(name) for name in peer.names)
+        return self.match(peer.names)
+
+    def match(self, names: Iterable[str]) -> bool:
+        """Return whether one of ``names``, as :func:`broker_auth.peer.identity_names` writes them, is allowed."""
+        return any(name in self.literals or self._matches(name) for name in names)
 
     def _matches(self, name: str) -> bool:
         kind = _kind(name)

@@ -21,6 +21,7 @@ from broker_auth.settings import own_keys as own
 from broker_auth.settings.brokers import broker_names, brokers
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
 from broker_auth.settings.files import GROUP, OTHERS, BadValue, FileContent, read
+from broker_auth.settings.identities import warn_of_common_names
 from broker_auth.settings.key import Key
 from broker_auth.settings.keytable import find
 from broker_auth.settings.model import (
@@ -140,6 +141,8 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
     wanted = [name for name in names if scope.zone in (None, zone_of(source, name))]
     roles = [source.get(broker_keys.ROLE, name) for name in names]
     served = brokers(source, wanted, now, serving=scope.serving)
+    if scope.serving:
+        warn_of_common_names(source, served)
     settings = Settings(
         path=source.path,
         brokers=served,

@@ -91,9 +91,11 @@ IDENTITIES: Final[Key[tuple[str, ...]]] = Key(
     kind="list of identities",
     parse=values.identities,
     default=(),
-    meaning="Who may be the user `provisioner`, comma separated: a literal equals the common name or an "
-    "alternative name of the peer's certificate; `/regular expression/` matches the whole of one. A comma between "
-    "slashes does not separate; at most 512 characters each. Not set: any verified peer with the password.",
+    meaning="Who may be the user `provisioner`, comma separated: a literal equals a DNS name among the alternative "
+    "names of the peer's certificate, or its common name where it has no alternative names; `uri:…`, `email:…` and "
+    "`ip:…` name alternative names of these kinds; `/regular expression/` matches the whole of a DNS name, and "
+    "`/uri:…/` of a URI. A comma between slashes does not separate; at most 512 characters each. Not set: any verified "
+    "peer with the password.",
 )
 REQUIRE_MTLS: Final = _flag(
     "provisioner.require_mtls",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from broker_auth.certificate import Certificate
 from broker_auth.errors import InputError
-from broker_auth.peer import identity_literal
-from broker_auth.policy.model import HostList, IdentityPatterns, Policy, Provisioning, SystemUser
-from broker_auth.settings.model import FLEET_ZONE, KeySource, ProvisioningSettings, Settings
+from broker_auth.policy.model import HostList, Policy, Provisioning, SystemUser
+from broker_auth.settings.identities import identity_patterns
+from broker_auth.settings.model import FLEET_ZONE, KeySource, Settings
 from broker_auth.tokens.keys import VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 from broker_auth.x509 import PeerVerifier, load_roots
@@ -88,19 +87,9 @@ def _provisioning(settings: Settings) -> Provisioning:
     return Provisioning(
         enabled=given.enabled,
         passwords=given.client_passwords,
-        identities=_patterns(given),
+        identities=identity_patterns(given.provisioner_identities),
         require_mtls=given.require_mtls,
         provisioner_without_token=given.provisioner_without_token,
         isolate_nodes=given.isolate_nodes,
         allow_non_expiring_tokens=given.allow_non_expiring_tokens,
     )
-
-
-def _patterns(given: ProvisioningSettings) -> IdentityPatterns:
-    literals, expressions = set(), []
-    for identity in given.provisioner_identities:
-        if len(identity) > 1 and identity.startswith("/") and identity.endswith("/"):
-            expressions.append(re.compile(identity[1:-1]))
-        else:
-            literals.add(identity_literal(identity))
-    return IdentityPatterns(literals=frozenset(literals), expressions=tuple(expressions))

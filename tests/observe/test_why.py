@@ -6,6 +6,7 @@ import io
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -167,3 +168,21 @@ def test_a_name_cannot_repaint_the_terminal() -> None:
     done = run("7", "--audit", "-", given=lines(denied(name="evil\x1b[2J\nfake: admitted")))
     assert "\x1b" not in done.stdout
     assert not [line for line in done.stdout.splitlines() if line.startswith("fake")]
+
+
+SHOWN: dict[str, Any] = {
+    "fingerprint": "cd" * 32,
+    "certificate_names": ("Jo Doe", "jo@example.net", "node1.example.net"),
+    "certificate_problem": "it expired on 2026-01-01 00:00:00 UTC",
+}
+
+
+@pytest.mark.parametrize("about", ["Jo Doe", "JO@example.net", "node1.example.net", "cd" * 32, f"sha256:{'cd' * 32}"])
+def test_refused_certificate_is_found_by_its_names_and_fingerprint(about: str) -> None:
+    assert asked(denied(**SHOWN), denied(cid=8), about=about) == [7]
+
+
+def test_refused_certificate_is_said_to_be_wrong_with_its_reason() -> None:
+    said = text(denied(**SHOWN))
+    assert "the certificate: it expired on 2026-01-01" in said
+    assert f"certificate sha256:{'cd' * 32}, of Jo Doe, jo@example.net, node1.example.net" in said

@@ -13,17 +13,20 @@ import msgspec
 import pytest
 
 from broker_auth.chains import MAX_CERTIFICATES
+from broker_auth.peer import identity_names
 from broker_auth.policy import permissions, subjects
 from broker_auth.policy.decision import Rule
 from broker_auth.policy.model import Accounts
 from broker_auth.policy.permissions import Permissions
 from broker_auth.settings import own_keys
 from broker_auth.settings.choria_keys import CHORIA_KEYS
+from broker_auth.settings.identities import identity_patterns
 from broker_auth.settings.keytable import find
 from broker_auth.tokens import jws, keys, verify
 from broker_auth.tokens.claims import ClientClaims, ClientPermissions, ServerClaims, ServerPermissions
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.verify import Rejected, TokenVerifier, TrustedKeys, Verified, check_times
+from tests.builders import certificates as c
 from tests.builders.clock import DAY, NOW
 from tests.builders.policies import issuer_policy, x509_policy
 from tests.builders.tokens import (
@@ -55,6 +58,7 @@ MOVING = tables("moving-from-choria.md")
 COMPARED = {
     "Three accounts",
     "The rules, in order",
+    "Names in certificates",
     "What is accepted as a token",
     "Claims that must be there",
     "The chain of trust",
@@ -98,6 +102,29 @@ def test_rules() -> None:
 def test_rules_have_a_section_each() -> None:
     sections = re.findall(r"^### (\d)\.", (DOCS / "policy.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert [int(number) for number in sections] == sorted({rule.number for rule in Rule})
+
+
+def test_names_in_certificates() -> None:
+    """Each identity shown matches the names of its own row's certificate, and of no other."""
+    alternatives = {
+        "DNS names": (c.dns("node1.example.net"),),
+        "URIs": (c.uri("spiffe://example.net/x"),),
+        "e-mail addresses": (c.email("jo@example.net"),),
+        "IP addresses": (c.tlv(0x87, bytes((192, 0, 2, 7))),),
+        "no alternative names": (),
+    }
+    made = {
+        kind: c.make(extensions=(*c.CLIENT, *([c.alternative_names(*names)] if names else []))).parsed
+        for kind, names in alternatives.items()
+    }
+    held = {kind: identity_names(leaf, leaf.alternative_names, constrained=False) for kind, leaf in made.items()}
+    table = rows("Names in certificates")
+    assert len(table) == len(held)
+    for has, _, identities in table:
+        own = next(names for kind, names in held.items() if has.startswith(kind))
+        for identity in code(identities):
+            pattern = identity_patterns([identity])
+            assert [pattern.match(names) for names in held.values()] == [names == own for names in held.values()]
 
 
 # --- Tokens

@@ -12,8 +12,11 @@ from cryptography.x509 import DNSName, IPAddress, ObjectIdentifier, RFC822Name, 
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker_auth.deploy.pki import Authority, Pair, private_key
+from broker_auth.observe.audit import make_record
 from broker_auth.peer import PeerIdentity, RefusedPeer
-from broker_auth.policy.decision import DenyCode, Rule
+from broker_auth.policy.decide import decide
+from broker_auth.policy.decision import Deny, DenyCode, Rule
+from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest, ClientTLS
 from broker_auth.x509 import PeerVerifier
 from tests.builders.clock import DAY, HOUR, NOW
@@ -30,6 +33,7 @@ from tests.builders.peers import (
     fleet_chain,
     foreign_chain,
     intermediate,
+    parsed,
     pem,
     validity,
     verifier,
@@ -314,3 +318,44 @@ def test_sans_of_all_textual_kinds_are_names() -> None:
     assert isinstance(peer, PeerIdentity)
     assert peer.all_names == (FLEET_NAME, "d", "m@d", "u:d", "2001:db8::1")
     assert peer.names == ("d", "uri:u:d", "email:m@d", "ip:2001:db8::1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "policy"),
+    [
+        (fleet(chains=(foreign_chain(),)), X509),
+        (provisioner(chains=(foreign_chain(),)), X509),
+        (system(chains=(foreign_chain(),)), X509),
+    ],
+    ids=["nothing else", "provisioner", "system user"],
+)
+def test_denial_says_what_is_wrong_with_the_certificate(asked: AuthorizationRequest, policy: Policy) -> None:
+    decision = decide(asked, policy, NOW)
+    assert isinstance(decision, Deny)
+    leaf = parsed(client(ca="foreign CA"))
+    assert decision.fingerprint == leaf.fingerprint
+    assert decision.certificate_names == (FLEET_NAME, FLEET_NAME)
+    problem = "it does not lead to client_ca: its issuer 'CN=foreign CA' is none of these CAs"
+    assert decision.certificate_problem == problem
+    assert decision.detail.endswith(f"; certificate '{FLEET_NAME}' (sha256:{leaf.fingerprint[:16]}…): {problem}")
+    record = make_record(asked, decision, NOW, 1)
+    assert (record.tls, record.fingerprint) == ("unverified", leaf.fingerprint)
+    assert (record.certificate_names, record.certificate_problem) == ((FLEET_NAME, FLEET_NAME), problem)
+
+
+def test_denial_of_a_verified_peer_names_its_certificate() -> None:
+    asked = provisioner(chains=(fleet_chain(),))
+    decision = decide(asked, X509, NOW)
+    assert isinstance(decision, Deny)
+    assert (decision.certificate_names, decision.certificate_problem) == ((FLEET_NAME, FLEET_NAME), "")
+    assert make_record(asked, decision, NOW, 1).tls == "verified"
+
+
+def test_record_keeps_a_bounded_part_of_the_certificates_names() -> None:
+    names = tuple(DNSName("x" * 300 + str(number)) for number in range(100))
+    stranger = custom(authority("foreign CA").pair, sans=names)
+    asked = fleet(chains=(chain(stranger, authority("foreign CA")),))
+    record = make_record(asked, decide(asked, X509, NOW), NOW, 1)
+    assert len(record.certificate_names) == 16
+    assert max(map(len, record.certificate_names)) == 256
+    assert len(record.reason) < 400

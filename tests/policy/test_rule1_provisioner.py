@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
+
+from cryptography.x509 import DNSName, GeneralName, IPAddress, RFC822Name, UniformResourceIdentifier
+from cryptography.x509.oid import NameOID
 
 from broker_auth.policy.decision import DenyCode, Rule
 from broker_auth.policy.model import IdentityPatterns, Policy, SystemUser
@@ -12,7 +16,7 @@ from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.secret import Secret
 from broker_auth.tokens.faults import TokenFault
 from tests.builders.clock import NOW
-from tests.builders.peers import PROVISIONER_NAME, fleet_chain
+from tests.builders.peers import PROVISIONER_NAME, authority, chain, custom, fleet_chain
 from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, changed
 from tests.builders.requests import fleet, provisioner
 from tests.builders.tokens import (
@@ -79,6 +83,20 @@ def named(name: str, *sans: str) -> AuthorizationRequest:
     return provisioner(chains=(fleet_chain(name, sans or (name,)),))
 
 
+URI = UniformResourceIdentifier("spiffe://e/p")
+
+
+def bare(name: str) -> AuthorizationRequest:
+    """A certificate without alternative names."""
+    return provisioner(chains=(fleet_chain(name, ()),))
+
+
+def holding(name: str, *sans: GeneralName) -> AuthorizationRequest:
+    """A certificate with this common name and these alternative names."""
+    leaf = custom(authority().pair, subject=((NameOID.COMMON_NAME, name),), sans=sans)
+    return provisioner(chains=(chain(leaf, authority()),))
+
+
 PASSWORDS: Table = {
     f"rule1-password-{name}-{mode}": refused(provisioner(password=given), DenyCode.PROVISIONER_PASSWORD, policy)
     for mode, policy in (("x509", X509), ("issuer", ISSUER))
@@ -138,7 +156,30 @@ IDENTITIES: Table = {
     "rule1-identity-any-by-default": admitted(named("any.example.net"), allowing(), name="any.example.net"),
     "rule1-identity-not-listed": refused(named("node1.example.net"), IDENTITY),
     "rule1-identity-not-listed-issuer": refused(with_token(chains=(fleet_chain(),)), IDENTITY, ISSUER),
-    "rule1-identity-common-name": admitted(named("p", "other"), allowing("x", "p"), name="p"),
+    "rule1-identity-common-name": admitted(bare("p"), allowing("x", "p"), name="p"),
+    "rule1-identity-common-name-beside-sans": refused(named("p", "other"), IDENTITY, allowing("p")),
+    "rule1-identity-common-name-beside-a-uri": refused(holding("p", URI), IDENTITY, allowing("p")),
+    "rule1-identity-uri-is-no-name": refused(holding("x", UniformResourceIdentifier("p")), IDENTITY, allowing("p")),
+    "rule1-identity-uri": admitted(holding("x", URI), allowing("uri:spiffe://e/p"), name="x"),
+    "rule1-identity-uri-by-prefix-only": refused(holding("x", URI), IDENTITY, allowing("spiffe://e/p")),
+    "rule1-identity-dns-name-that-looks-like-a-uri": refused(
+        holding("x", DNSName("uri:spiffe://e/p")), IDENTITY, allowing("uri:spiffe://e/p")
+    ),
+    "rule1-identity-common-name-that-looks-like-a-uri": refused(
+        bare("uri:spiffe://e/p"), IDENTITY, allowing("uri:spiffe://e/p")
+    ),
+    "rule1-identity-email": admitted(holding("x", RFC822Name("a@e")), allowing("email:a@e"), name="x"),
+    "rule1-identity-email-by-prefix-only": refused(holding("x", RFC822Name("a@e")), IDENTITY, allowing("a@e")),
+    "rule1-identity-ip": admitted(holding("x", IPAddress(ip_address("192.0.2.7"))), allowing("ip:192.0.2.7"), name="x"),
+    "rule1-identity-expression-of-dns-names-and-a-uri": refused(
+        holding("x", UniformResourceIdentifier("a.example.net")), IDENTITY, allowing(expressions=(r".*\.example\.net",))
+    ),
+    "rule1-identity-expression-of-uris": admitted(
+        holding("x", URI), allowing(expressions=("uri:spiffe://e/.*",)), name="x"
+    ),
+    "rule1-identity-expression-of-uris-and-a-dns-name": refused(
+        holding("x", DNSName("uri:spiffe://e/p")), IDENTITY, allowing(expressions=("uri:.*",))
+    ),
     "rule1-identity-san": admitted(named("other", "a", "p"), allowing("p"), name="other"),
     "rule1-identity-literal-is-no-prefix": refused(named("p.example.net"), IDENTITY, allowing("p")),
     "rule1-identity-literal-is-no-expression": refused(named("pxexample"), IDENTITY, allowing("p.example")),
