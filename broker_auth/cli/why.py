@@ -43,9 +43,9 @@ def why_command(
 ) -> None:
     """Show the last decisions about somebody, why they were made, and what to do.
 
-    Looks for a connection name, certificate identity, user, host, connection id, token id, chain issuer's
-    token id (everybody below it) or certificate fingerprint. What nats-server itself told of a refused
-    connection is shown with it.
+    Looks for a connection name, user, host, connection id, token id, chain issuer's token id (everybody below
+    it), or a certificate by its fingerprint or, if it was denied, any of its names. What nats-server itself told
+    of a refused connection is shown with it.
 
     Exit code 0: found. 1: nothing is recorded.
     """

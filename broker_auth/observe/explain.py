@@ -174,7 +174,8 @@ def _tls_state(request: AuthorizationRequest, policy: Policy, moment: float) -> 
         return "not verified: the client presented no certificate, or the server did not verify it"
     peer = policy.peers.identify(chains, moment)
     if isinstance(peer, RefusedPeer):
-        return f"not verified: the server verified the client's certificate, but it does not count: {peer.description}"
+        verified = "the server verified the client's certificate, but it leads to none of client_ca"
+        return f"not verified: {verified}: {peer.description}"
     return f"verified as {show(peer.display_name)}"
 
 
