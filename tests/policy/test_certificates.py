@@ -97,6 +97,12 @@ def issuing(issuer: Made | None, called: bytes, **changes: Any) -> Made:
     return make(issuer, **({"subject": called, "own": c.key("ec", 6), "extensions": CA} | changes))
 
 
+def trailing(made: Made) -> Made:
+    parts = made.parsed
+    signature = c.tlv(0x03, b"\0" + parts.signature)
+    return Made(c.sequence(parts.tbs, parts.algorithm, signature, c.tlv(0x05)), made.subject, made.key)
+
+
 FOREIGN = issuing(root(subject=name(("CN", "foreign"))), MIDDLE.subject)
 FAKE = issuing(ROOT, name(("CN", "fake")), signs=c.key("ec", 6))
 LOW = issuing(ROOT, name(("CN", "low")), extensions=(c.basic_constraints(ca=False),))
@@ -114,6 +120,14 @@ FORGED: dict[str, tuple[Made, ...]] = {
         ROOT,
     ),
     "issuer's name is another": (make(ROOT, issuer_name=name(("CN", "other"))), ROOT),
+    "issuer's name is another than that of the CA that signed": (
+        make(MIDDLE, issuer_name=name(("CN", "other"))),
+        MIDDLE,
+        ROOT,
+    ),
+    "leaf with a key of 16384 bits": (make(ROOT, spki=c.rsa_public((1 << 16384) - 1, 65537)), ROOT),
+    "leaf with an even exponent": (make(ROOT, spki=c.rsa_public((1 << 2048) - 1, 65536)), ROOT),
+    "bytes within the certificate, behind its signature": (trailing(make(ROOT)), ROOT),
     "intermediate left out": (make(MIDDLE), ROOT),
     "intermediate of a foreign root": (
         make(
@@ -222,8 +236,10 @@ def test_intermediate_is_remembered_only_for_those_it_signed() -> None:
 def test_intermediates_are_not_remembered_where_nothing_is_verified() -> None:
     peers = PeerVerifier([])
     fake = make(subject=name(("CN", "fake")), spki=c.rsa_public((1 << 16384) - 1, 3), extensions=CA)
-    leaf = make(issuer_name=fake.subject, subject=name(("CN", "any")))
-    assert isinstance(peers.identify(((leaf.pem, fake.pem),), NOW), PeerIdentity)
+    below = make(issuer_name=fake.subject, subject=name(("CN", "below")), spki=c.rsa_public((1 << 16384) - 1, 3))
+    leaf = make(issuer_name=below.subject, subject=name(("CN", "any")))
+    assert isinstance(peers.identify(((leaf.pem, below.pem, fake.pem),), NOW), PeerIdentity)
+    assert peers._roots.vouched.certificate(below.pem) is None
 
 
 # --- The cache
@@ -366,7 +382,7 @@ def test_long_names_are_cut_in_reasons() -> None:
     assert "x" * 40 in peer.description
 
 
-def test_kind_is_what_it_says() -> None:
+def test_kinds_do_not_mix() -> None:
     """The table's builders share nothing that one row could spoil for another."""
     kind = kinds()["X.509 version 1"]
     assert kind.leaf.parsed.version == 1

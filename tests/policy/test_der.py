@@ -54,7 +54,7 @@ def test_spliced_certificate_is_read_or_refused(data: bytes, at: int, spliced: b
 @given(st.binary(max_size=300))
 @example(b"0" * 200)
 @example(b"\x30\x80" + b"\0" * 10)
-def test_any_bytes_end_in_the_error_of_the_reader(data: bytes) -> None:
+def test_arbitrary_bytes_raise_the_errors_of_the_reader(data: bytes) -> None:
     with pytest.raises(CertificateError):
         parse_certificate(data)
     for read in (
@@ -71,7 +71,7 @@ def test_any_bytes_end_in_the_error_of_the_reader(data: bytes) -> None:
 
 
 @given(st.binary(max_size=400), st.integers(0x01, 0x1E))
-def test_what_is_encoded_is_read_back(content: bytes, tag: int) -> None:
+def test_encoded_element_is_read_back(content: bytes, tag: int) -> None:
     element = der.only(der.encode(tag, content), tag)
     assert der.encode(tag, content)[element.content : element.end] == content
 
@@ -140,7 +140,7 @@ def test_time(tag: int, text: str, moment: float) -> None:
 
 @pytest.mark.parametrize("tag", [0x17, 0x18, 0x0C])
 @pytest.mark.parametrize("text", NO_TIMES)
-def test_what_is_no_time_is_refused(tag: int, text: str) -> None:
+def test_malformed_time_is_refused(tag: int, text: str) -> None:
     data = der.encode(tag, text.encode())
     with pytest.raises(der.DerError):
         der.time(data, der.only(data, tag))

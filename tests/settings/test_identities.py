@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from broker_auth.certificate import CertificateError, parse_certificate
 from broker_auth.observe.expiry import expiries
+from broker_auth.settings import broker_keys
 from broker_auth.settings.identities import identity_patterns
 from broker_auth.settings.policy import build_policy
 from tests.builders import certificates as c
@@ -21,6 +23,13 @@ def present(directory: Directory, *alternatives: bytes, common_name: str = "prov
     made: Made = make(subject=name(("CN", common_name)), extensions=(*CLIENT, *extension), own=c.key("ec", 70))
     directory.write("service.pem", made.pem)
     directory.write("service.key", made.key_pem)
+
+
+def readable(made: Made) -> bool:
+    try:
+        return bool(parse_certificate(made.der))
+    except CertificateError:
+        return False
 
 
 def warnings(directory: Directory) -> list[str]:
@@ -88,3 +97,13 @@ def test_every_kind_of_ca_can_be_configured(directory: Directory) -> None:
     assert report.settings
     assert build_policy(report.settings)
     assert expiries(report.settings)
+
+
+def test_look_at_edges_certificates_takes_every_kind(directory: Directory) -> None:
+    """It follows chains, and must not end with an odd one."""
+    made = [item for kind in kinds().values() for item in (kind.leaf, *kind.between, kind.root)]
+    directory.write("odd.pem", "".join(item.pem for item in made if readable(item)))
+    listen, authority = broker_keys.LEAF_LISTEN.of("default"), broker_keys.LEAF_CA.of("default")
+    directory.set({f"{P}client_ca": "odd.pem", listen: "127.0.0.1:7422", authority: "odd.pem"})
+    said = [problem.what for problem in (*directory.check().problems, *directory.check().warnings)]
+    assert any("edges' certificates are of the fleet's CA" in what for what in said), said
