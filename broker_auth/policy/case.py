@@ -63,7 +63,7 @@ class Case(msgspec.Struct):
         if peer.unusable:
             self.refuse(DenyCode.CHAIN_UNUSABLE, peer.description)
 
-    def refuse_unverified(self, code: Code, detail: str) -> NoReturn:
+    def refuse_for_want_of_tls(self, code: Code, detail: str) -> NoReturn:
         """Deny the connection for want of verified TLS; says why a certificate that was shown does not count."""
         self.refuse(code, f"{detail}; {self.refused_peer.description}" if self.refused_peer else detail)
 

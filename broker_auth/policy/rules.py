@@ -56,7 +56,7 @@ def rule_1_provisioner(case: Case) -> Admit | None:
         case.refuse(DenyCode.PROVISIONING_DISABLED, "provisioning is not enabled")
     case.require_password(policy.passwords, DenyCode.PROVISIONER_PASSWORD)
     if case.peer is None and (policy.require_mtls or not case.request.connect_opts.auth_token):
-        case.refuse_unverified(DenyCode.PROVISIONER_NOT_VERIFIED, "the provisioner needs verified TLS")
+        case.refuse_for_want_of_tls(DenyCode.PROVISIONER_NOT_VERIFIED, "the provisioner needs verified TLS")
     if case.peer is not None and not policy.identities.allow(case.peer):
         case.refuse(
             DenyCode.PROVISIONER_IDENTITY, f"certificate of {case.peer.display_name!r} may not be the provisioner"
@@ -113,7 +113,9 @@ def rule_2_system(case: Case) -> Admit | None:
             account, case.peer.display_name, permissions.UNRESTRICTED, "system user with password and verified TLS"
         )
     if not case.request.connect_opts.auth_token:
-        case.refuse_unverified(DenyCode.SYSTEM_TOKEN_MISSING, "the system user needs verified TLS or a client token")
+        case.refuse_for_want_of_tls(
+            DenyCode.SYSTEM_TOKEN_MISSING, "the system user needs verified TLS or a client token"
+        )
     token, claims = _client_token(case, DenyCode.SYSTEM_TOKEN_KIND)
     if not (claims.permissions.system_user or claims.permissions.org_admin):
         case.refuse(DenyCode.SYSTEM_CLAIM, "the client token carries neither 'system_user' nor 'org_admin'")
@@ -215,7 +217,7 @@ def rule_4_verified_tls(case: Case) -> Admit | None:
 def rule_5_everything_else(case: Case) -> NoReturn:
     """Nobody claimed it."""
     case.rule = Rule.NONE
-    case.refuse_unverified(DenyCode.NO_CREDENTIAL, "neither verified TLS nor a token")
+    case.refuse_for_want_of_tls(DenyCode.NO_CREDENTIAL, "neither verified TLS nor a token")
 
 
 FLEET_RULES: Final[tuple[Callable[[Case], Admit | None], ...]] = (
