@@ -9,7 +9,15 @@ import pytest
 
 from broker_auth.errors import ConfigurationError
 from broker_auth.settings.load import check, load
-from broker_auth.settings.model import AccountNames, KeySource, ProvisioningSettings, Role, Settings, StreamSettings, Zone
+from broker_auth.settings.model import (
+    AccountNames,
+    KeySource,
+    ProvisioningSettings,
+    Role,
+    Settings,
+    StreamSettings,
+    Zone,
+)
 from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, PASSWORD, SYSTEM_PASSWORD, Directory, P
 
 B = f"{P}broker.default."
