@@ -20,7 +20,7 @@ from broker_auth.observe.streams import Action, Change
 streams_group = LazyGroup(
     name="streams",
     table={"apply": Lazy("broker_auth.cli.streams:apply_command", "Create or change Choria's streams.")},
-    help="Choria's streams and leader election bucket, in the fleet's account.",
+    help="Choria's streams and leader election buckets, in the fleet's account.",
     epilog=example("broker-auth streams apply --config broker.conf --dry-run"),
 )
 _SAID = {
@@ -38,7 +38,7 @@ _DONE = {Action.CREATE: "created", Action.UPDATE: "updated"}
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @json_option
 def apply_command(config: Path, dry_run: bool, as_json: bool, **given: Any) -> None:
-    """Create or change CHORIA_EVENTS, CHORIA_MACHINE, CHORIA_STREAM_ADVISORIES and the leader election.
+    """Create or change CHORIA_EVENTS, CHORIA_MACHINE, CHORIA_STREAM_ADVISORIES and the leader elections.
 
     Works in the fleet's account: with the configured certificate, or with --token and --seed of a client
     with the permission streams_admin where organization issuers are configured. Replicas of -1 become

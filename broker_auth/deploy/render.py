@@ -17,11 +17,13 @@ from jinja2 import Environment, StrictUndefined
 
 from broker_auth.errors import InputError
 from broker_auth.nkey import Kind, decode_public, public_nkey
+from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles, Zone
 
 CALLOUT_ACCOUNT = "AUTH"  # holds the service and nobody else (NATS_FACTS 4)
 QUEUE_GROUP = "broker-auth"  # INTERFACE "Wire"
+PROVISIONER_BUCKET = "CHORIA_PROVISIONER_ELECTION"  # one key, no other election (fact 19 of docs/nats-server.md)
 TLS_TIMEOUT = 10  # seconds: storms of connects failed at 2 and did not at 10
 # The least limit on subscriptions per connection at an edge, where the link to the fleet is such a
 # connection and carries a dozen of the servers' own and a few of each provisioner. What goes beyond
@@ -71,6 +73,9 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             service=keys.service,
             xkey=keys.xkey,
             break_glass=keys.break_glass,
+            bucket=PROVISIONER_BUCKET,
+            events=(*NODE_EVENTS, *PROVISIONER_EVENTS),
+            system=SYSTEM,
             audit_subject=None if role is Role.EDGE else settings.audit.subject,
             leaf_tls=leaf_files(broker),
             leaf_users=server.leaf_users,

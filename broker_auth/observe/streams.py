@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from nats.aio.client import Client
 
+from broker_auth.deploy.render import PROVISIONER_BUCKET
 from broker_auth.errors import OperationError
 from broker_auth.observe.access import request_json
 from broker_auth.settings.model import StreamSettings
@@ -25,6 +26,10 @@ _AS_MANY_AS_POSSIBLE: Final = -1
 _UNBOUNDED: Final = -1  # JetStream's word for no limit
 _NOT_FOUND: Final = 10059  # JetStream's err_code for a stream that is not there
 _NANOSECONDS: Final = 1_000_000_000
+# The shortest window in which duplicates are recognized that JetStream accepts, nanoseconds. It keeps every
+# message id in memory that long, 2 minutes by default, and whoever publishes chooses them (fact 28).
+_DUPLICATES: Final = 100_000_000
+_CHOSEN: Final = ("max_bytes", "max_msgs")  # bounds that an operator may have set otherwise
 _API_SECONDS: Final = 10.0
 
 Config = dict[str, Any]
@@ -82,7 +87,7 @@ def needs_peers(settings: StreamSettings) -> bool:
 
 
 def wanted_streams(settings: StreamSettings, peers: int) -> tuple[Wanted, ...]:
-    """The three streams and the leader election's bucket.
+    """Return the three streams of events, and the buckets of the fleet's elections and of the provisioners' one.
 
     Args:
         settings: retention and replicas of each.
@@ -101,7 +106,19 @@ def wanted_streams(settings: StreamSettings, peers: int) -> tuple[Wanted, ...]:
     # restricts: an acknowledgement would be JetStream publishing there for them, in the fleet's account,
     # the election's key included. Nobody waits for one.
     # Nor does anything else bound how much a waiting node publishes, and a full disk stops every stream.
-    events: Config = {"no_ack": True, "max_bytes": settings.max_bytes}
+    events: Config = {
+        "no_ack": True,
+        "max_bytes": settings.max_bytes,
+        "max_msgs": settings.max_msgs,
+        "duplicate_window": _DUPLICATES,
+    }
+    bucket: Config = {
+        "max_msg_size": ELECTION_VALUE_BYTES,
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "deny_delete": True,
+        "allow_direct": True,
+    }
     return (
         stream("CHORIA_EVENTS", "choria.lifecycle.>", settings.event_retention, settings.event_replicas, **events),
         stream("CHORIA_MACHINE", "choria.machine.>", settings.machine_retention, settings.machine_replicas, **events),
@@ -118,12 +135,20 @@ def wanted_streams(settings: StreamSettings, peers: int) -> tuple[Wanted, ...]:
             settings.leader_election_ttl,
             settings.leader_election_replicas,
             description="Choria Leader Election Bucket",
-            max_msg_size=ELECTION_VALUE_BYTES,
-            max_msgs_per_subject=1,
-            discard="new",
-            deny_delete=True,
             allow_rollup_hdrs=True,
-            allow_direct=True,
+            **bucket,
+        ),
+        # Without rollups, which erase messages, and of one literal subject: all that a provisioner, or an edge
+        # in other hands, can do to it is to hold the one key.
+        stream(
+            f"KV_{PROVISIONER_BUCKET}",
+            f"$KV.{PROVISIONER_BUCKET}.provisioner",
+            settings.leader_election_ttl,
+            settings.leader_election_replicas,
+            description="Leader election of Choria's provisioners",
+            duplicate_window=_DUPLICATES,
+            deny_purge=True,
+            **bucket,
         ),
     )
 
@@ -162,8 +187,8 @@ def compare(wanted: Wanted, now: Mapping[str, Any] | None) -> Change:
             differences=_differences(target, {"name": wanted.name}),
             config=target,
         )
-    if now.get("max_bytes", _UNBOUNDED) > 0:  # a bound that an operator chose, or this one from before
-        target = {name: value for name, value in target.items() if name != "max_bytes"}
+    kept = {name for name in _CHOSEN if now.get(name, _UNBOUNDED) > 0}  # an operator's, or these from before
+    target = {name: value for name, value in target.items() if name not in kept}
     differences = _differences(target, now)
     if not differences:
         return Change(name=wanted.name, action=Action.NOTHING)

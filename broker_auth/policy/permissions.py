@@ -51,9 +51,14 @@ def _only(subjects: Iterable[str]) -> SubjectPermission:
 
 # --- Provisioning node: a rogue one must learn nothing and reach nobody
 
-_NODE_PUBLISH: Final = SubjectPermission(
-    allow=("choria.lifecycle.>", "provisioning.reply.>", "provisioning.registration.>")
+# Every subject is written out: the fleet's stream keeps each new one in memory, so a wildcard would let one
+# token exhaust nats-server. A Choria server publishes no others while it waits (go-choria server/lifecycle.go).
+NODE_EVENTS: Final = tuple(
+    f"choria.lifecycle.event.{event}.provision_mode_server"
+    for event in ("startup", "alive", "provisioned", "upgraded", "shutdown")
 )
+PROVISIONER_EVENTS: Final = ("choria.lifecycle.event.startup.provisioner",)
+_NODE_PUBLISH: Final = SubjectPermission(allow=(*NODE_EVENTS, "provisioning.reply.>", "provisioning.registration.>"))
 _NODE_AGENTS: Final = (
     "provisioning.broadcast.agent.discovery",
     "provisioning.broadcast.agent.rpcutil",
@@ -67,6 +72,17 @@ def isolated_node(name: str) -> Permissions:
     """A node that hears only what is sent to it. ``name`` must be a valid node name."""
     return Permissions(_NODE_PUBLISH, SubjectPermission(allow=(*_NODE_AGENTS, f"provisioning.node.{name}")))
 
+
+# --- System user
+
+# nats-server's own requests and events, and two of JetStream's that repair a cluster and name no account.
+# Everything else of the system account leads into other accounts' streams: JetStream believes a request there
+# that names one, and replication carries their messages (fact 27 of docs/nats-server.md).
+SYSTEM: Final = Permissions(
+    SubjectPermission(allow=("$SYS.REQ.>", "$JS.API.SERVER.REMOVE", "$JS.API.META.LEADER.STEPDOWN")),
+    # Replies: clients of NATS use the first inbox, Choria's the second.
+    SubjectPermission(allow=("$SYS.ACCOUNT.>", "$SYS.SERVER.>", "_INBOX.>", "*.reply.>")),
+)
 
 # --- Server
 

@@ -110,7 +110,7 @@ def rule_2_system(case: Case) -> Admit | None:
     account = case.policy.accounts.system
     if case.peer is not None:
         return case.admit(
-            account, case.peer.display_name, permissions.UNRESTRICTED, "system user with password and verified TLS"
+            account, case.peer.display_name, permissions.SYSTEM, "system user with password and verified TLS"
         )
     if not case.request.connect_opts.auth_token:
         case.refuse_for_want_of_tls(
@@ -119,9 +119,7 @@ def rule_2_system(case: Case) -> Admit | None:
     token, claims = _client_token(case, DenyCode.SYSTEM_TOKEN_KIND)
     if not (claims.permissions.system_user or claims.permissions.org_admin):
         case.refuse(DenyCode.SYSTEM_CLAIM, "the client token carries neither 'system_user' nor 'org_admin'")
-    return case.admit(
-        account, claims.callerid, permissions.UNRESTRICTED, "system user with password and client token", token
-    )
+    return case.admit(account, claims.callerid, permissions.SYSTEM, "system user with password and client token", token)
 
 
 def rule_3_token(case: Case) -> Admit | None:

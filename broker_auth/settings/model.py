@@ -158,6 +158,7 @@ class StreamSettings:
 
     Attributes:
         max_bytes: of each stream of events; ours, Choria has no such bound.
+        max_msgs: of each stream of events; ours too.
     """
 
     event_retention: float = 24 * 3600.0
@@ -169,6 +170,7 @@ class StreamSettings:
     leader_election_ttl: float = 60.0
     leader_election_replicas: int = -1
     max_bytes: int = 1024**3
+    max_msgs: int = 1_000_000
 
 
 class AuditKind(StrEnum):

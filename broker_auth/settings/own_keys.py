@@ -203,6 +203,14 @@ STREAM_BYTES: Final = _count(
     "Bytes each of the streams of events may hold on disk, oldest events going first: waiting nodes may publish as "
     "many as they like. `streams apply` sets it where a stream has no bound yet.",
 )
+STREAM_MESSAGES: Final = _count(
+    "streams.max_msgs",
+    1_000_000,
+    2**62,
+    "Messages each of the streams of events may hold, oldest events going first. nats-server keeps every subject of a "
+    "stream in memory, up to 0.5 KB for each short one, so this bounds its memory. A Choria server sends 48 events a "
+    "day: raise it for more than 20,000 servers. `streams apply` sets it where a stream has no bound yet.",
+)
 CONFIG_VERSION: Final = _count(
     "config_version", 1, 1, "The version of this file's form; a file for a newer broker-auth is refused."
 )
@@ -237,5 +245,6 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     METRICS_LISTEN,
     PID_FILE,
     STREAM_BYTES,
+    STREAM_MESSAGES,
     CONFIG_VERSION,
 )

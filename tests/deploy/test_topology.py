@@ -18,7 +18,7 @@ from nats.js.api import KeyValueConfig
 
 from broker_auth.callout.link import round_trip
 from broker_auth.deploy.natsserver import NatsServer, free_port
-from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, render
+from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, PROVISIONER_BUCKET, render
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings
 from tests.deploy.responder import SUBJECT, Responder, connect_nkey
 from tests.deploy.shapes import Shape, Topology, build, with_server
@@ -144,21 +144,25 @@ async def test_lifecycle_events_of_nodes_reach_a_stream_of_the_fleet(edge: Deplo
     node = await edge.connect("edge", "provisioning")
     arrived = asyncio.create_task(messages.next_msg(timeout=10))
     while not arrived.done():  # until interest in the subject has crossed the leaf link
-        await node.publish("choria.lifecycle.event.startup.n1", b"up")
+        await node.publish("choria.lifecycle.event.startup.other", b"not this")
+        await node.publish("choria.lifecycle.event.startup.provision_mode_server", b"up")
         await asyncio.wait([arrived], timeout=0.1)
     assert (await arrived).data == b"up"
+    state = (await stream.stream_info("CHORIA_EVENTS", subjects_filter=">")).state
+    assert set(state.subjects or {}) == {"choria.lifecycle.event.startup.provision_mode_server"}
 
 
 async def test_provisioners_share_one_leader_key_and_see_no_other_stream(edge: Deployment) -> None:
     member = await edge.connect("fleet", "choria")
     stream = member.jetstream()
     await stream.create_key_value(KeyValueConfig(bucket="CHORIA_LEADER_ELECTION", ttl=60))
+    await stream.create_key_value(KeyValueConfig(bucket=PROVISIONER_BUCKET, ttl=60))
     await stream.add_stream(name="SECRET", subjects=["secret.>"])
     provisioner = await edge.connect("fleet", "provisioning")
     info = json.loads(await answered(provisioner, "choria.streams.STREAM.INFO.KV_CHORIA_LEADER_ELECTION", b""))
-    assert info["config"]["name"] == "KV_CHORIA_LEADER_ELECTION"
+    assert info["config"]["name"] == f"KV_{PROVISIONER_BUCKET}"
     won = json.loads(await answered(provisioner, "$KV.CHORIA_LEADER_ELECTION.provisioner", b"p1"))
-    assert won == {"stream": "KV_CHORIA_LEADER_ELECTION", "seq": 1}
+    assert won == {"stream": f"KV_{PROVISIONER_BUCKET}", "seq": 1}
     prefixed = "choria.streams.$KV.CHORIA_LEADER_ELECTION.provisioner"
     assert json.loads(await answered(provisioner, prefixed, b"p2"))["seq"] == 2
     for subject in ("choria.streams.STREAM.INFO.SECRET", "$KV.CHORIA_LEADER_ELECTION.other", "secret.x"):

@@ -1,4 +1,4 @@
-"""Two provisioners elect a leader by the fleet's bucket, which they reach from the provisioning account.
+"""Two provisioners elect a leader by a bucket of the fleet, which they reach from the provisioning account.
 
 NATS_FACTS 19, with the real service deciding who is a provisioner, over real TLS.
 """
@@ -21,7 +21,8 @@ from broker_auth.secret import Secret
 from tests.observe.site import Site
 
 pytestmark = pytest.mark.e2e
-BUCKET: Final = "CHORIA_LEADER_ELECTION"
+BUCKET: Final = "CHORIA_LEADER_ELECTION"  # as Choria's clients name it
+OWN_BUCKET: Final = "CHORIA_PROVISIONER_ELECTION"  # what they get
 KEY: Final = f"$KV.{BUCKET}.provisioner"
 WRONG_LAST_SEQUENCE: Final = (10071, 10164)  # the second on replicated streams
 
@@ -95,7 +96,7 @@ async def test_the_fleet_sees_who_leads(site: Site, provisioners: list[Client]) 
     await until_won(candidate)
     fleet = await site.access().fleet(site.settings().brokers[0])
     try:
-        bucket = await fleet.jetstream().key_value(BUCKET)
+        bucket = await fleet.jetstream().key_value(OWN_BUCKET)
         assert (await bucket.get("provisioner")).value == b"the leader"
     finally:
         await fleet.close()
@@ -103,10 +104,34 @@ async def test_the_fleet_sees_who_leads(site: Site, provisioners: list[Client]) 
 
 async def test_provisioners_see_the_bucket_and_no_other_stream(provisioners: list[Client]) -> None:
     info = await request_json(provisioners[0], f"choria.streams.STREAM.INFO.KV_{BUCKET}")
-    assert info["config"]["name"] == f"KV_{BUCKET}"
-    for subject in ("choria.streams.STREAM.INFO.CHORIA_EVENTS", f"$KV.{BUCKET}.other"):
+    assert info["config"]["name"] == f"KV_{OWN_BUCKET}"
+    for subject in ("choria.streams.STREAM.INFO.CHORIA_EVENTS", f"$KV.{BUCKET}.other", f"$KV.{OWN_BUCKET}.provisioner"):
         with pytest.raises(NatsError):
             await provisioners[0].request(subject, b"", timeout=5)
+
+
+async def test_a_provisioner_cannot_see_or_erase_other_elections(site: Site, provisioners: list[Client]) -> None:
+    """A stolen edge can do what a provisioner can: its link carries the whole provisioning account."""
+    fleet = await site.access().fleet(site.settings().brokers[0])
+    try:
+        others = await fleet.jetstream().key_value(BUCKET)
+        await others.put("other", b"leads")
+        await until_won(Candidate("p1", provisioners[0]))
+        for headers in (
+            {"Nats-Rollup": "all"},
+            {"Nats-Rollup": "sub"},
+            {"KV-Operation": "PURGE", "Nats-Rollup": "sub"},
+            {"Nats-TTL": "1s"},
+        ):
+            reply = await provisioners[0].request(KEY, b"", timeout=5, headers=headers)
+            assert "error" in json.loads(reply.data), headers
+        question = {"subjects_filter": ">"}
+        info = await request_json(provisioners[0], f"choria.streams.STREAM.INFO.KV_{BUCKET}", question)
+        assert set(info["state"]["subjects"]) == {f"$KV.{OWN_BUCKET}.provisioner"}
+        assert (await others.get("other")).value == b"leads"
+        assert (await (await fleet.jetstream().key_value(OWN_BUCKET)).get("provisioner")).value == b"p1"
+    finally:
+        await fleet.close()
 
 
 async def test_a_waiting_node_cannot_campaign(site: Site) -> None:

@@ -26,7 +26,9 @@ from broker_auth.settings.model import StreamSettings
 from tests.observe.site import Site
 
 pytestmark = pytest.mark.e2e
-NAMES = ("CHORIA_EVENTS", "CHORIA_MACHINE", "CHORIA_STREAM_ADVISORIES", "KV_CHORIA_LEADER_ELECTION")
+EVENTS = ("CHORIA_EVENTS", "CHORIA_MACHINE", "CHORIA_STREAM_ADVISORIES")
+BUCKETS = ("KV_CHORIA_LEADER_ELECTION", "KV_CHORIA_PROVISIONER_ELECTION")
+NAMES = (*EVENTS, *BUCKETS)
 STATIC = """\
 server_name: {name}
 listen: "127.0.0.1:-1"
@@ -92,20 +94,25 @@ async def test_they_are_made_as_choria_makes_them_and_then_nothing_is_left_to_do
         "CHORIA_MACHINE": (["choria.machine.>"], day),
         "CHORIA_STREAM_ADVISORIES": (["$JS.EVENT.ADVISORY.>"], 7 * day),
         "KV_CHORIA_LEADER_ELECTION": (["$KV.CHORIA_LEADER_ELECTION.>"], 60 * 10**9),
+        "KV_CHORIA_PROVISIONER_ELECTION": (["$KV.CHORIA_PROVISIONER_ELECTION.provisioner"], 60 * 10**9),
     }
     assert {item["storage"] for item in made.values()} == {"file"}
-    assert [made[name].get("no_ack", False) for name in NAMES] == [True, True, True, False]
-    assert [made[name]["max_bytes"] for name in NAMES] == [1024**3, 1024**3, 1024**3, -1]
-    bucket = made["KV_CHORIA_LEADER_ELECTION"]
+    assert [made[name].get("no_ack", False) for name in NAMES] == [True, True, True, False, False]
+    assert [made[name]["max_bytes"] for name in NAMES] == [1024**3, 1024**3, 1024**3, -1, -1]
+    assert [made[name]["max_msgs"] for name in NAMES] == [1_000_000, 1_000_000, 1_000_000, -1, -1]
+    assert {made[name]["duplicate_window"] for name in (*EVENTS, BUCKETS[1])} == {10**8}
     fixed = ("max_msgs_per_subject", "max_msg_size", "discard", "deny_delete", "allow_rollup_hdrs", "allow_direct")
-    assert [bucket[name] for name in fixed] == [1, 1024, "new", True, True, True]
+    assert [made[BUCKETS[0]][name] for name in fixed] == [1, 1024, "new", True, True, True]
+    assert [made[BUCKETS[1]][name] for name in fixed] == [1, 1024, "new", True, False, True]
+    assert made[BUCKETS[1]]["deny_purge"]
 
 
 async def test_the_bucket_is_one_for_key_value_clients(fleet: Client) -> None:
     await apply(fleet, await plan(fleet, wanted_streams(StreamSettings(), 1)))
-    bucket = await fleet.jetstream().key_value("CHORIA_LEADER_ELECTION")
-    assert await bucket.create("provisioner", b"one") > 0
-    assert (await bucket.get("provisioner")).value == b"one"
+    for name in BUCKETS:
+        bucket = await fleet.jetstream().key_value(name.removeprefix("KV_"))
+        assert await bucket.create("provisioner", b"one") > 0
+        assert (await bucket.get("provisioner")).value == b"one"
 
 
 async def test_only_what_differs_is_changed_and_the_rest_is_kept(fleet: Client) -> None:
@@ -113,17 +120,41 @@ async def test_only_what_differs_is_changed_and_the_rest_is_kept(fleet: Client) 
     await apply(fleet, await plan(fleet, wanted_streams(settings, 1)))
     tuned = await current_config(fleet, "CHORIA_MACHINE") or {}
     await fleet.jetstream().update_stream(
-        name="CHORIA_MACHINE", subjects=tuned["subjects"], max_bytes=1_000_000, max_age=86_400, no_ack=True
+        name="CHORIA_MACHINE",
+        subjects=tuned["subjects"],
+        max_bytes=1_000_000,
+        max_msgs=5000,
+        max_age=86_400,
+        no_ack=True,
+        duplicate_window=0.1,
     )
     shorter = replace(settings, machine_retention=60.0, leader_election_ttl=5.0)
     changes = {change.name: change for change in await plan(fleet, wanted_streams(shorter, 1))}
-    assert [name for name, change in changes.items() if change.action is Action.UPDATE] == [NAMES[1], NAMES[3]]
+    assert [name for name, change in changes.items() if change.action is Action.UPDATE] == [EVENTS[1], *BUCKETS]
     (only,) = changes["CHORIA_MACHINE"].differences
     assert (only.field, only.now, only.wanted) == ("max_age", 86_400 * 10**9, 60 * 10**9)
     await apply(fleet, list(changes.values()))
     assert set((await actions(fleet, shorter)).values()) == {Action.NOTHING}
     machine = await current_config(fleet, "CHORIA_MACHINE") or {}
-    assert (machine["max_age"], machine["max_bytes"]) == (60 * 10**9, 1_000_000)
+    assert (machine["max_age"], machine["max_bytes"], machine["max_msgs"]) == (60 * 10**9, 1_000_000, 5000)
+
+
+async def test_streams_of_an_earlier_release_get_the_bounds_they_lack(fleet: Client) -> None:
+    """As 0.1.0 made them: no bound on messages, two minutes of message ids in memory, no bucket for provisioners."""
+    for item in wanted_streams(StreamSettings(), 1)[:-1]:
+        config = {
+            key: value for key, value in (item.config or {}).items() if key not in ("max_msgs", "duplicate_window")
+        }
+        await apply(fleet, [replace(compare(item, None), config=config)])
+    changes = {change.name: change for change in await plan(fleet, wanted_streams(StreamSettings(), 1))}
+    assert {name: change.action for name, change in changes.items()} == {
+        **dict.fromkeys(EVENTS, Action.UPDATE),
+        BUCKETS[0]: Action.NOTHING,
+        BUCKETS[1]: Action.CREATE,
+    }
+    assert {difference.field for difference in changes["CHORIA_EVENTS"].differences} == {"max_msgs", "duplicate_window"}
+    await apply(fleet, list(changes.values()))
+    assert set((await actions(fleet, StreamSettings())).values()) == {Action.NOTHING}
 
 
 async def test_retention_zero_is_not_wanted_and_nothing_is_deleted(fleet: Client) -> None:

@@ -6,7 +6,16 @@ from tests.policy.table import grant
 
 UNRESTRICTED = grant()
 
-NODE_PUBLISH = "choria.lifecycle.> provisioning.reply.> provisioning.registration.>"
+SYSTEM_ACCESS = grant(
+    "$SYS.REQ.> $JS.API.SERVER.REMOVE $JS.API.META.LEADER.STEPDOWN",
+    "$SYS.ACCOUNT.> $SYS.SERVER.> _INBOX.> *.reply.>",
+)
+
+NODE_PUBLISH = """
+    choria.lifecycle.event.startup.provision_mode_server choria.lifecycle.event.alive.provision_mode_server
+    choria.lifecycle.event.provisioned.provision_mode_server choria.lifecycle.event.upgraded.provision_mode_server
+    choria.lifecycle.event.shutdown.provision_mode_server provisioning.reply.> provisioning.registration.>
+"""
 NODE_AGENTS = """
     provisioning.broadcast.agent.discovery provisioning.broadcast.agent.rpcutil
     provisioning.broadcast.agent.choria_util provisioning.broadcast.agent.choria_provision

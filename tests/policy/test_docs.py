@@ -56,6 +56,7 @@ from tests.policy.markdown import DOCS, Table, code, tables
 POLICY = tables("policy.md")
 MOVING = tables("moving-from-choria.md")
 COMPARED = {
+    "System user",
     "Three accounts",
     "The rules, in order",
     "Names in certificates",
@@ -211,6 +212,7 @@ def without(claims: Claims, name: str) -> Claims:
 # --- Permissions
 
 FIXED = {
+    "System user": permissions.SYSTEM,
     "Provisioning node": permissions.isolated_node("NAME"),
     "Provisioning node, not isolated": permissions.SHARED_NODE,
     "Organization administrator": permissions.ORG_ADMIN,

@@ -27,7 +27,7 @@ from tests.builders.tokens import (
     server_claims,
     sign,
 )
-from tests.policy.grants import PUB_SUB, UNRESTRICTED
+from tests.policy.grants import PUB_SUB, SYSTEM_ACCESS, UNRESTRICTED
 from tests.policy.table import ISSUER, PEER_ENDS, TOKEN_ENDS, TOKEN_ID, X509, Row, Table, deny, rows
 
 SYSTEM = Rule.SYSTEM
@@ -50,7 +50,7 @@ def admitted(asked: AuthorizationRequest, policy: Policy, **changes: Any) -> Row
         rule=SYSTEM,
         account="system",
         name=NAME,
-        grant=UNRESTRICTED,
+        grant=SYSTEM_ACCESS,
         expires=PEER_ENDS,
         verified=True,
     )
@@ -86,12 +86,14 @@ VERIFIED |= {
         system(), replace(X509, accounts=replace(X509.accounts, system="$SYS")), account="$SYS"
     ),
     "rule2-not-configured-x509": admitted(
-        system(), replace(X509, system=None), rule=Rule.VERIFIED_TLS, account="choria"
+        system(), replace(X509, system=None), rule=Rule.VERIFIED_TLS, account="choria", grant=UNRESTRICTED
     ),
     "rule2-not-configured-issuer": admitted(
         system(), replace(ISSUER, system=None), rule=Rule.VERIFIED_TLS, account="choria", grant=PUB_SUB
     ),
-    "rule2-another-user": admitted(system(user="Admin"), X509, rule=Rule.VERIFIED_TLS, account="choria"),
+    "rule2-another-user": admitted(
+        system(user="Admin"), X509, rule=Rule.VERIFIED_TLS, account="choria", grant=UNRESTRICTED
+    ),
     "rule2-not-configured-unverified": deny(
         system(chains=()), Rule.NONE, DenyCode.NO_CREDENTIAL, replace(X509, system=None)
     ),

@@ -8,17 +8,18 @@ from typing import Any, Final
 import msgspec
 from nats.aio.client import Client
 
-from broker_auth.deploy.render import CALLOUT_ACCOUNT
+from broker_auth.deploy.render import CALLOUT_ACCOUNT, PROVISIONER_BUCKET
 from broker_auth.errors import OperationError
 from broker_auth.nkey import public_nkey
 from broker_auth.observe.access import AccessError, request_json
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.listeners import RENDER, warn_of_expiry
+from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS
 from broker_auth.settings.model import BrokerSettings, Role
 
 MIN_TIMEOUT: Final = 3.0  # seconds; a storm of connects needs longer than nats-server's default of 2
-LIFECYCLE: Final = "choria.lifecycle.>"
-ELECTION: Final = frozenset({"$JS.API.STREAM.INFO.KV_CHORIA_LEADER_ELECTION", "$KV.CHORIA_LEADER_ELECTION.provisioner"})
+LIFECYCLE: Final = frozenset({*NODE_EVENTS, *PROVISIONER_EVENTS})
+ELECTION: Final = frozenset({f"$JS.API.STREAM.INFO.KV_{PROVISIONER_BUCKET}", f"$KV.{PROVISIONER_BUCKET}.provisioner"})
 _CLOSED_TOO: Final = 2  # nats-server's ConnState: open and closed
 
 
@@ -170,7 +171,7 @@ async def _crossings(system: Client, case: Case, notes: Notes) -> None:
     fleet, provisioning = await _account(system, names.fleet), await _account(system, names.provisioning)
     before = len(notes.findings)
     for name, account, other, allowed in (
-        (names.fleet, fleet, names.provisioning, frozenset({LIFECYCLE})),
+        (names.fleet, fleet, names.provisioning, LIFECYCLE),
         (names.provisioning, provisioning, names.fleet, ELECTION),
     ):
         for item in account.imports:
@@ -179,7 +180,7 @@ async def _crossings(system: Client, case: Case, notes: Notes) -> None:
                 notes.error("isolation.import", said, RENDER)
     for name, account, other, allowed in (
         (names.fleet, fleet, names.provisioning, ELECTION),
-        (names.provisioning, provisioning, names.fleet, frozenset({LIFECYCLE})),
+        (names.provisioning, provisioning, names.fleet, LIFECYCLE),
     ):
         for item in account.exports:
             if item.subject not in allowed or item.approved_accounts != [other]:
@@ -187,7 +188,7 @@ async def _crossings(system: Client, case: Case, notes: Notes) -> None:
                 notes.error("isolation.export", f"account {name} exports {item.subject} to {whom}", RENDER)
     if len(notes.findings) == before:
         notes.ok("isolation.accounts", "fleet and provisioning share lifecycle events and the leader election only")
-    if LIFECYCLE not in {item.subject for item in fleet.imports}:
+    if not {item.subject for item in fleet.imports} >= LIFECYCLE:
         said = "lifecycle events of waiting nodes do not reach the fleet's streams"
         notes.warning("isolation.lifecycle", said, RENDER)
     if not {item.subject for item in provisioning.imports} >= ELECTION:
