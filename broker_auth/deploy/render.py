@@ -29,6 +29,7 @@ TLS_TIMEOUT = 10  # seconds: storms of connects failed at 2 and did not at 10
 # connection and carries a dozen of the servers' own and a few of each provisioner. What goes beyond
 # the limit is lost without a word to the provisioner.
 LINK_SUBSCRIPTIONS = 1024
+SPARE_LINKS = 8  # beyond one for each edge
 AUTHORIZATION_TIMEOUT = 10  # seconds: see the template, and NATS_FACTS 10
 
 _TEMPLATE = "nats-server.conf.j2"
@@ -52,7 +53,6 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
     """
     _Checks(settings, broker).run()
     server, role = broker.server, broker.role
-    to_edges = server.leaf_listen is not None
     keys = _public_keys(settings, settings.zone(broker.zone))
     return (
         _environment()
@@ -62,10 +62,10 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             server=server,
             verify_clients=role is Role.FLEET,
             nodes_connect_here=role is not Role.FLEET or server.websocket_listen is not None,
-            limit_subscriptions=not to_edges,
             accounts=settings.accounts,
             limits=settings.provisioning,
-            max_subscriptions=_max_subscriptions(settings, role),
+            max_subscriptions=_max_subscriptions(settings, broker),
+            max_leafnodes=_max_leafnodes(settings, broker),
             max_connections=settings.provisioning.max_connections + (role is Role.EDGE),
             callout_account=CALLOUT_ACCOUNT,
             queue_group=QUEUE_GROUP,
@@ -136,9 +136,29 @@ def leaf_files(broker: BrokerSettings) -> TLSFiles:
     )
 
 
-def _max_subscriptions(settings: Settings, role: Role) -> int:
+def _max_subscriptions(settings: Settings, broker: BrokerSettings) -> int:
+    """Return the limit on each connection of the provisioning account, links included.
+
+    To the fleet a link carries each distinct subject of its nodes once: a node's own name, four of agents
+    that all share, and those of nats-server. Twice as many is a bound that no honest edge reaches.
+    """
     chosen = settings.provisioning.max_subscriptions
-    return max(chosen, LINK_SUBSCRIPTIONS) if role is Role.EDGE else chosen
+    if broker.role is Role.EDGE:
+        return max(chosen, LINK_SUBSCRIPTIONS)
+    if broker.server.leaf_listen is None:
+        return chosen
+    return max(chosen, 2 * settings.provisioning.max_connections + 4 * LINK_SUBSCRIPTIONS)
+
+
+def _max_leafnodes(settings: Settings, broker: BrokerSettings) -> int | None:
+    """Return how many links the fleet accepts, None where there is no listener for them.
+
+    Some to spare are for edges that come back before their old connection is noticed to be dead.
+    """
+    if broker.server.leaf_listen is None:
+        return None
+    edges = sum(item.role is Role.EDGE for item in settings.brokers)
+    return max(edges, len(broker.server.leaf_users)) + SPARE_LINKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,12 +65,15 @@ _NODE_AGENTS: Final = (
     "provisioning.broadcast.agent.choria_util",
     "provisioning.broadcast.agent.choria_provision",
 )
-SHARED_NODE: Final = Permissions(_NODE_PUBLISH, SubjectPermission(allow=(*_NODE_AGENTS, "provisioning.node.>")))
+# Queue groups of every name, which waiting nodes do not need: a link carries a subject once for each, so one node
+# could fill the link of its edge and keep the others out (fact 16 of docs/nats-server.md).
+_NO_QUEUE: Final = ("> >",)
+SHARED_NODE: Final = Permissions(_NODE_PUBLISH, SubjectPermission((*_NODE_AGENTS, "provisioning.node.>"), _NO_QUEUE))
 
 
 def isolated_node(name: str) -> Permissions:
-    """A node that hears only what is sent to it. ``name`` must be a valid node name."""
-    return Permissions(_NODE_PUBLISH, SubjectPermission(allow=(*_NODE_AGENTS, f"provisioning.node.{name}")))
+    """Return the permissions of a node that hears only what is sent to it, under a valid node name."""
+    return Permissions(_NODE_PUBLISH, SubjectPermission((*_NODE_AGENTS, f"provisioning.node.{name}"), _NO_QUEUE))
 
 
 # --- System user

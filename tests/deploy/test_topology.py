@@ -18,10 +18,11 @@ from nats.js.api import KeyValueConfig
 
 from broker_auth.callout.link import round_trip
 from broker_auth.deploy.natsserver import NatsServer, free_port
-from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, PROVISIONER_BUCKET, render
+from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, PROVISIONER_BUCKET, SPARE_LINKS, render
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings
 from tests.deploy.responder import SUBJECT, Responder, connect_nkey
 from tests.deploy.shapes import Shape, Topology, build, with_server
+from tests.nats_server.wire import Wire
 
 pytestmark = pytest.mark.e2e
 
@@ -54,7 +55,7 @@ class Deployment:
         for name in self.servers:
             await self.responder.serve(self.shape.url(name), self.tls(name), self.shape.zone(name))
 
-    async def connect(self, name: str, account: str, **options: Any) -> Client:
+    async def connect(self, name: str, account: str, /, **options: Any) -> Client:
         """Connect; the responder places a client in the account it names as its user."""
         options = {"allow_reconnect": False, "error_cb": _quiet, "connect_timeout": 10, **options}
         client = await nats.connect(self.shape.url(name), tls=self.tls(name), user=account, password="x", **options)
@@ -235,6 +236,71 @@ async def test_the_break_glass_user_gets_in_when_no_service_runs(edge: Deploymen
     reply = json.loads(await answered(operator, "$SYS.REQ.SERVER.PING.IDZ", b""))
     assert reply["name"] == f"{name}-1"
     await operator.close()
+
+
+@pytest.mark.parametrize("name", ["fleet", "edge"])
+async def test_the_break_glass_user_commands_servers_and_reaches_no_stream(edge: Deployment, name: str) -> None:
+    """Fact 27 of docs/nats-server.md: an unrestricted user of the system account would reach every account's."""
+    errors: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(error: Exception) -> None:
+        errors.put_nowait(str(error).lower())
+
+    operator = await connect_nkey(edge.shape.url(name), edge.tls(name), edge.shape.break_glass)
+    operator._error_cb = note
+    for subject in (">", "$JS.>", "$NRG.>", "$SYS.>", "_R_.>"):
+        await operator.subscribe(subject)
+        assert "permissions violation for subscription" in await asyncio.wait_for(errors.get(), 10), subject
+    for api in ("STREAM.PURGE.S", "STREAM.MSG.GET.S", "STREAM.DELETE.S", "ACCOUNT.PURGE.choria", "CONSUMER.CREATE.S"):
+        await operator.publish(f"$JS.API.{api}", b"", headers={"Nats-Request-Info": '{"acc": "choria"}'})
+        assert "permissions violation for publish" in await asyncio.wait_for(errors.get(), 10), api
+    await operator.subscribe("$SYS.ACCOUNT.*.CONNECT")
+    node = await edge.connect(name, "provisioning", name="to be ended")
+    gone = asyncio.Event()
+
+    async def closed() -> None:
+        gone.set()
+
+    node._closed_cb = closed
+    reply = json.loads(await answered(operator, "$SYS.REQ.SERVER.PING.CONNZ", b'{"acc": "provisioning"}'))
+    (cid,) = [row["cid"] for row in reply["data"]["connections"] if row.get("name") == "to be ended"]
+    await answered(operator, f"$SYS.REQ.SERVER.{reply['server']['id']}.KICK", json.dumps({"cid": cid}).encode())
+    await asyncio.wait_for(gone.wait(), 10)
+    assert errors.empty()
+    await operator.close()
+
+
+async def test_a_stolen_edge_adds_no_more_subscriptions_than_its_link_may_carry(edge: Deployment) -> None:
+    """Without a limit a million of them took 750 MB of the fleet's server."""
+    shape, fleet = edge.shape, edge.servers["fleet"]
+    await asyncio.to_thread(edge.servers["edge"].kill)
+    stolen = ssl.create_default_context(cafile=str(shape.directory / "ca.pem"))
+    leaf = shape.broker("edge").server.leaf_tls
+    assert leaf.certificate
+    stolen.load_cert_chain(leaf.certificate, leaf.key)
+    bound = 2 * shape.settings.provisioning.max_connections + 4 * LINK_SUBSCRIPTIONS
+    links = [await Wire.open(fleet.port("leaf"), stolen) for _ in range(SPARE_LINKS + 2)]  # one edge is configured
+    for number, link in enumerate(links):
+        await link.connect(name=f"thief {number}", lang="")  # clients have a language, and are refused here
+    told = [await first(link, "PONG", "-ERR") for link in links]
+    assert sorted(told) == ["-ERR 'Authorization Violation'", *["PONG"] * (SPARE_LINKS + 1)]
+    thief = links[told.index("PONG")]
+    await thief.send("".join(f"LS+ s.{index}\r\n" for index in range(bound + 50)))
+    assert (await first(thief, "-ERR")).lower() == "-err 'maximum subscriptions exceeded'"
+    operator = await connect_nkey(shape.url("fleet"), edge.tls("fleet"), shape.break_glass)
+    reply = json.loads(await answered(operator, "$SYS.REQ.SERVER.PING.LEAFZ", b""))
+    counts = [row["subscriptions"] for row in reply["data"]["leafs"]]
+    assert (len(counts), max(counts)) == (SPARE_LINKS + 1, bound)
+    await operator.close()
+    for link in links:
+        await link.close()
+
+
+async def first(link: Wire, *starts: str) -> str:
+    """Return the first line that starts with one of these, passing over what a hub tells its links."""
+    while not (line := await link.line()).startswith(starts):
+        assert line, "the link was closed"
+    return line
 
 
 async def test_the_subscriptions_of_all_clients_cross_the_leaf_link(edge: Deployment) -> None:

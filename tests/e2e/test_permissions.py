@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,13 @@ async def test_node(site: Site) -> None:
     client = await connect(site.node_url, "node7.example.net", site.credentials("node"))
     rows = {
         "pub choria.lifecycle.event.startup.provision_mode_server": True,
+        "pub choria.lifecycle.event.alive.provision_mode_server": True,
+        "pub choria.lifecycle.event.provisioned.provision_mode_server": True,
+        "pub choria.lifecycle.event.upgraded.provision_mode_server": True,
+        "pub choria.lifecycle.event.shutdown.provision_mode_server": True,
+        "pub choria.lifecycle.event.startup.server": False,
+        "pub choria.lifecycle.event.other.provision_mode_server": False,
+        "pub choria.lifecycle.event.startup.provision_mode_server.x": False,
         "pub provisioning.reply.x.y": True,
         "pub provisioning.registration.node7": True,
         "sub provisioning.broadcast.agent.discovery": True,
@@ -223,6 +231,42 @@ async def test_node(site: Site) -> None:
         "pub choria.streams.STREAM.INFO.KV_CHORIA_LEADER_ELECTION": False,
         "pub $KV.CHORIA_LEADER_ELECTION.provisioner": False,
         "pub mcollective.broadcast.agent.rpcutil": False,
+    }
+    await check(client, rows)
+
+
+async def test_node_joins_no_queue_group(site: Site) -> None:
+    """Over an edge's link each group is one more subscription, and names of groups do not end."""
+    client = await connect(site.node_url, "node7.example.net", site.credentials("node"))
+    for queue in ("q", "q.x", "provisioning.node.node7.example.net"):
+        for subject in ("provisioning.node.node7.example.net", "provisioning.broadcast.agent.rpcutil"):
+            joining = partial(client.subscribe, subject, queue=queue)
+            assert await violates(client, joining), (subject, queue)
+    assert await passes(client, "sub", "provisioning.node.node7.example.net")
+    await client.close()
+
+
+async def test_system_user_commands_servers_and_reaches_no_stream(site: Site) -> None:
+    client = await connect(site.fleet_url, "operator", site.credentials("system"))
+    rows = {
+        "pub $SYS.REQ.SERVER.PING.CONNZ": True,
+        "pub $SYS.REQ.SERVER.PING.JSZ": True,
+        "pub $SYS.REQ.ACCOUNT.choria.INFO": True,
+        "pub $JS.API.META.LEADER.STEPDOWN": True,
+        "pub $JS.API.SERVER.REMOVE": True,
+        "sub $SYS.ACCOUNT.*.CONNECT": True,
+        "sub $SYS.SERVER.*.STATSZ": True,
+        "sub _INBOX.x": True,
+        "sub mcollective.reply.x.y": True,
+        "sub >": False,
+        "sub $JS.>": False,
+        "sub $JS.EVENT.ADVISORY.>": False,
+        "sub $NRG.>": False,
+        "sub $SYS.REQ.>": False,
+        "pub $JS.API.STREAM.PURGE.CHORIA_EVENTS": False,
+        "pub $JS.API.STREAM.MSG.GET.CHORIA_EVENTS": False,
+        "pub $JS.API.ACCOUNT.PURGE.choria": False,
+        "pub $SYS.ACCOUNT.choria.CONNECT": False,
     }
     await check(client, rows)
 

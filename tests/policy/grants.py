@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.policy.table import grant
 
 UNRESTRICTED = grant()
@@ -20,8 +22,9 @@ NODE_AGENTS = """
     provisioning.broadcast.agent.discovery provisioning.broadcast.agent.rpcutil
     provisioning.broadcast.agent.choria_util provisioning.broadcast.agent.choria_provision
 """
-NODE = grant(NODE_PUBLISH, NODE_AGENTS + "provisioning.node.new1.example.net")
-SHARED_NODE = grant(NODE_PUBLISH, NODE_AGENTS + "provisioning.node.>")
+NO_QUEUE = frozenset({"> >"})  # a subject and a queue group in one entry
+NODE = replace(grant(NODE_PUBLISH, NODE_AGENTS + "provisioning.node.new1.example.net"), no_subscribe=NO_QUEUE)
+SHARED_NODE = replace(grant(NODE_PUBLISH, NODE_AGENTS + "provisioning.node.>"), no_subscribe=NO_QUEUE)
 
 DEFAULT_SERVER = grant(
     publish=">",

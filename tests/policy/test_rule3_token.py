@@ -41,7 +41,7 @@ from tests.builders.tokens import (
     server_claims,
     sign,
 )
-from tests.policy.grants import ALICE, NODE, NODE_AGENTS, NODE_PUBLISH, SERVER, SHARED_NODE
+from tests.policy.grants import ALICE, NO_QUEUE, NODE, NODE_AGENTS, NODE_PUBLISH, SERVER, SHARED_NODE
 from tests.policy.table import ISSUER, TOKEN_ENDS, TOKEN_ID, X509, Row, Table, deny, grant, rows
 
 CLIENT, SERVERS, NODES, TOKEN = Rule.CLIENT, Rule.SERVER, Rule.PROVISIONING, Rule.TOKEN
@@ -359,7 +359,9 @@ UNFIT_NAMES = {
 }
 NAMES: Table = {
     f"rule3-node-name-{label}": waiting(
-        node(name=name), name=name, grant=grant(NODE_PUBLISH, f"{NODE_AGENTS} provisioning.node.{name}")
+        node(name=name),
+        name=name,
+        grant=replace(grant(NODE_PUBLISH, f"{NODE_AGENTS} provisioning.node.{name}"), no_subscribe=NO_QUEUE),
     )
     for label, name in FIT_NAMES.items()
 }
