@@ -18,6 +18,7 @@ from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
 from broker_auth.errors import InputError, OperationError
 from broker_auth.natspy import unsubscribe
+from broker_auth.observe.doctor.versions import unsafe
 from broker_auth.secret import Secret
 from broker_auth.secured import SecuredClient
 from broker_auth.settings.model import BrokerSettings, TLSFiles
@@ -204,6 +205,7 @@ class BrokerLink:
         self._last_error = ""
         self.subscribed.set()
         _log.info("broker %s: subscribed at %s", self.name, _where(client))
+        self._check_version(client)
 
     def _check_account(self, client: _Client) -> None:
         """A service whose nkey the broker does not know is itself called out for, and may even be admitted."""
@@ -212,6 +214,12 @@ class BrokerLink:
                 f"taken for an ordinary connection, into account {client.account}: the nkey of nkey_seed_file is not "
                 "among the broker's auth_users; render its configuration anew"
             )
+
+    def _check_version(self, client: _Client) -> None:
+        """Warn of a nats-server that does not hold what is decided; refusing it would lock its clients out."""
+        version = str(client._server_info.get("version", ""))[:32]
+        if reason := unsafe(version):
+            _log.warning("broker %s: upgrade nats-server %r: %s", self.name, version, reason)
 
     def _bound(self, handler: Handler) -> Callable[[Msg], Awaitable[None]]:
         async def handle(message: Msg) -> None:

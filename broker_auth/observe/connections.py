@@ -352,4 +352,4 @@ def _convert(answer: Mapping[str, Any], subject: str) -> _Answer:
     try:
         return msgspec.convert(answer, _Answer, strict=False)
     except msgspec.ValidationError as error:
-        raise OperationError(f"{subject}: the answer is not what nats-server 2.10 to 2.15 sends: {error}") from error
+        raise OperationError(f"{subject}: the answer is not what nats-server 2.12 to 2.15 sends: {error}") from error

@@ -12,7 +12,6 @@ from broker_auth.deploy.natsserver import free_port
 from broker_auth.nkey import public_nkey
 from tests.nats_server.oracle import Request
 from tests.nats_server.site import Site, echo, reachable
-from tests.servers import running_version
 
 pytestmark = pytest.mark.e2e
 VIOLATION = "-ERR 'Authorization Violation'"
@@ -63,8 +62,9 @@ async def test_fact_05_leaf_nodes_reach_the_callout_unless_leafnodes_have_users(
 
 async def test_fact_06_no_setting_of_the_server_restricts_what_an_answer_grants(site: Site) -> None:
     deny = 'default_permissions: { publish: { deny: ">" }, subscribe: { deny: ">" } }'
-    accounts = "allowed_accounts: [ APP ]" if running_version() >= (2, 11) else ""  # 2.10 has none
-    server = await site.serve(authorization=deny, callout=accounts, accounts=f"APP: {{ {deny} }}, OTHER: {{ {deny} }}")
+    server = await site.serve(
+        authorization=deny, callout="allowed_accounts: [ APP ]", accounts=f"APP: {{ {deny} }}, OTHER: {{ {deny} }}"
+    )
     await site.oracle(server, lambda request: site.signer.admit(request, "OTHER"))
     client = await site.client(server)
     heard = await client.subscribe("any.subject")
@@ -81,8 +81,7 @@ async def test_fact_07_the_token_is_forwarded_and_the_jwt_is_not(site: Site) -> 
     assert (said["auth_token"], said["sig"], said["name"]) == ("token", "sig", "n1")
     assert "jwt" not in said
     assert "user" not in said  # empty strings are left out
-    redacted = running_version() >= (2, 11)  # 2.10 shows the token
-    assert oracle.requests[0]["client_info"]["user"] == ("[REDACTED]" if redacted else "token")
+    assert oracle.requests[0]["client_info"]["user"] == "[REDACTED]"
 
 
 async def test_fact_07_user_and_password_come_in_clear(site: Site) -> None:

@@ -13,7 +13,6 @@ from nats.aio.client import Client
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from tests.nats_server.site import Site, echo, reachable
 from tests.nats_server.wire import Wire
-from tests.servers import running_version
 
 pytestmark = pytest.mark.e2e
 ROW = {"cid", "kind", "type", "ip", "port", "start", "rtt", "name", "lang", "version", "account", "authorized_user"}
@@ -129,5 +128,4 @@ async def test_fact_26_an_info_after_connect_names_the_account(site: Site) -> No
     told: dict[str, Any] = {}
     while (line := await wire.line()) != "PONG":
         told |= json.loads(line.removeprefix("INFO "))
-    named = running_version() >= (2, 12)
-    assert told.get("remote_account") == ("APP" if named else None)
+    assert told.get("remote_account") == "APP"

@@ -1,4 +1,4 @@
-"""The essential flow on the oldest nats-server that is supported, whatever version is installed."""
+"""The essential flow on the oldest nats-server that is supported, and a warning of one that is not."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
 from broker_auth.demo.site import Site
 from broker_auth.deploy.natsserver import BINARY_VARIABLE
+from broker_auth.observe.doctor.finding import Case, Severity
+from broker_auth.observe.doctor.listeners import examine_listeners
 from tests import servers
 from tests.nats_server.wire import Wire
+from tests.observe.site import Site as ObservedSite
 
 pytestmark = pytest.mark.e2e
 
@@ -32,3 +35,16 @@ async def test_the_whole_system_works_on_the_oldest_supported_version(
         outcomes = await try_all(site, attempts(site)) + await show_isolation(site)
     assert outcomes
     assert [(row.what, row.happened) for row in outcomes] == [(row.what, row.expected) for row in outcomes]
+
+
+async def test_service_and_doctor_warn_of_a_version_that_breaks_isolation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BINARY_VARIABLE, str(servers.server(servers.BROKEN)))
+    deployment = ObservedSite(tmp_path)
+    with deployment.running(linked=False):
+        assert deployment.service
+        deployment.service.wait_for(f"broker fleet: upgrade nats-server '{servers.BROKEN}'")
+        findings = await examine_listeners(Case(access=deployment.access()), deployment.settings().brokers[0])
+    errors = [item.what for item in findings if item.code == "server.defect" and item.severity is Severity.ERROR]
+    assert any("CVE-2026-33249" in what for what in errors)

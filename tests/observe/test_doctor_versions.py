@@ -9,8 +9,10 @@ import pytest
 
 from broker_auth.observe.doctor.callout import _latency
 from broker_auth.observe.doctor.finding import Case, Notes, Severity
-from broker_auth.observe.doctor.listeners import examine_listeners
-from broker_auth.observe.doctor.versions import Version, known_defects, parse_version
+from broker_auth.observe.doctor.listeners import _version, examine_listeners
+from broker_auth.observe.doctor.probe import Info
+from broker_auth.observe.doctor.versions import OLDEST, Version, known_defects, parse_version, unsafe
+from tests import servers
 from tests.observe.site import Site
 
 
@@ -19,10 +21,11 @@ from tests.observe.site import Site
     [
         ((2, 10, 25), 5),
         ((2, 10, 27), 4),
-        ((2, 11, 0), 5),
+        ((2, 11, 0), 6),
+        ((2, 11, 11), 5),
         ((2, 11, 15), 1),
         ((2, 11, 16), 0),
-        ((2, 12, 5), 4),
+        ((2, 12, 5), 5),
         ((2, 12, 6), 1),
         ((2, 12, 7), 0),
         ((2, 14, 0), 0),
@@ -31,6 +34,22 @@ from tests.observe.site import Site
 )
 def test_known_defects(version: Version, defects: int) -> None:
     assert len(known_defects(version)) == defects
+
+
+def test_what_is_listed_as_tested_breaks_nothing() -> None:
+    assert [unsafe(version) for version in servers.VERSIONS] == [""] * len(servers.VERSIONS)
+    assert parse_version(servers.OLDEST) == OLDEST
+    assert "CVE-2026-33249" in unsafe(servers.BROKEN)
+    assert unsafe("2.12.6") == "", "no rendering sets no_auth_user"
+
+
+def test_a_defect_that_breaks_a_promise_is_an_error() -> None:
+    notes = Notes()
+    for version in ("2.12.5", "2.12.6"):
+        _version(Info(version=version), notes)
+    severities = {item.what.rpartition("(")[2].rstrip(")"): item.severity for item in notes.findings}
+    assert severities["CVE-2026-33249"] is Severity.ERROR
+    assert severities["CVE-2026-58253"] is Severity.WARNING
 
 
 @pytest.mark.parametrize(
@@ -55,7 +74,7 @@ def test_answers_are_measured_against_what_clients_wait(seconds: float, severity
     ("said", "codes"),
     [
         (b'INFO {"version":"2.10.20"}\r\n', {"server.version", "server.defect", "listener.nonce", "listener.plain"}),
-        (b'INFO {"version":"2.12.5","nonce":"x"}\r\n', {"server.defect", "listener.plain"}),
+        (b'INFO {"version":"2.12.5","nonce":"x"}\r\n', {"server.version", "server.defect", "listener.plain"}),
         (
             b'INFO {"version":"2.15.1","nonce":"x","connect_urls":["10.0.0.1:4222","10.0.0.2:4222"]}\r\n',
             {"listener.advertises", "listener.plain"},

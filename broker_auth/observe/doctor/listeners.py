@@ -78,9 +78,11 @@ def _version(info: Info, notes: Notes) -> None:
     defects = known_defects(version)
     for defect in defects:
         fixed = ", ".join(".".join(map(str, item)) for item in defect.fixed)
-        notes.warning(
-            "server.defect", f"nats-server {info.version}: {defect.what} ({defect.name})", f"upgrade: {fixed}"
-        )
+        said = f"nats-server {info.version}: {defect.what} ({defect.name})"
+        if defect.breaks:
+            notes.error("server.defect", said, f"upgrade: {fixed}")
+        else:
+            notes.warning("server.defect", said, f"upgrade: {fixed}")
     if not defects and version >= OLDEST:
         notes.ok("server.version", f"nats-server {info.version} has no defect known here")
 

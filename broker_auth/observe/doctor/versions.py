@@ -11,7 +11,7 @@ from typing import Final
 
 Version = tuple[int, int, int]
 
-OLDEST: Final[Version] = (2, 10, 25)  # the oldest that the deployment was tried with
+OLDEST: Final[Version] = (2, 12, 7)  # the oldest without a defect that breaks what docs/security.md says
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
@@ -21,16 +21,20 @@ class Defect:
 
     Attributes:
         fixed: the first fixed version of each release line; later lines never had it.
+        since: the first version that has it.
+        breaks: whether a deployment that is configured as rendered is open to it.
     """
 
     name: str
     what: str
     fixed: tuple[Version, ...]
+    since: Version = (0, 0, 0)
+    breaks: bool = True
 
     def affects(self, version: Version) -> bool:
         """Whether this version has it: older lines than those with a fix have, newer ones do not."""
         line = next((fixed for fixed in self.fixed if fixed[:2] == version[:2]), None)
-        return version < (line or min(self.fixed))
+        return self.since <= version < (line or min(self.fixed))
 
 
 DEFECTS: Final = (
@@ -50,6 +54,12 @@ DEFECTS: Final = (
         fixed=((2, 11, 15), (2, 12, 6)),
     ),
     Defect(
+        name="CVE-2026-33249",
+        what="a waiting node reaches every other one: traces go to subjects it may not publish",
+        fixed=((2, 11, 15), (2, 12, 6)),
+        since=(2, 11, 0),
+    ),
+    Defect(
         name="CVE-2026-33248",
         what="verify_and_map, which the leaf listener uses, can match a crafted certificate subject",
         fixed=((2, 11, 15), (2, 12, 6)),
@@ -58,6 +68,7 @@ DEFECTS: Final = (
         name="CVE-2026-58253",
         what="with no_auth_user, leaf and route listeners can be entered without logging in",
         fixed=((2, 11, 16), (2, 12, 7), (2, 14, 0)),
+        breaks=False,
     ),
 )
 
@@ -69,5 +80,14 @@ def parse_version(text: str) -> Version | None:
 
 
 def known_defects(version: Version) -> tuple[Defect, ...]:
-    """The defects this version has."""
+    """Return the defects this version has."""
     return tuple(defect for defect in DEFECTS if defect.affects(version))
+
+
+def unsafe(text: str) -> str:
+    """Return why a server of this version does not hold what the policy decides; empty if it does, or is unknown."""
+    version = parse_version(text)
+    if version is None:
+        return ""
+    names = [f"{defect.what} ({defect.name})" for defect in known_defects(version) if defect.breaks]
+    return "; ".join(names)
