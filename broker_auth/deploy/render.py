@@ -19,7 +19,7 @@ from broker_auth.errors import InputError
 from broker_auth.nkey import Kind, decode_public, public_nkey
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
 from broker_auth.secret import Secret
-from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles, Zone
+from broker_auth.settings.model import BrokerSettings, Role, ServerSettings, Settings, TLSFiles, Zone
 
 CALLOUT_ACCOUNT = "AUTH"  # holds the service and nobody else (NATS_FACTS 4)
 QUEUE_GROUP = "broker-auth"  # INTERFACE "Wire"
@@ -79,6 +79,7 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             audit_subject=None if role is Role.EDGE else settings.audit.subject,
             leaf_tls=leaf_files(broker),
             leaf_users=server.leaf_users,
+            advertise=_own_route(server),
             tls_timeout=TLS_TIMEOUT,
             authorization_timeout=AUTHORIZATION_TIMEOUT,
         )
@@ -148,6 +149,22 @@ def _max_subscriptions(settings: Settings, broker: BrokerSettings) -> int:
     if broker.server.leaf_listen is None:
         return chosen
     return max(chosen, 2 * settings.provisioning.max_connections + 4 * LINK_SUBSCRIPTIONS)
+
+
+def _own_route(server: ServerSettings) -> str | None:
+    """Return ``host:port`` of the route that leads to this server itself, None if it cannot be told.
+
+    That is the one route whose host is, or begins with, the server's name; of members on one host the one
+    with the port that this server listens on.
+    """
+    if server.cluster_listen is None:
+        return None
+    routes = [(urlsplit(url).hostname or "", urlsplit(url).port) for url in server.cluster_routes]
+    own = [route for route in routes if server.name in (route[0], route[0].partition(".")[0])]
+    if len({host for host, _ in routes}) == 1:
+        port = server.cluster_listen.rpartition(":")[2]
+        own = [route for route in routes if str(route[1]) == port]
+    return f"{own[0][0]}:{own[0][1]}" if len(own) == 1 and own[0][1] else None
 
 
 def _max_leafnodes(settings: Settings, broker: BrokerSettings) -> int | None:

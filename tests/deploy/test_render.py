@@ -160,6 +160,32 @@ def test_routes_are_named_and_not_numbered(tmp_path: Path) -> None:
         render(alone.settings, alone.broker("fleet"))
 
 
+@pytest.mark.parametrize(
+    ("name", "listen", "routes", "expected"),
+    [
+        ("nats2", "0.0.0.0:6222", "nats1.example.net:6222 nats2.example.net:6222", "nats2.example.net:6222"),
+        (
+            "nats2.example.net",
+            "0.0.0.0:6222",
+            "nats1.example.net:6222 nats2.example.net:7222",
+            "nats2.example.net:7222",
+        ),
+        ("b", "127.0.0.1:6002", "localhost:6001 localhost:6002", "localhost:6002"),
+        ("other", "0.0.0.0:6222", "nats1.example.net:6222 nats2.example.net:6222", None),
+        ("nats", "0.0.0.0:6222", "nats.a.example.net:6222 nats.b.example.net:6222", None),
+        ("nats2", "0.0.0.0:6222", "nats1.example.net nats2.example.net", None),
+    ],
+)
+def test_a_member_of_a_cluster_advertises_its_own_route(
+    name: str, listen: str, routes: str, expected: str | None, tmp_path: Path
+) -> None:
+    urls = tuple(f"tls://{route}" for route in routes.split())
+    changes = {"name": name, "cluster_listen": listen, "cluster_routes": urls}
+    shape = with_server(build(tmp_path, cluster=True), "fleet", **changes)
+    told = [line for line in statements(render(shape.settings, shape.broker("fleet"))) if line.startswith("advertise:")]
+    assert told == ([f'advertise: "{expected}"'] if expected else [])
+
+
 @pytest.mark.parametrize("seed", ["nkey_seed", "issuer_seed"])
 def test_a_missing_seed_is_named(tmp_path: Path, seed: str) -> None:
     shape = with_zones(build(tmp_path), **{seed: None})
