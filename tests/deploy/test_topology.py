@@ -246,7 +246,9 @@ async def test_the_break_glass_user_commands_servers_and_reaches_no_stream(edge:
     async def note(error: Exception) -> None:
         errors.put_nowait(str(error).lower())
 
-    operator = await connect_nkey(edge.shape.url(name), edge.tls(name), edge.shape.break_glass)
+    operator = await connect_nkey(
+        edge.shape.url(name), edge.tls(name), edge.shape.break_glass[edge.shape.broker(name).zone]
+    )
     operator._error_cb = note
     for subject in (">", "$JS.>", "$NRG.>", "$SYS.>", "_R_.>"):
         await operator.subscribe(subject)
@@ -287,7 +289,7 @@ async def test_a_stolen_edge_adds_no_more_subscriptions_than_its_link_may_carry(
     thief = links[told.index("PONG")]
     await thief.send("".join(f"LS+ s.{index}\r\n" for index in range(bound + 50)))
     assert (await first(thief, "-ERR")).lower() == "-err 'maximum subscriptions exceeded'"
-    operator = await connect_nkey(shape.url("fleet"), edge.tls("fleet"), shape.break_glass)
+    operator = await connect_nkey(shape.url("fleet"), edge.tls("fleet"), shape.break_glass[shape.broker("fleet").zone])
     reply = json.loads(await answered(operator, "$SYS.REQ.SERVER.PING.LEAFZ", b""))
     counts = [row["subscriptions"] for row in reply["data"]["leafs"]]
     assert (len(counts), max(counts)) == (SPARE_LINKS + 1, bound)
