@@ -128,15 +128,17 @@ async def test_no_reply_subject_of_a_node_makes_streams_publish_for_it(edge_site
         to_fleet = await member.subscribe("mcollective.>")
         events = await member.subscribe("choria.lifecycle.>")
         await round_trip(member)
-        for target in ("mcollective.broadcast.agent.rpcutil", "$KV.CHORIA_LEADER_ELECTION.provisioner"):
-            await node.publish("choria.lifecycle.event.startup.server", b"{}", reply=target)
+        buckets = ("CHORIA_LEADER_ELECTION", "CHORIA_PROVISIONER_ELECTION")
+        for target in ("mcollective.broadcast.agent.rpcutil", *(f"$KV.{bucket}.provisioner" for bucket in buckets)):
+            await node.publish("choria.lifecycle.event.startup.provision_mode_server", b"{}", reply=target)
             await events.next_msg(5)
         # Answered after what the stream did with the events.
         told = await member.request("$JS.API.STREAM.INFO.CHORIA_EVENTS", timeout=5)
-        assert json.loads(told.data)["state"]["messages"] == 2
+        assert json.loads(told.data)["state"]["messages"] == 3
         assert to_fleet.pending_msgs == 0
-        elected = await member.request("$JS.API.STREAM.INFO.KV_CHORIA_LEADER_ELECTION", timeout=5)
-        assert json.loads(elected.data)["state"]["messages"] == 0
+        for bucket in buckets:
+            elected = await member.request(f"$JS.API.STREAM.INFO.KV_{bucket}", timeout=5)
+            assert json.loads(elected.data)["state"]["messages"] == 0
     finally:
         await node.close()
         await member.close()
