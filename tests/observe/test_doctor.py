@@ -253,7 +253,7 @@ FAULTS = (
     ),
     Fault(
         name="provisioners cannot elect a leader",
-        fleet=swap(r'\n      \{ service: \{ account: "choria"[^\n]*', "", 3),
+        fleet=swap(r'\n      \{ service: \{ account: "choria"[^\n]*', "", 6),
         errors={},
         warnings={"isolation.election": {"fleet"}},
     ),

@@ -30,11 +30,11 @@ WRONG_LAST_SEQUENCE: Final = (10071, 10164)  # the second on replicated streams
 class Candidate:
     """Campaigns as Choria's provisioner does: one key, written only if nobody else wrote it meanwhile."""
 
-    def __init__(self, name: str, client: Client, prefix: str = "") -> None:
+    def __init__(self, name: str, client: Client, prefix: str = "", key: str = KEY) -> None:
         self.name = name
         self.client = client
         self.sequence = 0
-        self._subject = prefix + KEY
+        self._subject = prefix + key
 
     async def campaign(self) -> bool:
         """Take the lead, or keep it."""
@@ -105,9 +105,21 @@ async def test_the_fleet_sees_who_leads(site: Site, provisioners: list[Client]) 
 async def test_provisioners_see_the_bucket_and_no_other_stream(provisioners: list[Client]) -> None:
     info = await request_json(provisioners[0], f"choria.streams.STREAM.INFO.KV_{BUCKET}")
     assert info["config"]["name"] == f"KV_{OWN_BUCKET}"
-    for subject in ("choria.streams.STREAM.INFO.CHORIA_EVENTS", f"$KV.{BUCKET}.other", f"$KV.{OWN_BUCKET}.provisioner"):
+    for subject in ("choria.streams.STREAM.INFO.CHORIA_EVENTS", f"$KV.{BUCKET}.other", f"$KV.{OWN_BUCKET}.other"):
         with pytest.raises(NatsError):
             await provisioners[0].request(subject, b"", timeout=5)
+
+
+async def test_a_client_that_goes_on_with_the_name_it_is_told_is_elected(provisioners: list[Client]) -> None:
+    """nats.go, and so Choria, takes the bucket's name from the stream's configuration (mapStreamToKVS in kv.go)."""
+    api = "choria.streams.STREAM.INFO."
+    told = (await request_json(provisioners[0], f"{api}KV_{BUCKET}"))["config"]["name"]
+    assert (await request_json(provisioners[0], api + told))["config"]["name"] == told
+    key = f"$KV.{told.removeprefix('KV_')}.provisioner"
+    candidate = Candidate("p1", provisioners[0], "choria.streams.", key)
+    await until_won(candidate)
+    assert not await Candidate("p2", provisioners[1]).campaign(), "one key under every name"
+    assert await candidate.campaign()
 
 
 async def test_a_provisioner_cannot_see_or_erase_other_elections(site: Site, provisioners: list[Client]) -> None:
@@ -115,8 +127,8 @@ async def test_a_provisioner_cannot_see_or_erase_other_elections(site: Site, pro
     fleet = await site.access().fleet(site.settings().brokers[0])
     try:
         others = await fleet.jetstream().key_value(BUCKET)
-        await others.put("other", b"leads")
         await until_won(Candidate("p1", provisioners[0]))
+        await others.put("other", b"leads")  # for as long as the leader's own key
         for headers in (
             {"Nats-Rollup": "all"},
             {"Nats-Rollup": "sub"},
