@@ -1,0 +1,220 @@
+"""Certificates and private keys of a PEM file: what is usable, at which line, and what nats-server makes of it.
+
+The one reader of such files. It takes every certificate that any of the programs that use the file takes
+(docs/files.md); what it passes over, and what nats-server passes over, it says by line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_private_key,
+    load_der_public_key,
+)
+
+from broker_auth import der, pem
+from broker_auth.certificate import Certificate, CertificateError, parse_certificate
+from broker_auth.pem import Block
+
+MAX_BYTES: Final = 1024 * 1024  # a bundle of every public CA is a quarter of that
+_ADVICE: Final = {
+    "PKCS7": "is PKCS 7; convert it with: openssl pkcs7 -print_certs",
+    "CERTIFICATE REQUEST": "holds a certificate request; give the certificate that was issued for it",
+    "NEW CERTIFICATE REQUEST": "holds a certificate request; give the certificate that was issued for it",
+}
+_GO_CURVES: Final = (ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
+
+class PemError(ValueError):
+    """A file does not hold what is needed: ``what`` follows the file's name, ``remedy`` says what to do."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what}; {remedy}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A certificate in a file.
+
+    Attributes:
+        line: of its BEGIN line.
+        as_authority: why nats-server passes over it in a CA file; empty if it does not.
+        as_leaf: why nats-server refuses it as the first certificate of a pair; empty if it does not.
+        unseen: why nats-server does not read it at all; empty if it does.
+    """
+
+    certificate: Certificate
+    line: int
+    as_authority: str = ""
+    as_leaf: str = ""
+    unseen: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """The certificates of one file, in order.
+
+    Attributes:
+        found: those that can be used.
+        faults: line and reason of each block that cannot.
+    """
+
+    found: tuple[Found, ...]
+    faults: tuple[tuple[int, str], ...]
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """The usable certificates."""
+        return tuple(item.certificate for item in self.found)
+
+
+def read_bundle(data: bytes) -> Bundle:
+    """Return every certificate of a file.
+
+    Raises:
+        PemError: there is none that can be used.
+    """
+    blocks = pem.split(data)
+    found, faults = [], []
+    for block in blocks:
+        if block.fault:
+            faults.append((block.line, block.fault))
+        elif block.is_certificate:
+            try:
+                found.append(_found(block))
+            except CertificateError as error:
+                faults.append((block.line, str(error)))
+    if not found:
+        raise _no_certificate(data, blocks, faults)
+    return Bundle(found=tuple(found), faults=tuple(faults))
+
+
+def read_private_key(data: bytes) -> PrivateKeyTypes:
+    """Return the first private key of a file, as Go and OpenSSL do.
+
+    Raises:
+        PemError: there is none, or it cannot be used; never quotes the content.
+    """
+    block = private_key_block(data)
+    if block.encrypted:
+        raise PemError("is encrypted", "give a private key without a passphrase: openssl pkey -in FILE -out FILE")
+    if block.label == "OPENSSH PRIVATE KEY":
+        raise PemError("is a key in OpenSSH's format", "convert it with: ssh-keygen -p -m PEM -f FILE")
+    if not block.fault:
+        try:
+            return load_der_private_key(block.body, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            pass  # its message may quote the key
+    reason = block.fault or "it cannot be parsed"
+    raise PemError(f"holds no readable private key: line {block.line}: {reason}", "give an unencrypted PEM private key")
+
+
+def private_key_block(data: bytes) -> Block:
+    """Return the block of the first private key.
+
+    Raises:
+        PemError: there is none.
+    """
+    blocks = pem.split(data)
+    for block in blocks:
+        if block.is_private_key:
+            return block
+    what = f"holds {_labels(blocks)}, no private key" if blocks else pem.what_else(data)
+    raise PemError(what, "give an unencrypted PEM private key")
+
+
+def key_refused_by_go(block: Block, key: PrivateKeyTypes) -> str:
+    """Return why nats-server does not take a private key; empty if it does."""
+    if block.unseen:
+        return block.unseen
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return "" if isinstance(key.curve, _GO_CURVES) else f"Go knows no curve {key.curve.name}"
+    if isinstance(key, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+        return ""
+    return "Go's TLS knows no keys of this kind"
+
+
+def public_der(key: PrivateKeyTypes) -> bytes:
+    """Return a private key's SubjectPublicKeyInfo, to be compared with a certificate's."""
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def belong_together(certificate: Certificate, key: PrivateKeyTypes) -> bool:
+    """Whether the private key is the certificate's."""
+    try:
+        own = load_public_der(certificate.spki)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return own == public_der(key)
+
+
+def load_public_der(spki: bytes) -> bytes:
+    """Return a public key in the encoding of :func:`public_der`, whatever its certificate's is.
+
+    Raises:
+        ValueError: it cannot be parsed.
+    """
+    return load_der_public_key(spki).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _found(block: Block) -> Found:
+    body = _first_element(block.body)
+    certificate = parse_certificate(body)
+    leaf = block.unseen
+    if not leaf and block.label != "CERTIFICATE":
+        leaf = f"it is labelled {block.label}; write BEGIN CERTIFICATE, as by: openssl x509"
+    unseen = leaf
+    if not leaf and len(body) < len(block.body):
+        leaf = "bytes follow the certificate; write it again with: openssl x509"
+    if not leaf and _has_negative_serial(certificate):
+        leaf = "its serial number is negative, which Go refuses; issue it again"
+    authority = leaf
+    if not authority and block.has_headers:
+        authority = "headers stand before its content; write it again with: openssl x509"
+    return Found(certificate=certificate, line=block.line, as_authority=authority, as_leaf=leaf, unseen=unseen)
+
+
+def _first_element(body: bytes) -> bytes:
+    """The certificate without what OpenSSL keeps behind it in a ``TRUSTED CERTIFICATE``."""
+    try:
+        return body[: der.read(body, 0, len(body)).end]
+    except der.DerError:
+        return body  # parsing says what is wrong
+
+
+def _has_negative_serial(certificate: Certificate) -> bool:
+    tbs = certificate.tbs
+    position = der.read(tbs, 0, len(tbs)).content
+    element = der.read(tbs, position, len(tbs))
+    if element.tag != der.INTEGER:  # the version stands first
+        element = der.read(tbs, element.end, len(tbs))
+    return tbs[element.content] >= 0x80
+
+
+def _no_certificate(data: bytes, blocks: tuple[Block, ...], faults: list[tuple[int, str]]) -> PemError:
+    remedy = "give a file of PEM certificates"
+    if faults:
+        line, reason = faults[0]
+        return PemError(f"holds no readable certificate: line {line}: {reason}", remedy)
+    if not blocks:
+        return PemError(pem.what_else(data), remedy)
+    for block in blocks:
+        if advice := _ADVICE.get(block.label):
+            what, _, how = advice.partition("; ")
+            return PemError(what, how)
+    return PemError(f"holds {_labels(blocks)}, no certificate", remedy)
+
+
+def _labels(blocks: Iterable[Block]) -> str:
+    labels = list(dict.fromkeys(block.label for block in blocks))
+    return ", ".join(labels[:3])
