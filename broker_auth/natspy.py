@@ -28,6 +28,7 @@ PRIVATE: Final[dict[str, frozenset[str]]] = {
             "_connect_command",
             "_current_server",
             "_error_cb",
+            "_process_connect_init",
             "_process_info",
             "_ps",
             "_send_unsubscribe",
@@ -35,7 +36,7 @@ PRIVATE: Final[dict[str, frozenset[str]]] = {
             "_transport",
         }
     ),
-    "TcpTransport": frozenset({"_io_reader", "_io_writer"}),
+    "TcpTransport": frozenset({"_bare_io_reader", "_bare_io_writer", "_io_reader", "_io_writer"}),
     "Parser": frozenset({"buf", "needed", "parse", "reset", "state"}),
     "Subscription": frozenset({"_id"}),
     "StreamReader": frozenset({"_buffer"}),
@@ -50,11 +51,38 @@ class ChangedError(Error):
         return f"nats-py {version('nats-py')} differs from what this version of broker-auth knows; nothing was sent"
 
 
+class _PatientTransport(TcpTransport):
+    """Keeps a first line that was waited for, until it is read."""
+
+    def __init__(self, connected: TcpTransport) -> None:
+        """Take over a connection of nats-py's."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.__dict__.update(connected.__dict__)
+        self._line: bytes | None = None
+
+    async def line_comes_within(self, seconds: float) -> bool:
+        """Wait for the first line; True as well when the connection ends, which reading it then shows."""
+        try:
+            async with asyncio.timeout(seconds):
+                self._line = await super().readline()  # type: ignore[no-untyped-call]
+        except TimeoutError:
+            return False
+        return True
+
+    async def readline(self) -> bytes:
+        if self._line is not None:
+            line, self._line = self._line, None
+            return line
+        found: bytes = await super().readline()  # type: ignore[no-untyped-call]
+        return found
+
+
 class ExtendedClient(Client):
     """nats-py's client with the hooks that it lacks.
 
     Attributes:
         has_tls_context: whether a TLS context was given.
+        tls_first: whether TLS came before INFO on this connection.
     """
 
     def __init__(self) -> None:
@@ -66,6 +94,7 @@ class ExtendedClient(Client):
         check()
         super().__init__()
         self.has_tls_context = False
+        self.tls_first = False
 
     async def connect(self, servers: str | list[str], **options: Any) -> None:  # type: ignore[override]
         """Connect as nats-py does, with options by name only."""
@@ -80,6 +109,20 @@ class ExtendedClient(Client):
             initial: whether it is the first one of this connection.
         """
 
+    async def begins_with_tls(self) -> bool:
+        """Return whether to begin with TLS, before INFO; called on each new connection."""
+        return False
+
+    def tls_first_failed(self, error: Exception) -> None:
+        """Take note that TLS before INFO failed; may raise another error instead."""
+
+    async def line_comes_within(self, seconds: float) -> bool:
+        """Return whether the server says something on a new TCP connection; always True on a WebSocket."""
+        if not isinstance(self._transport, TcpTransport):
+            return True
+        self._transport = transport = _PatientTransport(self._transport)
+        return await transport.line_comes_within(seconds)
+
     def connect_options(self) -> dict[str, Any]:
         """Return what CONNECT says besides, or instead of, what nats-py writes there."""
         return {}
@@ -89,6 +132,14 @@ class ExtendedClient(Client):
         """The scheme of the URL that this connection uses. Raises :class:`ChangedError` if it cannot be seen."""
         try:
             return str(self._current_server.uri.scheme)  # type: ignore[union-attr]
+        except AttributeError as error:
+            raise ChangedError from error
+
+    @property
+    def address(self) -> str:
+        """Host and port that this connection uses. Raises :class:`ChangedError` if they cannot be seen."""
+        try:
+            return str(self._current_server.uri.netloc)  # type: ignore[union-attr]
         except AttributeError as error:
             raise ChangedError from error
 
@@ -113,6 +164,19 @@ class ExtendedClient(Client):
         writer = getattr(self._transport, "_io_writer", None)  # None before it is connected, and for WebSocket
         if writer is not None:
             writer.transport.abort()
+
+    async def _process_connect_init(self) -> None:
+        server = self._current_server
+        if server is not None and server.tls_name is None and (server.uri.hostname or "").endswith("."):
+            server.tls_name = str(server.uri.hostname).rstrip(".")  # no certificate names a host with its final dot
+        self.tls_first = await self.begins_with_tls()
+        self.options["tls_handshake_first"] = self.tls_first
+        try:
+            await super()._process_connect_init()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            if self.tls_first:
+                self.tls_first_failed(error)
+            raise
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         self.before_info(info, initial_connection)

@@ -28,7 +28,7 @@ JOINED: Final = "its BEGIN line is joined to the line before; put a line end bet
 INDENTED: Final = "its lines are indented; begin the BEGIN and END lines at the margin"
 MARKED: Final = "a byte-order mark stands before its BEGIN line; save the file without one"
 AFTER_TEXT: Final = "its BEGIN line does not begin a line; put it on a line alone"
-END_JOINED: Final = "its END line is followed by more; put a line end behind it"
+END_JOINED: Final = "its END line (line {}) is joined to what follows; put a line end behind it"
 OLD_LINE_ENDS: Final = "its lines end in carriage returns alone; write line feeds"
 UNREADABLE: Final = "Go's PEM reader passes over it; write it again with openssl"
 
@@ -161,7 +161,8 @@ def _content(inside: bytes) -> tuple[list[bytes], bytes]:
     """The headers (RFC 1421, ``Name: value``, up to the first line without a colon) and the base64."""
     if b":" not in inside:
         return [], inside
-    headers, position = [], 0
+    headers: list[bytes] = []
+    position = 0
     lines = _LINE_END.split(inside)
     while position < len(lines) and (b":" in lines[position] or (not headers and not lines[position].strip(_WHITE))):
         if lines[position].strip(_WHITE):
@@ -191,7 +192,7 @@ def _why_unseen(data: bytes, begin: _Boundary, end: _Boundary) -> str:
     if before.strip(_WHITE):
         return JOINED if before.rstrip(_WHITE).endswith(_DASHES) else AFTER_TEXT
     if data[end.end : end.end + 1].strip(_WHITE) or _rest_of_line(data, end.end):
-        return END_JOINED
+        return END_JOINED.format(end.line)
     if _before(data, end.start):
         return INDENTED
     if b"\n" not in data[begin.start : end.end]:
@@ -212,7 +213,7 @@ def _text(label: bytes) -> str:
 
 def _seen_by_go(data: bytes) -> frozenset[int]:
     """Where the blocks begin that a loop of ``pem.Decode`` returns."""
-    seen = []
+    seen: list[int] = []
     position, skip = 0, 0
     while True:
         position += skip

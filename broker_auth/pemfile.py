@@ -13,22 +13,18 @@ from typing import Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_private_key,
-    load_der_public_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
 from broker_auth import der, pem
 from broker_auth.certificate import Certificate, CertificateError, parse_certificate
+from broker_auth.issued import public_key
 from broker_auth.pem import Block
 
 MAX_BYTES: Final = 1024 * 1024  # a bundle of every public CA is a quarter of that
 _ADVICE: Final = {
-    "PKCS7": "is PKCS 7; convert it with: openssl pkcs7 -print_certs",
-    "CERTIFICATE REQUEST": "holds a certificate request; give the certificate that was issued for it",
-    "NEW CERTIFICATE REQUEST": "holds a certificate request; give the certificate that was issued for it",
+    "PKCS7": "convert it with: openssl pkcs7 -print_certs",
+    "CERTIFICATE REQUEST": "give the certificate that was issued for the request",
+    "NEW CERTIFICATE REQUEST": "give the certificate that was issued for the request",
 }
 _GO_CURVES: Final = (ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
@@ -115,8 +111,7 @@ def read_private_key(data: bytes) -> PrivateKeyTypes:
             return load_der_private_key(block.body, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             pass  # its message may quote the key
-    reason = block.fault or "it cannot be parsed"
-    raise PemError(f"holds no readable private key: line {block.line}: {reason}", "give an unencrypted PEM private key")
+    raise _no_key(f"line {block.line}: {block.fault or 'it cannot be read'}")
 
 
 def private_key_block(data: bytes) -> Block:
@@ -129,8 +124,7 @@ def private_key_block(data: bytes) -> Block:
     for block in blocks:
         if block.is_private_key:
             return block
-    what = f"holds {_labels(blocks)}, no private key" if blocks else pem.what_else(data)
-    raise PemError(what, "give an unencrypted PEM private key")
+    raise _no_key(f"it holds {_labels(blocks)}" if blocks else f"it {pem.what_else(data)}")
 
 
 def key_refused_by_go(block: Block, key: PrivateKeyTypes) -> str:
@@ -144,37 +138,31 @@ def key_refused_by_go(block: Block, key: PrivateKeyTypes) -> str:
     return "Go's TLS knows no keys of this kind"
 
 
-def public_der(key: PrivateKeyTypes) -> bytes:
-    """Return a private key's SubjectPublicKeyInfo, to be compared with a certificate's."""
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
 def belong_together(certificate: Certificate, key: PrivateKeyTypes) -> bool:
     """Whether the private key is the certificate's."""
+    public = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
-        own = load_public_der(certificate.spki)
+        return public_key(certificate).public_bytes(*public) == key.public_key().public_bytes(*public)
     except (ValueError, UnsupportedAlgorithm):
         return False
-    return own == public_der(key)
 
 
-def load_public_der(spki: bytes) -> bytes:
-    """Return a public key in the encoding of :func:`public_der`, whatever its certificate's is.
+def certificate_of(block: Block) -> Certificate:
+    """Return the certificate in a block.
 
     Raises:
-        ValueError: it cannot be parsed.
+        CertificateError: it cannot be parsed.
     """
-    return load_der_public_key(spki).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return parse_certificate(_first_element(block.body))
 
 
 def _found(block: Block) -> Found:
-    body = _first_element(block.body)
-    certificate = parse_certificate(body)
+    certificate = certificate_of(block)
     leaf = block.unseen
     if not leaf and block.label != "CERTIFICATE":
         leaf = f"it is labelled {block.label}; write BEGIN CERTIFICATE, as by: openssl x509"
     unseen = leaf
-    if not leaf and len(body) < len(block.body):
+    if not leaf and len(certificate.der) < len(block.body):
         leaf = "bytes follow the certificate; write it again with: openssl x509"
     if not leaf and _has_negative_serial(certificate):
         leaf = "its serial number is negative, which Go refuses; issue it again"
@@ -201,18 +189,20 @@ def _has_negative_serial(certificate: Certificate) -> bool:
     return tbs[element.content] >= 0x80
 
 
+def _no_key(reason: str) -> PemError:
+    return PemError(f"holds no readable PEM private key: {reason}", "give an unencrypted PEM private key")
+
+
 def _no_certificate(data: bytes, blocks: tuple[Block, ...], faults: list[tuple[int, str]]) -> PemError:
-    remedy = "give a file of PEM certificates"
+    advice = next((_ADVICE[block.label] for block in blocks if block.label in _ADVICE), None)
     if faults:
         line, reason = faults[0]
-        return PemError(f"holds no readable certificate: line {line}: {reason}", remedy)
-    if not blocks:
-        return PemError(pem.what_else(data), remedy)
-    for block in blocks:
-        if advice := _ADVICE.get(block.label):
-            what, _, how = advice.partition("; ")
-            return PemError(what, how)
-    return PemError(f"holds {_labels(blocks)}, no certificate", remedy)
+        reason = f"line {line}: {reason}"
+    elif blocks:
+        reason = f"it holds {_labels(blocks)}"
+    else:
+        reason = f"it {pem.what_else(data)}"
+    return PemError(f"holds no readable PEM certificate: {reason}", advice or "give a file of PEM certificates")
 
 
 def _labels(blocks: Iterable[Block]) -> str:

@@ -12,10 +12,11 @@ from typing import Final
 
 from broker_auth.authorities import Roots
 from broker_auth.cache import BoundedCache
-from broker_auth.certificate import Certificate, CertificateError, certificates_from_pem
+from broker_auth.certificate import Certificate
 from broker_auth.chains import Known, Search
 from broker_auth.errors import InputError
 from broker_auth.peer import PeerIdentity, RefusedPeer
+from broker_auth.pemfile import PemError, read_bundle
 
 PEER_CACHE: Final = 2048  # peers; some 1 KB each
 REFUSED_CACHE: Final = 512  # apart from the peers', so that refused chains displace no peer
@@ -58,15 +59,12 @@ def load_roots(data: bytes, name: str) -> list[Certificate]:
     """Return all certificates of a PEM file.
 
     Raises:
-        InputError: there is none, or one cannot be read.
+        InputError: there is none that can be used. One that cannot is passed over, as by nats-server.
     """
     try:
-        roots = certificates_from_pem(data)
-    except CertificateError as error:
-        raise InputError(f"{name}: {error}") from error
-    if not roots:
-        raise InputError(f"{name}: holds no readable PEM certificate")
-    return roots
+        return list(read_bundle(data).certificates)
+    except PemError as error:
+        raise InputError(f"{name}: {error.what}") from error
 
 
 def _digest(chains: Sequence[Sequence[str]]) -> bytes:

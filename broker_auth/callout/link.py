@@ -16,12 +16,12 @@ from nats.errors import Error as NatsError
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
-from broker_auth.errors import InputError, OperationError
+from broker_auth.errors import OperationError
 from broker_auth.natspy import unsubscribe
 from broker_auth.observe.doctor.versions import unsafe
 from broker_auth.secret import Secret
 from broker_auth.secured import SecuredClient
-from broker_auth.settings.model import BrokerSettings, TLSFiles
+from broker_auth.settings.model import BrokerSettings
 
 SUBJECT: Final = "$SYS.REQ.USER.AUTH"  # INTERFACE "Wire"
 QUEUE: Final = "broker-auth"
@@ -270,23 +270,6 @@ async def round_trip(client: Client) -> None:
     """
     await client.flush()
     await client.flush()
-
-
-def tls_context(files: TLSFiles) -> ssl.SSLContext | None:
-    """What this service presents to a broker and knows it by; None if nothing is configured.
-
-    Raises:
-        InputError: a file cannot be used.
-    """
-    if files == TLSFiles():
-        return None
-    try:
-        context = ssl.create_default_context(cafile=files.ca)
-        if files.certificate is not None:
-            context.load_cert_chain(files.certificate, files.key)
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(f"TLS files {files.ca}, {files.certificate}, {files.key} cannot be used: {error}") from error
-    return context
 
 
 def _where(client: Client | None) -> str:

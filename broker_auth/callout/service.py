@@ -18,10 +18,11 @@ import msgspec
 from nats.aio.msg import Msg
 
 from broker_auth.callout.backlog import Backlog
-from broker_auth.callout.link import BrokerLink, Interest, tls_context
+from broker_auth.callout.link import BrokerLink, Interest
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import XKEY_HEADER, RequestReader, Unverified, WireError, WireFault
 from broker_auth.callout.xkey import Sealer
+from broker_auth.client_tls import tls_context
 from broker_auth.nkey import Kind, decode_seed
 from broker_auth.observe.audit import AuditSink, make_record
 from broker_auth.observe.stats import Stats

@@ -9,13 +9,15 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker_auth.certificate import Certificate, CertificateError, certificates_from_pem
+from broker_auth.certificate import Certificate, CertificateError
 from broker_auth.deploy import brokerconf, devpki
 from broker_auth.deploy.plan import Plan, Topology, missing_options, superfluous_options
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.nkey import Kind, generate_seed, public_nkey
+from broker_auth.settings.certificates import read_certificates
+from broker_auth.settings.files import BadValue
 from broker_auth.settings.load import check
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem
@@ -185,12 +187,9 @@ def _provisioners(plan: Plan) -> tuple[str, ...]:
 
 def _certificate(path: Path) -> Certificate:
     try:
-        found = certificates_from_pem(path.read_bytes())
-    except CertificateError as error:
-        raise InputError(f"{path}: {error}; give a file of PEM certificates") from error
-    if not found:
-        raise InputError(f"{path} is no usable PEM certificate")
-    return found[0]
+        return read_certificates(path)[0]
+    except BadValue as error:
+        raise InputError(str(error)) from error
 
 
 def _dns_names(certificate: Certificate, path: Path) -> tuple[str, ...]:

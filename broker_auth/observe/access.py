@@ -28,7 +28,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from broker_auth import encoding
-from broker_auth.callout.link import tls_context
+from broker_auth.client_tls import tls_context
 from broker_auth.errors import InputError, OperationError
 from broker_auth.nkey import public_nkey
 from broker_auth.policy.rules import PROVISIONER

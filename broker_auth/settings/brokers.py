@@ -13,8 +13,9 @@ from broker_auth.settings import own_keys
 from broker_auth.settings.key import Key
 from broker_auth.settings.links import warn_of_links
 from broker_auth.settings.model import BrokerSettings, ServerSettings, TLSFiles
+from broker_auth.settings.server_tls import check_server_tls
 from broker_auth.settings.source import Source
-from broker_auth.settings.tls import Named, check_client_tls, check_server_tls
+from broker_auth.settings.tls import Named, check_client_tls
 from broker_auth.settings.values import is_plaintext_elsewhere
 from broker_auth.settings.zones import zone_of
 

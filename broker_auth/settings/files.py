@@ -10,6 +10,7 @@ from typing import Final
 
 from broker_auth.errors import InputError
 from broker_auth.secret import Secret
+from broker_auth.settings.ownership import objection
 
 MAX_SECRET_BYTES: Final = 4096  # a password or a seed; 58 characters are usual
 
@@ -28,10 +29,15 @@ class BadValue(InputError):
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """A file as it was at one moment: its bytes and its permission bits."""
+    """A file as it was at one moment: its bytes and its status."""
 
     data: bytes
-    mode: int
+    status: os.stat_result
+
+    @property
+    def mode(self) -> int:
+        """Its permission bits."""
+        return stat.S_IMODE(self.status.st_mode)
 
 
 def read(path: Path, limit: int) -> FileContent:
@@ -59,19 +65,18 @@ def read(path: Path, limit: int) -> FileContent:
         raise BadValue(f"{path} cannot be read ({reason})", "correct the path or the permissions") from error
     if len(data) > limit:
         raise BadValue(f"{path} is larger than {limit} bytes", "check that it is the right file")
-    return FileContent(data, stat.S_IMODE(status.st_mode))
+    return FileContent(data, status)
 
 
 def read_private(path: Path, limit: int) -> bytes:
-    """Like :func:`read`, for what nobody but the owner may see.
+    """Return what :func:`read` does, for what only this service may see.
 
     Raises:
-        BadValue: also when group or others have any access (INTERFACE "Configuration").
+        BadValue: also when others have access, or another user owns it (docs/files.md#secrets-and-private-keys).
     """
     content = read(path, limit)
-    if content.mode & (GROUP | OTHERS):
-        what = f"{path} has mode {content.mode:04o}, so others than its owner have access"
-        raise BadValue(what, f"run: chmod 600 {path}")
+    if (found := objection(path, content.status)) is not None:
+        raise BadValue(f"{path} {found.what}", found.remedy)
     return content.data
 
 

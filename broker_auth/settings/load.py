@@ -20,7 +20,7 @@ from broker_auth.settings import choria_keys as choria
 from broker_auth.settings import own_keys as own
 from broker_auth.settings.brokers import broker_names, brokers
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
-from broker_auth.settings.files import GROUP, OTHERS, BadValue, FileContent, read
+from broker_auth.settings.files import OTHERS, BadValue, FileContent, read
 from broker_auth.settings.identities import warn_of_common_names
 from broker_auth.settings.key import Key
 from broker_auth.settings.keytable import find
@@ -33,6 +33,7 @@ from broker_auth.settings.model import (
     StreamSettings,
 )
 from broker_auth.settings.outputs import audit_outputs
+from broker_auth.settings.ownership import configured_by, objection
 from broker_auth.settings.problems import Findings, Problem, Report
 from broker_auth.settings.source import Source
 from broker_auth.settings.trust import Trust, issuer_mode, trust
@@ -104,11 +105,12 @@ def check(
         now: what certificates' expiry is compared with; the current time by default.
     """
     scope = _Scope(serving=serving, zone=zone, remote=remote)
-    return _check(path, environ, now or datetime.now(UTC), scope)
+    path = Path.cwd() / path
+    with configured_by(path):
+        return _check(path, environ, now or datetime.now(UTC), scope)
 
 
 def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope) -> Report:
-    path = Path.cwd() / path
     findings = Findings(file=str(path))
     try:
         content = read(path, MAX_FILE_BYTES)
@@ -288,6 +290,6 @@ def _check_own_mode(source: Source, content: FileContent) -> None:
         remedy = f"run: chmod 600 {source.path}, or write the secret as file:PATH"
         if content.mode & OTHERS:
             source.findings.problem(entry.problem("is written in a file that every user can access", remedy))
-        elif content.mode & GROUP:
-            source.findings.warning(entry.problem("is written in a file that its group can access", remedy))
+        elif (strange := objection(source.path, content.status)) is not None:
+            source.findings.warning(entry.problem(f"is written in a file that {strange.what}", remedy))
         return

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from broker_auth.certificate import Certificate
-from broker_auth.errors import InputError
+from broker_auth.pemfile import MAX_BYTES
 from broker_auth.policy.model import HostList, Policy, Provisioning, SystemUser
+from broker_auth.settings.files import read
 from broker_auth.settings.identities import identity_patterns
 from broker_auth.settings.model import FLEET_ZONE, KeySource, Settings
-from broker_auth.tokens.keys import VerificationKey, ed25519_key, load_verification_key
+from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 from broker_auth.x509 import PeerVerifier, load_roots
 
@@ -64,7 +65,7 @@ def load_key(source: KeySource) -> VerificationKey:
     """
     if source.path is None:
         return ed25519_key(source.hex or "", source.name)
-    return load_verification_key(_read(source.path), source.name)
+    return load_verification_key(read(source.path, MAX_KEY_FILE_BYTES).data, source.name)
 
 
 def _keys(sources: Iterable[KeySource]) -> tuple[VerificationKey, ...]:
@@ -72,14 +73,7 @@ def _keys(sources: Iterable[KeySource]) -> tuple[VerificationKey, ...]:
 
 
 def _roots(files: Iterable[Path]) -> list[Certificate]:
-    return [root for file in files for root in load_roots(_read(file), str(file))]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return [root for file in files for root in load_roots(read(file, MAX_BYTES).data, str(file))]
 
 
 def _provisioning(settings: Settings) -> Provisioning:

@@ -1,15 +1,18 @@
-"""The TLS files of brokers: there, readable, belonging together, private, not about to expire."""
+"""The TLS files this service presents to brokers and knows them by; those of nats-server: :mod:`.server_tls`."""
 
 from __future__ import annotations
 
-import os
+import ssl
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from broker_auth.settings import broker_keys as keys
-from broker_auth.settings.certificates import belong_together, expiry, read_certificates, read_private_key
-from broker_auth.settings.files import OTHERS
+from broker_auth.pemfile import Bundle, belong_together
+from broker_auth.settings import chains
+from broker_auth.settings.certificates import read_bundle, read_private_key
+from broker_auth.settings.chains import Doubt
+from broker_auth.settings.files import BadValue
 from broker_auth.settings.key import Key
 from broker_auth.settings.source import Source
 
@@ -22,68 +25,71 @@ class Named(NamedTuple):
     path: Path | None
 
 
+def warn(source: Source, named: Named, doubts: Iterable[Doubt]) -> None:
+    """Report doubts about a file as warnings at the key that names it."""
+    for doubt in doubts:
+        source.warning(named.key, f"{named.path}: {doubt.what}", doubt.remedy, named.broker)
+
+
 def check_client_tls(source: Source, ca: Named, certificate: Named, key: Named, now: datetime) -> None:
-    """What this service knows a broker by and presents to it; every file named must be usable."""
+    """Check what this service knows a broker by and presents to it; every file named must be usable."""
     if (ca_path := ca.path) is not None:
-        source.attempt(lambda: read_certificates(ca_path), ca.key, ca.broker)
-    _check_pair(source, certificate, key)
+        bundle = source.attempt(lambda: read_bundle(ca_path), ca.key, ca.broker)
+        if bundle is not None:
+            for doubts in chains.of_authorities(bundle, now), chains.python_faults(bundle):
+                warn(source, ca, doubts)
+    check_both_set(source, certificate, key)
     if (path := certificate.path) is None or (key_path := key.path) is None:
         return
-    chain = source.attempt(lambda: read_certificates(path), certificate.key, certificate.broker)
+    chain = source.attempt(lambda: read_bundle(path), certificate.key, certificate.broker)
     private = source.attempt(lambda: read_private_key(key_path), key.key, key.broker)
-    if chain and private and not belong_together(chain[0], private):
-        source.problem(key.key, f"is not the key of {path}", "give the key that belongs to it", key.broker)
-    if chain and (said := expiry(chain[0].expires, now)):
-        source.warning(certificate.key, said, "renew it", certificate.broker)
+    if chain is None:
+        return
+    for doubts in (chains.order(chain), chains.lifetimes(chain, now)):
+        warn(source, certificate, doubts)
+    warn(source, certificate, chains.usage(chain.certificates[0], server=False, client=True))
+    if private is None:
+        return
+    if not belong_together(chain.certificates[0], private):
+        what, remedy = mismatch(path, chain, [belong_together(item, private) for item in chain.certificates])
+        source.problem(key.key, what, remedy, key.broker)
+    else:
+        source.attempt(lambda: _load(path, key_path, chain), certificate.key, certificate.broker)
 
 
-def _check_pair(source: Source, certificate: Named, key: Named) -> None:
+def check_both_set(source: Source, certificate: Named, key: Named) -> None:
+    """Report a certificate without a key, or a key without a certificate."""
     for here, other in ((certificate, key), (key, certificate)):
         if source.is_set(here.key, here.broker) and not source.is_set(other.key, other.broker):
             missing = other.key.of(other.broker)
             source.problem(here.key, f"is set, but {missing} is not", "set both or neither", here.broker)
 
 
-_SERVER_PAIRS: Final = (
-    (keys.SERVER_CERTIFICATE, keys.SERVER_KEY),
-    (keys.LEAF_CERTIFICATE, keys.LEAF_KEY),
-)
-_SERVER_CERTIFICATES: Final = (keys.SERVER_CERTIFICATE, keys.SERVER_CA, keys.LEAF_CERTIFICATE, keys.LEAF_CA)
+def mismatch(path: Path, chain: Bundle, matches: list[bool]) -> Doubt:
+    """Return what to say of a key that is not that of a file's first certificate."""
+    for item, matching in zip(chain.found, matches, strict=True):
+        if matching:
+            return Doubt(
+                f"is the key of the certificate in line {item.line} of {path}, and the first one counts",
+                "put that certificate first in its file, its issuers behind it",
+            )
+    return Doubt(f"is not the key of {path}", "give the key that belongs to it")
 
 
-def check_server_tls(source: Source, name: str, now: datetime) -> None:
-    """Files of the nats-server itself, which may run elsewhere and as another user.
-
-    So a file that is not here, or a key that only its group and owner can read, is no problem.
-    """
-    for certificate, key in _SERVER_PAIRS:
-        pair = Named(certificate, name, source.get(certificate, name)), Named(key, name, source.get(key, name))
-        _check_pair(source, *pair)
-        _check_server_key(source, pair[1])
-    for certificate in _SERVER_CERTIFICATES:
-        _check_server_certificate(source, Named(certificate, name, source.get(certificate, name)), now)
-
-
-def _check_server_certificate(source: Source, named: Named, now: datetime) -> None:
-    path = named.path
-    if path is None:
-        return
-    if not os.path.exists(path):  # noqa: PTH110  Path.exists() raises where a directory is closed to us
-        remedy = "make sure that it is where nats-server runs"
-        source.warning(named.key, f"{path} is not on this machine", remedy, named.broker)
-        return
-    found = source.attempt(lambda: read_certificates(path), named.key, named.broker)
-    if found and (said := expiry(found[0].expires, now)):
-        source.warning(named.key, said, "renew it", named.broker)
-
-
-def _check_server_key(source: Source, named: Named) -> None:
-    if named.path is None:
-        return
+def _load(path: Path, key_path: Path, chain: Bundle) -> None:
+    """Load the pair as it will be used: OpenSSL is stricter about a file's form than this program."""
     try:
-        mode = os.stat(named.path).st_mode  # noqa: PTH116  like the check above
-    except OSError:
-        return
-    if mode & OTHERS:
-        remedy = f"run: chmod 600 {named.path}"
-        source.problem(named.key, f"{named.path} can be accessed by every user", remedy, named.broker)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, key_path, password=_no_passphrase)
+    except (OSError, ValueError) as error:
+        lines = [f"line {line}: {reason}" for line, reason in chain.faults]
+        lines += [f"line {item.line}: {item.as_authority}" for item in chain.found if item.as_authority]
+        reason = "; ".join(lines[: chains.MOST]) or getattr(error, "reason", None) or type(error).__name__
+        raise BadValue(
+            f"{path} cannot be used with {key_path} by this service's TLS ({reason})",
+            "write both again with: openssl x509, openssl pkey",
+        ) from None
+
+
+def _no_passphrase() -> str:
+    """Stand in for OpenSSL's question on the terminal."""
+    raise ValueError("a passphrase is needed")

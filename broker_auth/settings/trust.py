@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import InputError
+from broker_auth.settings import chains
 from broker_auth.settings import choria_keys as choria
 from broker_auth.settings import own_keys as own
-from broker_auth.settings.certificates import expiry, read_certificates
+from broker_auth.settings.certificates import expiry, read_bundle
 from broker_auth.settings.files import BadValue, read
 from broker_auth.settings.key import Key
 from broker_auth.settings.model import KeySource
@@ -129,6 +130,7 @@ def _client_ca(source: Source, now: datetime) -> tuple[Path, ...]:
 
 
 def _check_ca(source: Source, key: Key[tuple[Path, ...]], path: Path, now: datetime) -> None:
-    for certificate in source.attempt(lambda: read_certificates(path), key) or ():
-        if said := expiry(certificate.expires, now):
-            source.warning(key, f"{path}: {said}", "renew it")
+    bundle = source.attempt(lambda: read_bundle(path), key)
+    if bundle is not None:
+        for doubt in chains.of_authorities(bundle, now):
+            source.warning(key, f"{path}: {doubt.what}", doubt.remedy)

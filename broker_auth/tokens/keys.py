@@ -7,26 +7,32 @@ own signature is checked (RFC 8725, section 3.1; POLICY "Verifying a token").
 from __future__ import annotations
 
 import binascii
+import codecs
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import nacl.bindings
 import nacl.exceptions
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from broker_auth import issued, pem
+from broker_auth.certificate import Certificate, CertificateError
 from broker_auth.errors import InputError
+from broker_auth.pem import Block
+from broker_auth.pemfile import certificate_of
 
 MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
 MAX_RSA_BITS: Final = 8192  # verification time grows with the modulus; nobody issues larger keys
 MAX_RSA_EXPONENT: Final = 2**31 - 1  # as in Go's crypto/rsa; verification time grows with the exponent
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
 
+_PUBLIC_LABELS: Final = ("PUBLIC KEY", "RSA PUBLIC KEY")
 _HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 Check = Callable[[bytes, bytes], bool]
@@ -80,36 +86,68 @@ def ed25519_key(public_hex: str, name: str) -> VerificationKey:
 
 
 def load_verification_key(data: bytes, name: str) -> VerificationKey:
-    """The key in a PEM certificate, a PEM public key or 64 hex characters, as ``data`` of a file.
+    """Return the key in a PEM certificate, a PEM public key or 64 hex characters, as ``data`` of a file.
 
-    The first PEM block counts. ``name`` stands in errors and becomes the key's name.
+    Text around PEM is passed over. Behind a certificate may stand those of its issuers, which do not count. Any
+    other key in the file is refused: whether it counts must not depend on the order. ``name`` stands in errors
+    and becomes the key's name.
 
     Raises:
-        InputError: nothing usable is in there; says what was found instead.
+        InputError: nothing usable is in there, or a second signer is; says what was found instead.
     """
     if len(data) > MAX_KEY_FILE_BYTES:
         raise InputError(f"{name}: too large for a key or certificate (more than {MAX_KEY_FILE_BYTES} bytes)")
-    stripped = data.strip()
-    if not stripped:
+    if not data.strip():
         raise InputError(f"{name}: the file is empty; give a PEM certificate, a PEM public key or 64 hex characters")
-    if b"PRIVATE KEY-----" in stripped:
+    blocks = pem.split(data)
+    if any(block.is_private_key for block in blocks):
         raise InputError(f"{name}: holds a private key; give the certificate or public key that belongs to it")
-    try:
-        if stripped.startswith(b"-----BEGIN CERTIFICATE-----"):
-            certificate = x509.load_pem_x509_certificate(stripped)
-            not_after = certificate.not_valid_after_utc.timestamp()
-            return _from_public_key(certificate.public_key(), name, not_after)
-        if stripped.startswith(b"-----BEGIN"):
-            return _from_public_key(load_pem_public_key(stripped), name, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise InputError(f"{name}: cannot be read as PEM: {_first_line(error)}") from error
-    try:
-        text = stripped.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: neither PEM nor 64 hex characters") from error
+    if blocks:
+        return _from_blocks(blocks, name)
+    text = data.removeprefix(codecs.BOM_UTF8).strip().decode("ascii", "replace")
     if not _HEX_KEY.fullmatch(text):
-        raise InputError(f"{name}: neither PEM nor 64 hex characters")
+        what = pem.what_else(data)
+        raise InputError(f"{name}: neither PEM nor 64 hex characters: it {what}")
     return _ed25519(binascii.unhexlify(text), name, None)
+
+
+def _from_blocks(blocks: Sequence[Block], name: str) -> VerificationKey:
+    found: VerificationKey | None = None
+    first = b""
+    issuers: set[bytes] = set()
+    for block in blocks:
+        if not (block.is_certificate or block.label in _PUBLIC_LABELS):
+            continue
+        public, certificate = _public_key(block, name)
+        encoded = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if found is None:
+            found, first = _from_public_key(public, name, certificate.not_after if certificate else None), encoded
+        elif encoded != first and (certificate is None or certificate.subject not in issuers):
+            whose = certificate.subject_text if certificate else "a public key"
+            raise InputError(
+                f"{name}: holds a second signer in line {block.line} ({whose}), which does not count; "
+                "write each signer into a file of its own, and name the files separated by commas"
+            )
+        if certificate is not None and certificate.subject != certificate.issuer:
+            issuers.add(certificate.issuer)
+    if found is None:
+        raise InputError(f"{name}: holds {blocks[0].label}, neither a certificate nor a public key")
+    return found
+
+
+def _public_key(block: Block, name: str) -> tuple[PublicKeyTypes, Certificate | None]:
+    reason = block.fault
+    try:
+        if not reason and block.is_certificate:
+            certificate = certificate_of(block)
+            return issued.public_key(certificate), certificate
+        if not reason:
+            return load_der_public_key(block.body), None
+    except CertificateError as error:
+        reason = str(error)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        reason = _first_line(error)
+    raise InputError(f"{name}: cannot be read as PEM: line {block.line}: {reason}")
 
 
 def _from_public_key(key: object, name: str, not_after: float | None) -> VerificationKey:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import binascii
+import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from broker_auth import pem
 from broker_auth.errors import InputError
+from broker_auth.pem import Block
+from broker_auth.pemfile import PemError, read_private_key
 from broker_auth.secret import Secret
 from broker_auth.tokens.claims import Purpose, typed_claims
 from broker_auth.tokens.faults import TokenRejected
@@ -72,13 +75,9 @@ def load_signing_key(data: bytes, name: str) -> SigningKey:
     Raises:
         InputError: it is none of these. Errors never quote the data.
     """
-    stripped = data.strip()
-    if stripped.startswith(b"-----BEGIN"):
-        return _signing_key(_pem_key(stripped, name), name)
-    try:
-        text = stripped.decode("ascii")
-    except UnicodeDecodeError:
-        text = ""  # from here on as any other text that is no seed; the error would quote the data
+    if blocks := pem.split(data):
+        return _signing_key(_pem_key(data, blocks, name), name)
+    text = data.removeprefix(codecs.BOM_UTF8).strip().decode("ascii", "replace")
     if not _HEX_KEY.fullmatch(text):
         raise InputError(f"{name}: neither a PEM private key nor an Ed25519 seed of 64 hex characters")
     return _signing_key(ed25519.Ed25519PrivateKey.from_private_bytes(binascii.unhexlify(text)), name)
@@ -98,15 +97,15 @@ def signing_key_from_seed(seed: Secret, name: str) -> SigningKey:
     return load_signing_key(seed.reveal().encode("utf-8", "replace"), name)
 
 
-def _pem_key(data: bytes, name: str) -> object:
-    if data.startswith((b"-----BEGIN CERTIFICATE", b"-----BEGIN PUBLIC KEY")):
-        raise InputError(f"{name}: holds a public key; signing needs the private key that belongs to it")
+def _pem_key(data: bytes, blocks: Sequence[Block], name: str) -> object:
+    if not any(block.is_private_key for block in blocks):
+        if any(block.is_certificate or block.label.endswith("PUBLIC KEY") for block in blocks):
+            raise InputError(f"{name}: holds a public key; signing needs the private key that belongs to it")
+        raise InputError(f"{name}: cannot be read as a PEM private key: it holds {blocks[0].label}")
     try:
-        return load_pem_private_key(data, password=None)
-    except TypeError:
-        raise InputError(f"{name}: the key is encrypted; decrypt it with 'openssl pkey -in FILE -out FILE'") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise InputError(f"{name}: cannot be read as a PEM private key") from None
+        return read_private_key(data)
+    except PemError as error:
+        raise InputError(f"{name}: {error.what}; {error.remedy.replace('FILE', name)}") from None
 
 
 def _signing_key(key: object, name: str) -> SigningKey:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from nats.errors import Error as NatsError
 
-from broker_auth.callout.link import tls_context
+from broker_auth.client_tls import tls_context
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.observe.access import AccessError, Login, connect
 from broker_auth.secret import Secret

@@ -158,7 +158,7 @@ PROBLEMS = {
     "seed checksum": file(f"{P}nkey_seed_file", "user.seed", BROKEN_SEED, "checksum"),
     "seed file empty": file(f"{P}nkey_seed_file", "user.seed", "\n", "empty"),
     "seed readable by others": file(f"{P}nkey_seed_file", "user.seed", SEED, "0604", 0o604),
-    "seed readable by group": file(f"{P}xkey_seed_file", "curve.seed", generate_seed(Kind.CURVE), "0640", 0o640),
+    "seed open to all": file(f"{P}xkey_seed_file", "curve.seed", generate_seed(Kind.CURVE), "0644", 0o644),
     "seed written inline": one(f"{P}nkey_seed_file", SEED, "holds a seed"),
     # brokers
     "no URLs": one(f"{B}urls", None, "not set"),
@@ -194,7 +194,7 @@ PROBLEMS = {
     "TLS key missing": one(f"{P}tls.key", "nowhere.key", "does not exist"),
     "TLS key garbage": file(f"{P}tls.key", "service.key", "junk", "no readable PEM private key"),
     "TLS key of another": file(f"{P}tls.key", "service.key", private_pem(PRIVATE), "not the key"),
-    "TLS key readable by group": file(f"{P}tls.key", "service.key", private_pem(PRIVATE), "0640", 0o640),
+    "TLS key open to all": file(f"{P}tls.key", "service.key", private_pem(PRIVATE), "0644", 0o644),
     "TLS certificate without key": Row(key=f"{P}tls.certificate", about="tls.key", change={f"{P}tls.key": None}),
     "TLS key without certificate": Row(
         key=f"{P}tls.key", about="tls.certificate", change={f"{P}tls.certificate": None}
@@ -210,7 +210,7 @@ PROBLEMS = {
         key=f"{B}server.leaf.tls.key",
         about="every user",
         change={f"{B}server.leaf.tls.certificate": "other.pem", f"{B}server.leaf.tls.key": "other.key"},
-        prepare=lambda made: (made.write("other.pem", PEM), made.write("other.key", "key", 0o604)),
+        prepare=lambda made: (made.write("other.pem", PEM), made.write("other.key", private_pem(PRIVATE), 0o604)),
     ),
     # keys
     "misspelt key": one(f"{P}xkey_seed_fil", "x", f"did you mean {P}xkey_seed_file?"),

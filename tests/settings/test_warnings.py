@@ -68,8 +68,8 @@ def test_one_oddity_is_one_warning_at_its_line(directory: Directory, row: Row) -
     assert row.about in str(report.warnings[0])
 
 
-def test_a_group_readable_file_with_a_secret_is_warned_of(directory: Directory) -> None:
-    directory.save(0o640)
+def test_a_file_with_a_secret_that_its_group_can_write_is_warned_of(directory: Directory) -> None:
+    directory.save(0o660)
     report = check(directory.config, {}, now=NOW)
     (warning,) = report.warnings
     assert (report.ok, warning.line, warning.key) == (True, directory.line(PASSWORD_KEY), PASSWORD_KEY)

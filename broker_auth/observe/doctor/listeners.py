@@ -51,10 +51,14 @@ async def examine_listeners(case: Case, broker: BrokerSettings) -> list[Finding]
 
 
 async def _examine(case: Case, broker: BrokerSettings, target: Target, notes: Notes) -> None:
-    info = await read_info(target)
-    _version(info, notes)
+    info = await read_info(target, case.access.tls(broker))
+    if info.handshake_first:
+        said = f"{target.url} says nothing before TLS (handshake_first): this service connects, Choria does not"
+        notes.warning("listener.handshake_first", said, f"take handshake_first out, or write auto; {RENDER}")
+    if info.version or not info.handshake_first:
+        _version(info, notes)
     _advertised(info, notes)
-    if not info.nonce:
+    if not info.nonce and (info.version or not info.handshake_first):
         notes.error("listener.nonce", f"{target.url} sends no nonce, so no client can prove its key", RENDER)
     if not info.tls_required:
         notes.error("listener.plain", f"{target.url} lets clients in without TLS, so passwords cross in clear", RENDER)

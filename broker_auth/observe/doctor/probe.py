@@ -24,6 +24,7 @@ from broker_auth.errors import OperationError
 
 MAX_INFO_BYTES: Final = 256 * 1024
 CONNECT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 1.5  # less than nats-server's default of 2 for TLS, which a silent one waits for
 ANSWER_SECONDS: Final = 3.0  # longer than a client waits (NATS_FACTS 10)
 _DEFAULT_PORT: Final = 4222
 _HANDSHAKE: Final = 22
@@ -50,6 +51,7 @@ class Info(msgspec.Struct):
     max_payload: int = 0
     cluster: str = ""
     connect_urls: list[str] = []
+    handshake_first: bool = False  # not said by the server: found out by its silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,22 +98,44 @@ class Target:
     port: int = field(init=False)
     websocket: bool = field(init=False)
 
+    tls_name: str = field(init=False)
+
     def __post_init__(self) -> None:
         """Takes the URL apart."""
         parts = urlsplit(self.url)
         object.__setattr__(self, "host", parts.hostname or "")
+        object.__setattr__(self, "tls_name", self.host.removesuffix("."))  # no certificate has the final dot
         object.__setattr__(self, "port", parts.port or _DEFAULT_PORT)
         object.__setattr__(self, "websocket", parts.scheme in ("ws", "wss"))
 
 
-async def read_info(target: Target) -> Info:
-    """What the server says of itself.
+async def read_info(target: Target, tls: ssl.SSLContext | None = None) -> Info:
+    """Return what the server says of itself; by ``tls`` where it says nothing before TLS.
+
+    If that fails, the rest of INFO is empty.
 
     Raises:
         Unreachable: nothing there, or nothing that speaks NATS.
     """
-    async with _opened(target) as (_, _, info):
-        return info
+    async with _opened(target) as (reader, writer, info):
+        if not info.handshake_first:
+            return info
+        try:
+            await writer.start_tls(
+                tls or _looking(), server_hostname=target.tls_name, ssl_handshake_timeout=CONNECT_SECONDS
+            )
+            async with asyncio.timeout(CONNECT_SECONDS):
+                line = await reader.readline()
+            return msgspec.structs.replace(_parsed(target, line), handshake_first=True)
+        except (ssl.SSLError, OSError, TimeoutError, ValueError, Unreachable):
+            return info  # why TLS fails is found out by those who look at it
+
+
+def _looking() -> ssl.SSLContext:
+    """A context for what is looked at, not trusted."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def look_at_tls(target: Target) -> TlsFacts:
@@ -120,11 +144,10 @@ async def look_at_tls(target: Target) -> TlsFacts:
     Raises:
         Unreachable: nothing there, or nothing that speaks NATS.
     """
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # looked at, not trusted
+    context = _looking()
     context.maximum_version = ssl.TLSVersion.TLSv1_2  # later versions encrypt what is to be read
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    shake = context.wrap_bio(incoming, outgoing, server_hostname=target.host)
+    shake = context.wrap_bio(incoming, outgoing, server_hostname=target.tls_name)
     heard = b""
     async with _opened(target) as (reader, writer, _):
         with contextlib.suppress(OSError, TimeoutError):
@@ -160,7 +183,7 @@ async def attempt(
     async with _opened(target) as (reader, writer, _):
         if tls is not None:
             try:
-                await writer.start_tls(tls, server_hostname=target.host, ssl_handshake_timeout=CONNECT_SECONDS)
+                await writer.start_tls(tls, server_hostname=target.tls_name, ssl_handshake_timeout=CONNECT_SECONDS)
             except (ssl.SSLError, OSError, TimeoutError) as error:
                 return Outcome(verdict=Verdict.TLS_FAILED, said=_words(error))
         options = {"verbose": False, "pedantic": False, "lang": "doctor", "version": "1", "protocol": 1} | dict(said)
@@ -205,18 +228,28 @@ async def _opened(
 
 
 async def _info(target: Target, reader: asyncio.StreamReader) -> Info:
+    """Return INFO. A server that is silent for a while may wait for TLS, and says the rest then.
+
+    nats-server's own order, TLS second, is the rule, so silence is waited for as long as it may still be slow.
+    """
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(SILENCE_SECONDS):
             line = await reader.readline()
-    except (OSError, TimeoutError, ValueError) as error:
+    except TimeoutError:
+        return Info(tls_required=True, handshake_first=True)
+    except (OSError, ValueError) as error:
         raise Unreachable(f"{target.url}: {_words(error)}") from error
+    return _parsed(target, line)
+
+
+def _parsed(target: Target, line: bytes) -> Info:
     try:
         verb, _, body = line.partition(b" ")
         if verb == b"INFO":
             return msgspec.json.decode(body, type=Info)
     except msgspec.DecodeError as error:
         raise Unreachable(f"{target.url}: what answers there is no nats-server") from error
-    raise Unreachable(f"{target.url}: what answers there is no nats-server, or it begins with TLS")
+    raise Unreachable(f"{target.url}: what answers there is no nats-server")
 
 
 def _words(error: BaseException) -> str:

@@ -1,0 +1,52 @@
+"""The TLS context by which this service, and commands, connect to brokers."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from broker_auth.errors import InputError
+from broker_auth.settings.certificates import read_certificates
+from broker_auth.settings.model import TLSFiles
+
+
+def tls_context(files: TLSFiles) -> ssl.SSLContext | None:
+    """Return what is presented to a broker and what it is known by; None if nothing is configured.
+
+    Raises:
+        InputError: a file cannot be used.
+    """
+    if files == TLSFiles():
+        return None
+    context = ssl.create_default_context() if files.ca is None else _trusting(files.ca)
+    if files.certificate is not None:
+        try:
+            context.load_cert_chain(files.certificate, files.key, password=_no_passphrase)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{files.certificate} and {files.key} cannot be used for TLS: {error}") from error
+    return context
+
+
+def _trusting(path: Path) -> ssl.SSLContext:
+    """A client's context that trusts these certificates alone, each of them as it is, like nats-server.
+
+    Read here and not by OpenSSL, which refuses a whole file for one block (docs/files.md). Python 3.13's
+    default context is stricter than nats-server: it wants an authority key identifier and a key usage.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
+    loaded = 0
+    for certificate in read_certificates(path):
+        try:
+            context.load_verify_locations(cadata=certificate.der)
+            loaded += 1
+        except (ssl.SSLError, ValueError):
+            continue  # `config check` names it
+    if not loaded:
+        raise InputError(f"{path} holds no certificate that can be used for TLS; run: broker-auth config check")
+    return context
+
+
+def _no_passphrase() -> str:
+    """Stand in for OpenSSL's question on the terminal."""
+    raise ValueError("the private key is encrypted")

@@ -1,0 +1,133 @@
+"""What is doubtful about the certificates of a file: their times, order, usage and names."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from broker_auth.certificate import Certificate, CertificateError
+from broker_auth.pemfile import Bundle, Found
+from broker_auth.settings.certificates import validity
+
+MAX_AUTHORITIES: Final = 500  # looked at; the Web's bundle has 150
+MOST: Final = 5  # doubts of one sort about one file; a bundle holds hundreds of certificates
+
+
+class Doubt(NamedTuple):
+    """What may be wrong, and what to do."""
+
+    what: str
+    remedy: str
+
+
+def of_authorities(bundle: Bundle, now: datetime) -> Iterator[Doubt]:
+    """Yield every doubt about a file of CA certificates."""
+    yield from faults(bundle)
+    yield from passed_over((item.line, item.as_authority) for item in bundle.found)
+    yield from lifetimes(bundle, now)
+    for item in bundle.found[:MAX_AUTHORITIES]:
+        try:
+            if item.certificate.authority is False:
+                yield Doubt(f"{_named(item)} is not a CA's certificate", "give the CA's")
+        except CertificateError as error:
+            yield Doubt(f"{_named(item)}: {error}", "issue it again")
+
+
+def passed_over(reasons: Iterable[tuple[int, str]]) -> Iterator[Doubt]:
+    """Yield a doubt for each certificate, by line, that nats-server passes over for a reason."""
+    for _, (line, reason) in zip(range(MOST), ((line, why) for line, why in reasons if why), strict=False):
+        what, remedy = parted(reason)
+        yield Doubt(f"line {line}: nats-server passes over the certificate: {what}", remedy)
+
+
+def parted(reason: str) -> Doubt:
+    """Part a reason of :mod:`broker_auth.pemfile` into what is wrong and what to do."""
+    what, _, remedy = reason.partition("; ")
+    return Doubt(what, remedy or "issue or write it again (docs/files.md)")
+
+
+def faults(bundle: Bundle) -> Iterator[Doubt]:
+    """Yield a doubt for each block that no program can read."""
+    for line, reason in bundle.faults[:MOST]:
+        yield Doubt(f"line {line}: passed over: {reason}", "replace or remove it")
+
+
+def python_faults(bundle: Bundle) -> Iterator[Doubt]:
+    """Yield a doubt for each certificate that OpenSSL, and so this service's TLS, cannot read."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for item in bundle.found:
+        try:
+            context.load_verify_locations(cadata=item.certificate.der)
+        except (ssl.SSLError, ValueError):
+            yield Doubt(f"line {item.line}: this service's TLS cannot read the certificate", "issue it again")
+
+
+def lifetimes(bundle: Bundle, now: datetime) -> Iterator[Doubt]:
+    """Yield a doubt for each certificate that has expired, soon will, or is not valid yet."""
+    several = len(bundle.found) > 1
+    said = ((item, found) for item in bundle.found if (found := validity(item.certificate, now)))
+    for _, (item, found) in zip(range(MOST), said, strict=False):
+        remedy = "wait, or correct this host's clock" if "not valid before" in found else "renew it"
+        yield Doubt(f"{_named(item)}: {found}" if several else found, remedy)
+
+
+def order(bundle: Bundle) -> Iterator[Doubt]:
+    """Yield a doubt for each certificate behind the first that issued none of those before it."""
+    issuers: set[bytes] = set()
+    for before, item in zip((None, *bundle.found), bundle.found, strict=False):
+        if before is not None and item.certificate.subject not in issuers:
+            what = f"{_named(item)} is not the issuer of a certificate before it"
+            yield Doubt(what, "write the certificate first, then its issuer, then that one's issuer")
+            return
+        issuers.add(item.certificate.issuer)
+
+
+def usage(certificate: Certificate, *, server: bool, client: bool) -> Iterator[Doubt]:
+    """Yield a doubt for each use that the certificate's extended key usage leaves out."""
+    try:
+        for wanted, allowed, name, other in (
+            (server, certificate.is_for_servers, "serverAuth", "clients"),
+            (client, certificate.is_for_clients, "clientAuth", "servers"),
+        ):
+            if wanted and not allowed:
+                what = f"its extended key usage lacks {name}, so {other} refuse it"
+                yield Doubt(what, f"issue it with {name}")
+    except CertificateError as error:
+        yield Doubt(str(error), "issue it again")
+
+
+def unnamed(certificate: Certificate, hosts: Iterable[str]) -> Iterator[Doubt]:
+    """Yield a doubt for each host by which a server is reached and that its certificate does not name."""
+    try:
+        names = certificate.alternative_names
+    except CertificateError as error:
+        yield Doubt(str(error), "issue it again")
+        return
+    dns = [name.lower() for name in names.dns]
+    for host in dict.fromkeys(host.lower().removesuffix(".") for host in hosts):
+        address = _address(host)
+        if host and not (address in names.ip if address else any(_matches(name, host) for name in dns)):
+            shown = ", ".join([*names.dns, *names.ip][:4]) or "no host at all"
+            yield Doubt(f"does not name {host} (it names {shown})", f"issue it with {host} as an alternative name")
+
+
+def _matches(name: str, host: str) -> bool:
+    """Whether a DNS name of a certificate, perhaps with ``*`` as its first label, is the host's (RFC 6125)."""
+    if name == host:
+        return True
+    first, _, rest = host.partition(".")
+    return bool(first) and bool(rest) and name == f"*.{rest}"
+
+
+def _address(host: str) -> str:
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return ""
+
+
+def _named(item: Found) -> str:
+    return f"line {item.line} ({item.certificate.subject_text or 'no name'})"

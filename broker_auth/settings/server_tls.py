@@ -1,0 +1,178 @@
+"""The TLS files of nats-servers: what nats-server would refuse, pass over, or serve in vain.
+
+They may be on other machines and readable by another user. So a file that is not here is only mentioned, and a
+key that cannot be opened is not looked into. What nats-server makes of a file is what Go does (docs/files.md).
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from broker_auth.pemfile import (
+    MAX_BYTES,
+    Bundle,
+    PemError,
+    belong_together,
+    key_refused_by_go,
+    private_key_block,
+    read_private_key,
+)
+from broker_auth.settings import broker_keys as keys
+from broker_auth.settings import chains, own_keys
+from broker_auth.settings.certificates import read_bundle
+from broker_auth.settings.files import OTHERS, BadValue, read
+from broker_auth.settings.key import Key
+from broker_auth.settings.model import Role
+from broker_auth.settings.source import Source
+from broker_auth.settings.tls import Named, check_both_set, mismatch, warn
+
+
+def check_server_tls(source: Source, name: str, now: datetime) -> None:
+    """Check the files of one broker's nats-server as far as they are here."""
+    edge = source.get(keys.ROLE, name) is Role.EDGE
+    member = source.is_set(keys.CLUSTER_LISTEN, name)  # one pair serves both ends of a route
+    _check_pair(source, name, (keys.SERVER_CERTIFICATE, keys.SERVER_KEY), now, server=True, client=member)
+    _check_pair(source, name, (keys.LEAF_CERTIFICATE, keys.LEAF_KEY), now, server=not edge, client=edge)
+    for key in (keys.SERVER_CA, keys.LEAF_CA):
+        _check_authorities(source, _named(source, key, name), now)
+    _check_hosts(source, name)
+
+
+def _named(source: Source, key: Key[Path | None], name: str) -> Named:
+    return Named(key, name, source.get(key, name))
+
+
+def _check_pair(
+    source: Source,
+    name: str,
+    pair: tuple[Key[Path | None], Key[Path | None]],
+    now: datetime,
+    *,
+    server: bool,
+    client: bool,
+) -> None:
+    certificate, key = (_named(source, item, name) for item in pair)
+    check_both_set(source, certificate, key)
+    _check_mode(source, key)
+    chain = _bundle(source, certificate)
+    if chain is not None:
+        _check_chain(source, certificate, chain)
+        for doubts in (chains.order(chain), chains.lifetimes(chain, now)):
+            warn(source, certificate, doubts)
+        warn(source, certificate, chains.usage(chain.certificates[0], server=server, client=client))
+    if (data := _key_data(key)) is not None:
+        source.attempt(lambda: _check_key(key, data, certificate.path, chain), key.key, name)
+
+
+def _bundle(source: Source, named: Named) -> Bundle | None:
+    """The certificates of a file; None if it is not here or cannot be used, which is reported."""
+    path = named.path
+    if path is None:
+        return None
+    if not os.path.exists(path):  # noqa: PTH110  Path.exists() raises where a directory is closed to us
+        remedy = "make sure that it is where nats-server runs"
+        source.warning(named.key, f"{path} is not on this machine", remedy, named.broker)
+        return None
+    return source.attempt(lambda: read_bundle(path), named.key, named.broker)
+
+
+def _check_chain(source: Source, named: Named, chain: Bundle) -> None:
+    """Go's LoadX509KeyPair: the first certificate that it sees must parse, the others are sent as they are."""
+    first = next((item for item in chain.found if not item.unseen), None)
+    if first is None:
+        _refused(source, named, chain.found[0].line, "nats-server sees no certificate: ", chain.found[0].unseen)
+    elif first.as_leaf:
+        _refused(source, named, first.line, "nats-server refuses the certificate: ", first.as_leaf)
+    else:
+        warn(source, named, chains.passed_over((item.line, item.unseen) for item in chain.found))
+    warn(source, named, chains.faults(chain))
+
+
+def _check_authorities(source: Source, named: Named, now: datetime) -> None:
+    """Go's AppendCertsFromPEM: what it cannot read it passes over, and then knows nobody by it."""
+    bundle = _bundle(source, named)
+    if bundle is None:
+        return
+    first = bundle.found[0]
+    if all(item.as_authority for item in bundle.found):
+        _refused(source, named, first.line, "nats-server finds no CA certificate: ", first.as_authority)
+    warn(source, named, chains.of_authorities(bundle, now))
+
+
+def _refused(source: Source, named: Named, line: int, what: str, reason: str) -> None:
+    found = chains.parted(reason)
+    source.problem(named.key, f"{named.path}: line {line}: {what}{found.what}", found.remedy, named.broker)
+
+
+def _key_data(named: Named) -> bytes | None:
+    """What the key's file holds; None if it is not here, not for us to read, or no file to read from."""
+    if named.path is None:
+        return None
+    try:
+        return read(named.path, MAX_BYTES).data
+    except BadValue:
+        return None
+
+
+def _check_key(named: Named, data: bytes, path: Path | None, chain: Bundle | None) -> None:
+    """Raise what nats-server would refuse a private key for.
+
+    Raises:
+        BadValue: with what it would refuse.
+    """
+    try:
+        private = read_private_key(data)
+        refused = key_refused_by_go(private_key_block(data), private)
+    except PemError as error:
+        raise BadValue(f"{named.path} {error.what}", error.remedy) from None
+    if refused:
+        found = chains.parted(refused)
+        raise BadValue(f"{named.path}: nats-server cannot use the key: {found.what}", found.remedy)
+    if chain is None or path is None:
+        return
+    seen = [item for item in chain.found if not item.unseen] or list(chain.found)
+    if not belong_together(seen[0].certificate, private):
+        what, remedy = mismatch(path, chain, [belong_together(item, private) for item in chain.certificates])
+        raise BadValue(what, remedy)
+
+
+def _check_mode(source: Source, named: Named) -> None:
+    if named.path is None:
+        return
+    try:
+        mode = os.stat(named.path).st_mode  # noqa: PTH116  like the check above
+    except OSError:
+        return
+    if mode & OTHERS:
+        remedy = f"run: chmod 600 {named.path}"
+        source.problem(named.key, f"{named.path} can be accessed by every user", remedy, named.broker)
+
+
+def _check_hosts(source: Source, name: str) -> None:
+    """Compare the hosts of URLs with the certificate that answers there."""
+    _check_names(source, _named(source, keys.SERVER_CERTIFICATE, name), source.get(keys.URLS, name))
+    if source.get(keys.ROLE, name) is Role.FLEET and source.get(keys.LEAF_LISTEN, name):
+        key = keys.LEAF_CERTIFICATE if source.is_set(keys.LEAF_CERTIFICATE, name) else keys.SERVER_CERTIFICATE
+        _check_names(source, _named(source, key, name), _remotes(source))
+
+
+def _remotes(source: Source) -> tuple[str, ...]:
+    """Where edges reach the one fleet broker that is configured; with several, nobody knows which is meant."""
+    brokers = source.get(own_keys.BROKERS)
+    if sum(bool(source.get(keys.LEAF_LISTEN, name)) for name in brokers) > 1:
+        return ()
+    return tuple(url for name in brokers for url in source.get(keys.LEAF_REMOTES, name))
+
+
+def _check_names(source: Source, named: Named, urls: tuple[str, ...]) -> None:
+    path = named.path
+    if path is None or not urls:
+        return
+    try:
+        leaf = read_bundle(path).certificates[0]
+    except BadValue:
+        return  # reported where the pair is checked
+    warn(source, named, chains.unnamed(leaf, [urlsplit(url).hostname or "" for url in urls]))
