@@ -21,11 +21,11 @@ from broker_auth.settings.files import BadValue
 from broker_auth.settings.load import check
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem
+from broker_auth.settings.values import host
 
 CONFIGURATION = "broker.conf"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@-]+")  # as an identity: no list and no regular expression
 _PASSWORD_BYTES = 24  # of entropy, far beyond guessing
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def initialize(plan: Plan) -> Deployment:
             that was named cannot be used.
         ConfigurationError: the operator's files do not make a usable configuration.
     """
-    plan = dataclasses.replace(plan, directory=Path.cwd() / plan.directory)
+    plan = _with_plain_hosts(dataclasses.replace(plan, directory=Path.cwd() / plan.directory))
     _check(plan)
     workspace = Workspace(plan.directory, force=plan.force)
     workspace.require_absent(_file_names(plan))
@@ -79,7 +79,7 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
     leaf_user = _leaf_user(plan)
     plan = dataclasses.replace(plan, provisioners=_provisioners(plan))
     text = brokerconf.text(plan, break_glass=break_glass, leaf_user=leaf_user)
-    configuration = workspace.write(CONFIGURATION, text)
+    configuration = workspace.write(CONFIGURATION, text, private=True)
     # The file alone has to be enough, so the environment is left out.
     report = check(configuration, {}, serving=True)
     if report.settings is None:
@@ -146,13 +146,23 @@ def _check(plan: Plan) -> None:
         raise InputError(f"without --dev-pki also needed: {', '.join(missing)}")
     if given := superfluous_options(plan):
         raise InputError(f"--dev-pki makes these itself, so leave out {', '.join(given)}")
-    for host in (*plan.hosts, *filter(None, (plan.edge_host, plan.listen))):
-        if not _HOST.fullmatch(host):
-            raise InputError(f"{host!r} is no host name and no address")
     files = [getattr(plan.files, item.name) for item in dataclasses.fields(plan.files)]
     absent = [str(file) for file in files if file is not None and not file.is_file()]
     if absent:
         raise InputError(f"no such file: {', '.join(absent)}")
+
+
+def _with_plain_hosts(plan: Plan) -> Plan:
+    """Check every host by the rule of the configuration, and take IPv6 addresses out of their brackets."""
+    try:
+        return dataclasses.replace(
+            plan,
+            hosts=tuple(map(host, plan.hosts)),
+            edge_host=host(plan.edge_host) if plan.edge_host else None,
+            listen=host(plan.listen) if plan.listen else None,
+        )
+    except BadValue as error:
+        raise InputError(str(error)) from error
 
 
 def _leaf_user(plan: Plan) -> str | None:

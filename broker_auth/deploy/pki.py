@@ -178,7 +178,7 @@ def general_name(text: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
-        return x509.DNSName(text)
+        return x509.DNSName(text.removesuffix("."))  # a certificate names no host with its final dot
 
 
 def write_private(path: Path, data: bytes) -> None:

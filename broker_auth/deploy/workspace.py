@@ -8,6 +8,7 @@ from pathlib import Path
 
 from broker_auth.deploy.pki import write_private
 from broker_auth.errors import InputError
+from broker_auth.settings.ownership import directory_objection
 
 
 class Workspace:
@@ -37,17 +38,21 @@ class Workspace:
             )
 
     def make_directory(self, name: str = ".", mode: int = 0o755) -> None:
-        """Make a directory unless it is there; a private one that others can enter is refused.
+        """Make a directory unless it is there; a private one that others can enter or own is refused.
 
         Raises:
-            InputError: a private directory is open to others.
+            InputError: a private directory is open to others, or another user's.
         """
         path = self.path(name)
         missing = [item for item in (path, *path.parents) if not item.exists()]
         for item in reversed(missing):
             item.mkdir(mode=mode if item == path else 0o755)
             self._created.append(item)
-        if not mode & 0o077 and path.stat().st_mode & 0o077:
+        if mode & 0o077:
+            return
+        if (found := directory_objection(path)) is not None:
+            raise InputError(f"{path} {found.what}; {found.remedy}, or give another directory")
+        if path.stat().st_mode & 0o077:
             raise InputError(f"{path} is open to other users; run: chmod 700 {path}")
 
     def keep_or_write(self, name: str, make: Callable[[], bytes], *, private: bool) -> bytes:
@@ -59,10 +64,10 @@ class Workspace:
         self._write(path, content, private=private)
         return content
 
-    def write(self, name: str, content: str) -> Path:
-        """Write a configuration, over an old one if there is one. It must hold no secret."""
+    def write(self, name: str, content: str, *, private: bool = False) -> Path:
+        """Write a configuration, over an old one if there is one. Unless ``private`` it must hold no secret."""
         path = self.path(name)
-        self._write(path, content.encode(), private=False)
+        self._write(path, content.encode(), private=private)
         return path
 
     def undo(self) -> None:

@@ -34,6 +34,7 @@ from broker_auth.settings.model import (
 )
 from broker_auth.settings.outputs import audit_outputs
 from broker_auth.settings.ownership import configured_by, objection
+from broker_auth.settings.plugin_directory import warn_of_plugin_directory
 from broker_auth.settings.problems import Findings, Problem, Report
 from broker_auth.settings.source import Source
 from broker_auth.settings.trust import Trust, issuer_mode, trust
@@ -122,6 +123,7 @@ def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope)
     source.override_first(environ, own.BROKERS, choria.ISSUER_NAMES)
     source.add_environment(environ, source.get(own.BROKERS), source.get(choria.ISSUER_NAMES))
     _check_own_mode(source, content)
+    warn_of_plugin_directory(source)
     return findings.report(_settings(source, now, scope))
 
 

@@ -37,6 +37,8 @@ _INTEGER: Final = re.compile(r"-?[0-9]{1,15}")
 _HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HOST: Final = r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)"
+_MAX_HOST: Final = 254  # RFC 1035, with the final dot
+_HOST_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _URL: Final = re.compile(rf"(?P<scheme>[a-z-]+)://{_HOST}(?::(?P<port>[0-9]{{1,5}}))?/?")
 _ADDRESS: Final = re.compile(rf"{_HOST}:(?P<port>[0-9]{{1,5}})")
 
@@ -203,6 +205,7 @@ def url(*schemes: str) -> Parser[str]:
             raise BadValue(f"{shown(text)} is not a URL of host and port", example)
         if match["scheme"] not in schemes:
             raise BadValue(f"{shown(text)} has an unknown scheme", example)
+        host(match["host"])
         _check_port(match["port"])
         return text.removesuffix("/")
 
@@ -214,8 +217,36 @@ def address(text: str, _base: Path) -> str:
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise BadValue(f"{shown(text)} is not host:port", "write it like 0.0.0.0:4222 or [::]:4222")
+    host(match["host"])
     _check_port(match["port"])
     return text
+
+
+def host(text: str) -> str:
+    """Return a host name or address as it is written, an IPv6 address without its brackets.
+
+    One rule for URLs, listeners and ``init``. Underscores are allowed, because Docker's and others' names hold
+    them; so is the final dot of a complete name. What ends in a number is an address (as in WHATWG's URLs).
+
+    Raises:
+        BadValue: it is neither.
+    """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    labels = bare.removesuffix(".").split(".")
+    if ":" in bare or bare != text or labels[-1].isdecimal():
+        if _is_address(bare, in_brackets=bare != text):
+            return bare
+        raise BadValue(f"{shown(text)} is not an address", "write it like 192.0.2.7 or [2001:db8::7]")
+    if len(bare) > _MAX_HOST or not all(map(_HOST_LABEL.fullmatch, labels)):
+        raise BadValue(f"{shown(text)} is not a host name", "write it like broker.example.net")
+    return bare
+
+
+def _is_address(text: str, *, in_brackets: bool) -> bool:
+    try:
+        return ip_address(text).version == 6 or not in_brackets
+    except ValueError:
+        return False
 
 
 def _check_port(port: str | None) -> None:
@@ -228,11 +259,11 @@ def is_plaintext_elsewhere(text: str) -> bool:
     match = _URL.fullmatch(text)
     if match is None or match["scheme"] not in ("nats", "ws"):
         return False
-    host = match["host"].strip("[]")
+    name = match["host"].strip("[]")
     try:
-        return not ip_address(host).is_loopback
+        return not ip_address(name).is_loopback
     except ValueError:
-        return host != "localhost"
+        return name != "localhost"
 
 
 def identities(text: str, _base: Path) -> tuple[str, ...]:
