@@ -47,6 +47,7 @@ class Found:
         as_authority: why nats-server passes over it in a CA file; empty if it does not.
         as_leaf: why nats-server refuses it as the first certificate of a pair; empty if it does not.
         unseen: why nats-server does not read it at all; empty if it does.
+        newer: why nats-server from 2.11 on refuses or passes over it; empty if it does not.
     """
 
     certificate: Certificate
@@ -54,6 +55,7 @@ class Found:
     as_authority: str = ""
     as_leaf: str = ""
     unseen: str = ""
+    newer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,12 +166,13 @@ def _found(block: Block) -> Found:
     unseen = leaf
     if not leaf and len(certificate.der) < len(block.body):
         leaf = "bytes follow the certificate; write it again with: openssl x509"
-    if not leaf and _has_negative_serial(certificate):
-        leaf = "its serial number is negative, which Go refuses; issue it again"
     authority = leaf
     if not authority and block.has_headers:
         authority = "headers stand before its content; write it again with: openssl x509"
-    return Found(certificate=certificate, line=block.line, as_authority=authority, as_leaf=leaf, unseen=unseen)
+    newer = "its serial number is negative; issue it again" if _has_negative_serial(certificate) else ""
+    return Found(
+        certificate=certificate, line=block.line, as_authority=authority, as_leaf=leaf, unseen=unseen, newer=newer
+    )
 
 
 def _first_element(body: bytes) -> bytes:

@@ -27,6 +27,7 @@ def of_authorities(bundle: Bundle, now: datetime) -> Iterator[Doubt]:
     """Yield every doubt about a file of CA certificates."""
     yield from faults(bundle)
     yield from passed_over((item.line, item.as_authority) for item in bundle.found)
+    yield from newer(bundle)
     yield from lifetimes(bundle, now)
     for item in bundle.found[:MAX_AUTHORITIES]:
         try:
@@ -41,6 +42,15 @@ def passed_over(reasons: Iterable[tuple[int, str]]) -> Iterator[Doubt]:
     for _, (line, reason) in zip(range(MOST), ((line, why) for line, why in reasons if why), strict=False):
         what, remedy = parted(reason)
         yield Doubt(f"line {line}: nats-server passes over the certificate: {what}", remedy)
+
+
+def newer(bundle: Bundle) -> Iterator[Doubt]:
+    """Yield a doubt for each certificate that nats-server refuses since 2.11, and took before (Go 1.23)."""
+    for item in bundle.found:
+        if item.newer:
+            what, remedy = parted(item.newer)
+            yield Doubt(f"line {item.line}: nats-server 2.11 and newer refuses the certificate: {what}", remedy)
+            return
 
 
 def parted(reason: str) -> Doubt:

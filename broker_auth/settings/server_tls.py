@@ -89,6 +89,7 @@ def _check_chain(source: Source, named: Named, chain: Bundle) -> None:
     else:
         warn(source, named, chains.passed_over((item.line, item.unseen) for item in chain.found))
     warn(source, named, chains.faults(chain))
+    warn(source, named, chains.newer(chain))
 
 
 def _check_authorities(source: Source, named: Named, now: datetime) -> None:

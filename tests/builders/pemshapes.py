@@ -62,7 +62,6 @@ PYTHON_ONLY: dict[str, Shape] = {
     "byte-order mark": lambda one, _: b"\xef\xbb\xbf" + one,
     "X509 CERTIFICATE": lambda one, _: relabelled(one, "X509 CERTIFICATE"),
     "TRUSTED CERTIFICATE": lambda one, _: relabelled(one, "TRUSTED CERTIFICATE"),
-    "negative serial": lambda one, _: negative_serial(one),
 }
 """What OpenSSL reads in a CA file, and Go does not."""
 

@@ -100,6 +100,16 @@ def test_a_certificate_is_refused_exactly_where_nats_server_refuses_it(directory
     assert nats_server_takes(directory.path) == (not found), found
 
 
+def test_a_negative_serial_number_is_warned_of(directory: Directory) -> None:
+    """nats-server 2.10 takes it, 2.11 and newer do not."""
+    ca, leaf = pemshapes.negative_serial(AUTHORITY.certificate_pem), pemshapes.negative_serial(PAIR.certificate_pem)
+    set_server(directory, leaf, PAIR.key_pem, ca)
+    said = warnings(directory)
+    assert problems(directory) == []
+    assert [name in warning for name, warning in zip(("server.pem", "server-ca.pem"), said, strict=True)] == [True] * 2
+    assert all("2.11 and newer refuses the certificate: its serial number is negative" in warning for warning in said)
+
+
 def _pkcs8(key: ec.EllipticCurvePrivateKey, passphrase: bytes = b"") -> bytes:
     encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from broker_auth.errors import OperationError
+from broker_auth.secured import INFO_SECONDS
 
 MAX_INFO_BYTES: Final = 256 * 1024
 CONNECT_SECONDS: Final = 5.0
-SILENCE_SECONDS: Final = 1.5  # less than nats-server's default of 2 for TLS, which a silent one waits for
 ANSWER_SECONDS: Final = 3.0  # longer than a client waits (NATS_FACTS 10)
 _DEFAULT_PORT: Final = 4222
 _HANDSHAKE: Final = 22
@@ -228,12 +228,9 @@ async def _opened(
 
 
 async def _info(target: Target, reader: asyncio.StreamReader) -> Info:
-    """Return INFO. A server that is silent for a while may wait for TLS, and says the rest then.
-
-    nats-server's own order, TLS second, is the rule, so silence is waited for as long as it may still be slow.
-    """
+    """Return INFO; of a server that is silent for a while, only that it may wait for TLS."""
     try:
-        async with asyncio.timeout(SILENCE_SECONDS):
+        async with asyncio.timeout(INFO_SECONDS):
             line = await reader.readline()
     except TimeoutError:
         return Info(tls_required=True, handshake_first=True)

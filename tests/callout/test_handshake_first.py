@@ -1,0 +1,110 @@
+"""Listeners that say nothing before TLS (``handshake_first``), for the service, for commands and for the doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from broker_auth.client_tls import tls_context
+from broker_auth.deploy.natsserver import NatsServer, free_port
+from broker_auth.deploy.pki import Authority
+from broker_auth.observe.access import AccessError, Login, connect
+from broker_auth.observe.doctor.probe import Target, Verdict, attempt, look_at_tls, read_info
+from broker_auth.secret import Secret
+from broker_auth.secured import INFO_SECONDS
+from broker_auth.settings.model import TLSFiles
+
+LOGIN = Login(what="a user", user="u", password=Secret("not in clear"))
+INFO = {"server_id": "N", "version": "2.15.1", "proto": 1, "max_payload": 1024, "tls_required": True}
+
+pytestmark = pytest.mark.e2e
+
+
+class Broker:
+    """A nats-server that demands a client certificate, and the files to connect to it with."""
+
+    def __init__(self, directory: Path, handshake_first: str) -> None:
+        authority = Authority.create()
+        (directory / "ca.pem").write_bytes(authority.certificate_pem)
+        authority.server().write(directory, "server")
+        authority.client("client").write(directory, "client")
+        names = {name: directory / name for name in ("ca.pem", "client.pem", "client.key")}
+        self.tls = tls_context(TLSFiles(ca=names["ca.pem"], certificate=names["client.pem"], key=names["client.key"]))
+        config = directory / "server.conf"
+        config.write_text(
+            f"listen: 127.0.0.1:-1\nauthorization {{ user: u, password: 'not in clear' }}\ntls {{\n"
+            f"cert_file: '{directory}/server.pem', key_file: '{directory}/server.key', ca_file: '{directory}/ca.pem'\n"
+            f"verify: true\nhandshake_first: {handshake_first}\n}}\n"
+        )
+        self.server = NatsServer(config)
+
+    @property
+    def url(self) -> str:
+        return f"tls://127.0.0.1:{self.server.port()}"
+
+
+@pytest.fixture(scope="module", params=["true", "auto", "false"])
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    made = Broker(tmp_path_factory.mktemp("broker"), request.param)
+    with made.server:
+        yield made
+
+
+async def test_a_client_connects_whichever_comes_first(broker: Broker) -> None:
+    for _ in range(2):  # the second time it is known which
+        client: Client = await connect(broker.url, LOGIN, broker.tls)
+        assert client.is_connected
+        await client.close()
+
+
+async def test_the_probe_sees_through_it(broker: Broker) -> None:
+    target = Target(broker.url)
+    info = await read_info(target, broker.tls)
+    assert info.version
+    assert info.handshake_first == ("handshake_first: true" in broker.server.config.read_text())
+    facts = await look_at_tls(target)
+    assert (facts.asks, facts.readable) == (True, True)
+    outcome = await attempt(target, broker.tls, {"user": "u", "pass": "not in clear"})
+    assert outcome.verdict is Verdict.ADMITTED
+    outcome = await attempt(target, broker.tls, {"user": "u", "pass": "wrong"})
+    assert outcome.verdict is Verdict.REFUSED
+
+
+async def test_a_wrong_certificate_is_told_as_such(tmp_path: Path) -> None:
+    broker = Broker(tmp_path, "true")
+    (tmp_path / "other.pem").write_bytes(Authority.create().certificate_pem)
+    other = tls_context(TLSFiles(ca=tmp_path / "other.pem"))
+    with broker.server, pytest.raises(AccessError, match="CERTIFICATE_VERIFY_FAILED"):
+        await connect(broker.url, LOGIN, other)
+
+
+async def test_a_slow_server_is_met_in_its_own_way_the_next_time() -> None:
+    """It hears the beginning of TLS and never a word in clear, the second time only after it said INFO."""
+    heard: list[tuple[str, bytes]] = []
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        order = "before INFO" if not heard else "after INFO"
+        if heard:
+            await asyncio.sleep(1.2 * INFO_SECONDS)  # as slow as it was
+            writer.write(f"INFO {json.dumps(INFO)}\r\n".encode())
+            heard.append((order, await reader.read(1000)))
+        else:
+            heard.append((order, await reader.read(1000)))
+            writer.write(f"INFO {json.dumps(INFO)}\r\n".encode())
+        writer.close()
+
+    port = free_port()
+    context = ssl.create_default_context()
+    async with await asyncio.start_server(meet, "127.0.0.1", port):
+        with pytest.raises(AccessError, match="handshake_first"):
+            await connect(f"tls://127.0.0.1:{port}", LOGIN, context)
+        with pytest.raises(AccessError):
+            await connect(f"tls://127.0.0.1:{port}", LOGIN, context, seconds=3)
+    assert [order for order, _ in heard] == ["before INFO", "after INFO"]
+    assert all(text.startswith(b"\x16\x03") for _, text in heard)  # a TLS handshake
