@@ -20,6 +20,7 @@ from broker_auth.secret import Secret
 from broker_auth.settings.files import BadValue
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
+from broker_auth.settings.ownership import configured_by
 from broker_auth.settings.seeds import read_seed
 
 MAX_TOKEN_BYTES: Final = 16 * 1024  # POLICY "Verifying a token"
@@ -83,7 +84,8 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 def _break_glass(path: Path, settings: Settings) -> Secret:
     try:
-        seed = read_seed(path, Kind.USER)
+        with configured_by(path):  # who names it to root on the command line has chosen it
+            seed = read_seed(path, Kind.USER)
     except BadValue as error:
         raise InputError(f"--break-glass: {error.what}; {error.remedy}") from error
     known = {zone.break_glass_nkey for zone in settings.zones}

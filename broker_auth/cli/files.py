@@ -12,6 +12,7 @@ from typing import Final
 from broker_auth.errors import InputError
 from broker_auth.secret import Secret
 from broker_auth.settings.files import BadValue, FileContent, read, read_secret
+from broker_auth.settings.ownership import configured_by
 
 STANDARD_INPUT: Final = "-"
 SECRET_FILE: Final = "file:"
@@ -50,8 +51,10 @@ def read_secret_option(given: str) -> Secret:
         InputError: the file cannot be read, is open to others, or is empty.
     """
     if given.startswith(SECRET_FILE):
+        path = Path(given.removeprefix(SECRET_FILE))
         try:
-            return read_secret(Path(given.removeprefix(SECRET_FILE)))
+            with configured_by(path):  # who names it to root on the command line has chosen it
+                return read_secret(path)
         except BadValue as error:
             raise InputError(error.what) from error
     return Secret(given)
