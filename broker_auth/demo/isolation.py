@@ -20,7 +20,10 @@ from broker_auth.callout.link import round_trip
 from broker_auth.demo.client import connect
 from broker_auth.demo.outcome import Outcome
 from broker_auth.demo.site import Site
+from broker_auth.deploy.plan import Topology
 from broker_auth.natspy import violates
+from broker_auth.observe import access
+from broker_auth.observe.access import Login, request_json
 
 _SECONDS: Final = 5.0
 _EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"
@@ -59,7 +62,30 @@ async def show_isolation(site: Site) -> list[Outcome]:
                 lambda: _streamed(fleet, first),
             ),
         ]
+        if site.topology is Topology.EDGE:
+            steps.append(
+                (
+                    "a stolen edge logs in to the fleet with what the service signs for it",
+                    _NO,
+                    lambda: _logs_in_as_the_service(site),
+                )
+            )
         return [Outcome(what=what, expected=expected, happened=await step()) for what, expected, step in steps]
+
+
+async def _logs_in_as_the_service(site: Site) -> str:
+    """Use the service's key of the edge at the fleet: what its thief gets signed by relaying the fleet's nonce.
+
+    A member's certificate gets it through TLS, and is then all that counts: the account is the fleet's.
+    """
+    zone = site.deployment.settings.zone("edge")
+    login = Login(what="a thief", nkey_seed=zone.nkey_seed, name="thief")
+    client = await access.connect(site.fleet_url, login, site.credentials("fleet").tls())
+    try:
+        told = await request_json(client, "$SYS.REQ.USER.INFO")
+    finally:
+        await client.close()
+    return _NO if told["data"]["account"] == site.deployment.settings.accounts.fleet else _YES
 
 
 async def _asks(provisioner: Client, node: Client) -> str:
