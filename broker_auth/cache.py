@@ -32,5 +32,9 @@ class BoundedCache(Generic[K, V]):
             self._entries.popitem(last=False)
         self._entries[key] = value
 
+    def items(self) -> list[tuple[K, V]]:
+        """Return every entry, the one used longest ago first."""
+        return list(self._entries.items())
+
     def __len__(self) -> int:
         return len(self._entries)

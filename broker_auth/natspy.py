@@ -25,12 +25,19 @@ from broker_auth.errors import OperationError
 PRIVATE: Final[dict[str, frozenset[str]]] = {
     "Client": frozenset(
         {
+            "_close",
             "_connect_command",
             "_current_server",
             "_error_cb",
             "_process_connect_init",
+            "_flush_queue",
+            "_max_payload",
+            "_pending",
+            "_pending_data_size",
             "_process_info",
+            "_process_op_err",
             "_ps",
+            "_read_loop",
             "_send_unsubscribe",
             "_server_info",
             "_transport",

@@ -1,4 +1,4 @@
-"""A NATS client that insists on TLS: nats-py alone lets the server decide, in clear.
+"""A NATS client that insists on TLS, and that no server can make grow or wait: nats-py alone does neither.
 
 INFO comes before TLS, so a machine between client and server can claim that none is needed. nats-py then
 sends its CONNECT in clear, with the password or a signature of another server's nonce, whatever the URL
@@ -12,15 +12,20 @@ so that a server which was merely slow is met in the other way the next time.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from nats.errors import Error
+from nats.errors import Error, ProtocolError
+from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
 from broker_auth.cache import BoundedCache
 from broker_auth.natspy import ExtendedClient
 
 INFO_SECONDS: Final = 1.0  # nats-server sends INFO at once; with `handshake_first: auto` after 50 ms
+_MAX_LINE_BYTES: Final = 256 * 1024  # the longest is INFO, a few KB; nats-py looks at all of it at each read
+_CLOSE_SECONDS: Final = 2.0
 _WEBSOCKET: Final = ("ws", "wss")  # `wss` is TLS from the first byte; `ws` never is
 _ADDRESSES: Final = 1024  # remembered; a cluster can name any number
 
@@ -45,8 +50,71 @@ class HandshakeFirstError(Error):
         return f"the server sent no INFO, and began no TLS (handshake_first) either: {self._reason}"
 
 
+class _Parser(Parser):
+    """Ends the connection to a server that sends more at once than any server has to.
+
+    One in strange hands could otherwise make this process run out of memory.
+    """
+
+    def __init__(self, client: SecuredClient) -> None:
+        super().__init__(client)
+        self._max_message = client.max_message_bytes
+
+    async def parse(self, data: bytes = b"") -> None:
+        await super().parse(data)
+        in_message = self.state == AWAITING_MSG_PAYLOAD
+        if self.needed > self._max_message if in_message else len(self.buf) > _MAX_LINE_BYTES:
+            self.reset()
+            raise ProtocolError
+
+
 class SecuredClient(ExtendedClient):
-    """Sends nothing in clear once it was given a TLS context or a ``tls://`` URL."""
+    """Sends nothing in clear once it was given a TLS context or a ``tls://`` URL.
+
+    Attributes:
+        max_message_bytes: a larger message ends the connection.
+    """
+
+    max_message_bytes: ClassVar[int] = 8 * 1024 * 1024  # what nats-server thinks the most reasonable
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = _Parser(self)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait in this process for the server to read others."""
+        writer, buffered = self._writer(), 0
+        if writer is not None:
+            with contextlib.suppress(AttributeError):  # of a TLS connection that has ended (CPython 3.11)
+                buffered = writer.transport.get_write_buffer_size()
+        return int(self._pending_data_size) + buffered
+
+    def abort(self) -> None:
+        """Discard what is unsent and end the connection at once; nats-py would wait until all is sent."""
+        self._pending = []
+        self._pending_data_size = 0
+        writer = self._writer()
+        with contextlib.suppress(Exception):  # whatever is wrong with it, it is gone
+            if writer is not None:
+                writer.transport.abort()
+            elif self._transport:
+                self._transport._ws._writer.transport.abort()  # type: ignore[attr-defined]  # aiohttp's
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """Close the connection, whatever state it is in, within bounded time."""
+        if self.unsent:
+            self.abort()
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await super()._close(status, do_cbs)
+        except TimeoutError:
+            self.abort()
+
+    def _writer(self) -> asyncio.StreamWriter | None:
+        """Return the stream of a TCP or TLS connection; None before there is one, and for WebSocket."""
+        writer = getattr(self._transport, "_io_writer", None)
+        return writer if isinstance(writer, asyncio.StreamWriter) else None
 
     async def begins_with_tls(self) -> bool:
         """Return whether TLS comes before INFO at this server: known from before, or told by its silence."""

@@ -21,6 +21,7 @@ from broker_auth.pemfile import PemError, read_bundle
 PEER_CACHE: Final = 2048  # peers; some 1 KB each
 REFUSED_CACHE: Final = 512  # apart from the peers', so that refused chains displace no peer
 _MAX_REMEMBERED_NAMES: Final = 16_384  # characters; a peer with more is looked at each time
+_MAX_RECALLED: Final = 64 * 1024  # characters of chains worth hashing only to learn a priority
 
 
 class PeerVerifier:
@@ -47,6 +48,20 @@ class PeerVerifier:
         known = Search(self._roots, now).run(chains)
         self._remember(digest, known)
         return known.peer
+
+    def recall(self, chains: Sequence[Sequence[str]], now: float) -> bool | None:
+        """Return whether these chains were verified before and hold at ``now``; None if that is not known.
+
+        Verifies nothing and raises nothing, so that it may be asked about any request.
+        """
+        if sum([len(pem) for chain in chains for pem in chain]) > _MAX_RECALLED:
+            return None
+        digest = _digest(chains)
+        for cache, verified in ((self._known, True), (self._refused, False)):
+            known = cache.get(digest)
+            if known is not None and known.start <= now < known.end:
+                return verified
+        return None
 
     def _remember(self, digest: bytes, known: Known) -> None:
         peer = known.peer

@@ -20,9 +20,10 @@ from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.measure import Plan, Round, beside_floor, cpu_us
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader
-from broker_auth.callout.service import TURN, Callout
+from broker_auth.callout.service import BATCH_SIZE, Callout
 from broker_auth.callout.xkey import Sealer
-from broker_auth.observe.audit import StreamAudit, make_record
+from broker_auth.observe.audit import make_record
+from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Decision
@@ -102,7 +103,7 @@ class Bench:
             "stages": self._stages(samples),
         }
 
-    def answering(self, samples: list[Sample], turn: int = TURN) -> Round:
+    def answering(self, samples: list[Sample], turn: int = BATCH_SIZE) -> Round:
         """Answers all requests, so many at a time."""
         messages = [sample.request.wire for sample in samples]
         turns = [messages[start : start + turn] for start in range(0, len(messages), turn)]

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError, SlowConsumerError
 from nats.errors import Error as NatsError
-from nats.errors import ProtocolError
-from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
+from broker_auth.callout.client import BrokerClient
 from broker_auth.errors import OperationError
 from broker_auth.natspy import unsubscribe
 from broker_auth.observe.doctor.versions import unsafe
+from broker_auth.observe.loglimit import LogLimit
+from broker_auth.observe.printable import printable
 from broker_auth.secret import Secret
-from broker_auth.secured import SecuredClient
 from broker_auth.settings.model import BrokerSettings
 
 SUBJECT: Final = "$SYS.REQ.USER.AUTH"  # INTERFACE "Wire"
 QUEUE: Final = "broker-auth"
 DRAIN_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0
-_MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024  # what nats-server thinks the most reasonable; requests are much smaller
-_MAX_LINE_BYTES: Final = 256 * 1024  # the longest is INFO, a few KB; nats-py looks at all of it at each read
+_CHECK_SECONDS: Final = 1.0
 _PING_SECONDS: Final = 20  # a dead connection is noticed after two of these
+_MAX_PENDING: Final = 8192  # messages of one subscription that are not handed over yet, and their bytes
+_MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
+_SHOWN: Final = 256  # characters of an error that a broker sent
+_LOG_BURST: Final = 20  # lines about one broker at once; it can make us write them by coming and going
 
 Handler = Callable[["BrokerLink", Msg], Awaitable[None]]
 
@@ -44,34 +49,6 @@ class Interest:
 
 
 _log = logging.getLogger(__name__)
-
-
-class _Parser(Parser):
-    """Ends the connection to a broker that says more at once than any broker has to say.
-
-    An edge in strange hands could otherwise make a worker, which serves the fleet too, run out of memory.
-    """
-
-    async def parse(self, data: bytes = b"") -> None:
-        await super().parse(data)
-        in_message = self.state == AWAITING_MSG_PAYLOAD
-        if self.needed > _MAX_MESSAGE_BYTES if in_message else len(self.buf) > _MAX_LINE_BYTES:
-            self.reset()
-            raise ProtocolError
-
-
-class _Client(SecuredClient):
-    """Remembers which account the server put it in; older servers do not say (before 2.12 or so)."""
-
-    account = ""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ps = _Parser(self)
-
-    def before_info(self, info: dict[str, Any], initial: bool) -> None:
-        super().before_info(info, initial)
-        self.account = info.get("remote_account", "" if initial else self.account)
 
 
 class BrokerLink:
@@ -89,6 +66,8 @@ class BrokerLink:
         interests: Sequence[Interest] = (),
         others: Collection[str] = (),
         tls: ssl.SSLContext | None = None,
+        on_drop: Callable[[BrokerLink, int], None] = lambda *_: None,
+        on_overflow: Callable[[], None] = lambda: None,
     ) -> None:
         """Connects nowhere yet.
 
@@ -99,6 +78,9 @@ class BrokerLink:
             interests: what else to subscribe to.
             others: accounts in which no request ever arrives: getting in there is a failure.
             tls: what is presented to the broker, and what it is known by.
+            on_drop: is told when the connection was dropped because the broker did not read, and how many
+                messages were lost.
+            on_overflow: is told of each message that came faster than it could be handed over.
         """
         self.name = broker.name
         self.role = broker.role
@@ -110,41 +92,55 @@ class BrokerLink:
         self._others = frozenset(others)
         self._tls = tls
         self._draining = False
-        self._client: _Client | None = None
+        self._on_drop = on_drop
+        self._on_overflow = on_overflow
+        self._subscribed_before = False
+        self._limit = LogLimit(_LOG_BURST)
+        self._client: BrokerClient | None = None
         self._subscription: Subscription | None = None
         self._closed = asyncio.Event()
         self._last_error = ""
 
-    async def keep(self) -> None:
-        """Connect, and connect anew whenever the client gives up (NATS_FACTS 25). Ends by cancellation."""
+    async def run(self) -> None:
+        """Connect, and connect again whenever the connection ends (docs/nats-server.md fact 25).
+
+        Ends by cancellation only.
+        """
         while True:
             try:
                 await self._connect()
-                await self._closed.wait()
+                await self._until_closed()
             except Exception as error:  # whatever answers there may be a broker the next time
                 self._report(error)
-                await self.close()
-            self.subscribed.clear()
+            self._lost()
+            await self.close()
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def reply(self, subject: str, answer: bytes) -> None:
-        """Send an answer.
+    def reply(self, subject: str, answer: bytes) -> None:
+        """Send an answer, without waiting for the broker to read it.
 
         Raises:
-            nats.errors.Error: the connection is closed or its buffer full.
+            nats.errors.Error: the connection is closed, or was dropped because the broker does not read.
         """
-        assert self._client is not None
-        await self._client.publish(subject, answer)
+        if self._client is None:
+            raise ConnectionClosedError
+        self._client.send(subject, answer)
 
     @property
     def pending(self) -> int:
         """Requests received and not handed over yet."""
         return 0 if self._subscription is None else self._subscription.pending_msgs
 
-    async def drain(self) -> None:
-        """Stop receiving, and hand over what was received (NATS_FACTS 12).
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the broker to read others."""
+        return 0 if self._client is None else self._client.unsent
 
-        :meth:`settle` comes after it is answered, and :meth:`close` last.
+    async def drain(self) -> None:
+        """Stop receiving, and hand over what was received (docs/nats-server.md fact 12).
+
+        :meth:`settle` comes after it is answered, and :meth:`close` last. A broker that does not take part is
+        dropped, so that it does not delay the others.
         """
         self._draining = True
         client, subscription = self._client, self._subscription
@@ -159,7 +155,9 @@ class BrokerLink:
                     await subscription.drain()  # type: ignore[no-untyped-call]
                     await round_trip(client)
         except (NatsError, OSError, TimeoutError) as error:
-            _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
+            _log.warning("broker %s: not drained: %s", self.name, printable(str(error)) or type(error).__name__)
+            if client.is_connected:
+                client.drop("did not answer while draining")
 
     async def settle(self) -> None:
         """Wait until the broker has processed every answer."""
@@ -171,7 +169,7 @@ class BrokerLink:
             _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
 
     async def close(self) -> None:
-        """Close the connection, whatever state it is in: who keeps this link must not end with it."""
+        """Close the connection, whatever state it is in; must not raise: the loop of :meth:`run` has to survive."""
         if self._client is not None:
             try:
                 await self._client.close()
@@ -180,34 +178,52 @@ class BrokerLink:
 
     async def _connect(self) -> None:
         self._closed.clear()
-        client = _Client()
+        client = BrokerClient(self._on_dropped)
         self._client = client
         await client.connect(
             servers=list(self._broker.urls),
             name="broker-auth",
             nkeys_seed_str=self._seed.reveal(),
             tls=self._tls,
+            allow_reconnect=False,  # :meth:`run` does: nats-py keeps stale answers, and waits for a peer to read them
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RETRY_SECONDS,  # seconds, fractions work
             ping_interval=_PING_SECONDS,
             error_cb=self._on_error,
-            disconnected_cb=self._on_disconnected,
-            reconnected_cb=self._on_reconnected,
             closed_cb=self._on_closed,
         )
 
         # Requests last: once they come, everything else is in place.
         for interest in self._interests:
-            await client.subscribe(interest.subject, queue=interest.queue, cb=self._bound(interest.handler))
-        self._subscription = await client.subscribe(SUBJECT, queue=QUEUE, cb=self._bound(self._handler))
+            await self._subscribe(client, interest.subject, interest.queue, interest.handler)
+        self._subscription = await self._subscribe(client, SUBJECT, QUEUE, self._handler)
         await round_trip(client)
         self._check_account(client)
         self._last_error = ""
         self.subscribed.set()
-        _log.info("broker %s: subscribed at %s", self.name, _where(client))
+        self._say(logging.INFO, f"subscribed{' again' if self._subscribed_before else ''} at {_where(client)}")
+        self._subscribed_before = True
         self._check_version(client)
 
-    def _check_account(self, client: _Client) -> None:
+    async def _subscribe(self, client: Client, subject: str, queue: str, handler: Handler) -> Subscription:
+        return await client.subscribe(
+            subject,
+            queue=queue,
+            cb=self._bound(handler),
+            pending_msgs_limit=_MAX_PENDING,
+            pending_bytes_limit=_MAX_PENDING_BYTES,
+        )
+
+    async def _until_closed(self) -> None:
+        """Return when the connection has ended; end it if the broker does not read."""
+        client, clock = self._client, asyncio.get_running_loop().time
+        assert client is not None  # connected before
+        while not client.is_closed:
+            client.check(clock())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), _CHECK_SECONDS)
+
+    def _check_account(self, client: BrokerClient) -> None:
         """A service whose nkey the broker does not know is itself called out for, and may even be admitted."""
         if client.account in self._others:
             raise OperationError(
@@ -215,11 +231,11 @@ class BrokerLink:
                 "among the broker's auth_users; render its configuration anew"
             )
 
-    def _check_version(self, client: _Client) -> None:
+    def _check_version(self, client: BrokerClient) -> None:
         """Warn of a nats-server that does not hold what is decided; refusing it would lock its clients out."""
         version = str(client._server_info.get("version", ""))[:32]
         if reason := unsafe(version):
-            _log.warning("broker %s: upgrade nats-server %r: %s", self.name, version, reason)
+            self._say(logging.WARNING, f"upgrade nats-server {version!r}: {reason}")
 
     def _bound(self, handler: Handler) -> Callable[[Msg], Awaitable[None]]:
         async def handle(message: Msg) -> None:
@@ -229,31 +245,30 @@ class BrokerLink:
 
     def _report(self, error: Exception) -> None:
         """Log a state, not each attempt: the same error twice in a row is one line."""
-        text = str(error) or type(error).__name__
+        text = printable(str(error) or type(error).__name__, _SHOWN)
         if text != self._last_error:
-            _log.warning("broker %s: %s", self.name, text)
+            self._say(logging.WARNING, text)
             self._last_error = text
 
-    async def _on_error(self, error: Exception) -> None:
-        self._report(error)
+    def _say(self, level: int, text: str) -> None:
+        if self._limit.due():
+            _log.log(level, "broker %s: %s", self.name, text)
 
-    async def _on_disconnected(self) -> None:
+    def _lost(self) -> None:
+        """Note the end of a connection."""
         if self.subscribed.is_set() and not self._draining:
-            _log.warning("broker %s: disconnected", self.name)
+            self._say(logging.WARNING, "disconnected")
         self.subscribed.clear()
 
-    async def _on_reconnected(self) -> None:
-        if self._client is not None:
-            try:
-                await round_trip(self._client)
-                self._check_account(self._client)
-            except (NatsError, OSError, TimeoutError, OperationError) as error:
-                self._report(error)
-                await self._client.close()  # and :meth:`keep` begins anew
-                return
-        self._last_error = ""
-        self.subscribed.set()
-        _log.info("broker %s: subscribed again at %s", self.name, _where(self._client))
+    def _on_dropped(self, reason: str, lost: int) -> None:
+        self._say(logging.ERROR, f"{reason}; the connection is dropped and {lost} messages with it")
+        self._on_drop(self, lost)
+
+    async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, SlowConsumerError):
+            self._on_overflow()
+        else:
+            self._report(error)
 
     async def _on_closed(self) -> None:
         self._closed.set()

@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +22,9 @@ from nats.aio.msg import Msg
 
 from broker_auth.callout.link import QUEUE, SUBJECT, BrokerLink, Interest
 from broker_auth.callout.service import Service, make_callout, tls_contexts
-from broker_auth.observe import server_errors
-from broker_auth.observe.audit import Audit, AuditSink, LogAudit, StreamAudit
+from broker_auth.observe import logs, server_errors
+from broker_auth.observe.audit import Audit, AuditSink, DenialLog, LogAudit
+from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.observe.micro import MicroService
 from broker_auth.observe.published import NatsAudit
 from broker_auth.observe.stats import Snapshot
@@ -31,6 +33,7 @@ from broker_auth.settings.model import AuditKind, AuditSettings, Role, Settings
 from broker_auth.settings.policy import build_policy
 
 BEAT_SECONDS: Final = 1.0
+_MAX_UNSENT: Final = 1024 * 1024  # bytes for a broker beyond which audit records wait: answers go first
 _MAX_UNHEARD: Final = 256 * 1024  # bytes of beats kept for a supervisor that does not read
 
 try:  # the `fast` extra is optional
@@ -57,14 +60,18 @@ class Beat(msgspec.Struct, kw_only=True):
         stats: what it has counted since it started.
         brokers: which of them it is subscribed at.
         pending: requests received and not answered.
+        oldest: seconds that the oldest of them has waited.
         audit_lost: audit records that could not be kept.
+        log_lost: log lines that nobody read in time.
         resident: bytes of memory, shared pages included; 0 if the system does not say.
     """
 
     stats: Snapshot
     brokers: dict[str, bool]
     pending: int = 0
+    oldest: float = 0.0
     audit_lost: int = 0
+    log_lost: int = 0
     resident: int = 0
 
 
@@ -81,6 +88,7 @@ def prepare(settings: Settings) -> Prepared:
 
 def work(prepared: Prepared, channel: socket.socket) -> None:
     """Serve in this process until SIGTERM, or until the supervisor at the other end of the channel is gone."""
+    logs.use_thread()
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(_Worker(prepared).run(channel))
 
@@ -100,9 +108,11 @@ def make_sinks(settings: AuditSettings, published: NatsAudit | None = None) -> A
                 sinks.append(StreamAudit("-"))
             case AuditKind.FILE:
                 assert output.path is not None  # a file output names its file
-                sinks.append(StreamAudit(output.path))
+                sinks.append(StreamAudit(output.path, settings.max_bytes, settings.keep))
             case AuditKind.NATS:
                 pass
+    if all(output.kind is not AuditKind.LOG for output in settings.outputs):
+        sinks.append(DenialLog())
     return Audit(sinks)
 
 
@@ -114,7 +124,12 @@ class _Worker:
         subject = settings.audit.subject
         self._published = None if subject is None else NatsAudit(subject)
         self._audit = make_sinks(settings.audit, self._published)
-        self._callout = make_callout(settings, prepared.policy, self._audit, keep_requests=settings.audit.requests)
+        self._callout = make_callout(
+            settings,
+            prepared.policy,
+            self._audit,
+            keep_requests=settings.audit.requests,
+        )
         self._micro = MicroService(SUBJECT, QUEUE)
         # One record for each refusal, whoever of us takes it: hence the queue group.
         interests = [Interest(server_errors.SUBJECT, self._on_server_error, QUEUE)]
@@ -127,15 +142,16 @@ class _Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._audit.reopen)
         reader, writer = await asyncio.open_unix_connection(sock=channel)
+        watched = [asyncio.create_task(self._beat(writer), name="heartbeat")]
+        if self._published is not None:
+            watched.append(asyncio.create_task(self._published.pump(self._publish), name="audit to NATS"))
         tasks = [
+            *watched,
             asyncio.create_task(self._orphaned(reader)),
-            asyncio.create_task(self._beat(writer)),
             asyncio.create_task(self._beat_when_ready(writer)),
         ]
-        if self._published is not None:
-            tasks.append(asyncio.create_task(self._published.pump(self._publish)))
         try:
-            await self._service.run(self._stop, self._published.drain if self._published else None)
+            await self._service.run(self._stop, self._published.drain if self._published else None, watched)
         finally:
             self._send(writer)  # what was counted last
             for task in tasks:
@@ -166,26 +182,28 @@ class _Worker:
             stats=self._callout.stats.snapshot(),
             brokers={link.name: link.subscribed.is_set() for link in links},
             pending=self._service.pending,
+            oldest=self._service.oldest,
             audit_lost=self._audit.lost,
+            log_lost=logs.lost(),
             resident=_resident(),
         )
         writer.write(msgspec.json.encode(beat) + b"\n")
 
     async def _publish(self, subject: str, data: bytes) -> None:
         link = next(link for link in self._service.links if link.role is not Role.EDGE)
-        if not link.subscribed.is_set():
-            raise ConnectionError(f"broker {link.name} is away")
-        await link.reply(subject, data)
+        if not link.subscribed.is_set() or link.unsent > _MAX_UNSENT:
+            raise ConnectionError(f"broker {link.name} is away, or reads slowly")
+        link.reply(subject, data)
 
-    async def _on_server_error(self, _: BrokerLink, message: Msg) -> None:
-        record = server_errors.read_advisory(message.data)
+    async def _on_server_error(self, link: BrokerLink, message: Msg) -> None:
+        record = server_errors.read_advisory(message.data, datetime.now(UTC), zone=self._callout.zone, broker=link.name)
         if record is not None:
             self._audit.write(record)
 
     async def _on_question(self, link: BrokerLink, message: Msg) -> None:
         answer = self._micro.answer(message.subject, self._callout.stats.snapshot()) if message.reply else None
         if answer is not None:
-            await link.reply(message.reply, answer)
+            link.reply(message.reply, answer)
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:

@@ -76,12 +76,14 @@ class Unverified(msgspec.Struct):
     Attributes:
         token: the JWT, decrypted.
         server_xkey: the header's.
-        claims: None if they are to be decoded anew: who waits among many takes a third of the memory then.
+        claims: None if they are to be decoded again: under load a request takes a third of the memory then.
+        broker: the name of the broker whose connection it came by, set by the service.
     """
 
     token: bytes
     server_xkey: str | None
     claims: _Claims | None
+    broker: str = ""
 
 
 class RequestReader:

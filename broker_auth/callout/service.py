@@ -1,8 +1,9 @@
 """The callout service: a request's way from bytes to answer, and the life of a process around it.
 
 :class:`Callout` is the hot path: open, verify, decide, sign, record. It never awaits. What arrives is
-opened and waits in a :class:`Backlog`; then a turn of requests is concluded, the fleet's first, all of
+opened and waits in a :class:`Backlog`; then a batch of requests is concluded, the fleet's first, all of
 them step by step together. What cannot be answered in time is dropped before any signature is verified.
+No step waits for a socket, a file or a pipe.
 """
 
 from __future__ import annotations
@@ -23,22 +24,25 @@ from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import XKEY_HEADER, RequestReader, Unverified, WireError, WireFault
 from broker_auth.callout.xkey import Sealer
 from broker_auth.client_tls import tls_context
+from broker_auth.errors import OperationError
 from broker_auth.nkey import Kind, decode_seed
 from broker_auth.observe.audit import AuditSink, make_record
+from broker_auth.observe.loglimit import LogLimit
+from broker_auth.observe.printable import printable
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Decision, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
+from broker_auth.policy.priority import Priority, priority
 from broker_auth.policy.request import AuthorizationRequest
-from broker_auth.policy.urgency import Urgency, urgency
 from broker_auth.settings.model import Settings
 
-PATIENCE_SECONDS: Final = 1.5  # clients give up at 2.0 and more (NATS_FACTS 10), and TLS took its time
-# So many requests are concluded together, then the links read on: the urgent must be seen among what
-# arrives. More of them together cost less each, so it is done often only where many wait.
-TURN: Final = 32
-TURN_IN_A_CROWD: Final = 8
-CROWD: Final = 128  # requests that wait
+ANSWER_DEADLINE: Final = 1.5  # seconds; clients give up at 2.0 and more (fact 10), and TLS took its time
+# Between batches the connections are read, so that new requests of a high priority are seen. Larger batches
+# cost less for each request, so they are small only under load.
+BATCH_SIZE: Final = 32
+BATCH_UNDER_LOAD: Final = 8
+HIGH_WATER_MARK: Final = 128  # requests that wait
 _SHED: Final = WireError(WireFault.SHED, "more requests arrived than can be answered in time")
 _log = logging.getLogger(__name__)
 
@@ -55,100 +59,114 @@ class Callout:
         audit: AuditSink,
         stats: Stats,
         keep_requests: bool = False,
+        zone: str = "",
     ) -> None:
+        """``zone`` names the zone whose brokers are served, for audit records."""
         self.policy = policy
         self.keep_requests = keep_requests
+        self.zone = zone
         self.stats = stats
+        self._failures, self._errors = LogLimit(), LogLimit()
+        self._unanswered: dict[WireFault, LogLimit] = {}
         self._reader = reader
         self._writer = writer
         self._audit = audit
 
-    def open(self, data: bytes, server_xkey: str | None) -> Unverified | None:
-        """The request in a message, to be given to :meth:`conclude` now or later; None if it is none.
+    def open(self, data: bytes, server_xkey: str | None, broker: str = "") -> Unverified | None:
+        """Return the request in a message, to be given to :meth:`conclude` now or later; None if it is none.
 
         Args:
             data: the message as received.
             server_xkey: its ``Nats-Server-Xkey`` header.
+            broker: the name of the broker whose connection it came by.
         """
         try:
-            return self._reader.open(data, server_xkey)
+            opened = self._reader.open(data, server_xkey)
         except WireError as error:
             self.unanswered(error)
             return None
+        opened.broker = broker
+        return opened
 
-    def urgency(self, opened: Unverified, now: float) -> Urgency:
-        """How soon this request, just opened, should be concluded if others wait."""
-        assert opened.claims is not None
-        return urgency(opened.claims.nats, self.policy.tokens, now)
+    def priority(self, opened: Unverified, now: float) -> Priority:
+        """Return how soon this request, just opened, should be concluded if others wait."""
+        if opened.claims is None:
+            return Priority.UNKNOWN
+        try:
+            return priority(opened.claims.nats, self.policy, now)
+        except Exception:  # it affects order only; the decision will say what is wrong
+            return Priority.UNKNOWN
 
-    def conclude(self, turn: Sequence[Unverified], now: float) -> list[bytes | None]:
-        """The signed answer to each opened request, None for those that must not be answered.
+    def conclude(self, batch: Sequence[Unverified], now: float) -> list[bytes | None]:
+        """Return the signed answer to each opened request, None for those that must not be answered.
 
         Args:
-            turn: the requests; one that fails takes no other with it.
+            batch: the requests; one that fails takes no other with it.
             now: Unix seconds; the only time these requests know.
         """
         try:
-            return self._conclude(turn, now)
+            return self._conclude(batch, now)
         except Exception:
-            if len(turn) == 1:  # without an answer nats-server lets nobody in
+            if len(batch) == 1:  # without an answer nats-server lets nobody in
                 self.stats.reply_failures += 1
-                if self.stats.reply_failures % 1000 == 1:
-                    _log.exception("no answer could be made (%d so far)", self.stats.reply_failures)
+                if self._failures.due():
+                    _log.exception("no answer could be made (%d so far)", self._failures.count)
                 return [None]
         # Something that nobody foresaw: whoever caused it must not cost the others their answers.
-        return [answer for opened in turn for answer in self.conclude([opened], now)]
+        return [answer for opened in batch for answer in self.conclude([opened], now)]
 
-    def _conclude(self, turn: Sequence[Unverified], now: float) -> list[bytes | None]:
+    def _conclude(self, batch: Sequence[Unverified], now: float) -> list[bytes | None]:
+        """Conclude a batch; nothing is counted or recorded before every answer is made."""
         started = time.perf_counter()
-        answers: list[bytes | None] = [None] * len(turn)
-        places, requests, decided, records = [], [], [], []
+        answers: list[bytes | None] = [None] * len(batch)
+        places, requests, decided, faults, records = [], [], [], [], []
         # Step by step, and in loops: see :meth:`ReplyWriter.write`.
-        for place, opened in enumerate(turn):
+        for place, opened in enumerate(batch):
             try:
                 requests.append(self._reader.verify(opened, now))
                 places.append(place)
             except WireError as error:
-                self.unanswered(error)
-        if not requests:
-            return answers
+                faults.append(error)
         for request in requests:
             decided.append((request, self._decide(request, now)))
-        written = iter(self._writer.write(decided, now))
-        seconds = (time.perf_counter() - started) / len(turn)
-        micros, stored = int(seconds * 1e6), self.keep_requests
-        for request, decision in decided:
-            records.append(make_record(request, decision, now, micros, with_request=stored))
+        written = self._writer.write(decided, now)
+        seconds = (time.perf_counter() - started) / len(batch)
+        micros, stored, zone = int(seconds * 1e6), self.keep_requests, self.zone
+        for place, (request, decision) in zip(places, decided, strict=True):
+            broker = batch[place].broker
+            records.append(make_record(request, decision, now, micros, with_request=stored, zone=zone, broker=broker))
         self._audit.write(*records)
         self.stats.took(len(decided), seconds)
         for _, decision in decided:
             self.stats.decided(decision, now)
-        for place in places:
-            answers[place] = next(written)
+        for fault in faults:
+            self.unanswered(fault)
+        for place, answer in zip(places, written, strict=True):
+            answers[place] = answer
         return answers
 
     def unanswered(self, error: WireError) -> None:
-        """Count and log a message that gets no reply; the first of a kind, then every thousandth."""
+        """Count a message that gets no reply, and log some of a kind."""
         self.stats.unanswered[error.fault] += 1
-        if self.stats.unanswered[error.fault] % 1000 == 1:
-            _log.warning("request not answered: %s (%d so far)", error, self.stats.unanswered[error.fault])
+        limit = self._unanswered.setdefault(error.fault, LogLimit())
+        if limit.due():
+            _log.warning("request not answered: %s (%d so far)", error, limit.count)
 
     def _decide(self, request: AuthorizationRequest, now: float) -> Decision:
         try:
             return decide(request, self.policy, now)
         except Exception:  # whatever went wrong, the connection does not get in
-            if self.stats.decisions[Rule.NONE, DenyCode.INTERNAL_ERROR] % 1000 == 0:
-                _log.exception("decision failed; the connection is denied")
+            if self._errors.due():
+                _log.exception("decision failed; the connection is denied (%d so far)", self._errors.count)
             return Deny(rule=Rule.NONE, code=DenyCode.INTERNAL_ERROR, detail="the decision failed; see the log")
 
 
 class _Waiting(msgspec.Struct):
-    """A request that waits for its turn since ``since`` (monotonic seconds)."""
+    """A request that waits to be answered."""
 
     link: BrokerLink
     subject: str
     request: Unverified
-    since: float
 
 
 class Service:
@@ -179,16 +197,29 @@ class Service:
         others = (names.fleet, names.provisioning, names.system)
         tls = tls_contexts(settings) if contexts is None else contexts
         self._links = [
-            BrokerLink(broker, seed, self._on_request, interests, others, tls[broker.name])
+            BrokerLink(
+                broker,
+                seed,
+                self._on_request,
+                interests,
+                others,
+                tls[broker.name],
+                on_drop=self._on_drop,
+                on_overflow=lambda: self.callout.unanswered(_SHED),
+            )
             for broker in settings.brokers
         ]
-        self._backlog: Backlog[_Waiting] = Backlog()
+        self._numbers = {link: number for number, link in enumerate(self._links)}
+        self._backlog: Backlog[_Waiting] = Backlog(
+            len(self._links), lambda waiting: callout.priority(waiting.request, time.time())
+        )
+        self._limits = {link: LogLimit() for link in self._links}
         self._arrived = asyncio.Event()
         self._ending = False
 
     @property
     def links(self) -> Sequence[BrokerLink]:
-        """One link for each configured broker."""
+        """One connection for each configured broker."""
         return self._links
 
     @property
@@ -196,77 +227,113 @@ class Service:
         """Requests received and not answered yet."""
         return len(self._backlog) + sum(link.pending for link in self._links)
 
-    async def run(self, stop: asyncio.Event, before_close: Callable[[], Awaitable[None]] | None = None) -> None:
+    @property
+    def oldest(self) -> float:
+        """Seconds that the oldest request has waited; 0 if none waits."""
+        since = self._backlog.oldest()
+        return 0.0 if since is None else max(0.0, time.monotonic() - since)
+
+    async def run(
+        self,
+        stop: asyncio.Event,
+        before_close: Callable[[], Awaitable[None]] | None = None,
+        watched: Sequence[asyncio.Task[None]] = (),
+    ) -> None:
         """Serve until ``stop`` is set, then drain: every request received is answered first.
 
         Args:
             stop: ends it.
             before_close: awaited when all is answered, while the brokers can still be reached.
+            watched: other tasks that must not end before this does.
+
+        Raises:
+            OperationError: a task ended that must not, which ends the service in order. Whoever runs it should
+                begin with a new process.
         """
-        keepers = [asyncio.create_task(link.keep()) for link in self._links]
-        answering = asyncio.create_task(self._answer_in_turn())
-        await stop.wait()
+        connections = [asyncio.create_task(link.run(), name=f"broker {link.name}") for link in self._links]
+        answering = asyncio.create_task(self._answer_all(), name="answering")
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopping, answering, *connections, *watched], return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in (answering, *connections, *watched) if task.done()]
+        stopping.cancel()
         await asyncio.gather(*(link.drain() for link in self._links))
         self._ending = True
         self._arrived.set()
-        await answering
+        await asyncio.gather(answering, return_exceptions=True)
         await asyncio.gather(*(link.settle() for link in self._links))
         if before_close is not None:
             await before_close()
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
         await asyncio.gather(*(link.close() for link in self._links))
+        if ended and not stop.is_set():
+            raise OperationError(f"task ended unforeseen: {', '.join(map(_how, ended))}")
 
     async def wait_ready(self) -> None:
         """Return once every broker is subscribed."""
         await asyncio.gather(*(link.subscribed.wait() for link in self._links))
 
     async def _on_request(self, link: BrokerLink, message: Msg) -> None:
-        """Let a request wait for its turn, in a queue that a flood of others does not fill."""
+        """Queue a request where a flood of others, or through another broker, does not evict it."""
         if not message.reply:
             self.callout.unanswered(WireError(WireFault.NO_REPLY_SUBJECT, "request wants no reply"))
             return
         headers = message.headers
-        opened = self.callout.open(message.data, headers.get(XKEY_HEADER) if headers else None)
+        opened = self.callout.open(message.data, headers.get(XKEY_HEADER) if headers else None, link.name)
         if opened is None:
             return
-        # Who is alone needs no place in a line, and of a crowd only what is signed is kept.
-        urgency = self.callout.urgency(opened, time.time()) if self._backlog else Urgency.UNKNOWN
-        if len(self._backlog) >= CROWD:
-            opened.claims = None
-        waiting = _Waiting(link, message.reply, opened, time.monotonic())
-        for _ in self._backlog.put(waiting, urgency, len(message.data)):
+        waiting = _Waiting(link, message.reply, opened)
+        for _ in self._backlog.put(waiting, self._numbers[link], len(message.data), time.monotonic()):
             self.callout.unanswered(_SHED)
+        # Above the high-water mark keep only the signed token, to save memory.
+        if len(self._backlog) > HIGH_WATER_MARK:
+            opened.claims = None
         self._arrived.set()
 
-    async def _answer_in_turn(self) -> None:
-        """Answer whoever waits, until the service ends and nobody does."""
+    async def _answer_all(self) -> None:
+        """Answer what waits, until the service ends and nothing does."""
         while not self._ending:
             await self._arrived.wait()
             self._arrived.clear()
-            while turn := self._backlog.take(TURN if len(self._backlog) < CROWD else TURN_IN_A_CROWD):
-                await self._answer(turn)
+            while True:
+                for _ in self._backlog.expire(time.monotonic() - ANSWER_DEADLINE):
+                    self.callout.unanswered(_SHED)
+                size = BATCH_SIZE if len(self._backlog) < HIGH_WATER_MARK else BATCH_UNDER_LOAD
+                if not (batch := self._backlog.take(size)):
+                    break
+                self._answer(batch)
                 await asyncio.sleep(0)
 
-    async def _answer(self, turn: list[_Waiting]) -> None:
-        latest = time.monotonic() - PATIENCE_SECONDS
-        in_time = [waiting for waiting in turn if waiting.since >= latest]
-        for _ in range(len(turn) - len(in_time)):
-            self.callout.unanswered(_SHED)
-        if not in_time:
-            return
-        answers = self.callout.conclude([waiting.request for waiting in in_time], time.time())
-        for waiting, answer in zip(in_time, answers, strict=True):
-            if answer is not None:
-                await self._reply(waiting, answer)
+    def _answer(self, batch: list[_Waiting]) -> None:
+        answers = self.callout.conclude([waiting.request for waiting in batch], time.time())
+        for waiting, answer in zip(batch, answers, strict=True):
+            if answer is None:
+                continue
+            try:
+                waiting.link.reply(waiting.subject, answer)
+            except Exception as error:  # the broker is gone, and with it the connection that asked
+                self._not_sent(waiting.link, 1, error)
 
-    async def _reply(self, waiting: _Waiting, answer: bytes) -> None:
-        try:
-            await waiting.link.reply(waiting.subject, answer)
-        except Exception as error:  # the broker is gone, and with it the connection that asked
-            self.callout.stats.reply_failures += 1
-            _log.warning("answer could not be sent to %s: %s", waiting.link.name, error)
+    def _on_drop(self, link: BrokerLink, lost: int) -> None:
+        self.callout.stats.dropped[link.name] += 1
+        if lost:
+            self._not_sent(link, lost, "the broker does not read them")
+
+    def _not_sent(self, link: BrokerLink, count: int, why: object) -> None:
+        self.callout.stats.reply_failures += count
+        limit = self._limits[link]
+        if limit.due(count):
+            text = printable(str(why) or type(why).__name__)
+            _log.warning("broker %s: answers could not be sent: %s (%d so far)", link.name, text, limit.count)
+
+
+def _how(task: asyncio.Task[None]) -> str:
+    """Return what a task was, and how it ended."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.error("task %r failed", task.get_name(), exc_info=error)
+    return f"{task.get_name()} ({'cancelled' if task.cancelled() else type(error).__name__})"
 
 
 def tls_contexts(settings: Settings) -> dict[str, ssl.SSLContext | None]:
@@ -296,4 +363,5 @@ def make_callout(settings: Settings, policy: Policy, audit: AuditSink, *, keep_r
         audit=audit,
         stats=Stats(),
         keep_requests=keep_requests,
+        zone=zone.name,
     )

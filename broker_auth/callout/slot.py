@@ -39,6 +39,7 @@ class Kind(Generic[H]):
         drain: seconds it has to end when it is asked to.
         on_end: called with each process that ended.
         on_replace: called with the reason when another is to follow.
+        is_late: tells from a heartbeat that work waits too long; killed if two in a row say so.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Kind(Generic[H]):
     drain: float
     on_end: Callable[[Child[H]], None]
     on_replace: Callable[[Cause], None]
+    is_late: Callable[[H], bool] = lambda _: False
 
 
 class Slot(Generic[H]):
@@ -61,6 +63,8 @@ class Slot(Generic[H]):
         self._kind = kind
         self._retired = False
         self._stuck = False
+        self._last_beat: H | None = None
+        self._last_late = False
         self._failures = 0
         self._task = asyncio.create_task(self._run())
 
@@ -75,13 +79,26 @@ class Slot(Generic[H]):
         await asyncio.gather(self._task, return_exceptions=True)
 
     def check(self, now: float) -> None:
-        """Kill the process if it has sent no heartbeat for too long."""
+        """Kill the process if it has sent no heartbeat for too long, or lets work wait although it sends them."""
         child = self.child
-        if child is not None and child.status is None and now - child.heard > self._kind.silence:
+        if child is None or child.status is not None:
+            return
+        if now - child.heard > self._kind.silence:
             _log.error("%s %d sent nothing for %.1f s and is killed", self._kind.title, child.pid, now - child.heard)
-            self._stuck = True
-            child.heard = now
-            child.signal(signal.SIGKILL)
+        elif self._is_late(child.beat):
+            _log.error("%s %d lets requests wait for too long and is killed", self._kind.title, child.pid)
+        else:
+            return
+        self._stuck = True
+        child.heard = now
+        child.signal(signal.SIGKILL)
+
+    def _is_late(self, beat: H | None) -> bool:
+        """Return whether a new heartbeat and the one before it say so: one may follow upon a suspension."""
+        if beat is None or beat is self._last_beat:
+            return False
+        before, self._last_beat, self._last_late = self._last_late, beat, self._kind.is_late(beat)
+        return before and self._last_late
 
     async def _run(self) -> None:
         while not self._retired:

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import Final, NoReturn
 
+from broker_auth.observe import logs
+
 _log = logging.getLogger(__name__)
 # Only the parent decides: a terminal sends Ctrl-C and a hang-up to every process.
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP)
@@ -59,12 +61,14 @@ def _child(body: Body, channel: socket.socket, mask: set[signal.Signals] | set[i
         for number in _DEFAULT:
             signal.signal(number, signal.SIG_DFL)
         _close_others(channel.fileno())
+        logs.renew()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         body(channel)
         code = 0
     except BaseException:  # nothing may reach the parent's frames above
         _log.exception("worker failed")
     finally:
+        logs.flush()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

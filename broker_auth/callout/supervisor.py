@@ -20,6 +20,7 @@ from broker_auth.callout.link import DRAIN_SECONDS
 from broker_auth.callout.process import Beat, Prepared, work
 from broker_auth.callout.slot import Cause, Kind, Slot, watch
 from broker_auth.errors import BrokerAuthError, ConfigurationError
+from broker_auth.observe import logs
 from broker_auth.observe.expiry import Expiry, expiries
 from broker_auth.observe.state import ZoneState
 from broker_auth.observe.stats import Snapshot
@@ -27,6 +28,7 @@ from broker_auth.settings.model import Settings
 
 Worker = Child[Beat]
 
+OLDEST_SECONDS: Final = 5.0  # a request is answered or dropped within 1.5: a worker that lets one wait is stuck
 SILENCE_SECONDS: Final = 3.0  # after which a worker is stuck: half of all connections wait for it (NATS_FACTS 12)
 TAKEOVER_SECONDS: Final = 15.0  # within which new workers must serve what old ones do
 DRAIN_DEADLINE: Final = DRAIN_SECONDS + 2  # seconds a worker has to end
@@ -34,6 +36,11 @@ _log = logging.getLogger(__name__)
 
 Reload = Callable[[], Prepared]
 """Reads and loads the configuration anew; raises a BrokerAuthError if it is not usable as a whole."""
+
+
+def is_late(beat: Beat) -> bool:
+    """Return whether a heartbeat tells of a request that has waited for too long."""
+    return beat.oldest > OLDEST_SECONDS
 
 
 class Supervisor:
@@ -67,6 +74,7 @@ class Supervisor:
         self._old: list[Slot[Beat]] = []
         self._buried = Snapshot()
         self._audit_lost = 0
+        self._log_lost = 0
         self._changed = asyncio.Event()
         self._known: tuple[Prepared, tuple[Expiry, ...]] | None = None
         self._stop = asyncio.Event()
@@ -118,6 +126,11 @@ class Supervisor:
         return self._audit_lost + sum(worker.beat.audit_lost for worker in self._all() if worker.beat)
 
     @property
+    def log_lost(self) -> int:
+        """Log lines lost since the start, this process's too."""
+        return self._log_lost + logs.lost() + sum(worker.beat.log_lost for worker in self._all() if worker.beat)
+
+    @property
     def alive(self) -> bool:
         """Whether a worker runs and has been heard lately."""
         now = asyncio.get_running_loop().time()
@@ -141,6 +154,8 @@ class Supervisor:
             refused=self.reloads[False],
             reloading=self.reloading,
             audit_lost=self.audit_lost,
+            log_lost=self.log_lost,
+            oldest=max((beat.oldest for beat in beats), default=0.0),
             expiries=self._expiries(),
         )
         return (state,)
@@ -190,6 +205,7 @@ class Supervisor:
         if worker.beat is not None:
             self._buried += worker.beat.stats
             self._audit_lost += worker.beat.audit_lost
+            self._log_lost += worker.beat.log_lost
 
     def _replaced(self, cause: Cause) -> None:
         self.replaced[cause] += 1
@@ -203,6 +219,7 @@ class Supervisor:
             drain=DRAIN_DEADLINE,
             on_end=self._ended,
             on_replace=self._replaced,
+            is_late=is_late,
         )
         return [Slot(kind) for _ in range(self._count(prepared.settings))]
 

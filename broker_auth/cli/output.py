@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
+from broker_auth.observe.printable import printable
+
 
 def one_line(text: str) -> str:
-    """``text`` in one line, with everything replaced that could break or repaint a terminal's line."""
-    joined = " ".join(text.split("\n")) if "\n" in text else text
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in joined)
+    """Return ``text`` in one line, with everything escaped that could break or repaint a terminal's line."""
+    return printable(text.replace("\n", " "))
 
 
 def error(message: str) -> None:

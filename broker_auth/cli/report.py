@@ -19,7 +19,8 @@ from broker_auth.cli.options import DURATION, FILE, config_option, example, json
 from broker_auth.cli.tables import make_console, make_table, short_bytes, short_duration, watch
 from broker_auth.errors import OperationError
 from broker_auth.observe.audit import AuditRecord
-from broker_auth.observe.connections import Ask, Connection, Observer, Report, State
+from broker_auth.observe.connections import Connection, Observer, Report
+from broker_auth.observe.gathering import Ask, State
 from broker_auth.observe.history import read_history, rules_of
 from broker_auth.observe.selection import SORTS, Selection
 from broker_auth.observe.waiting import Waiting, waiting_nodes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +10,7 @@ import click
 from broker_auth import natspy
 from broker_auth.callout.serve import serve
 from broker_auth.cli.options import config_option
+from broker_auth.observe import logs
 from broker_auth.settings.own_keys import MAX_WORKERS
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -31,18 +30,6 @@ def serve_command(config: Path, workers: int | None, zone: str | None, log_level
     answer what was received and exit; SIGHUP reads the configuration again and changes to it without a
     gap, or keeps the old one, in each zone by itself; SIGUSR1 opens the audit files again.
     """
-    set_up_logging(log_level)
+    logs.set_up(log_level)
     natspy.check()
     serve(config, workers, zone)
-
-
-def set_up_logging(level: str) -> None:
-    """One line an event on standard error: time, level, where from, what."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
-        force=True,
-    )
-    # asyncio warns about nats-py whenever a TLS connection ends; there is nothing to be done about it.
-    logging.getLogger("asyncio").setLevel(logging.ERROR)

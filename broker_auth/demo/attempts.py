@@ -1,7 +1,7 @@
 """Who tries to get in, and what must happen: one real connection each.
 
-The outcome is read from the service's audit records, which are written before the broker is
-answered: a connection that failed without a record never got as far as being asked about.
+The outcome is read from the service's audit records, which are written within moments of the answer: a
+connection that failed without a record never got as far as being asked about.
 """
 
 from __future__ import annotations
@@ -39,11 +39,10 @@ async def try_one(site: Site, attempt: Attempt, name: str) -> Outcome:
     try:
         client = await connect(attempt.url, name, attempt.credentials)
     except ConnectRefusedError as error:
-        record = site.audit_record(name)
-        if record is not None:
-            happened = f"denied: {record.code}"
-        else:
-            happened = "no answer" if "authorization" in str(error).lower() else TLS_REFUSED
+        asked = "authorization" in str(error).lower()
+        record = site.audit_record(name) if asked else site.audit_record(name, _GRACE_SECONDS)
+        missing = "no answer" if asked else TLS_REFUSED
+        happened = missing if record is None else f"denied: {record.code}"
     else:
         await client.close()
         record = site.audit_record(name)
@@ -51,6 +50,7 @@ async def try_one(site: Site, attempt: Attempt, name: str) -> Outcome:
     return Outcome(what=attempt.what, expected=attempt.expected, happened=happened)
 
 
+_GRACE_SECONDS: Final = 0.2
 _WRONG: Final = "guessed"
 WRONG_PASSWORD: Final = "denied: provisioner_password"
 IN_FLEET: Final = "in choria"

@@ -6,11 +6,13 @@ processes on its configurations, and ``broker-auth serve`` as a process of its o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 import msgspec
 
@@ -27,6 +29,9 @@ from broker_auth.observe.audit import AuditRecord, Record
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import SigningKey, load_signing_key, new_seed, signing_key_from_seed
+
+_RECORD_SECONDS: Final = 2.0  # a record is written within milliseconds of the answer
+_LOOK_SECONDS: Final = 0.02
 
 
 class Site:
@@ -149,9 +154,16 @@ class Site:
         decisions = [record for record in records if isinstance(record, AuditRecord)]
         return sorted(decisions, key=lambda record: record.time)
 
-    def audit_record(self, client: str) -> AuditRecord | None:
-        """The last decision about a connection of this name."""
-        return next((record for record in reversed(self.audit_records()) if record.client == client), None)
+    def audit_record(self, client: str, seconds: float = _RECORD_SECONDS) -> AuditRecord | None:
+        """Return the last decision about a connection of this name; wait up to ``seconds`` for one to be written."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for record in reversed(self.audit_records()):
+                if client in (record.client, record.name):
+                    return record
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(_LOOK_SECONDS)
 
     def _signing_key(self, file: str) -> SigningKey:
         return load_signing_key(self._pki(file).read_bytes(), file)

@@ -146,7 +146,7 @@ def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
     yield _OWN + "issuer_seed_file", files.issuer_seed
     yield _OWN + "xkey_seed_file", files.xkey_seed
     yield _OWN + "break_glass_nkey", break_glass
-    yield _OWN + "audit.output", f"log, file:{AUDIT_FILE}"
+    yield _OWN + "audit.output", f"file:{AUDIT_FILE}"
     yield _OWN + "pid_file", PID_FILE
     yield _OWN + "tls.ca", _path(plan, plan.files.ca)
     if plan.files.service_cert:

@@ -19,6 +19,7 @@ import dataclasses
 import hashlib
 import json
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,7 @@ from broker_auth import encoding
 from broker_auth.client_tls import tls_context
 from broker_auth.errors import InputError, OperationError
 from broker_auth.nkey import public_nkey
+from broker_auth.observe.printable import printable
 from broker_auth.policy.rules import PROVISIONER
 from broker_auth.secret import Secret
 from broker_auth.secured import SecuredClient
@@ -247,6 +249,20 @@ async def request_json(client: Client, subject: str, payload: object = None, *, 
     return decode(reply.data, subject)
 
 
+def part(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an object inside an answer; empty if it is missing or none."""
+    value = answer.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def refusal(answer: Mapping[str, Any]) -> str | None:
+    """Return why a server refused to answer, None if it did not."""
+    if not answer.get("error"):
+        return None
+    description = part(answer, "error").get("description")
+    return printable(description, 256) if isinstance(description, str) else "refused"
+
+
 def decode(data: bytes, subject: str) -> dict[str, Any]:
     """A JSON object of nats-server's.
 
@@ -255,7 +271,7 @@ def decode(data: bytes, subject: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OperationError(f"{subject}: the answer is not JSON") from error
     if not isinstance(value, dict):
         raise OperationError(f"{subject}: the answer is not a JSON object")
@@ -268,6 +284,8 @@ class _Client(SecuredClient):
     nats-py sends a token or a user, never both, and signs nonces for nkeys only; Choria's rules want
     user, password, token and nonce signature together.
     """
+
+    max_message_bytes = 64 * 1024 * 1024  # a page of connections with all their subscriptions is some 5 MB
 
     def __init__(self, login: Login) -> None:
         super().__init__()
@@ -297,4 +315,4 @@ def _caller_id(token: Secret) -> str:
         raise InputError("--token: the file holds no client token") from error
 
 
-__all__ = ["Access", "AccessError", "Login", "Proof", "connect", "decode", "request_json"]
+__all__ = ["Access", "AccessError", "Login", "Proof", "connect", "decode", "part", "refusal", "request_json"]

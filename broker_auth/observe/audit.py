@@ -6,27 +6,25 @@ Records are JSON lines; ``v`` is the version of their form. ``broker-auth explai
 from __future__ import annotations
 
 import logging
-import os
-import stat
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from io import FileIO
-from pathlib import Path
 from typing import Final, Literal, Protocol
 
 import msgspec
 
-from broker_auth.errors import OperationError
-from broker_auth.observe.redact import SHOWN, redact
+from broker_auth.observe.loglimit import LogLimit
+from broker_auth.observe.printable import printable_json
+from broker_auth.observe.redact import SHOWN, bounded, redact
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.request import AuthorizationRequest
 
 VERSION: Final = 1
+MAX_REASON: Final = 512  # characters
 _MOMENTS: Final = 1024  # remembered: a turn of requests has one time, and nodes share tokens and their ends
 _NAMES: Final = 16  # of a certificate, kept in a record
+_encoder: Final = msgspec.json.Encoder()
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +35,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
         time: when the request was read.
         code: ``admitted``, or why not.
         name: the admitted identity; for denials, the name the connection gave itself.
-        client: the name the connection gave itself, whatever it turned out to be.
+        client: the name the connection gave itself, where ``name`` is another.
         host: the client's address.
         cid: the connection's id on ``server``.
         issuer_id: token id of the chain issuer, of a verified token that is part of a trust chain.
@@ -48,6 +46,9 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
         tls: ``verified``, ``unverified`` or ``none``.
         micros: how long it took, in microseconds, verifying and signing included; of requests that were answered
             together, each has its share.
+        zone: the zone that decided, of the configuration.
+        broker: the configured broker whose connection the request came by; ``server`` and the like are what that
+            broker says.
         request: the request, if asked for, with everything in ``redacted`` removed.
     """
 
@@ -77,6 +78,8 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
     server: str = ""
     server_id: str = ""
     cluster: str = ""
+    zone: str = ""
+    broker: str = ""
     tls: str = ""
     micros: int = 0
     request: AuthorizationRequest | None = None
@@ -93,6 +96,8 @@ class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_fi
         reason: nats-server's; for a denial of ours it ends with our phrase. Empty where no answer came in time.
         host: the client's address.
         cid: the connection's id on ``server``.
+        zone: as in :class:`AuditRecord`.
+        broker: as in :class:`AuditRecord`.
     """
 
     v: int = msgspec.field(default_factory=lambda: VERSION)
@@ -107,6 +112,8 @@ class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_fi
     server: str = ""
     server_id: str = ""
     cluster: str = ""
+    zone: str = ""
+    broker: str = ""
 
 
 Record = AuditRecord | ServerErrorRecord
@@ -133,11 +140,28 @@ class AuditSink(Protocol):
 
 
 def make_record(
-    request: AuthorizationRequest, decision: Decision, now: float, micros: int, *, with_request: bool = False
+    request: AuthorizationRequest,
+    decision: Decision,
+    now: float,
+    micros: int,
+    *,
+    with_request: bool = False,
+    zone: str = "",
+    broker: str = "",
 ) -> AuditRecord:
-    """The record of one decision; ``with_request`` stores the redacted request beside it."""
+    """Return the record of one decision, every field of bounded length.
+
+    Args:
+        request: what was decided.
+        decision: how.
+        now: Unix seconds.
+        micros: how long it took, in microseconds.
+        with_request: whether to store the redacted request beside it.
+        zone: the zone that decided.
+        broker: the broker whose connection the request came by.
+    """
     info, options, server = request.client_info, request.connect_opts, request.server_id
-    client = options.name[:SHOWN]
+    client = bounded(options.name)
     record = AuditRecord(
         v=VERSION,
         time=_moment(now),
@@ -145,19 +169,20 @@ def make_record(
         rule=decision.rule,
         rule_number=decision.rule.number,
         code="",
-        reason=explained(decision),
+        reason=explained(decision)[:MAX_REASON],
         name=client,
-        client=client,
-        user=options.user[:SHOWN],
-        token_id=decision.token_id,
+        user=bounded(options.user),
+        token_id=bounded(decision.token_id),
         fingerprint=decision.fingerprint,
-        host=info.host[:SHOWN],
-        kind=info.kind[:SHOWN],
-        type=info.type[:SHOWN],
-        cid=info.id,
-        server=server.name,
-        server_id=server.id,
-        cluster=server.cluster,
+        host=bounded(info.host),
+        kind=bounded(info.kind),
+        type=bounded(info.type),
+        cid=bounded_int(info.id),
+        server=bounded(server.name),
+        server_id=bounded(server.id),
+        cluster=bounded(server.cluster),
+        zone=zone,
+        broker=broker,
         tls=_tls(request, decision),
         micros=micros,
     )
@@ -165,19 +190,25 @@ def make_record(
         record.decision = "admit"
         record.code = "admitted"
         record.account = decision.account
-        record.name = decision.name[:SHOWN]
-        record.signer = decision.signer
+        record.name = bounded(decision.name)
+        record.client = client if client != record.name else ""
+        record.signer = decision.signer[:SHOWN]
         record.expires = None if decision.expires is None else _moment(decision.expires)
     else:
         record.code = decision.code
-        record.certificate_names = tuple(name[:SHOWN] for name in decision.certificate_names[:_NAMES])
-        record.certificate_problem = decision.certificate_problem[:SHOWN]
+        record.certificate_names = tuple([bounded(name) for name in decision.certificate_names[:_NAMES]])
+        record.certificate_problem = bounded(decision.certificate_problem)
     if decision.chain_issuer is not None:
         record.issuer_id = decision.chain_issuer.id
         record.issuer_ends = _moment(decision.chain_issuer.ends)
     if with_request:
-        record.request, record.redacted = redact(request)
+        record.request, record.redacted = redact(request, trusted=isinstance(decision, Admit))
     return record
+
+
+def bounded_int(number: int) -> int:
+    """Return ``number`` if JSON readers can take it, else 0; nats-server's ids are far smaller."""
+    return number if 0 <= number < 2**63 else 0
 
 
 @lru_cache(maxsize=_MOMENTS)
@@ -192,82 +223,12 @@ def _tls(request: AuthorizationRequest, decision: Decision) -> str:
     return "verified" if counts else "unverified"
 
 
-class StreamAudit:
-    """Writes records as JSON lines to a file, or to standard output for ``-``.
-
-    Several processes can append to one file: what is written at once stays together. A pipe promises that
-    only for a few kilobytes, so records go there one by one.
-
-    Attributes:
-        lost: records that could not be written.
-    """
-
-    def __init__(self, target: str | Path) -> None:
-        """Open ``target`` for appending, mode 0640.
-
-        Raises:
-            OperationError: it cannot be opened.
-        """
-        self.lost = 0
-        self._encoder = msgspec.json.Encoder()
-        self._path = None if str(target) == "-" else Path(target)
-        self._failed = False
-        self._stream = self._open()
-
-    def write(self, *records: Record) -> None:
-        """Append lines. A full disk must not keep a fleet out: it is logged once, and what is lost counted."""
-        if not self._whole:
-            for record in records:
-                self._append(self._encoder.encode(record) + b"\n", 1)
-        elif records:
-            self._append(self._encoder.encode_lines(records), len(records))
-
-    def reopen(self) -> None:
-        """Open the file again, after log rotation moved it away; keep the old one if that fails."""
-        if self._path is None:
-            return
-        try:
-            previous, self._stream = self._stream, self._open()
-        except OperationError as error:
-            _log.error("%s", error)
-            return
-        previous.close()
-
-    def close(self) -> None:
-        """Close the file; standard output stays open."""
-        self._stream.close()
-
-    def _append(self, lines: bytes, count: int) -> None:
-        # After a failure half a line may stand in the file; these must not be glued to it.
-        data = b"\n" + lines if self._failed else lines
-        try:
-            written = self._stream.write(data)
-        except OSError as error:
-            self._fail(count, error.strerror or type(error).__name__)
-            return
-        if written == len(data):
-            self._failed = False
-        else:
-            self._fail(min(count, data.count(b"\n", written)), "written in part only")
-
-    def _fail(self, count: int, reason: str) -> None:
-        told, self.lost = -(-self.lost // 1000), self.lost + count
-        if told < -(-self.lost // 1000):  # the first, and each time another thousand has begun
-            _log.error("audit record cannot be written to %s: %s (%d so far)", self._path or "-", reason, self.lost)
-        self._failed = True
-
-    def _open(self) -> FileIO:
-        try:
-            if self._path is None:
-                stream = FileIO(sys.stdout.fileno(), "w", closefd=False)
-            else:
-                self._path.touch(mode=0o640, exist_ok=True)
-                stream = FileIO(self._path, "a")
-            self._whole = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-        except OSError as error:
-            name = self._path or "standard output"
-            raise OperationError(f"audit file {name} cannot be opened: {error.strerror}; correct it") from error
-        return stream
+def encode(record: Record) -> bytes:
+    """Return the record as a line of JSON, with nothing in it that could move a terminal's cursor or reorder text."""
+    line = _encoder.encode(record)
+    if line.isascii() and b"\x7f" not in line:
+        return line + b"\n"
+    return printable_json(line.decode()).encode() + b"\n"
 
 
 class LogAudit:
@@ -281,10 +242,37 @@ class LogAudit:
             admitted = isinstance(record, AuditRecord) and record.decision == "admit"
             level = logging.INFO if admitted else logging.WARNING
             if _log.isEnabledFor(level):
-                _log.log(level, "%s", msgspec.json.encode(record).decode())
+                _log.log(level, "%s", encode(record).decode().rstrip("\n"))
 
     def reopen(self) -> None:
         """Standard error is whoever started us's to rotate."""
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class DenialLog:
+    """Says in the log that connections are denied, where the records themselves go elsewhere: some, with a count."""
+
+    lost = 0
+
+    def __init__(self) -> None:
+        self._limit = LogLimit(burst=5)
+
+    def write(self, *records: Record) -> None:
+        """Log a line for a denial, unless several were logged just now."""
+        for record in records:
+            if isinstance(record, AuditRecord) and record.decision == "deny" and self._limit.due():
+                _log.warning(
+                    "denied %s from %s: %s (%d so far)",
+                    record.name or "a nameless connection",
+                    record.host,
+                    record.code,
+                    self._limit.count,
+                )
+
+    def reopen(self) -> None:
+        """There is no file."""
 
     def close(self) -> None:
         """Nothing is held back."""

@@ -10,9 +10,9 @@ import msgspec
 
 from broker_auth.errors import InputError
 from broker_auth.observe.audit import AuditRecord
+from broker_auth.observe.auditfile import rotated
 
 MAX_BYTES: Final = 64 * 1024 * 1024  # of each file, from its end: some 100,000 decisions
-ROTATED: Final = ".1"
 
 
 def read_history(path: Path) -> list[AuditRecord]:
@@ -23,9 +23,7 @@ def read_history(path: Path) -> list[AuditRecord]:
     Raises:
         InputError: the file cannot be read.
     """
-    rotated = path.with_name(path.name + ROTATED)
-    older = list(_records(rotated)) if rotated.is_file() else []
-    return [*older, *_records(path)]
+    return [record for file in rotated(path)[-2:] for record in _records(file)]
 
 
 def rules_of(records: Sequence[AuditRecord]) -> dict[tuple[str, int], str]:

@@ -144,6 +144,19 @@ def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
         [((s.zone, broker), up) for s in states for broker, up in s.brokers.items()],
     )
     yield _gauge("in_flight", "Requests received and not answered yet.", zone, [((s.zone,), s.pending) for s in states])
+    yield _gauge(
+        "oldest_request_seconds",
+        "How long the oldest request has waited; requests that waited 1.5 s are dropped.",
+        zone,
+        [((s.zone,), s.oldest) for s in states],
+    )
+    yield _counter(
+        "broker_connections_dropped",
+        "Connections dropped because their broker did not read the answers.",
+        ("zone", "broker"),
+        [((s.zone, broker), count) for s in states for broker, count in s.counted.dropped.items()],
+    )
+    yield _counter("log_lost", "Log lines that nobody read in time.", zone, [((s.zone,), s.log_lost) for s in states])
     yield _counter(
         "audit_lost", "Audit records that could not be kept.", zone, [((s.zone,), s.audit_lost) for s in states]
     )

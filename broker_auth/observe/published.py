@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import msgspec
-
-from broker_auth.observe.audit import Record
+from broker_auth.observe.audit import Record, encode
+from broker_auth.observe.loglimit import LogLimit
 
 MAX_WAITING: Final = 10_000  # records; about 6 MB
 DRAIN_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 1.0
+_TOGETHER: Final = 32
 _log = logging.getLogger(__name__)
 
 Publish = Callable[[str, bytes], Awaitable[None]]
@@ -29,7 +29,7 @@ class NatsAudit:
     def __init__(self, subject: str) -> None:
         self.lost = 0
         self._subject = subject
-        self._encoder = msgspec.json.Encoder()
+        self._limit = LogLimit()
         self._waiting: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
@@ -41,14 +41,15 @@ class NatsAudit:
             if len(self._waiting) >= MAX_WAITING:
                 self._waiting.popleft()
                 self.lost += 1
-                if self.lost % 1000 == 1:
+                if self._limit.due():
                     _log.error("audit records cannot be published on %s (%d lost so far)", self._subject, self.lost)
-            self._waiting.append(self._encoder.encode(record))
+            self._waiting.append(encode(record).rstrip())
         self._empty.clear()
         self._news.set()
 
     async def pump(self, publish: Publish) -> None:
         """Publish what waits, for ever; ``publish`` raises while the broker is away."""
+        published = 0
         while True:
             await self._news.wait()
             self._news.clear()
@@ -60,6 +61,9 @@ class NatsAudit:
                     await asyncio.sleep(_RETRY_SECONDS)
                 else:
                     self._waiting.popleft()
+                    published += 1
+                    if published % _TOGETHER == 0:
+                        await asyncio.sleep(0)  # answers go first
             self._empty.set()
 
     async def drain(self) -> None:

@@ -7,46 +7,106 @@ carries secrets in its claims (``cht``, ``chpwd``), and a stranger chooses how l
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from broker_auth import encoding
 from broker_auth.observe.unsigned import parse_unsigned
-from broker_auth.policy.request import AuthorizationRequest, ConnectOpts
+from broker_auth.policy.request import AuthorizationRequest, ClientTLS, ConnectOpts
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.show import masked_secrets
 
 SHOWN: Final = 256  # characters of what a stranger chose; more than a node's name may have
-UNREADABLE: Final = "unreadable"  # stands for what was no token
+UNREADABLE: Final = "unreadable"  # stands for what was no token, or no chain
 PASSWORD: Final = "pass"  # what may be removed, as records name it
 TOKEN_SIGNATURE: Final = "token_signature"
+OTHER: Final = "not the token"  # stands for a `jwt` that differs from `auth_token`
+_MAX_STRANGE_TOKEN: Final = 4096  # characters of a token that was not accepted
+MAX_CHAIN_CHARACTERS: Final = 32 * 1024  # of all certificates of a stored request; sixteen small ones
+_SHOWN_UNUSUAL: Final = 64  # of a text that is not plain ASCII: up to six bytes each
+_MAX_ITEMS: Final = 32
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
-def redact(request: AuthorizationRequest) -> tuple[AuthorizationRequest, tuple[str, ...]]:
-    """The request as it may be kept, and the names of what was removed."""
+def redact(request: AuthorizationRequest, *, trusted: bool = True) -> tuple[AuthorizationRequest, tuple[str, ...]]:
+    """Return the request as it may be kept, and the names of what was removed.
+
+    Args:
+        request: as it was decided.
+        trusted: whether its token was accepted; others are kept only if they are short.
+    """
     options = request.connect_opts
     removed = ((PASSWORD, options.password), (TOKEN_SIGNATURE, options.auth_token))
     kept = ConnectOpts(
-        jwt=_without_secrets(options.jwt),
-        nkey=options.nkey[:SHOWN],
-        sig=options.sig[:SHOWN],
-        auth_token=_without_secrets(options.auth_token),
-        user=options.user[:SHOWN],
-        name=options.name[:SHOWN],
-        lang=options.lang[:SHOWN],
-        version=options.version[:SHOWN],
-        protocol=options.protocol,
+        jwt=OTHER if options.jwt and options.jwt != options.auth_token else "",
+        nkey=bounded(options.nkey),
+        sig=bounded(options.sig),
+        auth_token=_without_secrets(options.auth_token, trusted=trusted),
+        user=bounded(options.user),
+        name=bounded(options.name),
+        lang=bounded(options.lang),
+        version=bounded(options.version),
+        protocol=_bounded(options.protocol),
     )
-    info = msgspec.structs.replace(request.client_info, name=request.client_info.name[:SHOWN])
+    info = cut(request.client_info)
     redacted = tuple(name for name, value in removed if value)
-    return msgspec.structs.replace(request, connect_opts=kept, client_info=info), redacted
+    return (
+        AuthorizationRequest(
+            server_id=cut(request.server_id),
+            user_nkey=bounded(request.user_nkey),
+            client_info=info,
+            connect_opts=kept,
+            client_tls=_tls(request.client_tls),
+            type=bounded(request.type),
+            version=_bounded(request.version),
+        ),
+        redacted,
+    )
 
 
-def _without_secrets(token: str) -> str:
+def bounded(text: str) -> str:
+    """Return ``text`` cut to what a record may hold; less of it where writing it takes several bytes a character."""
+    if text.isascii() and text.isprintable():
+        return text[:SHOWN]
+    return text[:_SHOWN_UNUSUAL]
+
+
+def cut(part: S) -> S:
+    """Return a copy of ``part`` with each of its own texts cut to :data:`SHOWN`, and lists of texts to as many."""
+    changed = {name: _bounded(getattr(part, name)) for name in part.__struct_fields__}
+    return type(part)(**changed)
+
+
+def _bounded(value: Any) -> Any:
+    match value:
+        case str():
+            return bounded(value)
+        case tuple():
+            return tuple(_bounded(item) for item in value[:_MAX_ITEMS])
+        case int() if abs(value) >= 2**63:
+            return 0
+        case _:
+            return value
+
+
+def _tls(tls: ClientTLS | None) -> ClientTLS | None:
+    """Return the TLS state with its chains, which deciding again needs, if they are of a size that can be decided."""
+    if tls is None:
+        return None
+    chains = tls.verified_chains
+    size = sum(len(pem) for chain in chains or () for pem in chain)
+    kept = chains if size <= MAX_CHAIN_CHARACTERS else ((UNREADABLE,),)
+    return ClientTLS(version=bounded(tls.version), cipher=bounded(tls.cipher), verified_chains=kept)
+
+
+def _without_secrets(token: str, *, trusted: bool) -> str:
     """Header and claims with nothing behind the last dot, secret claims masked."""
     if not token:
         return ""
+    if not trusted and len(token) > _MAX_STRANGE_TOKEN:
+        return UNREADABLE
     try:
         claims = parse_unsigned(token).claims
     except TokenRejected:

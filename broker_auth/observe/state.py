@@ -25,7 +25,9 @@ class ZoneState(msgspec.Struct, kw_only=True):
         accepted: reloads that changed the configuration.
         refused: reloads that changed nothing.
         reloading: whether new workers are taking over just now.
+        oldest: seconds that the oldest request has waited.
         audit_lost: audit records that could not be kept.
+        log_lost: log lines that nobody read in time.
         expiries: when the certificates expire that the configuration names.
     """
 
@@ -42,7 +44,9 @@ class ZoneState(msgspec.Struct, kw_only=True):
     accepted: int = 0
     refused: int = 0
     reloading: bool = False
+    oldest: float = 0.0
     audit_lost: int = 0
+    log_lost: int = 0
     expiries: tuple[Expiry, ...] = ()
 
     def after(self, earlier: ZoneState) -> ZoneState:
@@ -57,10 +61,11 @@ class ZoneState(msgspec.Struct, kw_only=True):
             accepted=self.accepted + earlier.accepted,
             refused=self.refused + earlier.refused,
             audit_lost=self.audit_lost + earlier.audit_lost,
+            log_lost=self.log_lost + earlier.log_lost,
         )
 
     def down(self) -> ZoneState:
         """Return this state for a zone whose process does not run."""
         return msgspec.structs.replace(
-            self, alive=False, ready=False, brokers=dict.fromkeys(self.brokers, 0), pending=0, resident=()
+            self, alive=False, ready=False, brokers=dict.fromkeys(self.brokers, 0), pending=0, oldest=0.0, resident=()
         )

@@ -30,6 +30,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
     signer_used: dict[str, float] = {}
     reply_failures: int = 0
     chain_issuers: Ends = {}
+    dropped: dict[str, int] = {}
 
     def __add__(self, other: Snapshot) -> Snapshot:
         """Both together; a signer was last used when either used it last."""
@@ -47,6 +48,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
             signer_used=used,
             reply_failures=self.reply_failures + other.reply_failures,
             chain_issuers=together(self.chain_issuers, other.chain_issuers),
+            dropped=dict(Counter(self.dropped) + Counter(other.dropped)),
         )
 
 
@@ -61,9 +63,19 @@ class Stats:
         signer_used: signer to Unix seconds of its last admission.
         reply_failures: answers that could not be made or sent.
         chain_issuers: whose tokens were presented, and when they end.
+        dropped: connections dropped because their broker did not read, by broker.
     """
 
-    __slots__ = ("chain_issuers", "decisions", "latency", "latency_sum", "reply_failures", "signer_used", "unanswered")
+    __slots__ = (
+        "chain_issuers",
+        "decisions",
+        "dropped",
+        "latency",
+        "latency_sum",
+        "reply_failures",
+        "signer_used",
+        "unanswered",
+    )
 
     def __init__(self) -> None:
         self.decisions: Counter[tuple[str, str]] = Counter()
@@ -73,6 +85,7 @@ class Stats:
         self.signer_used: dict[str, float] = {}
         self.reply_failures = 0
         self.chain_issuers = ChainIssuers()
+        self.dropped: Counter[str] = Counter()
 
     def decided(self, decision: Decision, now: float) -> None:
         """Count one decision."""
@@ -100,4 +113,5 @@ class Stats:
             signer_used=dict(self.signer_used),
             reply_failures=self.reply_failures,
             chain_issuers=dict(self.chain_issuers.ends),
+            dropped=dict(self.dropped),
         )

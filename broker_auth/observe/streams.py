@@ -16,10 +16,11 @@ from nats.aio.client import Client
 
 from broker_auth.deploy.render import PROVISIONER_BUCKET
 from broker_auth.errors import OperationError
-from broker_auth.observe.access import request_json
+from broker_auth.observe.access import part, refusal, request_json
 from broker_auth.settings.model import StreamSettings
 
 ELECTION_BUCKET: Final = "CHORIA_LEADER_ELECTION"
+_MAX_PEERS: Final = 1000  # servers in one JetStream cluster
 MAX_REPLICAS: Final = 3  # what is chosen for -1 is never more; five are for those who ask for them
 ELECTION_VALUE_BYTES: Final = 1024
 _AS_MANY_AS_POSSIBLE: Final = -1
@@ -160,10 +161,11 @@ async def cluster_peers(system: Client) -> int:
         OperationError: no answer.
     """
     answer = await request_json(system, "$SYS.REQ.SERVER.PING.JSZ")
-    data = answer.get("data") or {}
+    data = part(answer, "data")
     if data.get("disabled"):
         raise OperationError("JetStream is not enabled on this broker; set store_dir and render its configuration")
-    return max(1, int((data.get("meta_cluster") or {}).get("cluster_size") or 1))
+    size = part(data, "meta_cluster").get("cluster_size")
+    return size if isinstance(size, int) and 1 <= size <= _MAX_PEERS else 1
 
 
 async def plan(client: Client, wanted: Iterable[Wanted]) -> tuple[Change, ...]:
@@ -218,7 +220,12 @@ async def current_config(client: Client, name: str) -> Config | None:
         OperationError: JetStream does not answer or refuses to tell.
     """
     answer = await _api(client, f"$JS.API.STREAM.INFO.{name}", None, f"look at {name}", missing=_NOT_FOUND)
-    return None if answer is None else dict(answer["config"])
+    if answer is None:
+        return None
+    config = part(answer, "config")
+    if not isinstance(config.get("max_bytes", _UNBOUNDED), int):
+        raise OperationError(f"cannot look at {name}: JetStream does not tell its configuration")
+    return config
 
 
 async def _api(
@@ -232,12 +239,12 @@ async def _api(
             f"cannot {what}: JetStream does not answer ({error}); is it enabled for the fleet's account, and does "
             "the cluster have a leader?"
         ) from error
-    error_said = answer.get("error")
-    if error_said is None:
+    said = refusal(answer)
+    if said is None:
         return answer
-    if missing is not None and error_said.get("err_code") == missing:
+    if missing is not None and part(answer, "error").get("err_code") == missing:
         return None
-    raise OperationError(f"cannot {what}: {error_said.get('description', 'refused')}")
+    raise OperationError(f"cannot {what}: {said}")
 
 
 def _differences(target: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Difference, ...]:

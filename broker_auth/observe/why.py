@@ -10,16 +10,18 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from broker_auth.cache import BoundedCache
 from broker_auth.errors import InputError
 from broker_auth.observe.audit import AuditRecord, Record, ServerErrorRecord
+from broker_auth.observe.auditfile import rotated
 from broker_auth.observe.chain_issuers import warning
-from broker_auth.observe.history import ROTATED
 from broker_auth.observe.remedies import REMEDIES, Remedy
 from broker_auth.tokens.chain import WARNING_SECONDS
 
+_MAX_FOUND: Final = 50_000  # connections; the oldest are forgotten
 MAX_LINE: Final = 1024 * 1024  # bytes; a record with its request is some 10 KB
 _START: Final = b'{"event":'  # in a log, text of the logger's own stands before it
-_Key = tuple[str, int]
+_Key = tuple[str, str, int]
 
 _ALONE: Final = Remedy(
     "nats-server refused the connection, and no decision of ours is recorded for it: no service answered in time, "
@@ -53,7 +55,9 @@ class Finding:
             return _ALONE
         if self.decision.decision == "admit":
             return _LOST if self.error else _IN
-        unknown = Remedy("This version does not know the code.", "Look it up in the documentation of the service's.")
+        unknown = Remedy(
+            "This version does not know the code.", "See the documentation of the version that the service runs."
+        )
         return REMEDIES.get(self.decision.code, unknown)
 
     @property
@@ -76,7 +80,7 @@ class Finding:
         record, decision = self._record, self.decision
         verdict = "REFUSED" if decision is None else {"admit": "admitted", "deny": "DENIED"}[decision.decision]
         user = f" as user {record.user}" if record.user else ""
-        where = f"connection {record.cid} on {record.server or 'an unknown server'}"
+        where = f"connection {record.cid} on {record.server or 'an unknown server'}{_by(record)}"
         yield (
             f"{record.time:%Y-%m-%d %H:%M:%S} UTC  {verdict}  {record.name or 'nameless'}{user} "
             f"from {record.host or 'an unknown host'}, {where}"
@@ -92,6 +96,13 @@ class Finding:
         if decision is None or decision.decision == "deny" or self.error is not None:
             yield f"  why: {self.remedy.cause}"
             yield f"  what to do: {self.remedy.remedy}"
+
+
+def _by(record: Record) -> str:
+    """Return through which broker we know: only that is certain, the server's name is what it says of itself."""
+    if not record.broker:
+        return ""
+    return f" (as told by broker {record.broker}{f' of zone {record.zone}' if record.zone else ''})"
 
 
 def _facts(decision: AuditRecord) -> Iterator[str]:
@@ -122,16 +133,18 @@ def _chain_issuer(decision: AuditRecord) -> Iterator[str]:
 
 def findings(records: Iterable[Record], wanted: str, last: int) -> list[Finding]:
     """Return the ``last`` connections of a name, user, host, connection, token or chain issuer id, the newest last."""
-    decisions: dict[_Key, AuditRecord] = {}
-    errors: dict[_Key, ServerErrorRecord] = {}
+    decisions: BoundedCache[_Key, AuditRecord] = BoundedCache(_MAX_FOUND)
+    errors: BoundedCache[_Key, ServerErrorRecord] = BoundedCache(_MAX_FOUND)
     for record in records:
-        key = (record.server_id, record.cid)
+        key = (record.zone, record.server_id, record.cid)  # within a zone one broker may tell of another's server
         if isinstance(record, ServerErrorRecord):
-            errors[key] = record
+            errors.put(key, record)
         elif _is_about(record, wanted):
-            decisions[key] = record
-    found = [Finding(decision, errors.pop(key, None)) for key, decision in decisions.items()]
-    found += [Finding(None, error) for error in errors.values() if _is_about(error, wanted)]
+            decisions.put(key, record)
+    found = [Finding(decision, errors.get(key)) for key, decision in decisions.items()]
+    found += [
+        Finding(None, error) for key, error in errors.items() if decisions.get(key) is None and _is_about(error, wanted)
+    ]
     return sorted(found, key=lambda finding: finding.time)[-last:]
 
 
@@ -144,13 +157,12 @@ def _is_about(record: Record, wanted: str) -> bool:
 
 
 def read_file(path: Path) -> Iterator[Record]:
-    """The records of an audit file, those of its predecessor ``PATH.1`` first.
+    """Yield the records of an audit file, those of the files that rotation made of it first.
 
     Raises:
         InputError: it cannot be read.
     """
-    rotated = path.with_name(path.name + ROTATED)
-    for file in (rotated, path) if rotated.is_file() else (path,):
+    for file in rotated(path):
         try:
             with file.open("rb") as source:
                 yield from read_stream(source)

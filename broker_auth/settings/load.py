@@ -165,7 +165,12 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
         token_leeway=source.get(own.TOKEN_LEEWAY),
         chain_issuer_max_age=source.get(own.CHAIN_ISSUER_MAX_AGE),
         streams=_streams(source),
-        audit=AuditSettings(outputs=audit_outputs(source, roles), requests=source.get(own.AUDIT_REQUESTS)),
+        audit=AuditSettings(
+            outputs=audit_outputs(source, roles),
+            requests=source.get(own.AUDIT_REQUESTS),
+            max_bytes=source.get(own.AUDIT_MAX_BYTES),
+            keep=source.get(own.AUDIT_KEEP),
+        ),
         metrics_listen=source.get(own.METRICS_LISTEN),
         pid_file=source.get(own.PID_FILE),
     )

@@ -193,10 +193,18 @@ class AuditOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
-    """``plugin.broker_auth.audit.*``; ``requests`` stores the redacted request in each record."""
+    """``plugin.broker_auth.audit.*``.
+
+    Attributes:
+        requests: stores the redacted request in each record.
+        max_bytes: size at which a file is rotated, 0 for never.
+        keep: rotated files that are kept.
+    """
 
     outputs: tuple[AuditOutput, ...] = (AuditOutput(kind=AuditKind.LOG),)
     requests: bool = False
+    max_bytes: int = 256 * 1024 * 1024
+    keep: int = 4
 
     @property
     def subject(self) -> str | None:

@@ -172,7 +172,8 @@ AUDIT_OUTPUT: Final[Key[tuple[AuditOutput, ...]]] = Key(
     default=(AuditOutput(kind=AuditKind.LOG),),
     shown="log",
     meaning="Where audit records go, one JSON object a decision: `log` (with the service's own log), `stdout`, "
-    "`file:PATH` (mode 0640; SIGUSR1 opens it anew after rotation), `nats:SUBJECT` (published in the callout account "
+    "`file:PATH` (mode 0640, rotated by size; SIGUSR1 opens it again after something else moved it), "
+    "`nats:SUBJECT` (published in the callout account "
     "of the first fleet broker; `config render` lets it out to the fleet's account). At most one file and one subject.",
 )
 AUDIT_REQUESTS: Final = _flag(
@@ -180,6 +181,21 @@ AUDIT_REQUESTS: Final = _flag(
     False,
     "Store the request in each audit record, without its password and its token's signature, for "
     "`broker-auth explain`.",
+)
+AUDIT_MAX_BYTES: Final[Key[int]] = Key(
+    name=f"{PREFIX}audit.max_bytes",
+    kind="number",
+    parse=values.integer(1024 * 1024, 2**62, also=0),
+    default=256 * 1024 * 1024,
+    shown="268435456",
+    meaning="Bytes at which an audit file is rotated: it becomes `PATH.1`, and what was that `PATH.2`. 0 means never: "
+    "then something else has to (`examples/logrotate`).",
+)
+AUDIT_KEEP: Final = _count(
+    "audit.keep",
+    4,
+    100,
+    "Rotated audit files that are kept. With the current one they take `keep` + 1 times `max_bytes`.",
 )
 METRICS_LISTEN: Final[Key[str | None]] = Key(
     name=f"{PREFIX}metrics.listen",
@@ -242,6 +258,8 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     CHAIN_ISSUER_MAX_AGE,
     AUDIT_OUTPUT,
     AUDIT_REQUESTS,
+    AUDIT_MAX_BYTES,
+    AUDIT_KEEP,
     METRICS_LISTEN,
     PID_FILE,
     STREAM_BYTES,

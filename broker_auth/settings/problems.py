@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from broker_auth.observe.printable import printable
 from broker_auth.settings.model import Settings
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_.<>-]{0,120}")
@@ -92,5 +93,5 @@ def shown(value: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """``text`` with everything replaced that could break or repaint a terminal's line."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    """Return ``text`` with everything escaped that could break or repaint a terminal's line."""
+    return printable(text)

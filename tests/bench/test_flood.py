@@ -14,7 +14,7 @@ from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.site import Site
 from broker_auth.callout.link import BrokerLink
 from broker_auth.callout.service import Callout, Service, make_callout
-from broker_auth.observe.audit import StreamAudit
+from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.settings.policy import build_policy
@@ -52,9 +52,9 @@ class Patient(Service):
         if self._asked == FLOOD + FLEET:
             self._all_asked.set()
 
-    async def _answer_in_turn(self) -> None:
+    async def _answer_all(self) -> None:
         await self._all_asked.wait()
-        await super()._answer_in_turn()
+        await super()._answer_all()
 
 
 async def test_the_fleet_overtakes_a_flood_of_bad_tokens(tmp_path: Path) -> None:

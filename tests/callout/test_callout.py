@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker_auth.callout.reply import ReplyWriter
-from broker_auth.callout.request import RequestReader, WireFault
+from broker_auth.callout.request import RequestReader, Unverified, WireFault
 from broker_auth.callout.service import Callout
 from broker_auth.callout.xkey import Sealer
 from broker_auth.nkey import Kind, decode_seed, generate_seed, public_nkey
-from broker_auth.observe.audit import StreamAudit
+from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decision import Decision
 from broker_auth.policy.model import Policy
@@ -62,6 +62,7 @@ class Site:
             writer=writer,
             audit=self._audit,
             stats=Stats(),
+            zone="fleet",
         )
 
     def __enter__(self) -> Self:
@@ -75,8 +76,15 @@ class Site:
         requests = [self.callout.open(message, xkey) for message in messages]
         return self.callout.conclude([request for request in requests if request is not None], now)
 
+    def opened(self, message: bytes, broker: str) -> Unverified:
+        """A message that came by the connection of ``broker``."""
+        opened = self.callout.open(message, None, broker)
+        assert opened is not None
+        return opened
+
     def records(self) -> list[dict[str, Any]]:
         """What the audit file holds."""
+        self._audit.flush()
         return [json.loads(line) for line in self._file.read_text().splitlines()]
 
 
@@ -117,6 +125,16 @@ def test_each_gets_its_own_answer_and_record(tmp_path: Path) -> None:
         assert sum(site.callout.stats.latency) == 5
 
 
+def test_a_record_says_which_zone_decided_and_which_broker_asked(tmp_path: Path) -> None:
+    with Site(tmp_path) as site:
+        asked = [site.opened(SERVER.wire(from_(fleet(), cid)), broker) for cid, broker in ((1, "east"), (2, "west"))]
+        site.callout.conclude(asked, NOW)
+        assert [(r["cid"], r["zone"], r["broker"]) for r in site.records()] == [
+            (1, "fleet", "east"),
+            (2, "fleet", "west"),
+        ]
+
+
 def test_what_must_not_be_answered_leaves_a_gap_and_no_record(tmp_path: Path) -> None:
     late = SERVER.wire(from_(fleet(), 2), now=NOW - 10)
     unsigned = cut(SERVER.wire(from_(fleet(), 3)))
@@ -153,12 +171,14 @@ class Failing(ReplyWriter):
 def test_an_answer_that_cannot_be_made_takes_no_other_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Site(tmp_path, writer=Failing(ISSUER_SEED, None)) as site:
         asked = [from_(node(name=name), cid) for cid, name in enumerate(["a", ODD, "c"], 1)]
-        first, second, third = site.answers([SERVER.wire(one) for one in asked])
+        late = SERVER.wire(from_(fleet(), 4), now=NOW - 10)
+        first, second, third, fourth = site.answers([*(SERVER.wire(one) for one in asked), late])
         assert claims(first)["sub"] == asked[0].user_nkey
-        assert second is None
+        assert second is fourth is None
         assert claims(third)["sub"] == asked[2].user_nkey
         assert [record["cid"] for record in site.records()] == [1, 3]
         assert site.callout.stats.reply_failures == 1
+        assert site.callout.stats.unanswered == {WireFault.LATE: 1}, "the batch is concluded again, and counted once"
         assert "no answer could be made" in caplog.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -114,11 +115,12 @@ async def test_a_broker_that_never_ends_a_message_is_left(tmp_path: Path, said: 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting(tls_required=True))
         await writer.start_tls(context)
-        while line := await reader.readline():
-            if line.startswith(b"PING"):
-                writer.write(b"PONG\r\n")
-            elif line.startswith(b"SUB $SYS.REQ.USER.AUTH"):
-                writer.write(said)
+        with contextlib.suppress(ConnectionResetError):
+            while line := await reader.readline():
+                if line.startswith(b"PING"):
+                    writer.write(b"PONG\r\n")
+                elif line.startswith(b"SUB $SYS.REQ.USER.AUTH"):
+                    writer.write(said)
         left.set()
         writer.close()
 

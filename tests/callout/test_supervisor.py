@@ -15,10 +15,14 @@ from pathlib import Path
 import pytest
 from nats.errors import Error as NatsError
 
+from broker_auth.callout.child import Child
 from broker_auth.callout.pidfile import PidFile, running
-from broker_auth.callout.supervisor import SILENCE_SECONDS
+from broker_auth.callout.process import Beat
+from broker_auth.callout.slot import Kind, Slot
+from broker_auth.callout.supervisor import SILENCE_SECONDS, is_late
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.errors import OperationError
+from broker_auth.observe.stats import Snapshot
 from tests.callout.deployment import Deployment, Service, eventually
 
 pytestmark = pytest.mark.e2e
@@ -266,3 +270,52 @@ def _told(manager: socket.socket, wanted: str) -> list[str]:
     while not messages or wanted not in messages[-1].split("\n"):
         messages.append(manager.recv(4096).decode())
     return messages
+
+
+class Heard:
+    """A worker as its slot sees it, which is heard and never ends."""
+
+    def __init__(self, *oldest: float) -> None:
+        self.pid, self.status, self.heard = 0, None, 0.0
+        self.signals: list[signal.Signals] = []
+        self._beats = [Beat(stats=Snapshot(), brokers={}, oldest=seconds) for seconds in oldest]
+        self.beat: Beat | None = None
+
+    def signal(self, number: signal.Signals) -> None:
+        self.signals.append(number)
+
+    def is_killed_by(self, slot: Slot[Beat]) -> bool:
+        """Whether these heartbeats, each looked at twice, get the worker killed."""
+        slot.child = self  # type: ignore[assignment]
+        for beat in self._beats:
+            self.beat = beat
+            slot.check(0.0)
+            slot.check(0.0)
+        return self.signals == [signal.SIGKILL]
+
+
+@pytest.mark.parametrize(
+    ("oldest", "killed"),
+    [
+        pytest.param((0.0, 1.4, 0.0), False, id="a busy worker"),
+        pytest.param((6.0, 0.0, 6.0), False, id="suspended twice"),
+        pytest.param((6.0, 7.0), True, id="requests wait although it is heard"),
+    ],
+)
+async def test_a_worker_that_lets_requests_wait_is_stuck(oldest: tuple[float, ...], killed: bool) -> None:
+    def start() -> Child[Beat]:
+        raise OSError(0, "not in this test")
+
+    kind = Kind(
+        title="worker",
+        start=start,
+        silence=3.0,
+        drain=1.0,
+        on_end=lambda _: None,
+        on_replace=lambda _: None,
+        is_late=is_late,
+    )
+    slot = Slot(kind)
+    assert Heard(*oldest).is_killed_by(slot) is killed
+    slot.child = None
+    await slot.retire()

@@ -168,7 +168,7 @@ def running(function: Callable[[], object]) -> Run:
 
 
 def test_errors_of_ours_become_one_line() -> None:
-    assert raising(InputError("key.pem: is\nodd \x1b[31m")) == Run(1, "", "Error: key.pem: is odd \ufffd[31m\n")
+    assert raising(InputError("key.pem: is\nodd \x1b[31m")) == Run(1, "", "Error: key.pem: is odd \\x1b[31m\n")
 
 
 def test_every_problem_of_a_configuration_gets_a_line() -> None:

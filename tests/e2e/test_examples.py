@@ -143,7 +143,9 @@ async def meet(site: Site) -> None:
 
 async def test_node_and_provisioner_meet_by_way_of_the_edge(edge_site: Site) -> None:
     await meet(edge_site)
-    rules = {record.client: record.rule for record in edge_site.audit_records() if record.decision == "admit"}
+    rules = {
+        record.client or record.name: record.rule for record in edge_site.audit_records() if record.decision == "admit"
+    }
     assert rules == {
         "node1.example.net": "provisioning",
         "node2.example.net": "provisioning",

@@ -46,7 +46,7 @@ async def test_plain_nats_py_clients_get_in_by_each_credential(edge_site: Site) 
         ),
         await plain(edge_site.fleet_url, tls=tls(edge_site, "operator"), user="system", password=system, name="sys"),
     ]
-    accounts = {record.client: record.account for record in edge_site.audit_records()}
+    accounts = {record.client or record.name: record.account for record in edge_site.audit_records()}
     for connection in connections:
         await connection.close()
     assert accounts == {"member": "choria", "node": "provisioning", "prov": "provisioning", "sys": "system"}

@@ -11,7 +11,8 @@ import pytest
 from broker_auth.callout.link import round_trip
 from broker_auth.deploy.render import render
 from broker_auth.observe.access import AccessError, Login, connect, request_json
-from broker_auth.observe.connections import Ask, Observer
+from broker_auth.observe.connections import Observer
+from broker_auth.observe.gathering import Ask
 from broker_auth.secret import Secret
 from tests.observe.site import MEMBER, PASSWORD, Site, serving
 

@@ -17,9 +17,10 @@ from nats.aio.client import Client
 
 from broker_auth.callout.link import round_trip
 from broker_auth.deploy.tied import tied
-from broker_auth.observe import connections
+from broker_auth.observe import gathering
 from broker_auth.observe.access import CANARY, Access, AccessError, Login, connect
-from broker_auth.observe.connections import Ask, Observer, State
+from broker_auth.observe.connections import Observer
+from broker_auth.observe.gathering import Ask, State
 from broker_auth.observe.history import read_history, rules_of
 from broker_auth.observe.selection import Selection, overlap
 from broker_auth.observe.waiting import waiting_nodes
@@ -95,7 +96,7 @@ async def test_without_it_the_edge_is_seen_over_the_leaf_link(site: Site) -> Non
 
 
 async def test_more_connections_than_one_answer_holds(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "PAGE", 2)
+    monkeypatch.setattr(gathering, "PAGE", 2)
     async with crowd(site), Observer(site.access(break_glass=site.break_glass_seeds)) as observer:
         report = await observer.report(Ask(account="provisioning"))
     assert {item.name for item in Selection(server="edge").apply(report.connections)} == set(NODES)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from broker_auth.observe.server_errors import read_advisory
 
+NOW = datetime(2026, 11, 21, 22, 43, 13, tzinfo=UTC)
 ADVISORY: dict[str, Any] = {
     "type": "io.nats.server.advisory.v1.client_disconnect",
     "id": "raD6cbXD1aEyQ68QWbt5ph",
@@ -26,35 +29,72 @@ ADVISORY: dict[str, Any] = {
         "client_type": "nats",
     },
     "sent": {"msgs": 0, "bytes": 0},
-    "reason": "Auth callout service returned an error: wrong password",
+    "reason": "Authentication Failure",
 }
 
 
 def test_an_advisory_becomes_a_record() -> None:
-    record = read_advisory(json.dumps(ADVISORY).encode())
+    record = read_advisory(json.dumps(ADVISORY).encode(), NOW, zone="edges", broker="branch")
     assert record
     assert record.time.isoformat() == "2026-11-21T22:43:12.267450+00:00"
     assert (record.cid, record.host, record.user, record.name) == (11, "192.0.2.7", "provisioner", "new1")
     assert (record.server, record.server_id, record.cluster) == ("east", "NA22", "fleet")
     assert (record.kind, record.type) == ("Client", "nats")
-    assert record.reason.endswith("wrong password")
+    assert record.reason == "Authentication Failure"
+    assert (record.zone, record.broker) == ("edges", "branch")
+
+
+def test_a_denial_of_ours_is_not_recorded_twice() -> None:
+    ours = ADVISORY | {"reason": "Auth callout service returned an error: wrong password"}
+    assert read_advisory(json.dumps(ours).encode(), NOW) is None
 
 
 def test_what_is_missing_is_empty() -> None:
-    record = read_advisory(json.dumps({"timestamp": "2026-11-21T22:43:12Z", "server": {}, "client": {}}).encode())
+    record = read_advisory(json.dumps({"timestamp": "2026-11-21T22:43:12Z", "server": {}, "client": {}}).encode(), NOW)
     assert record
     assert (record.cid, record.reason) == (0, "")
 
 
-def test_what_strangers_chose_is_cut() -> None:
-    long = ADVISORY | {"client": ADVISORY["client"] | {"user": "u" * 10_000}}
-    record = read_advisory(json.dumps(long).encode())
+@pytest.mark.parametrize("part", ["client", "server"])
+def test_every_field_is_cut(part: str) -> None:
+    long = dict.fromkeys(("host", "user", "name", "kind", "client_type", "id", "cluster"), "u" * 5000)
+    whole = ADVISORY | {part: long | {"id": 2**63 if part == "client" else "i" * 5000}, "reason": "r" * 5000}
+    record = read_advisory(json.dumps(whole).encode(), NOW)
     assert record
-    assert len(record.user) == 256
+    assert len(msgspec.json.encode(record)) < 3000
+    assert record.cid == (0 if part == "client" else 11)
+
+
+def test_a_large_advisory_is_not_looked_at() -> None:
+    assert read_advisory(json.dumps(ADVISORY | {"x": "y" * 100_000}).encode(), NOW) is None
+
+
+@pytest.mark.parametrize("time", ["2100-01-01T00:00:00Z", "2020-01-01T00:00:00Z", "2026-11-21T22:37:00Z"])
+def test_a_time_that_a_broker_made_up_is_replaced(time: str) -> None:
+    record = read_advisory(json.dumps(ADVISORY | {"timestamp": time}).encode(), NOW)
+    assert record
+    assert record.time == NOW
+
+
+def test_a_clock_that_is_a_little_off_is_believed() -> None:
+    time = NOW - timedelta(minutes=4)
+    record = read_advisory(json.dumps(ADVISORY | {"timestamp": time.isoformat()}).encode(), NOW)
+    assert record
+    assert record.time == time
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 100_000, json.dumps(ADVISORY | {"client": 7}).encode()]
+    "data",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        json.dumps(ADVISORY | {"client": 7}).encode(),
+        json.dumps(ADVISORY | {"timestamp": "0001-01-01T00:00:00+12:00"}).encode(),
+    ],
 )
 def test_anything_else_is_none(data: bytes) -> None:
-    assert read_advisory(data) is None
+    assert read_advisory(data, NOW) is None

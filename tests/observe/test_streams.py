@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.errors import OperationError
 from broker_auth.observe.access import Login, connect
-from broker_auth.observe.connections import Ask, ask_system
+from broker_auth.observe.gathering import Ask, ask_system
 from broker_auth.observe.stream_access import change_streams
 from broker_auth.observe.streams import Action, apply, cluster_peers, compare, current_config, plan, wanted_streams
 from broker_auth.secret import Secret
@@ -215,8 +215,8 @@ async def test_a_cluster_of_three_bears_three_replicas(tmp_path: Path) -> None:
                 break
         assert peers == 3
         assert {(await current_config(fleet, name) or {})["num_replicas"] for name in NAMES} == {3}
-        answers, lost = await ask_system(system, Ask())
-        assert ({answer.server.name for answer in answers}, lost) == ({"s0", "s1", "s2"}, [])
+        found = await ask_system(system, Ask())
+        assert ({answer.server.name for answer in found.answers}, found.missing) == ({"s0", "s1", "s2"}, [])
 
 
 async def test_through_the_service_with_the_configured_certificate(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, Rule
+from broker_auth.policy.priority import Priority, priority
 from broker_auth.policy.request import AuthorizationRequest
-from broker_auth.policy.urgency import Urgency, urgency
 from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.faults import TokenFault
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
@@ -122,7 +122,7 @@ def test_a_cached_token_ends_with_its_chain_issuer(now: float, admits: bool) -> 
     assert isinstance(decide(asked, policy, NOW), Admit)
     assert policy.tokens.recall(asked.connect_opts.auth_token) is not None
     assert isinstance(decide(asked, policy, now), Admit if admits else Deny)
-    assert urgency(asked, policy.tokens, now) is (Urgency.TOKEN if admits else Urgency.REFUSED)
+    assert priority(asked, policy, now) is (Priority.TOKEN if admits else Priority.REFUSED)
 
 
 @pytest.mark.parametrize("made", [NOW - DAY, NOW - AGE])

@@ -11,15 +11,18 @@ from nats.aio.client import Client
 from broker_auth.deploy.render import CALLOUT_ACCOUNT, PROVISIONER_BUCKET
 from broker_auth.errors import OperationError
 from broker_auth.nkey import public_nkey
-from broker_auth.observe.access import AccessError, request_json
+from broker_auth.observe.access import AccessError, part, refusal, request_json
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.listeners import RENDER, warn_of_expiry
+from broker_auth.observe.printable import printable
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS
 from broker_auth.settings.model import BrokerSettings, Role
 
 MIN_TIMEOUT: Final = 3.0  # seconds; a storm of connects needs longer than nats-server's default of 2
 LIFECYCLE: Final = frozenset({*NODE_EVENTS, *PROVISIONER_EVENTS})
 ELECTION: Final = frozenset({f"$JS.API.STREAM.INFO.KV_{PROVISIONER_BUCKET}", f"$KV.{PROVISIONER_BUCKET}.provisioner"})
+_MAX_FINDINGS: Final = 100  # of one kind at one broker
+_SHOWN: Final = 500  # characters of what a broker made us say
 _CLOSED_TOO: Final = 2  # nats-server's ConnState: open and closed
 
 
@@ -88,18 +91,19 @@ async def examine_accounts(case: Case, broker: BrokerSettings) -> list[Finding]:
         if broker.role is not Role.EDGE:
             await _crossings(system, case, notes)
         await _leaf_links(system, case, broker, notes)
-    except (OperationError, msgspec.ValidationError) as error:
-        notes.warning("system.answer", f"the system account does not tell: {error}", "use a supported nats-server")
+    except Exception as error:  # whatever a broker answers must not end the examination of the others
+        said = printable(f"the system account does not tell: {error or type(error).__name__}", _SHOWN)
+        notes.warning("system.answer", said, "use a supported nats-server")
     finally:
         await system.close()
     return notes.findings
 
 
-async def _data(system: Client, what: str, options: object = None) -> Any:
+async def _data(system: Client, what: str, options: object = None) -> dict[str, Any]:
     answer = await request_json(system, f"$SYS.REQ.SERVER.PING.{what}", options)
-    if error := answer.get("error"):
-        raise OperationError(f"{what}: {error.get('description', 'refused')}")
-    return answer.get("data") or {}
+    if (said := refusal(answer)) is not None:
+        raise OperationError(f"{what}: {said}")
+    return part(answer, "data")
 
 
 async def _timeouts(system: Client, case: Case, notes: Notes) -> None:
@@ -129,7 +133,7 @@ async def _callout_account(system: Client, case: Case, broker: BrokerSettings, n
     own = public_nkey(seed.reveal())
     rows = await _rows(system, {"acc": CALLOUT_ACCOUNT, "auth": True})
     foreign = [row for row in rows if row.authorized_user != own]
-    for row in foreign:
+    for row in foreign[:_MAX_FINDINGS]:
         said = f"{row.kind} {row.authorized_user or row.name!r} from {row.ip} is in the callout account"
         notes.error("callout.foreigner", said, f"remove its user from account {CALLOUT_ACCOUNT}; {RENDER}")
     options = {"subscriptions": True, "account": CALLOUT_ACCOUNT, "test": "$SYS.REQ.USER.AUTH"}
@@ -153,7 +157,7 @@ async def _break_glass_used(system: Client, case: Case, broker: BrokerSettings, 
         return  # the doctor itself is using it
     rows = await _rows(system, {"acc": case.settings.accounts.system, "auth": True, "state": _CLOSED_TOO})
     used = [row for row in rows if row.authorized_user == nkey]
-    for row in used:
+    for row in used[:_MAX_FINDINGS]:
         said = f"the break-glass user came in at {row.start} from {row.ip}"
         notes.warning("break_glass.used", said, "if nobody knows why, replace its nkey and look at what was done")
     if not used:
@@ -174,7 +178,7 @@ async def _crossings(system: Client, case: Case, notes: Notes) -> None:
         (names.fleet, fleet, names.provisioning, LIFECYCLE),
         (names.provisioning, provisioning, names.fleet, ELECTION),
     ):
-        for item in account.imports:
+        for item in account.imports[:_MAX_FINDINGS]:
             if item.account not in (other, names.system) or (item.account == other and item.subject not in allowed):
                 said = f"account {name} imports {item.subject} from {item.account}"
                 notes.error("isolation.import", said, RENDER)
@@ -182,7 +186,7 @@ async def _crossings(system: Client, case: Case, notes: Notes) -> None:
         (names.fleet, fleet, names.provisioning, ELECTION),
         (names.provisioning, provisioning, names.fleet, LIFECYCLE),
     ):
-        for item in account.exports:
+        for item in account.exports[:_MAX_FINDINGS]:
             if item.subject not in allowed or item.approved_accounts != [other]:
                 whom = ", ".join(item.approved_accounts) or "every account"
                 notes.error("isolation.export", f"account {name} exports {item.subject} to {whom}", RENDER)
@@ -203,7 +207,7 @@ async def _account(system: Client, name: str) -> _Account:
 async def _leaf_links(system: Client, case: Case, broker: BrokerSettings, notes: Notes) -> None:
     names = case.settings.accounts
     leafs = msgspec.convert((await _data(system, "LEAFZ")).get("leafs") or [], list[_Leaf], strict=False)
-    for leaf in leafs:
+    for leaf in leafs[:_MAX_FINDINGS]:
         if leaf.account != names.provisioning:
             said = f"leaf link {leaf.name!r} is in account {leaf.account}, not {names.provisioning}"
             notes.error("leaf.account", said, RENDER)

@@ -22,10 +22,13 @@ import msgspec
 
 from broker_auth.errors import OperationError
 from broker_auth.secured import INFO_SECONDS
+from broker_auth.observe.printable import printable
 
 MAX_INFO_BYTES: Final = 256 * 1024
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 3.0  # longer than a client waits (NATS_FACTS 10)
+_MAX_LINES: Final = 100  # before an answer to CONNECT
+_SHOWN: Final = 256  # characters of a text that a server sent
 _DEFAULT_PORT: Final = 4222
 _HANDSHAKE: Final = 22
 _CHANGE_CIPHER_SPEC: Final = 20
@@ -152,7 +155,7 @@ async def look_at_tls(target: Target) -> TlsFacts:
     async with _opened(target) as (reader, writer, _):
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
-                while not _step(shake):
+                while not _step(shake) and len(heard) < MAX_INFO_BYTES:
                     writer.write(outgoing.read())
                     data = await reader.read(65536)
                     if not data:
@@ -194,16 +197,22 @@ async def attempt(
                 verdict, words = await _verdict(reader, writer)
         except TimeoutError:
             verdict, words = Verdict.SILENT, f"no answer within {seconds:g} s"
-        except (ssl.SSLError, OSError) as error:  # TLS 1.3 refuses a missing certificate only now
+        except (
+            ssl.SSLError,
+            OSError,
+            ValueError,
+        ) as error:  # too long a line; TLS 1.3 refuses a missing certificate only now
             verdict, words = Verdict.TLS_FAILED, _words(error)
         return Outcome(verdict=verdict, said=words, seconds=time.perf_counter() - started)
 
 
 async def _verdict(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[Verdict, str]:
-    while line := await reader.readline():
+    for _ in range(_MAX_LINES):
+        if not (line := await reader.readline()):
+            break
         word = line.strip().decode("utf-8", "replace")
         if word.startswith("-ERR"):
-            return Verdict.REFUSED, word.removeprefix("-ERR").strip(" '")
+            return Verdict.REFUSED, printable(word.removeprefix("-ERR").strip(" '"), _SHOWN)
         if word == "PING":  # it does not mean that we are in (NATS_FACTS 10)
             writer.write(b"PONG\r\n")
         if word == "PONG":
@@ -244,7 +253,7 @@ def _parsed(target: Target, line: bytes) -> Info:
         verb, _, body = line.partition(b" ")
         if verb == b"INFO":
             return msgspec.json.decode(body, type=Info)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Unreachable(f"{target.url}: what answers there is no nats-server") from error
     raise Unreachable(f"{target.url}: what answers there is no nats-server")
 
@@ -272,7 +281,7 @@ def _facts(heard: bytes) -> TlsFacts:
     request = messages.get(_CERTIFICATE_REQUEST)
     return TlsFacts(
         asks=request is not None,
-        authorities=_authorities(request) if request is not None else (),
+        authorities=_authorities(request) if request else (),
         certificate=_first_certificate(messages[_CERTIFICATE]) if _CERTIFICATE in messages else None,
         readable=bool(messages),
     )

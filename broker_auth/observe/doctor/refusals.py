@@ -16,7 +16,9 @@ from nats.aio.msg import Msg
 from broker_auth.observe.access import CANARY
 from broker_auth.observe.doctor.finding import Case
 from broker_auth.observe.doctor.probe import Outcome, Target, Verdict, attempt
+from broker_auth.observe.printable import printable
 
+_MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 EVENT_SECONDS: Final = 2.0
 
 
@@ -54,7 +56,9 @@ class Refusals:
 
     async def start(self) -> None:
         """From now on."""
-        await self._service.subscribe("$SYS.ACCOUNT.CLIENT.AUTH.ERR", cb=self._hear)
+        await self._service.subscribe(
+            "$SYS.ACCOUNT.CLIENT.AUTH.ERR", cb=self._hear, pending_bytes_limit=_MAX_PENDING_BYTES
+        )
         await self._service.flush()
 
     async def attempt(
@@ -84,11 +88,11 @@ class Refusals:
         arrived = self._case.now()
         try:
             event = msgspec.json.decode(message.data, type=_Event)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return
         future = self._waiting.get(event.client.name)
         if future is not None and not future.done():
-            future.set_result(Refusal(event.reason, _ahead(event.server.time, arrived)))
+            future.set_result(Refusal(printable(event.reason, 256), _ahead(event.server.time, arrived)))
 
 
 def _ahead(text: str, arrived: float) -> float | None:

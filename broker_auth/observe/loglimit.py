@@ -1,0 +1,38 @@
+"""One limit for log lines that a client or a broker can cause as often as it likes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+SECONDS: Final = 10.0
+
+
+class LogLimit:
+    """Tells whether to log an event that may repeat: the first, then one every :data:`SECONDS`.
+
+    Attributes:
+        count: events so far, logged or not; the line that is logged should say it.
+    """
+
+    __slots__ = ("_allowed", "_burst", "_clock", "_since", "count")
+
+    def __init__(self, burst: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        """Allow ``burst`` events at once; ``clock`` gives seconds."""
+        self.count = 0
+        self._burst = burst
+        self._clock = clock
+        self._allowed = float(burst)
+        self._since = clock()
+
+    def due(self, count: int = 1) -> bool:
+        """Count ``count`` events; return True if a line should be logged for them."""
+        self.count += count
+        now = self._clock()
+        self._allowed = min(self._burst, self._allowed + (now - self._since) / SECONDS)
+        self._since = now
+        if self._allowed < 1:
+            return False
+        self._allowed -= 1
+        return True

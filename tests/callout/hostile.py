@@ -1,0 +1,94 @@
+"""A broker in strange hands: speaks enough NATS to be subscribed at, and then does what a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+INFO: Final = {"server_id": "N", "version": "2.15.1", "proto": 1, "headers": True, "max_payload": 1048576}
+REQUEST: Final = b"$SYS.REQ.USER.AUTH"
+
+
+class HostileBroker:
+    """Listens at a port; one connection counts, the newest.
+
+    Attributes:
+        connections: how many have been made.
+        answers: payloads published to it, in order.
+        subscribed: set when the newest connection has subscribed to requests.
+    """
+
+    def __init__(self, port: int, **info: Any) -> None:
+        self.port = port
+        self.connections = 0
+        self.answers: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.subscribed = asyncio.Event()
+        self.reading = True
+        self._info = INFO | info
+        self._sids: dict[bytes, bytes] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[HostileBroker]:
+        server = await asyncio.start_server(self._meet, "127.0.0.1", self.port, limit=1024 * 1024)
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            if self._writer is not None:
+                self._writer.transport.abort()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def stop_reading(self) -> None:
+        """Read nothing more on the newest connection; what is sent there piles up."""
+        self.reading = False
+        assert self._writer is not None
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
+
+    def send(self, data: bytes) -> None:
+        """Send raw bytes on the newest connection."""
+        assert self._writer is not None
+        self._writer.write(data)
+
+    def ask(self, data: bytes, reply: str, subject: bytes = REQUEST) -> None:
+        """Send a message to the subscriber of a subject."""
+        head = b"MSG %b %b %b %d\r\n" % (subject, self._sids[subject], reply.encode(), len(data))
+        self.send(head + data + b"\r\n")
+
+    async def flush(self) -> None:
+        """Return once what was sent has left this process."""
+        assert self._writer is not None
+        await self._writer.drain()
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self._writer, self.reading = writer, True
+        self.subscribed.clear()
+        writer.write(b"INFO " + json.dumps(self._info).encode() + b"\r\n")
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await self._talk(reader, writer)
+        writer.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            words = line.split()
+            match words[0]:
+                case b"PING":
+                    writer.write(b"PONG\r\n")
+                case b"SUB":
+                    self._sids[words[1]] = words[-1]
+                    if words[1] == REQUEST:
+                        self.subscribed.set()
+                case b"PUB":
+                    payload = await reader.readexactly(int(words[-1]) + 2)
+                    self.answers.put_nowait((words[1].decode(), payload[:-2]))

@@ -1,0 +1,200 @@
+"""A broker that does not read, floods or talks nonsense costs its own clients, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from broker_auth.bench.kinds import Maker
+from broker_auth.bench.materials import PlayedServer, Trust
+from broker_auth.bench.site import Broker, Site
+from broker_auth.callout import client
+from broker_auth.callout.service import Service, make_callout
+from broker_auth.errors import OperationError
+from broker_auth.observe.audit import Audit
+from broker_auth.settings.load import load
+from broker_auth.settings.policy import build_policy
+from tests.callout.deployment import eventually
+from tests.callout.hostile import HostileBroker
+
+TRUST = Trust()
+ADVISORIES = b"$SYS.ACCOUNT.CLIENT.AUTH.ERR"
+
+
+@dataclass
+class Scene:
+    """A service in this process between an honest broker and a stolen one."""
+
+    service: Service
+    honest: HostileBroker
+    stolen: HostileBroker
+    stop: asyncio.Event
+    serving: asyncio.Task[None]
+    maker: Maker = field(default_factory=lambda: Maker(TRUST, PlayedServer(), time.time()))
+
+    def request(self, number: int = 0) -> bytes:
+        return self.maker.mtls(number).request.wire
+
+    async def honest_login(self, seconds: float = 1.0) -> None:
+        """A login through the honest broker is answered in time."""
+        while not self.honest.answers.empty():
+            self.honest.answers.get_nowait()
+        self.honest.ask(self.request(), "inbox.login")
+        async with asyncio.timeout(seconds):
+            subject, _ = await self.honest.answers.get()
+        assert subject == "inbox.login"
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    monkeypatch.setattr(client, "MAX_UNSENT_BYTES", 256 * 1024)
+    site = Site(tmp_path, TRUST, xkey=False, brokers=(Broker("honest", "fleet"), Broker("stolen", "fleet")))
+    settings = load(site.config, {}, serving=True)
+    service = Service(settings, make_callout(settings, build_policy(settings), Audit([])))
+    stop = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        honest, stolen = [
+            await stack.enter_async_context(HostileBroker(broker.port).listening()) for broker in site.brokers
+        ]
+        serving = asyncio.create_task(service.run(stop))
+        async with asyncio.timeout(10):
+            await service.wait_ready()
+        yield Scene(service, honest, stolen, stop, serving)
+        stop.set()
+        async with asyncio.timeout(30):
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(scene: Scene) -> None:
+    scene.stolen.stop_reading()
+    wire, stats = scene.request(), scene.service.callout.stats
+    asked = 0
+    async with asyncio.timeout(60):
+        while not stats.dropped["stolen"]:
+            for _ in range(50):
+                scene.stolen.ask(wire, "inbox." + "x" * 900)  # an answer that is larger fills the socket sooner
+            asked += 50
+            await scene.stolen.flush()
+            await scene.honest_login()
+    assert 0 < stats.reply_failures <= asked, "what was lost is counted"
+    assert scene.service.oldest < 1.5
+    async with asyncio.timeout(10):
+        await eventually(lambda: scene.stolen.connections > 1)
+        await scene.stolen.subscribed.wait()
+    scene.stolen.ask(wire, "inbox.again")
+    async with asyncio.timeout(5):
+        while (await scene.stolen.answers.get())[0] != "inbox.again":
+            pass
+
+
+async def test_a_broker_that_stops_reading_with_little_unsent_is_dropped_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "STALL_SECONDS", 0.5)
+    link = next(link for link in scene.service.links if link.name == "stolen")
+    inner = link._client
+    assert inner is not None
+    # As where the socket takes nothing more.
+    inner.__class__ = type("Stalled", (client.BrokerClient,), {"unsent": property(lambda _: 17)})
+    await eventually(lambda: scene.service.callout.stats.dropped["stolen"])
+    await eventually(lambda: scene.stolen.connections > 1)
+    await scene.honest_login()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"INFO []\r\n", id="info is no object"),
+        pytest.param(b'INFO {"max_payload": "x"}\r\n', id="info of wrong types"),
+        pytest.param(b"MSG \xff\xfe 1 3\r\nabc\r\n", id="subject is not UTF-8"),
+        pytest.param(b"PONG\r\n" * 1000, id="answers to nothing"),
+        pytest.param(b"-ERR 'a\x1b[2J'\r\n", id="error"),
+        pytest.param(b"HMSG $SYS.REQ.USER.AUTH 1 r 4000000 5\r\n", id="header larger than its message"),
+        pytest.param(b"nonsense\r\n", id="nonsense"),
+        pytest.param(b"PING\r\n" * 5000, id="pings"),
+    ],
+)
+async def test_nonsense_from_one_broker_leaves_the_other_served_and_is_recovered_from(
+    scene: Scene, said: bytes
+) -> None:
+    scene.stolen.send(said)
+    await scene.honest_login()
+    await asyncio.sleep(0)
+    async with asyncio.timeout(15):
+        while True:  # on this connection or the next one
+            await scene.stolen.subscribed.wait()
+            while not scene.stolen.answers.empty():
+                scene.stolen.answers.get_nowait()
+            scene.stolen.ask(scene.request(), "inbox.recovered")
+            try:
+                async with asyncio.timeout(1):
+                    await scene.stolen.answers.get()
+                    break
+            except TimeoutError:
+                continue
+
+
+async def test_addresses_that_a_broker_names_are_not_connected_to(scene: Scene) -> None:
+    visited = asyncio.Event()
+
+    async def meet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visited.set()
+        writer.close()
+
+    async with await asyncio.start_server(meet, "127.0.0.1", 0) as elsewhere:
+        port = elsewhere.sockets[0].getsockname()[1]
+        scene.stolen.send(b'INFO {"connect_urls": ["127.0.0.1:%d"]}\r\n' % port * 50)
+        await scene.honest_login()
+        link = next(link for link in scene.service.links if link.name == "stolen")
+        assert link._client is not None
+        assert len(link._client.servers) == 1
+        scene.stolen.send(b"nonsense\r\n")
+        await eventually(lambda: scene.stolen.connections > 1)
+    assert not visited.is_set()
+
+
+async def test_a_flood_that_claims_verified_chains_does_not_delay_another_brokers_login(scene: Scene) -> None:
+    wires = [scene.request(number) for number in range(40)]
+    ending = asyncio.Event()
+
+    async def flood() -> None:
+        while not ending.is_set():
+            for wire in wires:
+                scene.stolen.ask(wire, "inbox.flood")
+            await scene.stolen.flush()
+            await asyncio.sleep(0)
+
+    flooding = asyncio.create_task(flood())
+    for _ in range(10):
+        await scene.honest_login(1.5)
+    ending.set()
+    await flooding
+
+
+async def test_what_ends_although_it_must_not_ends_the_service_in_order(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(scene.service._backlog, "take", lambda _: 1 / 0)
+    scene.honest.ask(scene.request(), "inbox.login")
+    async with asyncio.timeout(15):
+        with pytest.raises(OperationError, match=r"task ended unforeseen: answering \(ZeroDivisionError\)"):
+            await scene.serving
+    assert "'answering' failed" in caplog.text
+
+
+async def test_stopping_does_not_wait_for_a_broker_that_does_not_take_part(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker_auth.callout.link.DRAIN_SECONDS", 1.0)
+    scene.stolen.stop_reading()
+    scene.honest.ask(scene.request(), "inbox.last")
+    scene.stop.set()
+    async with asyncio.timeout(8):
+        await scene.serving
+        assert (await scene.honest.answers.get())[0] == "inbox.last"

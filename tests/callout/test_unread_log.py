@@ -1,0 +1,64 @@
+"""A log and an audit pipe that nobody reads stop no login."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from nats.errors import Error as NatsError
+
+from broker_auth.deploy.natsserver import free_port
+from broker_auth.deploy.tied import tied
+from tests.callout.deployment import Deployment, eventually
+
+pytestmark = pytest.mark.e2e
+LOGINS = 40  # each writes more than the pipe holds
+
+
+async def test_nobody_waits_for_whoever_reads_the_log(tmp_path: Path) -> None:
+    deployment, metrics = Deployment(tmp_path), f"127.0.0.1:{free_port()}"
+    deployment.write_config(
+        "plugin.broker_auth.audit.output = log, stdout", f"plugin.broker_auth.metrics.listen = {metrics}"
+    )
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+
+    def page(path: str) -> str:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{metrics}{path}", timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+        return ""
+
+    def lost(what: str) -> bool:
+        values = [line.split() for line in page("/metrics").splitlines() if line.startswith(what)]
+        return bool(values) and float(values[0][1]) > 0
+
+    with deployment.running():
+        command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(deployment.config)]
+        service = subprocess.Popen(  # noqa: ASYNC220 - its pipes are the test
+            tied([*command, "--log-level", "debug"]), stdin=subprocess.DEVNULL, stdout=writing, stderr=writing
+        )
+        try:
+            await eventually(lambda: page("/readyz"))
+            for number in range(LOGINS):
+                async with asyncio.timeout(5):
+                    await (await deployment.connect(name=f"member{number}")).close()
+                    with pytest.raises(NatsError, match="Authorization Violation"):
+                        await deployment.provisioner("wrong", name=f"stranger{number}")
+            assert page("/healthz")
+            # The workers' queues hold megabytes; what the supervisor cannot write is lost at once.
+            service.send_signal(signal.SIGHUP)
+            assert await eventually(lambda: lost("broker_auth_log_lost_total"))
+        finally:
+            service.terminate()
+            assert service.wait(20) == 0, "nor does the end wait for them"
+            os.close(reading)
+            os.close(writing)

@@ -1,0 +1,211 @@
+"""Log and audit never make a process wait, whoever does not read them; what is lost is counted."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import multiprocessing
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker_auth.observe import logs
+from broker_auth.observe.auditfile import AuditFile, StreamAudit, rotated
+from broker_auth.observe.outlet import DescriptorTarget, ThreadOutlet, TryingOutlet
+from tests.observe.records import denied
+
+LINE = b"x" * 200 + b"\n"
+SOON = 1.0  # seconds that writing without a reader may take, for thousands of lines
+
+
+class Pipe:
+    """A pipe with a reader that does nothing until it is asked to."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, 4096)
+
+    def read(self, end: bytes) -> bytes:
+        data = b""
+        while end not in data:
+            data += os.read(self.reading, 65536)
+        return data
+
+    def close(self) -> None:
+        os.close(self.reading)
+        os.close(self.writing)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def test_a_thread_waits_for_the_reader_and_nobody_else(pipe: Pipe) -> None:
+    outlet = ThreadOutlet(DescriptorTarget(pipe.writing), max_bytes=100 * len(LINE))
+    began = time.monotonic()
+    for _ in range(5000):
+        outlet.write(LINE)
+    assert time.monotonic() - began < SOON
+    assert 4000 < outlet.lost < 5000
+    kept = 5000 - outlet.lost
+    reader = threading.Thread(target=lambda: pipe.read(b"end"))
+    reader.start()
+    assert outlet.flush(10)
+    outlet.write(b"end")
+    reader.join(10)
+    outlet.close()
+    assert outlet.lost == 5000 - kept, "what was queued has been written"
+
+
+def test_the_end_does_not_wait_for_a_reader_either(pipe: Pipe) -> None:
+    outlet = ThreadOutlet(DescriptorTarget(pipe.writing))
+    for _ in range(100):
+        outlet.write(LINE)
+    began = time.monotonic()
+    outlet.close(0.2)
+    assert time.monotonic() - began < SOON
+    assert outlet.lost >= 100 - 4096 // len(LINE) - 1
+    os.read(pipe.reading, 4096)
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["opened once more", "asked for room"])
+def test_a_process_without_threads_drops_what_a_pipe_does_not_take(
+    pipe: Pipe, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not again:
+        monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(PermissionError))
+    outlet = TryingOutlet(pipe.writing)
+    began = time.monotonic()
+    for _ in range(1000):
+        outlet.write(LINE)
+    assert time.monotonic() - began < SOON
+    assert outlet.lost >= 1000 - 4096 // len(LINE) - 1
+    assert fcntl.fcntl(pipe.writing, fcntl.F_GETFL) & os.O_NONBLOCK == 0, "others have this descriptor too"
+    os.read(pipe.reading, 65536)
+    lost = outlet.lost
+    outlet.write(b"again\n")
+    assert outlet.lost == lost
+    assert os.read(pipe.reading, 100).endswith(b"again\n")
+
+
+def test_a_process_without_threads_drops_what_a_socket_does_not_take() -> None:
+    ours, theirs = socket.socketpair()  # what a service manager gives for standard error
+    with ours, theirs:
+        outlet = TryingOutlet(ours.fileno())
+        began = time.monotonic()
+        for _ in range(20_000):
+            outlet.write(LINE)
+        assert time.monotonic() - began < 2 * SOON
+        assert outlet.lost > 1000
+        assert ours.getblocking()
+        theirs.close()
+        outlet.write(LINE)  # nor does it end us that nobody is left
+        outlet.abandon()
+
+
+def test_lost_lines_are_told_once_the_reader_is_back(pipe: Pipe) -> None:
+    handler = logs._Handler(TryingOutlet(pipe.writing))
+    record = logging.makeLogRecord({"msg": "y" * 500})
+    for _ in range(50):
+        handler.emit(record)
+    lost = handler.outlet.lost
+    assert lost > 0
+    os.read(pipe.reading, 65536)
+    handler.emit(record)
+    assert f"{lost} log lines were lost".encode() in os.read(pipe.reading, 65536)
+
+
+def test_an_audit_pipe_nobody_reads_stops_nothing(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    with os.fdopen(os.dup(pipe.writing), "w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        sink = StreamAudit("-")
+        began = time.monotonic()
+        for _ in range(20_000):
+            sink.write(denied())
+        assert time.monotonic() - began < 3 * SOON
+        assert sink.lost > 0
+
+
+# --- Rotation
+
+
+def _append(path: Path, first: int, records: int, max_bytes: int, keep: int) -> None:
+    """Append records, in a process of its own."""
+    sink = StreamAudit(path, max_bytes, keep)
+    for cid in range(first, first + records):
+        sink.write(denied(cid=cid))
+        if cid % 10 == 0:
+            sink.flush()
+    sink.close()
+    sys.exit(sink.lost)
+
+
+def _fill(path: Path, processes: int, records: int, max_bytes: int, keep: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    children = [
+        context.Process(target=_append, args=(path, 1 + number * records, records, max_bytes, keep))
+        for number in range(processes)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0] * processes
+
+
+def _cids(path: Path) -> list[int]:
+    return [json.loads(line)["cid"] for file in rotated(path) for line in file.read_bytes().splitlines()]
+
+
+def test_processes_rotate_one_file_together_and_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    _fill(path, processes=3, records=400, max_bytes=30_000, keep=50)
+    assert len(rotated(path)) > 5
+    assert sorted(_cids(path)) == list(range(1, 1201))
+    assert all(file.stat().st_mode & 0o777 == 0o640 for file in rotated(path))
+
+
+def test_no_more_files_are_kept_than_configured(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    _fill(path, processes=1, records=500, max_bytes=10_000, keep=2)
+    assert [file.name for file in rotated(path)] == ["audit.jsonl.2", "audit.jsonl.1", "audit.jsonl"]
+    assert sum(file.stat().st_size for file in rotated(path)) < 3 * 11_000
+    cids = _cids(path)
+    assert cids == sorted(cids)
+    assert cids[-1] == 500
+
+
+def test_a_file_that_something_else_moved_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker_auth.observe.auditfile._LOOK_SECONDS", 0.0)
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+    file.write(b"1\n", 1)
+    path.rename(tmp_path / "moved")
+    file.write(b"2\n", 1)
+    file.close()
+    assert path.read_bytes() == b"2\n"
+
+
+def test_a_directory_that_cannot_be_written_to_costs_rotation_and_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> Path:
+        raise PermissionError(1, "Operation not permitted")
+
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path, max_bytes=10)
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert [file.write(b"12345678\n", 1) for _ in range(5)] == [0] * 5
+    file.close()
+    assert path.read_bytes().count(b"\n") == 5
+    assert caplog.text.count("cannot be rotated") == 1

@@ -1,0 +1,67 @@
+"""Text that a client or a broker chose cannot move a cursor, hide or reorder what is read."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_auth.cli.output import one_line
+from broker_auth.observe.audit import encode
+from broker_auth.observe.logs import _Formatter
+from broker_auth.observe.printable import printable, printable_json, printable_lines
+from broker_auth.settings import problems
+from tests.observe.records import denied
+
+UNSAFE = [
+    *map(chr, range(0x20)),
+    *map(chr, range(0x7F, 0xA0)),
+    *"\u061c\u200b\u200e\u200f\u2028\u2029\ufeff",
+    *map(chr, range(0x202A, 0x202F)),
+    *map(chr, range(0x2066, 0x206A)),
+    "\U000e0041",  # an invisible tag
+]
+
+
+@pytest.mark.parametrize("character", [*UNSAFE, "\ud800"], ids=lambda character: f"U+{ord(character):04X}")
+def test_unsafe_characters_are_escaped_everywhere(character: str) -> None:
+    text = f"a{character}b"
+    for shown in (printable(text), one_line(text.replace("\n", "")), problems.one_line(text)):
+        assert character not in shown
+        shown.encode()
+    assert printable(text)[1] == "\\"
+
+
+@pytest.mark.parametrize("character", UNSAFE, ids=lambda character: f"U+{ord(character):04X}")
+def test_a_record_holds_them_escaped_and_is_read_back_whole(character: str) -> None:
+    line = encode(denied(name=f"a{character}b")).decode()
+    assert character not in line.rstrip("\n")
+    assert json.loads(line)["name"] == f"a{character}b"
+
+
+def test_letters_of_any_language_are_left_alone() -> None:
+    text = "Ærø 東京 Ωμέγα 🙂"
+    assert printable(text) == text
+    assert "東京" in encode(denied(name=text)).decode()
+
+
+@given(st.text())
+def test_nothing_unprintable_is_left(text: str) -> None:
+    assert printable(text).isprintable()
+    assert printable_lines(text).replace("\n", "").replace("\t", "").isprintable()
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_json_document_stays_what_it_says(text: str) -> None:
+    document = printable_json(msgspec.json.encode({"a": text}).decode())
+    assert document.isprintable()
+    assert json.loads(document) == {"a": text}
+
+
+def test_a_log_line_stays_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    record = logging.makeLogRecord({"msg": "broker said %s", "args": ("a\nfake \x9b2J\u202e",)})
+    assert _Formatter("%(message)s").format(record) == "broker said a\\x0afake \\x9b2J\\u202e"
