@@ -95,7 +95,7 @@ class BrokerLink:
         self._on_drop = on_drop
         self._on_overflow = on_overflow
         self._subscribed_before = False
-        self._limit = LogLimit(_LOG_BURST)
+        self._lines = LogLimit(_LOG_BURST)
         self._client: BrokerClient | None = None
         self._subscription: Subscription | None = None
         self._closed = asyncio.Event()
@@ -251,7 +251,7 @@ class BrokerLink:
             self._last_error = text
 
     def _say(self, level: int, text: str) -> None:
-        if self._limit.due():
+        if self._lines.due():
             _log.log(level, "broker %s: %s", self.name, text)
 
     def _lost(self) -> None:
