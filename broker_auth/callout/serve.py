@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from broker_auth.callout.pidfile import PidFile
 from broker_auth.callout.process import Prepared, prepare
 from broker_auth.callout.supervisor import Supervisor
+from broker_auth.callout.tasks import LongTasks
 from broker_auth.callout.zones import Zones, supervise
 from broker_auth.errors import ConfigurationError
 from broker_auth.observe.health import Endpoint, Health, listen
@@ -126,22 +127,27 @@ class _Front:
 
     @contextlib.asynccontextmanager
     async def _observers(self, metrics_listen: str | None) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._tell())]
-        if self._notifier.watchdog is not None:
-            tasks.append(asyncio.create_task(self._sign_of_life(self._notifier.watchdog)))
-        if self._pid_file is not None:
-            tasks.append(asyncio.create_task(self._keep_pid_file(self._pid_file)))
+        notifier, pid_file = self._notifier, self._pid_file
+        tasks = LongTasks(self._host.tasks.count_failure)
+        tasks.start("service manager", self._tell, once=True)
+        if notifier.watchdog is not None:
+            seconds = notifier.watchdog
+            tasks.start("sign of life", lambda: self._sign_of_life(seconds))
+        if pid_file is not None:
+            tasks.start("pid file", lambda: self._keep_pid_file(pid_file))
         if metrics_listen is not None:
             registry = CollectorRegistry()
             registry.register(ServiceCollector(self._host.states, time.time))
             endpoint = Endpoint(registry, self._health)
-            tasks.append(asyncio.create_task(endpoint.serve(listen(metrics_listen))))
+            listeners = [listen(metrics_listen)]  # here, so that an address that is taken ends the start
+            tasks.start(
+                "metrics and health",
+                lambda: endpoint.serve(listeners.pop() if listeners else listen(metrics_listen)),
+            )
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await tasks.cancel()
 
     @property
     def _main(self) -> ZoneState:

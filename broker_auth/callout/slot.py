@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
 from broker_auth.callout.child import Child
+from broker_auth.callout.tasks import LongTasks
 
 _BACKOFF: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds, by failures in a row
 _RESTART_SECONDS: Final = 1.0
@@ -66,17 +67,18 @@ class Slot(Generic[H]):
         self._last_beat: H | None = None
         self._last_late = False
         self._failures = 0
-        self._task = asyncio.create_task(self._run())
+        self._tasks = LongTasks()
+        self._tasks.start(kind.title, self._run, once=True)
 
     async def retire(self) -> None:
         """Drain the process and start no other."""
         self._retired = True
         child = self.child
-        if child is None:
-            self._task.cancel()  # it waits to start the next one
-        elif not await child.end(self._kind.drain):
+        if child is not None and not await child.end(self._kind.drain):
             _log.warning("%s %d did not drain (status %s)", self._kind.title, child.pid, child.status)
-        await asyncio.gather(self._task, return_exceptions=True)
+        if child is not None:
+            await self._tasks.finish()
+        await self._tasks.cancel()  # without a process it waits to start the next one
 
     def check(self, now: float) -> None:
         """Kill the process if it has sent no heartbeat for too long, or lets work wait although it sends them."""
@@ -102,7 +104,7 @@ class Slot(Generic[H]):
 
     async def _run(self) -> None:
         while not self._retired:
-            child = await self._started()
+            child = self.child or await self._started()
             await child.ended.wait()
             await child.read_to_end()
             self.child = None

@@ -19,6 +19,7 @@ from broker_auth.callout.child import Child
 from broker_auth.callout.link import DRAIN_SECONDS
 from broker_auth.callout.process import Beat, Prepared, work
 from broker_auth.callout.slot import Cause, Kind, Slot, watch
+from broker_auth.callout.tasks import LongTasks
 from broker_auth.errors import BrokerAuthError, ConfigurationError
 from broker_auth.observe import logs
 from broker_auth.observe.expiry import Expiry, expiries
@@ -51,6 +52,7 @@ class Supervisor:
         replaced: workers that had to be replaced, by cause.
         reloads: changes of configuration, by whether they were accepted.
         reloading: whether new workers are taking over just now.
+        tasks: what runs beside the workers until the supervisor is told to stop.
     """
 
     def __init__(self, prepared: Prepared, reload: Reload, workers: int | None = None, *, label: str = "") -> None:
@@ -77,6 +79,8 @@ class Supervisor:
         self._log_lost = 0
         self._changed = asyncio.Event()
         self._known: tuple[Prepared, tuple[Expiry, ...]] | None = None
+        self.tasks = LongTasks(self.changed)
+        self._watching = LongTasks(self.changed)
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
 
@@ -156,6 +160,7 @@ class Supervisor:
             audit_lost=self.audit_lost,
             log_lost=self.log_lost,
             oldest=max((beat.oldest for beat in beats), default=0.0),
+            task_failures=self.tasks.failures + self._watching.failures,
             expiries=self._expiries(),
         )
         return (state,)
@@ -178,13 +183,14 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         self._slots = self._fork(self.prepared)
         # To the end: a stuck worker does not drain.
-        watching = asyncio.create_task(watch(lambda: (*self._slots, *self._old)))
-        tasks = [asyncio.create_task(work) for work in (self._reload_on_demand(), self._announce())]
+        self._watching.start("watchdog", lambda: watch(lambda: (*self._slots, *self._old)))
+        self.tasks.start("reload", self._reload_on_demand)
+        self.tasks.start("announcement", self._announce, once=True)
         await self._stop.wait()
         self.changed()
-        await _cancelled(*tasks)
+        await self.tasks.cancel()
         await asyncio.gather(*(slot.retire() for slot in (*self._slots, *self._old)))
-        await _cancelled(watching)
+        await self._watching.cancel()
         _log.info("drained, every request received is answered%s", self._label)
 
     def stop(self) -> None:
@@ -259,8 +265,14 @@ class Supervisor:
             self._reload_wanted.clear()
             self.reloading = True
             self.changed()
-            accepted = await self._change()
-            self.reloading = False
+            try:
+                accepted = await self._change()
+            except Exception:
+                _log.exception("not reloaded%s: an error in this program; the old configuration stays", self._label)
+                accepted = False
+                await self._discard_old()
+            finally:
+                self.reloading = False
             self.reloads[accepted] += 1
             self.changed()
 
@@ -280,16 +292,19 @@ class Supervisor:
             _log.error(
                 "not reloaded%s: with the new configuration %s; the old one stays", self._label, self._missing(slots)
             )
-            await asyncio.gather(*(slot.retire() for slot in slots))
-            self._old = []
+            await self._discard_old()
             return False
         self._slots, self._old = slots, self._slots
         self.prepared = prepared
         self.changed()
-        await asyncio.gather(*(slot.retire() for slot in self._old))
-        self._old = []
+        await self._discard_old()
         _log.info("reloaded %s%s", prepared.settings.path, self._label)
         return True
+
+    async def _discard_old(self) -> None:
+        """Retire the workers that are not in charge, be they of the old or of a refused configuration."""
+        await asyncio.gather(*(slot.retire() for slot in self._old))
+        self._old = []
 
     def _can_take_over(self, slots: Sequence[Slot[Beat]], settings: Settings) -> bool:
         """Whether each new worker is reached by every broker that reaches an old one now."""
@@ -309,10 +324,3 @@ class Supervisor:
 def subscribed(worker: Worker) -> frozenset[str]:
     """Return the brokers that a worker can be reached through."""
     return frozenset(name for name, up in worker.beat.brokers.items() if up) if worker.beat else frozenset()
-
-
-async def _cancelled(*tasks: asyncio.Task[None]) -> None:
-    """Cancel tasks and wait until they are."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -38,6 +38,15 @@ class LongTasks:
         """
         self._tasks.append(asyncio.create_task(self._run(name, work, once=once), name=name))
 
+    def count_failure(self) -> None:
+        """Count a failure: one of these tasks', or of others that are counted with them."""
+        self.failures += 1
+        self._on_failure()
+
+    async def finish(self) -> None:
+        """Wait for the tasks that end by themselves."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def cancel(self) -> None:
         """End every task, and return once they have ended."""
         for task in self._tasks:
@@ -54,6 +63,5 @@ class LongTasks:
                 _log.error("task %r has ended; started again in %g s", name, _RESTART_SECONDS)
             except Exception:
                 _log.exception("task %r failed; started again in %g s", name, _RESTART_SECONDS)
-            self.failures += 1
-            self._on_failure()
+            self.count_failure()
             await asyncio.sleep(_RESTART_SECONDS)

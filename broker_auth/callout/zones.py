@@ -19,6 +19,7 @@ from broker_auth.callout.child import Child
 from broker_auth.callout.slot import Cause, Kind, Slot, watch
 from broker_auth.callout.spawn import Body
 from broker_auth.callout.supervisor import DRAIN_DEADLINE, Supervisor
+from broker_auth.callout.tasks import LongTasks
 from broker_auth.errors import BrokerAuthError, ConfigurationError
 from broker_auth.observe.state import ZoneState
 
@@ -30,7 +31,11 @@ _log = logging.getLogger(__name__)
 
 
 class Zones:
-    """One process for each zone, until told to stop."""
+    """One process for each zone, until told to stop.
+
+    Attributes:
+        tasks: what runs beside the zones' processes until this one is told to stop.
+    """
 
     def __init__(
         self, names: Sequence[str], body: Callable[[str], Body], names_now: Callable[[], Sequence[str]]
@@ -48,6 +53,7 @@ class Zones:
         self._slots: dict[str, Slot[ZoneState]] = {}
         self._ended: dict[str, ZoneState] = {}
         self._changed = asyncio.Event()
+        self.tasks = LongTasks(self._on_change)
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
 
@@ -63,7 +69,9 @@ class Zones:
 
     def states(self) -> tuple[ZoneState, ...]:
         """Return the state of every zone, the fleet's first."""
-        return tuple(self._state(name) for name in self._names)
+        first, *others = (self._state(name) for name in self._names)
+        own = msgspec.structs.replace(first, task_failures=first.task_failures + self.tasks.failures)
+        return (own, *others)
 
     def _state(self, name: str) -> ZoneState:
         slot, earlier = self._slots.get(name), self._ended.get(name, ZoneState(zone=name))
@@ -92,18 +100,18 @@ class Zones:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         for name in self._names:
             self._start(name)
-        tasks = [asyncio.create_task(watch(lambda: self._slots.values()))]
+        watching = LongTasks(self._on_change)  # to the end: a stuck process does not drain
+        watching.start("watchdog", lambda: watch(lambda: self._slots.values()))
         try:
             await self._started()
-            tasks += [asyncio.create_task(work) for work in (self._reload_on_demand(), self._announce())]
+            self.tasks.start("reload", self._reload_on_demand)
+            self.tasks.start("announcement", self._announce, once=True)
             await self._stop.wait()
             self._on_change()
         finally:
-            for task in tasks[1:]:
-                task.cancel()
+            await self.tasks.cancel()
             await asyncio.gather(*(slot.retire() for slot in self._slots.values()))
-            tasks[0].cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await watching.cancel()
         _log.info("drained, every request received is answered")
 
     def _start(self, name: str) -> None:

@@ -158,6 +158,12 @@ def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
     )
     yield _counter("log_lost", "Log lines that nobody read in time.", zone, [((s.zone,), s.log_lost) for s in states])
     yield _counter(
+        "task_failures",
+        "Long-lived tasks that ended unforeseen and were started again.",
+        zone,
+        [((s.zone,), s.task_failures) for s in states],
+    )
+    yield _counter(
         "audit_lost", "Audit records that could not be kept.", zone, [((s.zone,), s.audit_lost) for s in states]
     )
 

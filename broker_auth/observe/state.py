@@ -28,6 +28,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
         oldest: seconds that the oldest request has waited.
         audit_lost: audit records that could not be kept.
         log_lost: log lines that nobody read in time.
+        task_failures: how often a long-lived task beside the workers ended unforeseen and was started again.
         expiries: when the certificates expire that the configuration names.
     """
 
@@ -47,6 +48,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
     oldest: float = 0.0
     audit_lost: int = 0
     log_lost: int = 0
+    task_failures: int = 0
     expiries: tuple[Expiry, ...] = ()
 
     def after(self, earlier: ZoneState) -> ZoneState:
@@ -61,6 +63,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
             accepted=self.accepted + earlier.accepted,
             refused=self.refused + earlier.refused,
             audit_lost=self.audit_lost + earlier.audit_lost,
+            task_failures=self.task_failures + earlier.task_failures,
             log_lost=self.log_lost + earlier.log_lost,
         )
 
