@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -22,15 +23,17 @@ class HostileBroker:
         subscribed: set when the newest connection has subscribed to requests.
     """
 
-    def __init__(self, port: int, **info: Any) -> None:
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None, **info: Any) -> None:
         self.port = port
+        self._tls = tls
         self.connections = 0
         self.answers: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.subscribed = asyncio.Event()
         self.reading = True
-        self._info = INFO | info
+        self._info = INFO | info | ({"tls_required": True} if tls else {})
         self._sids: dict[bytes, bytes] = {}
         self._writer: asyncio.StreamWriter | None = None
+        self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -42,9 +45,10 @@ class HostileBroker:
             server.close()
             for task in self._tasks:
                 task.cancel()
-            if self._writer is not None:
-                self._writer.transport.abort()
+            for writer in self._writers:
+                writer.transport.abort()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
     def stop_reading(self) -> None:
         """Read nothing more on the newest connection; what is sent there piles up."""
@@ -57,10 +61,13 @@ class HostileBroker:
         assert self._writer is not None
         self._writer.write(data)
 
-    def ask(self, data: bytes, reply: str, subject: bytes = REQUEST) -> None:
-        """Send a message to the subscriber of a subject."""
-        head = b"MSG %b %b %b %d\r\n" % (subject, self._sids[subject], reply.encode(), len(data))
-        self.send(head + data + b"\r\n")
+    def ask(self, data: bytes, reply: str, subject: bytes = REQUEST, header: bytes = b"") -> None:
+        """Send a message to the subscriber of a subject, with one header line or none."""
+        verb, sizes = b"MSG", b"%d" % len(data)
+        if header:
+            lines = b"NATS/1.0\r\n" + header + b"\r\n\r\n"
+            verb, sizes, data = b"HMSG", b"%d %d" % (len(lines), len(lines) + len(data)), lines + data
+        self.send(b"%b %b %b %b %b\r\n" % (verb, subject, self._sids[subject], reply.encode(), sizes) + data + b"\r\n")
 
     async def flush(self) -> None:
         """Return once what was sent has left this process."""
@@ -73,9 +80,12 @@ class HostileBroker:
         self._tasks.add(task)
         self.connections += 1
         self._writer, self.reading = writer, True
+        self._writers.append(writer)
         self.subscribed.clear()
         writer.write(b"INFO " + json.dumps(self._info).encode() + b"\r\n")
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            if self._tls is not None:
+                await writer.start_tls(self._tls)
             await self._talk(reader, writer)
         writer.close()
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ import pytest
 from broker_auth.demo.client import connect
 from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
+from broker_auth.nkey import Kind, decode_public, public_nkey
+from tests.builders.peers import fleet_chain
+from tests.builders.requests import Server, fleet, node, provisioner
+from tests.callout.hostile import HostileBroker
 
 pytestmark = pytest.mark.e2e
 SECONDS = 15.0
@@ -122,6 +128,62 @@ async def test_what_the_service_signs_for_an_edge_opens_nothing_at_the_fleet(tmp
         assert (record.rule, record.account) == ("verified_tls", "choria")
         for number in range(10):
             await (await connect(site.fleet_url, f"m{number}", site.credentials("fleet"))).close()
+
+
+async def test_the_fleet_logs_in_while_a_stolen_edge_does_its_worst(tmp_path: Path) -> None:
+    """It claims verified chains with costly keys, as fast as it can, reads no answer, and says no to a reload."""
+    async with Site(tmp_path, Topology.EDGE) as site:
+        await site.servers["edge"].__aexit__(None, None, None)
+        async with stolen(site) as edge:
+            flooding = asyncio.create_task(flood(site, edge))
+            seconds = []
+            for number in range(30):
+                if number == 10:
+                    site.service.signal(signal.SIGHUP)
+                began = time.monotonic()
+                await (await connect(site.fleet_url, f"member{number}", site.credentials("fleet"))).close()
+                seconds.append(time.monotonic() - began)
+            asked = await flooding
+        assert asked > 5000
+        assert max(seconds) < 2.0, seconds  # clients give up then
+        await site.service.wait_for_log("reloaded")
+        assert {record.zone for record in site.audit_records() if record.decision == "admit"} == {"fleet"}
+
+
+@contextlib.asynccontextmanager
+async def stolen(site: Site) -> AsyncIterator[HostileBroker]:
+    """The edge in the thief's hands, once the service has subscribed there."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    pki = site.directory / "pki"
+    context.load_cert_chain(pki / "edge.pem", pki / "edge.key")
+    port = urlsplit(site.deployment.settings.brokers[1].urls[0]).port
+    assert port
+    async with HostileBroker(port, tls=context).listening() as edge:
+        async with asyncio.timeout(SECONDS):
+            await edge.subscribed.wait()
+        yield edge
+
+
+async def flood(site: Site, edge: HostileBroker, count: int = 12_000) -> int:
+    """Ask ``count`` times, without reading what comes back; return how often that was possible."""
+    seed = site.deployment.settings.zone("edge").xkey_seed
+    assert seed
+    service = decode_public(public_nkey(seed.reveal()), Kind.CURVE)
+    server, chain = Server(), fleet_chain()
+    wires = [server.sealed(asked, service) for asked in (fleet(chains=(chain,) * 8), fleet(), provisioner(), node())]
+    asked = 0
+    while asked < count:
+        try:
+            for data, xkey in wires * 25:
+                edge.ask(data, f"_INBOX.{asked}", header=b"Nats-Server-Xkey: " + xkey.encode())
+                asked += 1
+            async with asyncio.timeout(1):
+                await edge.flush()
+            if edge.reading:
+                edge.stop_reading()
+        except (OSError, AssertionError, KeyError, TimeoutError):
+            await asyncio.sleep(0.05)  # the service has dropped this connection, and makes another
+    return asked
 
 
 async def test_with_the_fleets_keys_at_the_edge_the_relay_opens_the_callout_account(tmp_path: Path) -> None:
