@@ -263,6 +263,7 @@ class Service:
         await asyncio.gather(*(link.settle() for link in self._links))
         if before_close is not None:
             await before_close()
+            await asyncio.gather(*(link.settle() for link in self._links))
         for connection in connections:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
