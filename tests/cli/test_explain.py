@@ -156,7 +156,7 @@ def test_for_people(config: Path) -> None:
     shown = explain(config, requests.node(), *AT)
     assert shown.out.startswith("admit: provisioning token\ndecided for 2027-01-15T08:00:00Z\n")
     assert "  rule 0, connection: passed: nats client over TLS, not verified" in shown.out
-    assert "may publish:\n  choria.lifecycle.>\n" in shown.out
+    assert "may publish:\n  choria.lifecycle.event." in shown.out
     assert "everything in the account" in explain(config, requests.provisioner(), *AT).out
 
 

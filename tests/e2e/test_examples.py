@@ -30,12 +30,13 @@ pytestmark = pytest.mark.e2e
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 SECONDS: Final = 30.0
+HOSTS: Final = tuple(f"{name}.example.net" for name in ("nats", "nats1", "nats2", "nats3", "edge1", "edge2"))
 PLACEHOLDER: Final = re.compile(r"<([a-z0-9/-]+\.public)>")
 
 
 def install(topology: Topology, directory: Path) -> Path:
     """The example's configuration among the files it names, its placeholders filled in."""
-    initialize(Plan(directory=directory, topology=topology, dev_pki=True))
+    initialize(Plan(directory=directory, topology=topology, dev_pki=True, hosts=HOSTS))
     pki = directory / "pki"
     if topology is Topology.EDGE:  # init writes one edge, the example has two
         for edge in ("edge1", "edge2"):

@@ -18,6 +18,7 @@ from broker_auth.demo.client import ConnectRefusedError, connect
 from broker_auth.demo.site import Site
 from broker_auth.secret import Secret
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
+from tests.callout.deployment import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -46,7 +47,8 @@ async def test_plain_nats_py_clients_get_in_by_each_credential(edge_site: Site) 
         ),
         await plain(edge_site.fleet_url, tls=tls(edge_site, "operator"), user="system", password=system, name="sys"),
     ]
-    accounts = {record.client or record.name: record.account for record in edge_site.audit_records()}
+    records = await eventually(lambda: edge_site.audit_records() if len(edge_site.audit_records()) == 4 else None)
+    accounts = {record.client or record.name: record.account for record in records}
     for connection in connections:
         await connection.close()
     assert accounts == {"member": "choria", "node": "provisioning", "prov": "provisioning", "sys": "system"}

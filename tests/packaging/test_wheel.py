@@ -45,7 +45,9 @@ def test_its_metadata(distribution: PathDistribution) -> None:
     assert set(said.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
     needed = [line for line in distribution.requires or [] if "extra ==" not in line]
     assert {_name(line) for line in needed} == {_name(line) for line in project["dependencies"]}
-    assert all(">=" in line and "<" not in line for line in needed)
+    assert all(">=" in line for line in needed)
+    # Private parts of nats-py are used: a release that may change them is not taken unseen.
+    assert [_name(line) for line in needed if "<" in line] == ["nats-py"]
 
 
 def _name(requirement: str) -> str:
