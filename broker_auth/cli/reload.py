@@ -18,6 +18,7 @@ from broker_auth.errors import ConfigurationError, InputError, OperationError
 from broker_auth.settings.load import check
 
 _DEADLINE: Final = TAKEOVER_SECONDS + 15  # seconds; the old workers drain before a reload is over
+_START_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
 
 
@@ -42,7 +43,7 @@ def reload_command(config: Path) -> None:
             f"{config}: plugin.broker_auth.pid_file is not set, so the service cannot be found; "
             "set it and restart, or send SIGHUP to the service (systemctl reload)"
         )
-    before = running(path)
+    before = _started(path)
     os.kill(before.pid, signal.SIGHUP)
     accepted, refused, waiting = _outcome(path, before)
     if accepted and (refused or waiting):
@@ -56,6 +57,16 @@ def reload_command(config: Path) -> None:
             f"the service did not finish reloading {_named(waiting)} within {_DEADLINE:g} s; look at its log"
         )
     output.note(f"reloaded {config}")
+
+
+def _started(path: Path) -> Running:
+    """Return the service once it has said which zones it serves, which is a moment after its start."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not (found := running(path)).zones and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    if not found.zones:
+        raise OperationError(f"the service has not read its configuration within {_START_SECONDS:g} s; look at its log")
+    return found
 
 
 def _outcome(path: Path, before: Running) -> tuple[list[str], list[str], list[str]]:
