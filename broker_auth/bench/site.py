@@ -11,6 +11,7 @@ from typing import Final
 from broker_auth.bench.flooder import USER
 from broker_auth.bench.materials import Trust
 from broker_auth.callout.link import SUBJECT
+from broker_auth.callout.peers import WORDS_SUBJECT
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.render import render
@@ -25,9 +26,9 @@ listen: "127.0.0.1:{port}"
 accounts {{
   AUTH: {{ users: [
     {{ nkey: {service}, permissions: {{
-        subscribe: [ "{subject}", "{subject} *", "$SYS.ACCOUNT.CLIENT.AUTH.ERR", "$SRV.>" ]
-        publish: {{ deny: ">" }}
-        allow_responses: {{ max: 1, expires: "10s" }} }} }}
+        subscribe: [ "{subject}", "{subject} >", "{words}.*", "$SYS.ACCOUNT.CLIENT.AUTH.ERR", "$SRV.>" ]
+        publish: [ "{words}.*" ]
+        allow_responses: {{ max: 2, expires: "10s" }} }} }}
     {{ user: {user}, password: "{password}" }}
   ] }}
 }}
@@ -91,6 +92,7 @@ class Site:
             port=broker.port,
             service=self._service,
             subject=SUBJECT,
+            words=WORDS_SUBJECT,
             user=USER,
             password=self.password,
         )

@@ -8,18 +8,26 @@ alive. Whatever is wrong with a connection here, it is aborted, and :class:`~.li
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, MaxPayloadError, OutboundBufferLimitError, ProtocolError
 from nats.protocol import command
+from nats.protocol.parser import PERMISSIONS_ERR
 
 from broker_auth.secured import SecuredClient
 
 MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024  # answers of some two seconds, after which nobody waits for them
 STALL_SECONDS: Final = 10.0  # without a byte sent although some wait
+DEAD_CHECKS: Final = 24  # PINGs without an answer, one at each check: 12 s
+_SERVER_ID: Final = re.compile(r"N[A-Z2-7]{55}")
 _MAX_SUBJECT: Final = 1024  # characters of a reply subject; nats-server's own are 50
+
+Tap = Callable[[bytes, bytes, "bytes | None"], None]
+"""Takes a message as it is read: its reply subject, the message and its headers. Must not raise."""
 
 
 class BrokerClient(SecuredClient):
@@ -27,6 +35,8 @@ class BrokerClient(SecuredClient):
 
     Attributes:
         account: which account the server put this client in; empty where it does not say (before 2.12 or so).
+        proven: when the last PING was sent that was answered, on the loop's clock.
+        refusals: of what this client said, because the server does not permit it.
     """
 
     def __init__(self, on_drop: Callable[[str, int], None] | None = None) -> None:
@@ -38,6 +48,24 @@ class BrokerClient(SecuredClient):
         self._sent_bytes = 0
         self._progress = (0, 0.0)  # bytes that had left, and when that was noticed
         self._dropped: asyncio.Task[None] | None = None
+        self.proven = float("-inf")
+        self.refusals = 0
+        self._taps: dict[int, Tap] = {}
+        self._unanswered = 0
+
+    @property
+    def server_id(self) -> str:
+        """What the server calls itself; "" if that is no server's nkey."""
+        found = self._server_info.get("server_id")
+        return found if isinstance(found, str) and _SERVER_ID.fullmatch(found) else ""
+
+    def tap(self, subscription: Subscription, tap: Tap) -> None:
+        """Give the messages of a subscription to ``tap`` at once, instead of letting them wait in it."""
+        self._taps[subscription._id] = tap
+
+    def untap(self, subscription: Subscription) -> None:
+        """Undo :meth:`tap`, after the subscription has ended."""
+        self._taps.pop(subscription._id, None)
 
     def send(self, subject: str, payload: bytes) -> None:
         """Publish without waiting for anything.
@@ -63,17 +91,35 @@ class BrokerClient(SecuredClient):
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     def check(self, now: float) -> None:
-        """Drop the connection if bytes have waited too long; to be called every second or so.
+        """Drop the connection if bytes have waited too long or nothing comes; to be called twice a second or so.
 
         Args:
             now: seconds on any steady clock.
         """
         unsent = self.unsent
         left, since = self._progress
-        if not unsent or self._sent_bytes - unsent > left:
+        if not unsent or not since or self._sent_bytes - unsent > left:
             self._progress = (self._sent_bytes - unsent, now)
         elif now - since > STALL_SECONDS and self.is_connected and self._dropped is None:
             self.drop(f"has not read for {now - since:.0f} s")
+        if self.is_connected and self._dropped is None:
+            self._probe(now)
+
+    def _probe(self, now: float) -> None:
+        """Send a PING. What was sent before its answer is read is not older than the PING."""
+        if self._unanswered >= DEAD_CHECKS:
+            self.drop(f"has answered none of {self._unanswered} PINGs")
+            return
+        self._unanswered += 1
+        answered = asyncio.get_running_loop().create_future()
+        answered.add_done_callback(lambda future: self._on_answered(future, now))
+        self._pongs.append(answered)
+        assert self._transport is not None  # connected
+        self._transport.write(b"PING\r\n")
+
+    def _on_answered(self, future: asyncio.Future[bool], sent: float) -> None:
+        if not future.cancelled():
+            self.proven, self._unanswered = sent, 0
 
     def drop(self, reason: str) -> None:
         """Abort the connection at once, whatever waits to be sent."""
@@ -85,6 +131,18 @@ class BrokerClient(SecuredClient):
         if self._on_drop is not None:
             self._on_drop(reason, lost)
         self._dropped = asyncio.get_running_loop().create_task(self.close())
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """Hand a tapped message over at once; any other waits in its subscription."""
+        tap = self._taps.get(sid)
+        if tap is None:
+            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # None for none
+        else:
+            tap(reply, data, headers)
+
+    async def _process_err(self, err_msg: str) -> None:
+        self.refusals += PERMISSIONS_ERR in err_msg
+        await super()._process_err(err_msg)
 
     async def _process_op_err(self, e: Exception) -> None:
         """Give up a broken connection: nothing on it is worth waiting for."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,9 @@ from nats.errors import ConnectionClosedError, SlowConsumerError
 from nats.errors import Error as NatsError
 
 from broker_auth.callout.client import BrokerClient
+from broker_auth.callout.copies import Copies
+from broker_auth.callout.freshness import Age, Freshness
+from broker_auth.callout.peers import Held
 from broker_auth.errors import OperationError
 from broker_auth.natspy import unsubscribe
 from broker_auth.observe.doctor.versions import unsafe
@@ -28,15 +32,24 @@ from broker_auth.settings.model import BrokerSettings
 SUBJECT: Final = "$SYS.REQ.USER.AUTH"  # INTERFACE "Wire"
 QUEUE: Final = "broker-auth"
 DRAIN_SECONDS: Final = 10.0
+HEARD_SECONDS: Final = 5.0  # without an answer to a PING, after which the broker does not count as reached
+RETURN_SECONDS: Final = 5.0  # until a worker that left asks for work again, to see whether it can answer now
+_EXPIRED_IN_A_ROW: Final = 3  # requests, after which it leaves
 _RETRY_SECONDS: Final = 1.0
-_CHECK_SECONDS: Final = 1.0
-_PING_SECONDS: Final = 20  # a dead connection is noticed after two of these
+_CHECK_SECONDS: Final = 0.5
+_STEP_SECONDS: Final = 1.0  # by which a clock must be set to count as set
 _MAX_PENDING: Final = 8192  # messages of one subscription that are not handed over yet, and their bytes
 _MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
+_NOT_PERMITTED: Final = (
+    "its configuration was rendered by an older version: other workers cannot answer for this one should it fall "
+    "silent; render it again and reload it"
+)
 _SHOWN: Final = 256  # characters of an error that a broker sent
 _LOG_BURST: Final = 20  # lines about one broker at once; it can make us write them by coming and going
 
 Handler = Callable[["BrokerLink", Msg], Awaitable[None]]
+RequestHandler = Callable[["BrokerLink", str, bytes, "bytes | None"], None]
+"""Takes a request as it is read: its reply subject, the message and its headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +69,20 @@ class BrokerLink:
 
     Attributes:
         subscribed: set while the broker can reach this service.
+        away: why this worker asks for no requests; "" while it does.
     """
 
     def __init__(
         self,
         broker: BrokerSettings,
         seed: Secret,
-        handler: Handler,
+        handler: RequestHandler,
         interests: Sequence[Interest] = (),
         others: Collection[str] = (),
         tls: ssl.SSLContext | None = None,
         on_drop: Callable[[BrokerLink, int], None] = lambda *_: None,
         on_overflow: Callable[[], None] = lambda: None,
+        on_leave: Callable[[BrokerLink], None] = lambda _: None,
     ) -> None:
         """Connects nowhere yet.
 
@@ -81,6 +96,7 @@ class BrokerLink:
             on_drop: is told when the connection was dropped because the broker did not read, and how many
                 messages were lost.
             on_overflow: is told of each message that came faster than it could be handed over.
+            on_leave: is told when this worker asks for no more requests.
         """
         self.name = broker.name
         self.role = broker.role
@@ -94,6 +110,13 @@ class BrokerLink:
         self._draining = False
         self._on_drop = on_drop
         self._on_overflow = on_overflow
+        self._on_leave = on_leave
+        self.away = ""
+        self._freshness = Freshness()
+        self._expired = 0
+        self._returning: asyncio.Task[None] | None = None
+        self._copies: Copies | None = None
+        self._told_refusal = False
         self._subscribed_before = False
         self._lines = LogLimit(_LOG_BURST)
         self._client: BrokerClient | None = None
@@ -127,9 +150,10 @@ class BrokerLink:
         self._client.send(subject, answer)
 
     @property
-    def pending(self) -> int:
-        """Requests received and not handed over yet."""
-        return 0 if self._subscription is None else self._subscription.pending_msgs
+    def ready(self) -> bool:
+        """Whether the broker can ask this worker, as far as is known: it has answered a PING lately."""
+        heard = self._client is not None and asyncio.get_running_loop().time() - self._client.proven <= HEARD_SECONDS
+        return self.subscribed.is_set() and not self.away and heard
 
     @property
     def unsent(self) -> int:
@@ -144,15 +168,15 @@ class BrokerLink:
         """
         self._draining = True
         client, subscription = self._client, self._subscription
+        if self._copies is not None:
+            self._copies.leave()
         if client is None:
             return
         try:
             if client.is_connected and subscription is not None:
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    # Unsubscribed for certain before `drain` stops listening: its own PING overtakes its UNSUB.
+                    # What was sent before the broker knew is read, and handed over, by then.
                     await unsubscribe(client, subscription)
-                    await round_trip(client)
-                    await subscription.drain()  # type: ignore[no-untyped-call]
                     await round_trip(client)
         except (NatsError, OSError, TimeoutError) as error:
             _log.warning("broker %s: not drained: %s", self.name, printable(str(error)) or type(error).__name__)
@@ -178,6 +202,7 @@ class BrokerLink:
 
     async def _connect(self) -> None:
         self._closed.clear()
+        self._forget()
         client = BrokerClient(self._on_dropped)
         self._client = client
         await client.connect(
@@ -188,7 +213,6 @@ class BrokerLink:
             allow_reconnect=False,  # :meth:`run` does: nats-py keeps stale answers, and waits for a peer to read them
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RETRY_SECONDS,  # seconds, fractions work
-            ping_interval=_PING_SECONDS,
             error_cb=self._on_error,
             closed_cb=self._on_closed,
         )
@@ -196,14 +220,26 @@ class BrokerLink:
         # Requests last: once they come, everything else is in place.
         for interest in self._interests:
             await self._subscribe(client, interest.subject, interest.queue, interest.handler)
-        self._subscription = await self._subscribe(client, SUBJECT, QUEUE, self._handler)
-        await round_trip(client)
+        self._copies = Copies(client, SUBJECT, lambda: round_trip(client))
+        await self._copies.start()
         self._check_account(client)
         self._last_error = ""
+        if not self._copies.permitted and not self._told_refusal:
+            self._told_refusal = True
+            self._say(logging.WARNING, _NOT_PERMITTED)
+        await self._ask(client)
         self.subscribed.set()
         self._say(logging.INFO, f"subscribed{' again' if self._subscribed_before else ''} at {_where(client)}")
         self._subscribed_before = True
         self._check_version(client)
+
+    async def _ask(self, client: BrokerClient) -> None:
+        """Subscribe to requests."""
+        subscription = await client.subscribe(SUBJECT, queue=QUEUE)
+        client.tap(subscription, self._on_request)
+        self._subscription = subscription
+        client.check(asyncio.get_running_loop().time())
+        await round_trip(client)
 
     async def _subscribe(self, client: Client, subject: str, queue: str, handler: Handler) -> Subscription:
         return await client.subscribe(
@@ -242,6 +278,94 @@ class BrokerLink:
             await handler(self, message)
 
         return handle
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def judge(self, issued: int, expires: int) -> Age:
+        """Judge a request read now by its ``iat`` and ``exp``, and leave if the clocks make all of them late."""
+        now = asyncio.get_running_loop().time()
+        self._freshness.proven = self._client.proven if self._client else float("-inf")
+        age = self._freshness.judge(issued, expires, time.time(), now)
+        if age is Age.EXPIRED:
+            self._expired += 1
+            self._set_able(False)
+            if self._expired >= _EXPIRED_IN_A_ROW or self.away:
+                self._leave(time.time() - issued)
+        elif age is Age.YOUNG and self._expired:
+            self._expired = 0
+            self._set_able(True)
+            if self.away:
+                self.away = ""
+                self._say(logging.INFO, "the clocks agree again: asks for requests again")
+        return age
+
+    def done_with(self, subject: str) -> None:
+        """Tell the other workers that a request needs no answer of theirs."""
+        if self._copies is not None and self._copies.permitted:
+            self._copies.peers.settle(subject)
+
+    def tick(self) -> None:
+        """Say to the other workers what there is to say; called ten times a second."""
+        if self._copies is not None and not self._draining:
+            self._copies.tick()
+
+    def due(self, count: int) -> list[Held]:
+        """Return requests that others have not answered in time."""
+        if self._copies is None or not self._copies.permitted or self._draining:
+            return []
+        return self._copies.peers.due(asyncio.get_running_loop().time(), count)
+
+    def shed(self) -> None:
+        """Drop what is kept in case others do not answer."""
+        if self._copies is not None:
+            self._copies.peers.shed()
+
+    def _on_request(self, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        try:
+            self._handler(self, reply.decode(), data, headers)
+        except Exception as error:  # one message must not end the connection
+            self._report(error)
+
+    def _set_able(self, able: bool) -> None:
+        if self._copies is not None and self._copies.peers.able is not able:
+            self._copies.peers.able = able
+            self._copies.tick()  # at once: whoever takes over has the copies
+
+    def _leave(self, difference: float) -> None:
+        """Ask for no more requests, and try again later."""
+        if not self.away:
+            self.away = "clock"
+            self._say(
+                logging.ERROR,
+                f"its requests have expired when they arrive: its clock and ours differ, by some {difference:.0f} s; "
+                "asks for no more requests until they agree",
+            )
+            self._on_leave(self)
+        client, subscription, self._subscription = self._client, self._subscription, None
+        if client is not None and subscription is not None:
+            self._returning = asyncio.create_task(self._pause(client, subscription))
+
+    async def _pause(self, client: BrokerClient, subscription: Subscription) -> None:
+        try:
+            await subscription.unsubscribe()
+            offset = time.time() - time.monotonic()
+            for _ in range(int(RETURN_SECONDS / _CHECK_SECONDS)):
+                await asyncio.sleep(_CHECK_SECONDS)
+                if abs(time.time() - time.monotonic() - offset) > _STEP_SECONDS:
+                    break  # the clock was set
+        except NatsError as error:
+            self._report(error)
+        if client is self._client and client.is_connected and not self._draining:
+            with contextlib.suppress(NatsError, OSError):
+                await self._ask(client)
+
+    def _forget(self) -> None:
+        """Forget what was true of the last connection."""
+        self.away, self._expired = "", 0
+        self._freshness = Freshness()
+        self._copies = None
+        if self._returning is not None:
+            self._returning.cancel()
 
     def _report(self, error: Exception) -> None:
         """Log a state, not each attempt: the same error twice in a row is one line."""

@@ -58,7 +58,7 @@ class Beat(msgspec.Struct, kw_only=True):
 
     Attributes:
         stats: what it has counted since it started.
-        brokers: which of them it is subscribed at.
+        brokers: which of them can ask it.
         pending: requests received and not answered.
         oldest: seconds that the oldest of them has waited.
         audit_lost: audit records that could not be kept.
@@ -180,7 +180,7 @@ class _Worker:
         links = self._service.links
         beat = Beat(
             stats=self._callout.stats.snapshot(),
-            brokers={link.name: link.subscribed.is_set() for link in links},
+            brokers={link.name: link.ready for link in links},
             pending=self._service.pending,
             oldest=self._service.oldest,
             audit_lost=self._audit.lost,

@@ -24,7 +24,9 @@ REQUEST_TYPE: Final = "authorization_request"
 CLAIMS_VERSION: Final = 2
 XKEY_HEADER: Final = "Nats-Server-Xkey"
 HEADER: Final = encoding.encode(b'{"typ":"JWT","alg":"ed25519-nkey"}')
-_MAX_HEADER_BYTES: Final = 256
+_MAX_HEADER_BYTES: Final = 256  # of a JWT
+_MAX_HEADERS_BYTES: Final = 1024  # of a message; the server's are some 100
+_XKEY_NAME: Final = XKEY_HEADER.encode()
 _SERVERS: Final = 1024  # server keys remembered
 
 
@@ -67,6 +69,7 @@ class _Claims(msgspec.Struct):
     iss: str
     aud: str
     exp: int
+    iat: int
     nats: AuthorizationRequest
 
 
@@ -185,6 +188,17 @@ class RequestReader:
                 raise WireError(WireFault.ISSUER, "request issuer is not a server nkey") from error
             self._servers.put(nkey, key)
         return key
+
+
+def server_xkey(headers: bytes | None) -> str | None:
+    """Return the ``Nats-Server-Xkey`` of a message's headers; None if there is none, or they are no server's."""
+    if not headers or len(headers) > _MAX_HEADERS_BYTES:
+        return None
+    for line in headers.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name == _XKEY_NAME:
+            return value.strip().decode("ascii", "replace")
+    return None
 
 
 def _split(token: bytes) -> list[bytes]:

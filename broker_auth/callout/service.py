@@ -16,12 +16,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
-from nats.aio.msg import Msg
 
 from broker_auth.callout.backlog import Backlog
+from broker_auth.callout.freshness import Age
 from broker_auth.callout.link import BrokerLink, Interest
+from broker_auth.callout.peers import TICK_SECONDS
 from broker_auth.callout.reply import ReplyWriter
-from broker_auth.callout.request import XKEY_HEADER, RequestReader, Unverified, WireError, WireFault
+from broker_auth.callout.request import RequestReader, Unverified, WireError, WireFault, server_xkey
 from broker_auth.callout.xkey import Sealer
 from broker_auth.client_tls import tls_context
 from broker_auth.errors import OperationError
@@ -44,6 +45,8 @@ BATCH_SIZE: Final = 32
 BATCH_UNDER_LOAD: Final = 8
 HIGH_WATER_MARK: Final = 128  # requests that wait
 _SHED: Final = WireError(WireFault.SHED, "more requests arrived than can be answered in time")
+_STALE: Final = WireError(WireFault.LATE, "request had waited too long when it was read")
+_EXPIRED: Final = WireError(WireFault.LATE, "request had expired when it arrived: the broker's clock and ours differ")
 _log = logging.getLogger(__name__)
 
 
@@ -206,6 +209,7 @@ class Service:
                 tls[broker.name],
                 on_drop=self._on_drop,
                 on_overflow=lambda: self.callout.unanswered(_SHED),
+                on_leave=self._on_leave,
             )
             for broker in settings.brokers
         ]
@@ -225,7 +229,7 @@ class Service:
     @property
     def pending(self) -> int:
         """Requests received and not answered yet."""
-        return len(self._backlog) + sum(link.pending for link in self._links)
+        return len(self._backlog)
 
     @property
     def oldest(self) -> float:
@@ -252,10 +256,12 @@ class Service:
         """
         connections = [asyncio.create_task(link.run(), name=f"broker {link.name}") for link in self._links]
         answering = asyncio.create_task(self._answer_all(), name="answering")
+        helping = asyncio.create_task(self._answer_for_others(), name="answering for others")
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([stopping, answering, *connections, *watched], return_when=asyncio.FIRST_COMPLETED)
-        ended = [task for task in (answering, *connections, *watched) if task.done()]
+        await asyncio.wait([stopping, answering, helping, *connections, *watched], return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in (answering, helping, *connections, *watched) if task.done()]
         stopping.cancel()
+        helping.cancel()
         await asyncio.gather(*(link.drain() for link in self._links))
         self._ending = True
         self._arrived.set()
@@ -266,7 +272,7 @@ class Service:
             await asyncio.gather(*(link.settle() for link in self._links))
         for connection in connections:
             connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.gather(helping, *connections, return_exceptions=True)
         await asyncio.gather(*(link.close() for link in self._links))
         if ended and not stop.is_set():
             raise OperationError(f"task ended unforeseen: {', '.join(map(_how, ended))}")
@@ -275,22 +281,51 @@ class Service:
         """Return once every broker is subscribed."""
         await asyncio.gather(*(link.subscribed.wait() for link in self._links))
 
-    async def _on_request(self, link: BrokerLink, message: Msg) -> None:
+    def _on_request(self, link: BrokerLink, reply: str, data: bytes, headers: bytes | None) -> None:
         """Queue a request where a flood of others, or through another broker, does not evict it."""
-        if not message.reply:
-            self.callout.unanswered(WireError(WireFault.NO_REPLY_SUBJECT, "request wants no reply"))
-            return
-        headers = message.headers
-        opened = self.callout.open(message.data, headers.get(XKEY_HEADER) if headers else None, link.name)
+        opened = self._opened(link, reply, data, headers)
         if opened is None:
             return
-        waiting = _Waiting(link, message.reply, opened)
-        for _ in self._backlog.put(waiting, self._numbers[link], len(message.data), time.monotonic()):
+        waiting = _Waiting(link, reply, opened)
+        for _ in self._backlog.put(waiting, self._numbers[link], len(data), time.monotonic()):
             self.callout.unanswered(_SHED)
         # Above the high-water mark keep only the signed token, to save memory.
         if len(self._backlog) > HIGH_WATER_MARK:
             opened.claims = None
         self._arrived.set()
+
+    def _opened(self, link: BrokerLink, reply: str, data: bytes, headers: bytes | None) -> Unverified | None:
+        """Return a request that can be answered."""
+        if not reply:
+            self.callout.unanswered(WireError(WireFault.NO_REPLY_SUBJECT, "request wants no reply"))
+            return None
+        opened = self.callout.open(data, server_xkey(headers), link.name)
+        if opened is None:
+            link.done_with(reply)  # nobody else could read it either
+            return None
+        claims = opened.claims
+        assert claims is not None  # just opened
+        age = link.judge(claims.iat, claims.exp)
+        if age is Age.YOUNG:
+            return opened
+        self.callout.unanswered(_STALE if age is Age.STALE else _EXPIRED)
+        return None
+
+    async def _answer_for_others(self) -> None:
+        """Answer what other workers were asked and have not answered, while there is nothing else to do."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            for link in self._links:
+                link.tick()
+                if len(self._backlog) >= HIGH_WATER_MARK:
+                    link.shed()
+                while not len(self._backlog) and (held := link.due(BATCH_UNDER_LOAD)):
+                    opened = [(one.reply, self._opened(link, one.reply, one.data, one.headers)) for one in held]
+                    batch = [_Waiting(link, reply, request) for reply, request in opened if request is not None]
+                    self.callout.stats.answered_for_others[link.name] += len(batch)
+                    if batch:
+                        self._answer(batch)
+                    await asyncio.sleep(0)
 
     async def _answer_all(self) -> None:
         """Answer what waits, until the service ends and nothing does."""
@@ -313,6 +348,7 @@ class Service:
                 continue
             try:
                 waiting.link.reply(waiting.subject, answer)
+                waiting.link.done_with(waiting.subject)
             except Exception as error:  # the broker is gone, and with it the connection that asked
                 self._not_sent(waiting.link, 1, error)
 
@@ -320,6 +356,9 @@ class Service:
         self.callout.stats.dropped[link.name] += 1
         if lost:
             self._not_sent(link, lost, "the broker does not read them")
+
+    def _on_leave(self, link: BrokerLink) -> None:
+        self.callout.stats.left[link.name] += 1
 
     def _not_sent(self, link: BrokerLink, count: int, why: object) -> None:
         self.callout.stats.reply_failures += count

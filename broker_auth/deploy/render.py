@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
+from broker_auth.callout.peers import COPY_QUEUE, WORDS_SUBJECT
 from broker_auth.errors import InputError
 from broker_auth.nkey import Kind, decode_public, public_nkey
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
@@ -69,6 +70,8 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             max_connections=settings.provisioning.max_connections + (role is Role.EDGE),
             callout_account=CALLOUT_ACCOUNT,
             queue_group=QUEUE_GROUP,
+            copy_queue=COPY_QUEUE,
+            words_subject=WORDS_SUBJECT,
             issuer=keys.issuer,
             service=keys.service,
             xkey=keys.xkey,

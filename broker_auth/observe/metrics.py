@@ -152,9 +152,21 @@ def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
     )
     yield _counter(
         "broker_connections_dropped",
-        "Connections dropped because their broker did not read the answers.",
+        "Connections dropped because their broker did not read the answers, or answered no PING for 12 s.",
         ("zone", "broker"),
         [((s.zone, broker), count) for s in states for broker, count in s.counted.dropped.items()],
+    )
+    yield _counter(
+        "broker_left",
+        "Times that a worker asked a broker for no more requests because all had expired on arrival: clocks differ.",
+        ("zone", "broker"),
+        [((s.zone, broker), count) for s in states for broker, count in s.counted.left.items()],
+    )
+    yield _counter(
+        "answered_for_others",
+        "Requests answered here because the worker that was asked, perhaps on another host, did not.",
+        ("zone", "broker"),
+        [((s.zone, broker), count) for s in states for broker, count in s.counted.answered_for_others.items()],
     )
     yield _counter("log_lost", "Log lines that nobody read in time.", zone, [((s.zone,), s.log_lost) for s in states])
     yield _counter(

@@ -31,6 +31,8 @@ class Snapshot(msgspec.Struct, kw_only=True):
     reply_failures: int = 0
     chain_issuers: Ends = {}
     dropped: dict[str, int] = {}
+    left: dict[str, int] = {}
+    answered_for_others: dict[str, int] = {}
 
     def __add__(self, other: Snapshot) -> Snapshot:
         """Both together; a signer was last used when either used it last."""
@@ -49,6 +51,8 @@ class Snapshot(msgspec.Struct, kw_only=True):
             reply_failures=self.reply_failures + other.reply_failures,
             chain_issuers=together(self.chain_issuers, other.chain_issuers),
             dropped=dict(Counter(self.dropped) + Counter(other.dropped)),
+            left=dict(Counter(self.left) + Counter(other.left)),
+            answered_for_others=dict(Counter(self.answered_for_others) + Counter(other.answered_for_others)),
         )
 
 
@@ -63,15 +67,19 @@ class Stats:
         signer_used: signer to Unix seconds of its last admission.
         reply_failures: answers that could not be made or sent.
         chain_issuers: whose tokens were presented, and when they end.
-        dropped: connections dropped because their broker did not read, by broker.
+        dropped: connections dropped because their broker did not read or answer, by broker.
+        left: times that this process asked for no more requests because it could not answer, by broker.
+        answered_for_others: requests that another worker was asked and did not answer, by broker.
     """
 
     __slots__ = (
+        "answered_for_others",
         "chain_issuers",
         "decisions",
         "dropped",
         "latency",
         "latency_sum",
+        "left",
         "reply_failures",
         "signer_used",
         "unanswered",
@@ -86,6 +94,8 @@ class Stats:
         self.reply_failures = 0
         self.chain_issuers = ChainIssuers()
         self.dropped: Counter[str] = Counter()
+        self.left: Counter[str] = Counter()
+        self.answered_for_others: Counter[str] = Counter()
 
     def decided(self, decision: Decision, now: float) -> None:
         """Count one decision."""
@@ -114,4 +124,6 @@ class Stats:
             reply_failures=self.reply_failures,
             chain_issuers=dict(self.chain_issuers.ends),
             dropped=dict(self.dropped),
+            left=dict(self.left),
+            answered_for_others=dict(self.answered_for_others),
         )

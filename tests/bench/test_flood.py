@@ -6,8 +6,6 @@ import asyncio
 import time
 from pathlib import Path
 
-from nats.aio.msg import Msg
-
 from broker_auth.bench.flooder import Flooder, Pool
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
@@ -46,8 +44,8 @@ class Patient(Service):
         self._asked = 0
         self._all_asked = asyncio.Event()
 
-    async def _on_request(self, link: BrokerLink, message: Msg) -> None:
-        await super()._on_request(link, message)
+    def _on_request(self, link: BrokerLink, reply: str, data: bytes, headers: bytes | None) -> None:
+        super()._on_request(link, reply, data, headers)
         self._asked += 1
         if self._asked == FLOOD + FLEET:
             self._all_asked.set()

@@ -36,7 +36,8 @@ listen: 127.0.0.1:{port}
 tls {{ cert_file: "{path}/server.pem", key_file: "{path}/server.key", ca_file: "{path}/ca.pem", verify: true }}
 accounts {{ AUTH {{ users: [
   {{ nkey: {observer} }}
-  {{ nkey: {service}, permissions: {{ publish: {{ deny: ">" }}, allow_responses: {{ max: 1, expires: "10s" }} }} }}
+  {{ nkey: {service}, permissions: {{
+      publish: [ "broker-auth.peers.*" ], allow_responses: {{ max: 2, expires: "10s" }} }} }}
 ] }} }}
 """
 

@@ -1,0 +1,273 @@
+"""Workers that hear one another through one broker, so that a request is answered although one of them is silent.
+
+A member of a queue group that does not answer keeps its share of the requests (docs/nats-server.md fact 12).
+So two workers, on two hosts where there are two, hear a copy of each request: the *guard* and the *deputy*. The
+worker that answers says so in a message, for many requests at once; what nobody answered in time the guard
+answers. The deputy answers nothing as long as it hears the guard: nats-server bears two answers to a request,
+and may never read from a service again that sends a third (fact 4). When the guard falls silent the deputy
+takes its place within :data:`SILENT_SECONDS` and still has the copies of what came meanwhile.
+
+This module decides; it knows no clock and no NATS. Everything that it hears comes from one broker, whose word
+counts for that broker's requests only.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections import deque
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+COPY_QUEUE: Final = "broker-auth.copy"  # and a token: each worker that wants copies of requests is alone in a group
+WORDS_SUBJECT: Final = "broker-auth.peers"  # and the server's id: other servers of its cluster do not pass it on
+TICK_SECONDS: Final = 0.1  # between two looks
+HOLD_SECONDS: Final = 0.3  # until the guard answers; most requests are answered, and said to be, within 0.15
+KEEP_SECONDS: Final = 1.3  # until a copy is dropped: clients give up at 2 s (fact 10)
+SILENT_SECONDS: Final = 0.7  # without a word from a guard or deputy
+_BEAT_SECONDS: Final = 0.2  # between words of guard and deputy
+_IDLE_BEAT_SECONDS: Final = 1.0  # of all others, and without others
+_GONE_SECONDS: Final = 3.5  # without a word from one of these
+_PROOF_SECONDS: Final = 0.4  # in which the broker gave us our own words back and none of the silent one
+_SYNCED_SECONDS: Final = 0.6  # how old the youngest word may be that came back
+_LINGER_SECONDS: Final = 600.0  # nats-server may give a dead member its share for that long
+_MAX_HELD: Final = 2048
+_MAX_HELD_BYTES: Final = 4 * 1024 * 1024
+_MAX_MEMBERS: Final = 256
+_MAX_WORD_BYTES: Final = 64 * 1024
+_MAX_TOKENS: Final = 1000  # of answered requests in a word
+_HEAD: Final = re.compile(rb"1 ([0-9a-f]{20}) ([0-9a-f]{8}) ([nogdl]) (\d{1,12})")
+
+HOST: Final = secrets.token_hex(4)
+"""Names this process and those that it forks: a host, as far as one can fail alone."""
+
+
+class Duty(StrEnum):
+    """What a worker does about requests that others were asked to answer; the letter stands in its words."""
+
+    NONE = "n"
+    UNABLE = "o"  # cannot answer just now
+    GUARD = "g"
+    DEPUTY = "d"
+    LEFT = "l"  # ends in order
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A copy of a request that somebody else should answer, as it came."""
+
+    reply: str
+    data: bytes
+    headers: bytes | None
+    since: float
+
+
+class _Member(msgspec.Struct):
+    """Another worker, as it was last heard.
+
+    Attributes:
+        echoes: when the first and the last of our own words came back since.
+    """
+
+    id: str
+    host: str
+    duty: Duty
+    heard: float
+    echoes: tuple[float, float] | None = None
+
+    def is_silent(self, now: float) -> bool:
+        """Return whether this worker says nothing although the broker passes on what others say."""
+        limit = SILENT_SECONDS if self.duty in (Duty.GUARD, Duty.DEPUTY) else _GONE_SECONDS
+        if now - self.heard <= limit or self.echoes is None:
+            return False
+        return self.echoes[1] - self.echoes[0] >= _PROOF_SECONDS
+
+
+class Peers:
+    """What one worker knows of the others at one broker.
+
+    Attributes:
+        duty: what it does now.
+        able: whether it can answer; set by its owner.
+        id: of this worker among the others.
+    """
+
+    def __init__(self, host: str = HOST) -> None:
+        """``host`` is the same for workers that fail together."""
+        self.duty = Duty.NONE
+        self.able = True
+        # The one that has been here longest guards: a new one displaces nobody.
+        self.id = f"{int(time.time() * 1000):012x}{secrets.token_hex(4)}"
+        self._host = host
+        self._members: dict[str, _Member] = {}
+        self._held: dict[bytes, Held] = {}
+        self._held_bytes = 0
+        self._answered: list[bytes] = []
+        self._recent: tuple[set[bytes], set[bytes]] = (set(), set())
+        self._recent_since = 0.0
+        self._number = 0
+        self._sent: deque[tuple[int, float]] = deque(maxlen=64)
+        self._synced = float("-inf")  # when the last word was sent that came back
+        self._barrier = 0  # copies before the echo of this word are of unknown age
+        self._told = float("-inf")
+        self._told_duty = Duty.NONE
+        self._ticked: float | None = None
+        self._linger = float("-inf")
+
+    @property
+    def watching(self) -> bool:
+        """Whether copies of requests are wanted."""
+        return self.duty in (Duty.GUARD, Duty.DEPUTY)
+
+    @property
+    def held(self) -> int:
+        """Copies that are kept."""
+        return len(self._held)
+
+    # -- what is heard ------------------------------------------------------------------------
+
+    def hear(self, data: bytes, now: float) -> None:
+        """Take a word of any member, this one included; what is none is ignored."""
+        if len(data) > _MAX_WORD_BYTES:
+            return
+        head, _, tokens = data.partition(b"\n")
+        match = _HEAD.fullmatch(head)
+        if match is None:
+            return
+        name, host, duty = match[1].decode(), match[2].decode(), Duty(match[3].decode())
+        if name == self.id:
+            self._hear_self(int(match[4]), now)
+            return
+        for token in tokens.split():
+            self._drop(token)
+        known = self._members.get(name)
+        if duty is Duty.LEFT:
+            self._members.pop(name, None)
+        elif known is not None:
+            known.duty, known.heard, known.echoes = duty, now, None
+        elif len(self._members) < _MAX_MEMBERS:
+            self._members[name] = _Member(name, host, duty, now)
+            self._told = float("-inf")  # it should know of us, too
+
+    def _hear_self(self, number: int, now: float) -> None:
+        while self._sent and self._sent[0][0] <= number:
+            self._synced = self._sent.popleft()[1]
+        for member in self._members.values():
+            first = now if member.echoes is None else member.echoes[0]
+            member.echoes = (first, now)
+        if number >= self._barrier:
+            self._barrier = 0
+
+    def hold(self, reply: bytes, data: bytes, headers: bytes | None, now: float) -> None:
+        """Keep a copy of a request, unless it is answered already or there is no room."""
+        token = reply[reply.rfind(b".") + 1 :]
+        if token in self._recent[0] or token in self._recent[1] or self._barrier:
+            return
+        if len(self._held) >= _MAX_HELD or self._held_bytes + len(data) > _MAX_HELD_BYTES:
+            return
+        if token not in self._held:
+            self._held[token] = Held(reply.decode("utf-8", "replace"), data, headers, now)
+            self._held_bytes += len(data)
+
+    def settle(self, reply: str) -> None:
+        """Note that a request needs no other's answer: it is answered, or nobody could."""
+        if not self._members and not self.watching:
+            return
+        token = reply[reply.rfind(".") + 1 :].encode()
+        if self.watching and not self._drop(token):
+            self._recent[0].add(token)  # the copy comes yet
+        if self._members and len(self._answered) < 8 * _MAX_TOKENS:
+            self._answered.append(token)
+
+    def _drop(self, token: bytes) -> bool:
+        held = self._held.pop(token, None)
+        if held is not None:
+            self._held_bytes -= len(held.data)
+        return held is not None
+
+    def shed(self) -> None:
+        """Drop every copy: there is too much to do."""
+        self._held.clear()
+        self._held_bytes = 0
+
+    # -- what is done -------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[bytes]:
+        """Take up the duty that is this worker's now, and return the words to be sent; called every tick."""
+        if self._ticked is not None and now - self._ticked > _SYNCED_SECONDS:
+            # We did not listen. What is held has been answered by others, what comes now may be as old.
+            self.shed()
+            self._barrier = self._number + 1
+            for member in self._members.values():
+                member.echoes = None
+        self._ticked = now
+        self._forget(now)
+        self.duty = self._duty(now)
+        if not self.watching and self._held:
+            self.shed()
+        words = []
+        while len(self._answered) > _MAX_TOKENS:
+            words.append(self._word(now, self._answered[:_MAX_TOKENS]))
+            del self._answered[:_MAX_TOKENS]
+        every = _BEAT_SECONDS if self.watching else _IDLE_BEAT_SECONDS
+        if self._answered or self.duty is not self._told_duty or now - self._told >= every - TICK_SECONDS / 2:
+            words.append(self._word(now, self._answered))
+            self._answered.clear()
+        return words
+
+    def leave(self, now: float) -> bytes:
+        """Return the last word."""
+        self.duty = Duty.LEFT
+        self.shed()
+        return self._word(now, self._answered)
+
+    def due(self, now: float, count: int) -> list[Held]:
+        """Remove and return the copies that nobody answered in time, oldest first, no more than ``count``."""
+        if self.duty is not Duty.GUARD or now - self._synced > _SYNCED_SECONDS:
+            return []
+        due: list[Held] = []
+        for held in self._held.values():
+            if len(due) == count or now - held.since < HOLD_SECONDS:
+                break
+            due.append(held)
+        for held in due:
+            self._drop(held.reply[held.reply.rfind(".") + 1 :].encode())
+        if due:
+            self._linger = now + _LINGER_SECONDS
+        return due
+
+    def _word(self, now: float, tokens: list[bytes]) -> bytes:
+        self._number += 1
+        self._sent.append((self._number, now))
+        self._told, self._told_duty = now, self.duty
+        head = f"1 {self.id} {self._host} {self.duty.value} {self._number}\n"
+        return head.encode() + b" ".join(tokens)
+
+    def _duty(self, now: float) -> Duty:
+        if not self.able:
+            return Duty.UNABLE
+        others = [member for member in self._members.values() if member.duty is not Duty.UNABLE]
+        live = [(member.id, member.host) for member in others if not member.is_silent(now)]
+        me = (self.id, self._host)
+        if not live:
+            # Alone. The broker may still give requests to those that fell silent, and copies to nobody else.
+            return Duty.GUARD if self._members or now < self._linger else Duty.NONE
+        guard = min(*live, me)
+        if guard == me:
+            return Duty.GUARD
+        rest = [member for member in (*live, me) if member != guard]
+        deputy = min(rest, key=lambda member: (member[1] == guard[1], member[0]))
+        return Duty.DEPUTY if deputy == me else Duty.NONE
+
+    def _forget(self, now: float) -> None:
+        """Forget copies too old to be answered, and members that have been silent for long."""
+        old = [token for token, held in self._held.items() if now - held.since > KEEP_SECONDS]
+        for token in old:
+            self._drop(token)
+        if now - self._recent_since > 1:
+            self._recent, self._recent_since = (set(), self._recent[0]), now
+        for member in list(self._members.values()):
+            if now - member.heard > _LINGER_SECONDS:
+                del self._members[member.id]
