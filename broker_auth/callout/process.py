@@ -7,6 +7,7 @@ about itself: the supervisor starts it, listens to it, replaces it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -20,8 +21,9 @@ from typing import Final
 import msgspec
 from nats.aio.msg import Msg
 
-from broker_auth.callout.link import QUEUE, SUBJECT, BrokerLink, Interest
+from broker_auth.callout.link import DRAIN_SECONDS, QUEUE, SUBJECT, BrokerLink, Interest
 from broker_auth.callout.service import Service, make_callout, tls_contexts
+from broker_auth.callout.spawn import end_with_parent
 from broker_auth.observe import logs, server_errors
 from broker_auth.observe.audit import Audit, AuditSink, DenialLog, LogAudit
 from broker_auth.observe.auditfile import StreamAudit
@@ -33,6 +35,7 @@ from broker_auth.settings.model import AuditKind, AuditSettings, Role, Settings
 from broker_auth.settings.policy import build_policy
 
 BEAT_SECONDS: Final = 1.0
+_ORPHAN_SECONDS: Final = DRAIN_SECONDS + 2  # after the supervisor's end: time to answer and to close the audit
 _MAX_UNSENT: Final = 1024 * 1024  # bytes for a broker beyond which audit records wait: answers go first
 _MAX_UNHEARD: Final = 256 * 1024  # bytes of beats kept for a supervisor that does not read
 
@@ -89,6 +92,7 @@ def prepare(settings: Settings) -> Prepared:
 def work(prepared: Prepared, channel: socket.socket) -> None:
     """Serve in this process until SIGTERM, or until the supervisor at the other end of the channel is gone."""
     logs.use_thread()
+    end_with_parent(channel, _ORPHAN_SECONDS)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(_Worker(prepared).run(channel))
 
@@ -187,7 +191,9 @@ class _Worker:
             log_lost=logs.lost(),
             resident=_resident(),
         )
-        writer.write(msgspec.json.encode(beat) + b"\n")
+        # uvloop raises this once the supervisor is gone; `_orphaned` sees that, too.
+        with contextlib.suppress(RuntimeError):
+            writer.write(msgspec.json.encode(beat) + b"\n")
 
     async def _publish(self, subject: str, data: bytes) -> None:
         link = next(link for link in self._service.links if link.role is not Role.EDGE)
@@ -207,11 +213,11 @@ class _Worker:
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
-    writer.close()
     try:
+        writer.close()
         async with asyncio.timeout(1):
             await writer.wait_closed()
-    except (OSError, TimeoutError):
+    except (OSError, RuntimeError, TimeoutError):
         return  # the supervisor is gone or does not read; nobody is left to tell
 
 

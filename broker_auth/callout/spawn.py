@@ -7,12 +7,16 @@ plain asyncio, so that forking in its loop is safe; everything of that loop is g
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
+import select
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
@@ -23,6 +27,7 @@ _log = logging.getLogger(__name__)
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP)
 _DEFAULT: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
 _LAST_DESCRIPTOR: Final = 65536
+_PARENT_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 CRASHED: Final = 70  # EX_SOFTWARE of sysexits.h
 
 Body = Callable[[socket.socket], None]
@@ -72,6 +77,32 @@ def _child(body: Body, channel: socket.socket, mask: set[signal.Signals] | set[i
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def end_with_parent(channel: socket.socket, grace: float) -> None:
+    """End this process ``grace`` seconds after its parent has, whatever its loop is doing then.
+
+    By a thread: a loop that is blocked sees neither the end of the channel nor a signal. For processes that fork
+    no others.
+    """
+
+    def watch(descriptor: int) -> None:
+        poll = select.poll()
+        poll.register(descriptor, 0)  # its end is reported all the same
+        poll.poll()
+        time.sleep(grace)
+        os._exit(CRASHED)
+
+    threading.Thread(target=watch, args=(os.dup(channel.fileno()),), name="end with parent", daemon=True).start()
+
+
+def die_with_parent() -> None:
+    """Have Linux kill this process when its parent ends; for processes that hold nothing to be put in order.
+
+    Elsewhere the end of the channel has to do, which a loop that is blocked does not see.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _close_others(kept: int) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from broker_auth.callout.child import Child
 from broker_auth.callout.slot import Cause, Kind, Slot, watch
-from broker_auth.callout.spawn import Body
+from broker_auth.callout.spawn import Body, die_with_parent
 from broker_auth.callout.supervisor import DRAIN_DEADLINE, Supervisor
 from broker_auth.callout.tasks import LongTasks
 from broker_auth.errors import BrokerAuthError, ConfigurationError
@@ -206,6 +206,7 @@ def supervise(make: Callable[[], Supervisor], zone: str, channel: socket.socket)
         zone: its name.
         channel: to the parent.
     """
+    die_with_parent()
     try:
         supervisor = make()
     except BrokerAuthError as error:

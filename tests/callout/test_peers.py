@@ -1,0 +1,215 @@
+"""Who answers for whom: several workers and a broker that passes on what they say, by a clock of our own."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_auth.callout.peers import HOLD_SECONDS, KEEP_SECONDS, TICK_SECONDS, Duty, Peers
+
+_numbers = count()
+
+
+class Broker:
+    """Passes words on, and copies of requests, to every worker that it reaches.
+
+    Attributes:
+        cut: workers that neither hear nor are heard, although the broker does not know.
+    """
+
+    def __init__(self, *hosts: str) -> None:
+        self.now = 1000.0
+        self.workers = [Peers(host) for host in hosts]
+        for worker in self.workers:
+            worker.id = f"{next(_numbers):020x}"
+        self.cut: set[Peers] = set()
+        self.answers: list[tuple[Peers, str]] = []
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        for _ in range(round(seconds / TICK_SECONDS)):
+            self.now += TICK_SECONDS
+            for worker in self.workers:
+                if worker not in self.cut:
+                    self.tick(worker)
+
+    def tick(self, worker: Peers) -> None:
+        for word in worker.tick(self.now):
+            self.say(word)
+        for held in worker.due(self.now, 8):
+            self.answer(worker, held.reply)
+
+    def say(self, word: bytes) -> None:
+        for worker in self.workers:
+            if worker not in self.cut:
+                worker.hear(word, self.now)
+
+    def ask(self, name: str) -> str:
+        """Deliver copies of a request; who was asked is the test's affair."""
+        reply = f"$SYS._INBOX.x.{name}"
+        for worker in self.workers:
+            if worker.watching and worker not in self.cut:
+                worker.hold(reply.encode(), b"request", None, self.now)
+        return reply
+
+    def answer(self, worker: Peers, reply: str) -> None:
+        self.answers.append((worker, reply))
+        worker.settle(reply)
+
+    def duties(self) -> list[Duty]:
+        return [worker.duty for worker in self.workers]
+
+
+@pytest.fixture
+def two() -> Broker:
+    broker = Broker("aaaaaaaa", "bbbbbbbb")
+    broker.run(2)
+    return broker
+
+
+def test_a_worker_alone_watches_nothing() -> None:
+    broker = Broker("aaaaaaaa")
+    broker.run(5)
+    assert broker.duties() == [Duty.NONE]
+    assert not broker.workers[0].watching
+
+
+def test_the_oldest_guards_and_its_deputy_is_on_another_host() -> None:
+    broker = Broker("aaaaaaaa", "aaaaaaaa", "bbbbbbbb", "bbbbbbbb")
+    broker.run(2)
+    assert broker.duties() == [Duty.GUARD, Duty.NONE, Duty.DEPUTY, Duty.NONE]
+
+
+def test_two_workers_of_one_host_watch_each_other() -> None:
+    broker = Broker("aaaaaaaa", "aaaaaaaa")
+    broker.run(2)
+    assert broker.duties() == [Duty.GUARD, Duty.DEPUTY]
+
+
+def test_what_was_answered_is_answered_by_nobody_else(two: Broker) -> None:
+    reply = two.ask("one")
+    two.answer(two.workers[1], reply)
+    two.run(2)
+    assert two.answers == [(two.workers[1], reply)]
+    assert [worker.held for worker in two.workers] == [0, 0]
+
+
+def test_what_nobody_answered_the_guard_answers_alone_and_in_time(two: Broker) -> None:
+    asked = two.now
+    reply = two.ask("one")
+    while not two.answers:
+        two.run(TICK_SECONDS)
+    assert two.answers == [(two.workers[0], reply)]
+    assert HOLD_SECONDS <= two.now - asked < HOLD_SECONDS + 2 * TICK_SECONDS
+    two.run(2)
+    assert len(two.answers) == 1
+
+
+def test_when_the_guard_is_cut_off_the_deputy_answers_within_a_second(two: Broker) -> None:
+    guard, deputy = two.workers
+    two.cut.add(guard)
+    replies = []
+    for number in range(20):
+        replies.append(two.ask(str(number)))
+        two.run(TICK_SECONDS)
+    two.run(1)
+    assert two.answers == [(deputy, reply) for reply in replies]
+    assert deputy.duty is Duty.GUARD
+
+
+def test_a_guard_that_comes_back_answers_nothing_old_and_takes_its_place_again(two: Broker) -> None:
+    guard, deputy = two.workers
+    stale = two.ask("before")
+    two.cut.add(guard)
+    two.run(10)
+    two.cut.clear()
+    guard.hold(b"$SYS._INBOX.x.waited", b"request", None, two.now)  # read before it has ticked
+    words = guard.tick(two.now)
+    guard.hold(b"$SYS._INBOX.x.waited-too", b"request", None, two.now)  # and before its own word came back
+    for word in words:
+        two.say(word)
+    two.run(1)
+    assert [who for who, reply in two.answers if reply == stale] == [deputy]
+    assert guard not in [who for who, _ in two.answers]
+    assert two.duties() == [Duty.GUARD, Duty.DEPUTY]
+    reply = two.ask("after")
+    two.run(1)
+    assert two.answers[-1] == (guard, reply)
+
+
+def test_a_broker_that_stands_still_makes_nobody_answer_for_others(two: Broker) -> None:
+    """Words and answers wait in it alike, so that silence says nothing: a third answer could block it."""
+    reply = two.ask("one")
+    said = []
+    for _ in range(12):
+        two.now += TICK_SECONDS
+        for worker in two.workers:
+            said += worker.tick(two.now)
+            for held in worker.due(two.now, 8):
+                two.answer(worker, held.reply)
+    assert {who for who, _ in two.answers} <= {two.workers[0]}
+    for word in said:
+        two.say(word)
+    two.run(0.2)
+    assert len(two.answers) <= 1, reply
+    assert two.duties() == [Duty.GUARD, Duty.DEPUTY]
+
+
+def test_a_guard_that_cannot_answer_gives_way_at_once(two: Broker) -> None:
+    guard, deputy = two.workers
+    reply = two.ask("one")
+    two.run(2 * TICK_SECONDS)
+    guard.able = False
+    two.run(0.3)
+    assert guard.duty is Duty.UNABLE
+    assert two.answers == [(deputy, reply)]
+    guard.able = True
+    two.run(0.5)
+    assert two.duties() == [Duty.GUARD, Duty.DEPUTY]
+
+
+def test_who_leaves_in_order_leaves_no_duty_behind(two: Broker) -> None:
+    guard, deputy = two.workers
+    word = guard.leave(two.now)
+    two.workers.remove(guard)
+    two.say(word)
+    two.run(0.5)
+    assert deputy.duty is Duty.NONE
+
+
+def test_copies_are_bounded_and_dropped_when_nobody_waits_for_them(two: Broker) -> None:
+    deputy = two.workers[1]
+    for number in range(5000):
+        deputy.hold(b"$SYS._INBOX.x.%d" % number, b"r" * 4096, None, two.now)
+    assert deputy.held == 1024, "4 MiB"
+    two.cut.add(two.workers[0])
+    two.answers.clear()
+    two.now += KEEP_SECONDS + TICK_SECONDS
+    deputy.tick(two.now)
+    assert deputy.held == 0
+
+
+def test_the_copy_of_a_request_that_this_worker_answered_first_is_not_kept(two: Broker) -> None:
+    guard = two.workers[0]
+    guard.settle("$SYS._INBOX.x.mine")
+    guard.hold(b"$SYS._INBOX.x.mine", b"request", None, two.now)
+    assert guard.held == 0
+
+
+@given(st.lists(st.binary(max_size=200) | st.just(b"1 " + b"0" * 20 + b" aaaaaaaa g 5\nx y z")))
+def test_no_word_makes_a_worker_fail_or_grow(words: list[bytes]) -> None:
+    worker = Peers("aaaaaaaa")
+    for number, word in enumerate(words):
+        worker.hear(word, float(number))
+        worker.tick(float(number))
+    assert worker.held == 0
+
+
+def test_members_are_bounded() -> None:
+    worker = Peers("aaaaaaaa")
+    for number in range(2000):
+        worker.hear(b"1 %020x bbbbbbbb n 1\n" % number, 0.0)
+    assert len(worker._members) == 256
