@@ -50,7 +50,7 @@ class HandshakeFirstError(Error):
         return f"the server sent no INFO, and began no TLS (handshake_first) either: {self._reason}"
 
 
-class _Parser(Parser):
+class BoundedParser(Parser):
     """Ends the connection to a server that sends more at once than any server has to.
 
     One in strange hands could otherwise make this process run out of memory.
@@ -79,7 +79,7 @@ class SecuredClient(ExtendedClient):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ps = _Parser(self)
+        self._ps = BoundedParser(self)
 
     @property
     def unsent(self) -> int:

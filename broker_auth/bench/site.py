@@ -26,8 +26,8 @@ listen: "127.0.0.1:{port}"
 accounts {{
   AUTH: {{ users: [
     {{ nkey: {service}, permissions: {{
-        subscribe: [ "{subject}", "{subject} >", "{words}.*", "$SYS.ACCOUNT.CLIENT.AUTH.ERR", "$SRV.>" ]
-        publish: [ "{words}.*" ]
+        subscribe: [ "{subject}", "{subject} >", "{words}", "$SYS.ACCOUNT.CLIENT.AUTH.ERR", "$SRV.>" ]
+        publish: [ "{words}" ]
         allow_responses: {{ max: 2, expires: "10s" }} }} }}
     {{ user: {user}, password: "{password}" }}
   ] }}

@@ -8,7 +8,6 @@ alive. Whatever is wrong with a connection here, it is aborted, and :class:`~.li
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,12 +17,12 @@ from nats.errors import ConnectionClosedError, MaxPayloadError, OutboundBufferLi
 from nats.protocol import command
 from nats.protocol.parser import PERMISSIONS_ERR
 
+from broker_auth.callout.parser import TappingParser
 from broker_auth.secured import SecuredClient
 
 MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024  # answers of some two seconds, after which nobody waits for them
 STALL_SECONDS: Final = 10.0  # without a byte sent although some wait
 DEAD_CHECKS: Final = 24  # PINGs without an answer, one at each check: 12 s
-_SERVER_ID: Final = re.compile(r"N[A-Z2-7]{55}")
 _MAX_SUBJECT: Final = 1024  # characters of a reply subject; nats-server's own are 50
 
 Tap = Callable[[bytes, bytes, "bytes | None"], None]
@@ -36,6 +35,7 @@ class BrokerClient(SecuredClient):
     Attributes:
         account: which account the server put this client in; empty where it does not say (before 2.12 or so).
         proven: when the last PING was sent that was answered, on the loop's clock.
+        taps: what takes the messages of a subscription, by its number on the wire.
         refusals: of what this client said, because the server does not permit it.
     """
 
@@ -50,22 +50,17 @@ class BrokerClient(SecuredClient):
         self._dropped: asyncio.Task[None] | None = None
         self.proven = float("-inf")
         self.refusals = 0
-        self._taps: dict[int, Tap] = {}
+        self.taps: dict[bytes, Tap] = {}
+        self._ps = TappingParser(self)
         self._unanswered = 0
-
-    @property
-    def server_id(self) -> str:
-        """What the server calls itself; "" if that is no server's nkey."""
-        found = self._server_info.get("server_id")
-        return found if isinstance(found, str) and _SERVER_ID.fullmatch(found) else ""
 
     def tap(self, subscription: Subscription, tap: Tap) -> None:
         """Give the messages of a subscription to ``tap`` at once, instead of letting them wait in it."""
-        self._taps[subscription._id] = tap
+        self.taps[b"%d" % subscription._id] = tap
 
     def untap(self, subscription: Subscription) -> None:
         """Undo :meth:`tap`, after the subscription has ended."""
-        self._taps.pop(subscription._id, None)
+        self.taps.pop(b"%d" % subscription._id, None)
 
     def send(self, subject: str, payload: bytes) -> None:
         """Publish without waiting for anything.
@@ -134,7 +129,7 @@ class BrokerClient(SecuredClient):
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         """Hand a tapped message over at once; any other waits in its subscription."""
-        tap = self._taps.get(sid)
+        tap = self.taps.get(b"%d" % sid)
         if tap is None:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # None for none
         else:

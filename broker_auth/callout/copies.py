@@ -36,16 +36,13 @@ class Copies:
         self._client = client
         self._subject = subject
         self._round_trip = round_trip
-        self._words = f"{WORDS_SUBJECT}.{client.server_id}"
         self._copies: Subscription | None = None
         self._changing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen to the others, if the broker permits it."""
-        if not self._client.server_id:
-            return
         refused = self._client.refusals
-        self._client.tap(await self._client.subscribe(self._words), self._hear)
+        self._client.tap(await self._client.subscribe(WORDS_SUBJECT), self._hear)
         await self._round_trip()
         self.permitted = self._client.refusals == refused
 
@@ -72,7 +69,7 @@ class Copies:
 
     def _say(self, word: bytes) -> None:
         try:
-            self._client.send(self._words, word)
+            self._client.send(WORDS_SUBJECT, word)
         except NatsError as error:  # the connection has ended; :class:`BrokerLink` sees that, too
             _log.debug("not said to the other workers: %s", error)
 

@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 COPY_QUEUE: Final = "broker-auth.copy"  # and a token: each worker that wants copies of requests is alone in a group
-WORDS_SUBJECT: Final = "broker-auth.peers"  # and the server's id: other servers of its cluster do not pass it on
+WORDS_SUBJECT: Final = "broker-auth.peers"  # what workers say; they may be at different servers of a cluster
 TICK_SECONDS: Final = 0.1  # between two looks
 HOLD_SECONDS: Final = 0.3  # until the guard answers; most requests are answered, and said to be, within 0.15
 KEEP_SECONDS: Final = 1.3  # until a copy is dropped: clients give up at 2 s (fact 10)
@@ -61,7 +61,10 @@ class Held(msgspec.Struct, frozen=True):
     reply: str
     data: bytes
     headers: bytes | None
-    since: float
+
+
+_Kept = tuple[bytes, bytes, "bytes | None", float]
+"""A copy as it is kept: a :class:`Held`, and since when. No more work than this for what is answered in time."""
 
 
 class _Member(msgspec.Struct):
@@ -102,7 +105,7 @@ class Peers:
         self.id = f"{int(time.time() * 1000):012x}{secrets.token_hex(4)}"
         self._host = host
         self._members: dict[str, _Member] = {}
-        self._held: dict[bytes, Held] = {}
+        self._held: dict[bytes, _Kept] = {}
         self._held_bytes = 0
         self._answered: list[bytes] = []
         self._recent: tuple[set[bytes], set[bytes]] = (set(), set())
@@ -163,13 +166,13 @@ class Peers:
     def hold(self, reply: bytes, data: bytes, headers: bytes | None, now: float) -> None:
         """Keep a copy of a request, unless it is answered already or there is no room."""
         token = reply[reply.rfind(b".") + 1 :]
-        if token in self._recent[0] or token in self._recent[1] or self._barrier:
+        held = self._held
+        if token in held or token in self._recent[0] or token in self._recent[1] or self._barrier:
             return
-        if len(self._held) >= _MAX_HELD or self._held_bytes + len(data) > _MAX_HELD_BYTES:
-            return
-        if token not in self._held:
-            self._held[token] = Held(reply.decode("utf-8", "replace"), data, headers, now)
-            self._held_bytes += len(data)
+        size = self._held_bytes + len(data)
+        if size <= _MAX_HELD_BYTES and len(held) < _MAX_HELD:
+            held[token] = (reply, data, headers, now)
+            self._held_bytes = size
 
     def settle(self, reply: str) -> None:
         """Note that a request needs no other's answer: it is answered, or nobody could."""
@@ -184,7 +187,7 @@ class Peers:
     def _drop(self, token: bytes) -> bool:
         held = self._held.pop(token, None)
         if held is not None:
-            self._held_bytes -= len(held.data)
+            self._held_bytes -= len(held[1])
         return held is not None
 
     def shed(self) -> None:
@@ -227,16 +230,17 @@ class Peers:
         """Remove and return the copies that nobody answered in time, oldest first, no more than ``count``."""
         if self.duty is not Duty.GUARD or now - self._synced > _SYNCED_SECONDS:
             return []
-        due: list[Held] = []
-        for held in self._held.values():
-            if len(due) == count or now - held.since < HOLD_SECONDS:
+        due: list[bytes] = []
+        for token, held in self._held.items():
+            if len(due) == count or now - held[3] < HOLD_SECONDS:
                 break
-            due.append(held)
-        for held in due:
-            self._drop(held.reply[held.reply.rfind(".") + 1 :].encode())
+            due.append(token)
         if due:
             self._linger = now + _LINGER_SECONDS
-        return due
+        taken = [self._held[token] for token in due]
+        for token in due:
+            self._drop(token)
+        return [Held(reply.decode("utf-8", "replace"), data, headers) for reply, data, headers, _ in taken]
 
     def _word(self, now: float, tokens: list[bytes]) -> bytes:
         self._number += 1
@@ -263,8 +267,10 @@ class Peers:
 
     def _forget(self, now: float) -> None:
         """Forget copies too old to be answered, and members that have been silent for long."""
-        old = [token for token, held in self._held.items() if now - held.since > KEEP_SECONDS]
-        for token in old:
+        while self._held:
+            token, held = next(iter(self._held.items()))
+            if now - held[3] <= KEEP_SECONDS:
+                break
             self._drop(token)
         if now - self._recent_since > 1:
             self._recent, self._recent_since = (set(), self._recent[0]), now

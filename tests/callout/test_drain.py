@@ -37,7 +37,7 @@ tls {{ cert_file: "{path}/server.pem", key_file: "{path}/server.key", ca_file: "
 accounts {{ AUTH {{ users: [
   {{ nkey: {observer} }}
   {{ nkey: {service}, permissions: {{
-      publish: [ "broker-auth.peers.*" ], allow_responses: {{ max: 2, expires: "10s" }} }} }}
+      publish: [ "broker-auth.peers" ], allow_responses: {{ max: 2, expires: "10s" }} }} }}
 ] }} }}
 """
 
