@@ -34,7 +34,7 @@ class Copies:
         self.peers = Peers(HOST)
         self.permitted = False
         self._client = client
-        self._subject = subject
+        self._requests = subject
         self._round_trip = round_trip
         self._copies: Subscription | None = None
         self._changing: asyncio.Task[None] | None = None
@@ -77,7 +77,7 @@ class Copies:
         try:
             if wanted:
                 group = f"{COPY_QUEUE}.{self.peers.id}"
-                copies = await self._client.subscribe(self._subject, queue=group)
+                copies = await self._client.subscribe(self._requests, queue=group)
                 self._client.tap(copies, self._hold)
                 self._copies = copies
             elif self._copies is not None:
