@@ -55,6 +55,10 @@ class Duty(StrEnum):
     LEFT = "l"  # ends in order
 
 
+_RANKS: Final = dict.fromkeys(Duty, 2) | {Duty.GUARD: 0}
+_RANKS_IN_SILENCE: Final = _RANKS | {Duty.DEPUTY: 1}
+
+
 class Held(msgspec.Struct, frozen=True):
     """A copy of a request that somebody else should answer, as it came."""
 
@@ -253,8 +257,12 @@ class Peers:
         if not self.able:
             return Duty.UNABLE
         others = [member for member in self._members.values() if member.duty is not Duty.UNABLE]
-        live = [(member.id, member.host) for member in others if not member.is_silent(now)]
-        me = (self.id, self._host)
+        heard = [member for member in others if not member.is_silent(now)]
+        # Who guards goes on. Where somebody fell silent it may be a whole host, which shows late of those without a
+        # duty: so the deputy is next, who is heard often.
+        ranks = _RANKS if len(heard) == len(others) else _RANKS_IN_SILENCE
+        live = [(ranks[member.duty], member.id, member.host) for member in heard]
+        me = (ranks[self.duty], self.id, self._host)
         if not live:
             # Alone. The broker may still give requests to those that fell silent, and copies to nobody else.
             return Duty.GUARD if self._members or now < self._linger else Duty.NONE
@@ -262,7 +270,7 @@ class Peers:
         if guard == me:
             return Duty.GUARD
         rest = [member for member in (*live, me) if member != guard]
-        deputy = min(rest, key=lambda member: (member[1] == guard[1], member[0]))
+        deputy = min(rest, key=lambda member: (member[2] == guard[2], member))
         return Duty.DEPUTY if deputy == me else Duty.NONE
 
     def _forget(self, now: float) -> None:

@@ -120,6 +120,22 @@ def test_when_the_guard_is_cut_off_the_deputy_answers_within_a_second(two: Broke
     assert deputy.duty is Duty.GUARD
 
 
+@pytest.mark.parametrize(
+    "hosts", [("aaaaaaaa", "aaaaaaaa", "bbbbbbbb"), ("aaaaaaaa", "aaaaaaaa", "bbbbbbbb", "bbbbbbbb")]
+)
+def test_when_the_guards_host_is_cut_off_with_all_its_workers_so_does_it(hosts: tuple[str, ...]) -> None:
+    broker = Broker(*hosts)
+    broker.run(2)
+    guard, idle, deputy, *_ = broker.workers
+    broker.cut |= {guard, idle}
+    reply = broker.ask("one")
+    broker.run(1)
+    assert broker.answers == [(deputy, reply)]
+    broker.cut.clear()
+    broker.run(5)
+    assert sorted(broker.duties()) == sorted([Duty.GUARD, Duty.DEPUTY, *[Duty.NONE] * (len(hosts) - 2)])
+
+
 def test_a_guard_that_comes_back_answers_nothing_old_and_takes_its_place_again(two: Broker) -> None:
     guard, deputy = two.workers
     stale = two.ask("before")
@@ -168,7 +184,7 @@ def test_a_guard_that_cannot_answer_gives_way_at_once(two: Broker) -> None:
     assert two.answers == [(deputy, reply)]
     guard.able = True
     two.run(0.5)
-    assert two.duties() == [Duty.GUARD, Duty.DEPUTY]
+    assert two.duties() == [Duty.DEPUTY, Duty.GUARD]
 
 
 def test_who_leaves_in_order_leaves_no_duty_behind(two: Broker) -> None:
