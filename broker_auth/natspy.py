@@ -158,6 +158,11 @@ class ExtendedClient(Client):
         """The nonce of the server's INFO, empty without one."""
         return str(self._server_info.get("nonce") or "")
 
+    @property
+    def server_id(self) -> str:
+        """The id in the server's INFO, empty without one."""
+        return str(self._server_info.get("server_id") or "")
+
     def buffered(self) -> bool:
         """Return whether bytes were received on this TCP connection that nats-py has not read yet.
 

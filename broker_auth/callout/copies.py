@@ -31,7 +31,7 @@ class Copies:
             subject: that of requests.
             round_trip: returns when the server has processed what was said.
         """
-        self.peers = Peers(HOST)
+        self.peers = Peers(HOST, client.server_id)
         self.permitted = False
         self._client = client
         self._requests = subject

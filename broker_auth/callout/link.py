@@ -42,7 +42,7 @@ _MAX_PENDING: Final = 8192  # messages of one subscription that are not handed o
 _MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 _NOT_PERMITTED: Final = (
     "its configuration was rendered by an older version: other workers cannot answer for this one should it fall "
-    "silent; render it again and reload it"
+    "silent; render it again and restart nats-server"
 )
 _SHOWN: Final = 256  # characters of an error that a broker sent
 _LOG_BURST: Final = 20  # lines about one broker at once; it can make us write them by coming and going
@@ -298,6 +298,10 @@ class BrokerLink:
                 self.away = ""
                 self._say(logging.INFO, "the clocks agree again: asks for requests again")
         return age
+
+    def is_answered(self, subject: str) -> bool:
+        """Return whether another worker has answered a request, while this one stood still or was busy."""
+        return self._copies is not None and self._copies.permitted and self._copies.peers.is_answered(subject)
 
     def done_with(self, subject: str) -> None:
         """Tell the other workers that a request needs no answer of theirs."""

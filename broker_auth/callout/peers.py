@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+import zlib
 from collections import deque
 from enum import StrEnum
 from typing import Final
@@ -38,8 +39,9 @@ _MAX_HELD: Final = 2048
 _MAX_HELD_BYTES: Final = 4 * 1024 * 1024
 _MAX_MEMBERS: Final = 256
 _MAX_WORD_BYTES: Final = 64 * 1024
+_MAX_RECENT: Final = 20_000  # answered requests of a second
 _MAX_TOKENS: Final = 1000  # of answered requests in a word
-_HEAD: Final = re.compile(rb"1 ([0-9a-f]{20}) ([0-9a-f]{8}) ([nogdl]) (\d{1,12})")
+_HEAD: Final = re.compile(rb"1 ([0-9a-f]{20}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([nogdl]) (\d{1,12})")
 
 HOST: Final = secrets.token_hex(4)
 """Names this process and those that it forks: a host, as far as one can fail alone."""
@@ -80,6 +82,7 @@ class _Member(msgspec.Struct):
 
     id: str
     host: str
+    server: str
     duty: Duty
     heard: float
     echoes: tuple[float, float] | None = None
@@ -101,13 +104,19 @@ class Peers:
         id: of this worker among the others.
     """
 
-    def __init__(self, host: str = HOST) -> None:
-        """``host`` is the same for workers that fail together."""
+    def __init__(self, host: str = HOST, server: str = "") -> None:
+        """Know nobody yet.
+
+        Args:
+            host: the same for workers that fail together.
+            server: the id of the broker's server that this worker is connected to; one of a cluster may stand still.
+        """
         self.duty = Duty.NONE
         self.able = True
         # The one that has been here longest guards: a new one displaces nobody.
         self.id = f"{int(time.time() * 1000):012x}{secrets.token_hex(4)}"
         self._host = host
+        self._server = f"{zlib.crc32(server.encode()):08x}"
         self._members: dict[str, _Member] = {}
         self._held: dict[bytes, _Kept] = {}
         self._held_bytes = 0
@@ -143,19 +152,23 @@ class Peers:
         match = _HEAD.fullmatch(head)
         if match is None:
             return
-        name, host, duty = match[1].decode(), match[2].decode(), Duty(match[3].decode())
+        name, host, server, letter = [part.decode() for part in match.groups()[:4]]
         if name == self.id:
-            self._hear_self(int(match[4]), now)
+            self._hear_self(int(match[5]), now)
             return
-        for token in tokens.split():
+        duty = Duty(letter)
+        answered = tokens.split()
+        for token in answered:
             self._drop(token)
+        if len(self._recent[0]) < _MAX_RECENT:
+            self._recent[0].update(answered)
         known = self._members.get(name)
         if duty is Duty.LEFT:
             self._members.pop(name, None)
         elif known is not None:
             known.duty, known.heard, known.echoes = duty, now, None
         elif len(self._members) < _MAX_MEMBERS:
-            self._members[name] = _Member(name, host, duty, now)
+            self._members[name] = _Member(name, host, server, duty, now)
             self._told = float("-inf")  # it should know of us, too
 
     def _hear_self(self, number: int, now: float) -> None:
@@ -177,6 +190,11 @@ class Peers:
         if size <= _MAX_HELD_BYTES and len(held) < _MAX_HELD:
             held[token] = (reply, data, headers, now)
             self._held_bytes = size
+
+    def is_answered(self, reply: str) -> bool:
+        """Return whether another worker has answered a request of the last second or so."""
+        token = reply[reply.rfind(".") + 1 :].encode()
+        return token in self._recent[0] or token in self._recent[1]
 
     def settle(self, reply: str) -> None:
         """Note that a request needs no other's answer: it is answered, or nobody could."""
@@ -250,7 +268,7 @@ class Peers:
         self._number += 1
         self._sent.append((self._number, now))
         self._told, self._told_duty = now, self.duty
-        head = f"1 {self.id} {self._host} {self.duty.value} {self._number}\n"
+        head = f"1 {self.id} {self._host} {self._server} {self.duty.value} {self._number}\n"
         return head.encode() + b" ".join(tokens)
 
     def _duty(self, now: float) -> Duty:
@@ -261,8 +279,8 @@ class Peers:
         # Who guards goes on. Where somebody fell silent it may be a whole host, which shows late of those without a
         # duty: so the deputy is next, who is heard often.
         ranks = _RANKS if len(heard) == len(others) else _RANKS_IN_SILENCE
-        live = [(ranks[member.duty], member.id, member.host) for member in heard]
-        me = (ranks[self.duty], self.id, self._host)
+        live = [(ranks[member.duty], member.id, member.host, member.server) for member in heard]
+        me = (ranks[self.duty], self.id, self._host, self._server)
         if not live:
             # Alone. The broker may still give requests to those that fell silent, and copies to nobody else.
             return Duty.GUARD if self._members or now < self._linger else Duty.NONE
@@ -270,7 +288,7 @@ class Peers:
         if guard == me:
             return Duty.GUARD
         rest = [member for member in (*live, me) if member != guard]
-        deputy = min(rest, key=lambda member: (member[2] == guard[2], member))
+        deputy = min(rest, key=lambda member: (member[2] == guard[2], member[3] == guard[3], member))
         return Duty.DEPUTY if deputy == me else Duty.NONE
 
     def _forget(self, now: float) -> None:

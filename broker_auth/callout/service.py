@@ -342,6 +342,9 @@ class Service:
                 await asyncio.sleep(0)
 
     def _answer(self, batch: list[_Waiting]) -> None:
+        batch = [waiting for waiting in batch if not waiting.link.is_answered(waiting.subject)]
+        if not batch:
+            return
         answers = self.callout.conclude([waiting.request for waiting in batch], time.time())
         for waiting, answer in zip(batch, answers, strict=True):
             if answer is None:

@@ -73,7 +73,7 @@ def _show(findings: tuple[Finding, ...], *, verbose: bool) -> None:
     for item in findings:
         if item.severity is Severity.OK and not verbose:
             continue
-        where = f"{item.broker}: " if item.broker else ""
+        where = f"{' '.join(filter(None, (item.broker, item.server)))}: " if item.broker else ""
         line = Text(f"{item.severity.value:<8}", style=_STYLES[item.severity])
         console.print(
             line.append(output.one_line(f"{where}{item.what}  [{item.code}]"), style="default"), soft_wrap=True
@@ -95,6 +95,7 @@ def _document(item: Finding) -> dict[str, object]:
         "severity": item.severity.value,
         "code": item.code,
         "broker": item.broker,
+        "server": item.server,
         "what": item.what,
         "remedy": item.remedy,
     }

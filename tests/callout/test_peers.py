@@ -83,6 +83,13 @@ def test_the_oldest_guards_and_its_deputy_is_on_another_host() -> None:
     assert broker.duties() == [Duty.GUARD, Duty.NONE, Duty.DEPUTY, Duty.NONE]
 
 
+def test_the_deputy_is_at_another_server_of_a_cluster_than_the_guard() -> None:
+    broker = Broker("aaaaaaaa", "bbbbbbbb", "bbbbbbbb")
+    broker.workers[2]._server = "ffffffff"
+    broker.run(2)
+    assert broker.duties() == [Duty.GUARD, Duty.NONE, Duty.DEPUTY]
+
+
 def test_two_workers_of_one_host_watch_each_other() -> None:
     broker = Broker("aaaaaaaa", "aaaaaaaa")
     broker.run(2)
@@ -215,7 +222,7 @@ def test_the_copy_of_a_request_that_this_worker_answered_first_is_not_kept(two: 
     assert guard.held == 0
 
 
-@given(st.lists(st.binary(max_size=200) | st.just(b"1 " + b"0" * 20 + b" aaaaaaaa g 5\nx y z")))
+@given(st.lists(st.binary(max_size=200) | st.just(b"1 " + b"0" * 20 + b" aaaaaaaa 00000000 g 5\nx y z")))
 def test_no_word_makes_a_worker_fail_or_grow(words: list[bytes]) -> None:
     worker = Peers("aaaaaaaa")
     for number, word in enumerate(words):
@@ -227,5 +234,5 @@ def test_no_word_makes_a_worker_fail_or_grow(words: list[bytes]) -> None:
 def test_members_are_bounded() -> None:
     worker = Peers("aaaaaaaa")
     for number in range(2000):
-        worker.hear(b"1 %020x bbbbbbbb n 1\n" % number, 0.0)
+        worker.hear(b"1 %020x bbbbbbbb 00000000 n 1\n" % number, 0.0)
     assert len(worker._members) == 256

@@ -25,7 +25,7 @@ from tests.chaos.network import Network, signal_group
 FLEET: Final = ("nats1", "nats2", "nats3")
 EDGES: Final = ("edge1", "edge2")
 SERVICES: Final = ("service1", "service2")
-_CLOCK: Final = """\
+CLOCK: Final = """\
 import os, time
 _real, _file = time.time, os.environ["CHAOS_CLOCK"]
 def _time():
@@ -109,7 +109,7 @@ class Site:
             write_zone_keys(Workspace(self.directory, force=False), name)
         self.write_config()
         self.clock.mkdir()
-        (self.clock / "sitecustomize.py").write_text(_CLOCK)
+        (self.clock / "sitecustomize.py").write_text(CLOCK)
         for name in FLEET:
             key = "BROKER_AUTH_BROKER_FLEET_SERVER"
             self._render("fleet", name, {f"{key}_NAME": name, f"{key}_STORE_DIR": f"js-{name}"})

@@ -41,6 +41,20 @@ async def test_fact_04_the_first_reply_wins(site: Site) -> None:
     await asyncio.wait_for(service.said.wait(), 15)
 
 
+async def test_fact_04_two_good_replies_do_no_harm(site: Site) -> None:
+    """Each group of subscribers is sent a request once; a group of one hears all."""
+    server = await site.serve()
+    oracles = [await site.oracle(server, queue=group) for group in ("shared", "copies.one")]
+    for _ in range(20):
+        await echo(await site.client(server), "still.connected")
+    for oracle in oracles:
+        async with asyncio.timeout(10):
+            await round_trip(oracle.client)
+            while len(oracle.requests) < 20:
+                await oracle.heard()
+        assert len(oracle.requests) == 20
+
+
 @pytest.mark.parametrize("own_users", [False, True])
 async def test_fact_05_leaf_nodes_reach_the_callout_unless_leafnodes_have_users(site: Site, own_users: bool) -> None:
     port = free_port()

@@ -8,8 +8,9 @@ from typing import Any, Final
 import msgspec
 from nats.aio.client import Client
 
-from broker_auth.deploy.render import CALLOUT_ACCOUNT, PROVISIONER_BUCKET
+from broker_auth.deploy.render import CALLOUT_ACCOUNT, PROVISIONER_BUCKET, QUEUE_GROUP
 from broker_auth.errors import OperationError
+from broker_auth.natspy import ExtendedClient
 from broker_auth.nkey import public_nkey
 from broker_auth.observe.access import AccessError, part, refusal, request_json
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
@@ -86,6 +87,8 @@ async def examine_accounts(case: Case, broker: BrokerSettings) -> list[Finding]:
         return notes.findings
     try:
         await _timeouts(system, case, notes)
+        if broker.server.store_dir is not None:
+            await _jetstream(system, notes)
         await _callout_account(system, case, broker, notes)
         await _break_glass_used(system, case, broker, notes)
         if broker.role is not Role.EDGE:
@@ -100,7 +103,9 @@ async def examine_accounts(case: Case, broker: BrokerSettings) -> list[Finding]:
 
 
 async def _data(system: Client, what: str, options: object = None) -> dict[str, Any]:
-    answer = await request_json(system, f"$SYS.REQ.SERVER.PING.{what}", options)
+    # This server, by its id: others of its cluster, and those linked with it, answer to PING.
+    server = system.server_id if isinstance(system, ExtendedClient) else "PING"
+    answer = await request_json(system, f"$SYS.REQ.SERVER.{server}.{what}", options)
     if (said := refusal(answer)) is not None:
         raise OperationError(f"{what}: {said}")
     return part(answer, "data")
@@ -124,6 +129,16 @@ async def _timeouts(system: Client, case: Case, notes: Notes) -> None:
             warn_of_expiry(notes, f"{name}.certificate", f"the {name} listener's certificate", not_after, case)
 
 
+async def _jetstream(system: Client, notes: Notes) -> None:
+    """Look whether JetStream runs: when its disk is full it ends, and stays so after room is made."""
+    if (await _data(system, "JSZ")).get("disabled"):
+        said = "JetStream is configured but does not run: nats-server ends it when its disk is full"
+        remedy = "make room where store_dir is, then restart this nats-server: it does not start JetStream by itself"
+        notes.error("jetstream.down", said, remedy)
+    else:
+        notes.ok("jetstream", "JetStream runs")
+
+
 async def _callout_account(system: Client, case: Case, broker: BrokerSettings, notes: Notes) -> None:
     """Nobody but services may be in it: the first reply to a request wins (NATS_FACTS 4)."""
     seed = case.settings.zone(broker.zone).nkey_seed
@@ -139,7 +154,7 @@ async def _callout_account(system: Client, case: Case, broker: BrokerSettings, n
     options = {"subscriptions": True, "account": CALLOUT_ACCOUNT, "test": "$SYS.REQ.USER.AUTH"}
     listed = (await _data(system, "SUBSZ", options)).get("subscriptions_list") or []
     listeners = msgspec.convert(listed, list[_Subscription], strict=False)
-    members = [item for item in listeners if item.qgroup]
+    members = [item for item in listeners if item.qgroup == QUEUE_GROUP]
     if not members:
         notes.error("callout.nobody", "no service listens on this broker", "start broker-auth serve")
     elif len(members) == 1:

@@ -13,6 +13,7 @@ from typing import Final
 
 from nats.aio.client import Client
 
+from broker_auth.callout.peers import WORDS_SUBJECT
 from broker_auth.errors import OperationError
 from broker_auth.natspy import violates
 from broker_auth.observe.access import CANARY, AccessError, Login, connect, request_json
@@ -80,6 +81,9 @@ async def _rights(service: Client, notes: Notes) -> None:
     if not await violates(service, lambda: _look_in(service, "$SYS.REQ.USER.AUTH")):
         said = "the service's user may listen to requests outside the queue group, unseen by the others"
         notes.warning("callout.outside_queue", said, RENDER)
+    if await violates(service, lambda: _look_in(service, WORDS_SUBJECT)):
+        said = "workers may not hear one another, so a host that falls silent costs logins until it is noticed"
+        notes.warning("callout.unheard", said, RENDER)
     if len(notes.findings) == before:
         notes.ok("callout.rights", "the service's user may do its work and nothing else")
 

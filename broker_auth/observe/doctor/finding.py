@@ -28,6 +28,7 @@ class Finding:
     Attributes:
         code: fixed name of what was looked at or found; tests and monitoring compare it.
         broker: the configured broker, None for what concerns all.
+        server: host and port, where a broker is a cluster of several.
         remedy: what to do; empty only where nothing is wrong.
     """
 
@@ -36,6 +37,7 @@ class Finding:
     what: str
     remedy: str = ""
     broker: str | None = None
+    server: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,145 @@
+"""Two services as on two hosts: one that stands still, has a wrong clock or may not listen costs no login."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import re
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nats.errors import Error as NatsError
+
+from broker_auth.callout.peers import WORDS_SUBJECT
+from broker_auth.deploy.natsserver import free_port
+from tests.callout.deployment import Deployment, Service, eventually
+from tests.chaos.site import CLOCK
+
+pytestmark = pytest.mark.e2e
+LOGINS = 40
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    site = Deployment(tmp_path_factory.mktemp("hosts"))
+    with site.running():
+        yield site
+
+
+async def lost(deployment: Deployment, logins: int = LOGINS) -> int:
+    """How many logins of some, one each 25 ms, are not let in at the first try."""
+
+    async def one() -> None:
+        async with asyncio.timeout(5):
+            await (await deployment.connect()).close()
+
+    tasks = []
+    for _ in range(logins):
+        tasks.append(asyncio.create_task(one()))
+        await asyncio.sleep(0.025)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, NatsError | OSError | TimeoutError | None) for result in results)
+    return sum(result is not None for result in results)
+
+
+async def heard(*services: tuple[Service, int]) -> None:
+    """Wait until the services hear each other: whoever hears another and is of the first two wants copies."""
+    for service, port in services:
+        await asyncio.to_thread(eventually_ready, service, port)
+    await asyncio.sleep(1.2)  # a worker says at least once a second that it is there; nothing outside shows it
+
+
+def eventually_ready(service: Service, port: int) -> None:
+    deadline = time.monotonic() + 15
+    while status(port) != 200:
+        assert time.monotonic() < deadline, service.log()[-5:]
+        time.sleep(0.05)
+
+
+def status(port: int, path: str = "/readyz") -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def total(port: int, metric: str) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+        text = answer.read().decode()
+    return sum(float(value) for value in re.findall(rf"^{metric}{{.*}} (\S+)$", text, re.MULTILINE))
+
+
+@contextlib.contextmanager
+def two(deployment: Deployment, **environ: str) -> Iterator[tuple[tuple[Service, int], tuple[Service, int]]]:
+    """Two services of one worker each, with their health's ports."""
+    ports = free_port(), free_port()
+    first, second = [
+        Service(
+            deployment,
+            "--workers",
+            "1",
+            name=f"host{number}",
+            BROKER_AUTH_METRICS_LISTEN=f"127.0.0.1:{port}",
+            **(environ if number == 0 else {}),
+        )
+        for number, port in enumerate(ports)
+    ]
+    with first, second:
+        yield (first, ports[0]), (second, ports[1])
+
+
+async def test_a_host_that_stands_still_costs_no_login(deployment: Deployment) -> None:
+    with two(deployment) as (first, second):
+        await heard(first, second)
+        for (stopped, _), (_, port) in ((first, second), (second, first)):
+            os.killpg(stopped.process.pid, signal.SIGSTOP)
+            try:
+                assert await lost(deployment) == 0
+                await eventually(functools.partial(total, port, "broker_auth_answered_for_others_total"))
+            finally:
+                os.killpg(stopped.process.pid, signal.SIGCONT)
+            assert await lost(deployment, 20) == 0
+        lines = [line.partition("audit: {") for line in (*first[0].log(), *second[0].log())]
+        records = [json.loads("{" + rest) for _, found, rest in lines if found]
+        cids = [record["cid"] for record in records if record["event"] == "decision"]
+        # What waited for a host that stood still was answered by the other; some were just being when it went on.
+        assert len(cids) - len(set(cids)) <= 5
+
+
+async def test_a_host_whose_clock_is_wrong_costs_no_login_asks_for_none_and_comes_back(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    ahead = tmp_path / "ahead"
+    with two(deployment, PYTHONPATH=str(tmp_path), CHAOS_CLOCK=str(ahead)) as (first, second):
+        await heard(first, second)
+        service, port = first
+        ahead.write_bytes(b"x" * 30)
+        assert await lost(deployment) == 0
+        assert "asks for no more requests" in service.wait_for_log("clock and ours differ, by some (29|30|31) s")
+        await eventually(lambda: status(port) == 503 and total(port, "broker_auth_broker_left_total"))
+        mark = service.mark()
+        ahead.unlink()
+        assert await lost(deployment) == 0
+        service.wait_for_log("asks for requests again", since=mark)
+        await eventually(lambda: status(port) == 200)
+
+
+async def test_a_broker_rendered_by_an_older_version_is_served_as_before(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    config = tmp_path / "east.conf"
+    config.write_text(config.read_text().replace(f'"{WORDS_SUBJECT}"', '"nobody"'))
+    with deployment.running(), Service(deployment, "--workers", "2") as service:
+        assert await lost(deployment, 10) == 0
+        assert len([line for line in service.log() if "render it again and restart" in line]) == 2, (
+            "one for each worker"
+        )
