@@ -40,7 +40,8 @@ _MAX_HELD_BYTES: Final = 4 * 1024 * 1024
 _MAX_MEMBERS: Final = 256
 _MAX_WORD_BYTES: Final = 64 * 1024
 _MAX_RECENT: Final = 20_000  # answered requests of a second
-_MAX_TOKENS: Final = 1000  # of answered requests in a word
+_MAX_TOKENS: Final = 1000  # answered requests in a word, each by its reply subject
+_MAX_TOKEN_BYTES: Final = 60  # nats-server's have 30
 _HEAD: Final = re.compile(rb"1 ([0-9a-f]{20}) ([0-9a-f]{8}) ([0-9a-f]{8}) ([nogdl]) (\d{1,12})")
 
 HOST: Final = secrets.token_hex(4)
@@ -69,8 +70,8 @@ class Held(msgspec.Struct, frozen=True):
     headers: bytes | None
 
 
-_Kept = tuple[bytes, bytes, "bytes | None", float]
-"""A copy as it is kept: a :class:`Held`, and since when. No more work than this for what is answered in time."""
+_Kept = tuple[bytes, "bytes | None", float]
+"""A copy as it is kept, and since when; no more work than this for what is answered in time."""
 
 
 class _Member(msgspec.Struct):
@@ -182,34 +183,33 @@ class Peers:
 
     def hold(self, reply: bytes, data: bytes, headers: bytes | None, now: float) -> None:
         """Keep a copy of a request, unless it is answered already or there is no room."""
-        token = reply[reply.rfind(b".") + 1 :]
         held = self._held
-        if token in held or token in self._recent[0] or token in self._recent[1] or self._barrier:
+        if reply in held or reply in self._recent[0] or reply in self._recent[1] or self._barrier:
             return
         size = self._held_bytes + len(data)
         if size <= _MAX_HELD_BYTES and len(held) < _MAX_HELD:
-            held[token] = (reply, data, headers, now)
+            held[reply] = (data, headers, now)
             self._held_bytes = size
 
     def is_answered(self, reply: str) -> bool:
         """Return whether another worker has answered a request of the last second or so."""
-        token = reply[reply.rfind(".") + 1 :].encode()
+        token = reply.encode()
         return token in self._recent[0] or token in self._recent[1]
 
     def settle(self, reply: str) -> None:
         """Note that a request needs no other's answer: it is answered, or nobody could."""
         if not self._members and not self.watching:
             return
-        token = reply[reply.rfind(".") + 1 :].encode()
+        token = reply.encode()
         if self.watching and not self._drop(token):
             self._recent[0].add(token)  # the copy comes yet
-        if self._members and len(self._answered) < 8 * _MAX_TOKENS:
+        if self._members and len(token) <= _MAX_TOKEN_BYTES and len(self._answered) < 8 * _MAX_TOKENS:
             self._answered.append(token)
 
     def _drop(self, token: bytes) -> bool:
         held = self._held.pop(token, None)
         if held is not None:
-            self._held_bytes -= len(held[1])
+            self._held_bytes -= len(held[0])
         return held is not None
 
     def shed(self) -> None:
@@ -254,15 +254,15 @@ class Peers:
             return []
         due: list[bytes] = []
         for token, held in self._held.items():
-            if len(due) == count or now - held[3] < HOLD_SECONDS:
+            if len(due) == count or now - held[2] < HOLD_SECONDS:
                 break
             due.append(token)
         if due:
             self._linger = now + _LINGER_SECONDS
-        taken = [self._held[token] for token in due]
+        taken = [Held(token.decode("utf-8", "replace"), *self._held[token][:2]) for token in due]
         for token in due:
             self._drop(token)
-        return [Held(reply.decode("utf-8", "replace"), data, headers) for reply, data, headers, _ in taken]
+        return taken
 
     def _word(self, now: float, tokens: list[bytes]) -> bytes:
         self._number += 1
@@ -295,7 +295,7 @@ class Peers:
         """Forget copies too old to be answered, and members that have been silent for long."""
         while self._held:
             token, held = next(iter(self._held.items()))
-            if now - held[3] <= KEEP_SECONDS:
+            if now - held[2] <= KEEP_SECONDS:
                 break
             self._drop(token)
         if now - self._recent_since > 1:

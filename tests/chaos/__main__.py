@@ -198,6 +198,7 @@ async def _run(site: Site, names: list[str], rate: float) -> None:
     await load.hold_sessions(4)
     work = [asyncio.create_task(load.run(rate * 3 / 4, rate / 4)), asyncio.create_task(_watch(site, load))]
     await asyncio.sleep(2)
+    print(await asyncio.to_thread(site.doctor))
     print(HEAD, flush=True)
     for name in names:
         title, disturb = DISTURBANCES[name]
@@ -211,6 +212,7 @@ async def _run(site: Site, names: list[str], rate: float) -> None:
         load.rows.append(Row("between"))
         await load.settle()
         print(row, flush=True)
+    print(await asyncio.to_thread(site.doctor))
     for task in work:
         task.cancel()
     await asyncio.gather(*work, return_exceptions=True)

@@ -37,6 +37,8 @@ time.time = _time
 """
 _HEAD: Final = """\
 plugin.choria.network.provisioning.signer_cert = signer.pem
+plugin.choria.network.system.user = system
+plugin.choria.network.system.password = hunter2-system
 plugin.choria.network.provisioning.client_password = hunter2-provisioner
 plugin.broker_auth.provisioner.identities = provisioner.example.net
 plugin.broker_auth.client_ca = ca.pem
@@ -173,6 +175,13 @@ class Site:
             for path in ("/readyz", "/readyz/edge1", "/readyz/edge2"):
                 while await asyncio.to_thread(self.network.status, host, path) != "200":
                     await asyncio.sleep(0.2)
+
+    def doctor(self) -> str:
+        """What the doctor says of all this, but for what it has no way to look at."""
+        command = [sys.executable, "-m", "broker_auth", "doctor", "--config", str(self.config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = [line for line in done.stdout.splitlines() if line.startswith(("error", "warning"))]
+        return "\n".join([f"doctor: exit {done.returncode}", *lines])
 
     def end(self) -> None:
         """Kill everything."""

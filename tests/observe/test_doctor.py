@@ -196,7 +196,7 @@ FAULTS = (
     ),
     Fault(
         name="the service's user may publish anything",
-        fleet=swap(r'publish: \{ deny: ">" \}', 'publish: ">"'),
+        fleet=swap(r'publish: \[ "broker-auth.peers" \]', 'publish: ">"'),
         errors={"callout.may_publish": {"fleet"}},
     ),
     Fault(
@@ -207,9 +207,15 @@ FAULTS = (
     ),
     Fault(
         name="the service's user may listen to requests aside from the others",
-        edge=swap(r'"\$SYS.REQ.USER.AUTH broker-auth"', '"$SYS.REQ.USER.AUTH"'),
+        edge=swap(r'"\$SYS.REQ.USER.AUTH broker-auth", ("\$SYS\S+ broker-auth.copy.\*")', '"$SYS.REQ.USER.AUTH"'),
         errors={},
         warnings={"callout.outside_queue": {"edge"}},
+    ),
+    Fault(
+        name="workers may not hear one another",
+        fleet=swap(r', "broker-auth.peers"', ""),
+        errors={},
+        warnings={"callout.unheard": {"fleet"}},
     ),
     Fault(
         name="the broker does not know the break-glass user",
@@ -260,7 +266,7 @@ FAULTS = (
     Fault(
         name="the fleet has no streams",
         fleet=swap(r"\njetstream \{.*?\}", ""),
-        errors={"streams.unavailable": {"fleet"}},
+        errors={"streams.unavailable": {"fleet"}, "jetstream.down": {"fleet"}},
     ),
 )
 
