@@ -188,6 +188,7 @@ async def _run(site: Site, names: list[str], rate: float) -> None:
         site.start(host)
     for host in SERVICES:
         await site.ready(host)
+    await asyncio.to_thread(site.apply_streams)
     load = Load(
         {name: f"tls://{name}:4222" for name in FLEET},
         {name: f"tls://{name}:4223" for name in EDGES},

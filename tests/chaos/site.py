@@ -176,6 +176,11 @@ class Site:
                 while await asyncio.to_thread(self.network.status, host, path) != "200":
                     await asyncio.sleep(0.2)
 
+    def apply_streams(self) -> None:
+        """Make the fleet's streams, with as many replicas as there are servers."""
+        command = [sys.executable, "-m", "broker_auth", "streams", "apply", "--config", str(self.config)]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
     def doctor(self) -> str:
         """What the doctor says of all this, but for what it has no way to look at."""
         command = [sys.executable, "-m", "broker_auth", "doctor", "--config", str(self.config)]
