@@ -38,6 +38,7 @@ PRIVATE: Final[dict[str, frozenset[str]]] = {
             "_process_err",
             "_process_info",
             "_process_msg",
+            "_process_pong",
             "_process_op_err",
             "_ps",
             "_read_loop",

@@ -53,6 +53,7 @@ class BrokerClient(SecuredClient):
         self.taps: dict[bytes, Tap] = {}
         self._ps = TappingParser(self)
         self._unanswered = 0
+        self._probes: dict[asyncio.Future[bool], float] = {}  # PINGs that are not answered, and when they were sent
 
     def tap(self, subscription: Subscription, tap: Tap) -> None:
         """Give the messages of a subscription to ``tap`` at once, instead of letting them wait in it."""
@@ -107,14 +108,17 @@ class BrokerClient(SecuredClient):
             return
         self._unanswered += 1
         answered = asyncio.get_running_loop().create_future()
-        answered.add_done_callback(lambda future: self._on_answered(future, now))
+        self._probes[answered] = now
         self._pongs.append(answered)
         assert self._transport is not None  # connected
         self._transport.write(b"PING\r\n")
 
-    def _on_answered(self, future: asyncio.Future[bool], sent: float) -> None:
-        if not future.cancelled():
+    async def _process_pong(self) -> None:
+        """Note when the PING was sent, before what follows its answer is read."""
+        sent = self._probes.pop(self._pongs[0], None) if self._pongs else None
+        if sent is not None:
             self.proven, self._unanswered = sent, 0
+        await super()._process_pong()
 
     def drop(self, reason: str) -> None:
         """Abort the connection at once, whatever waits to be sent."""

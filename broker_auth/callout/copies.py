@@ -41,6 +41,7 @@ class Copies:
 
     async def start(self) -> None:
         """Listen to the others, if the broker permits it."""
+        await self._round_trip()  # what was refused before is not about this
         refused = self._client.refusals
         self._client.tap(await self._client.subscribe(WORDS_SUBJECT), self._hear)
         await self._round_trip()

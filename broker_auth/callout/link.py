@@ -194,6 +194,8 @@ class BrokerLink:
 
     async def close(self) -> None:
         """Close the connection, whatever state it is in; must not raise: the loop of :meth:`run` has to survive."""
+        if self._returning is not None:
+            self._returning.cancel()
         if self._client is not None:
             try:
                 await self._client.close()
@@ -292,11 +294,7 @@ class BrokerLink:
             if self._expired >= _EXPIRED_IN_A_ROW or self.away:
                 self._leave(time.time() - issued)
         elif age is Age.YOUNG and self._expired:
-            self._expired = 0
-            self._set_able(True)
-            if self.away:
-                self.away = ""
-                self._say(logging.INFO, "the clocks agree again: asks for requests again")
+            self._return("the clocks agree again")
         return age
 
     def is_answered(self, subject: str) -> bool:
@@ -330,6 +328,14 @@ class BrokerLink:
         except Exception as error:  # one message must not end the connection
             self._report(error)
 
+    def _return(self, why: str) -> None:
+        """Count as able to answer again."""
+        self._expired = 0
+        self._set_able(True)
+        if self.away:
+            self.away = ""
+            self._say(logging.INFO, f"{why}: asks for requests again")
+
     def _set_able(self, able: bool) -> None:
         if self._copies is not None and self._copies.peers.able is not able:
             self._copies.peers.able = able
@@ -352,11 +358,14 @@ class BrokerLink:
     async def _pause(self, client: BrokerClient, subscription: Subscription) -> None:
         try:
             await subscription.unsubscribe()
+            client.untap(subscription)
             offset = time.time() - time.monotonic()
             for _ in range(int(RETURN_SECONDS / _CHECK_SECONDS)):
                 await asyncio.sleep(_CHECK_SECONDS)
                 if abs(time.time() - time.monotonic() - offset) > _STEP_SECONDS:
-                    break  # the clock was set
+                    # The clock was set. Where nobody asks, nothing else would tell that it is right now.
+                    self._return("this machine's clock was set")
+                    break
         except NatsError as error:
             self._report(error)
         if client is self._client and client.is_connected and not self._draining:
@@ -368,8 +377,6 @@ class BrokerLink:
         self.away, self._expired = "", 0
         self._freshness = Freshness()
         self._copies = None
-        if self._returning is not None:
-            self._returning.cancel()
 
     def _report(self, error: Exception) -> None:
         """Log a state, not each attempt: the same error twice in a row is one line."""

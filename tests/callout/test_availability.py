@@ -38,7 +38,6 @@ async def test_no_planned_change_loses_a_connection(tmp_path: Path, capsys: pyte
         for name in ("nothing happens", "a service is drained and started", "reload", "afterwards"):
             assert not names[name].lost, name
             assert names[name].admitted > RATE / 2
-        # One of four workers held a quarter of what was asked in the blink between two requests.
         assert sum(names["a worker is killed"].lost.values()) <= 2
         assert sum(names["a service is killed, workers and all"].lost.values()) <= 4
         # A stopped worker keeps its share, a quarter, until it is replaced; another answers for it.

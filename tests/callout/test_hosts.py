@@ -129,6 +129,7 @@ async def test_a_host_whose_clock_is_wrong_costs_no_login_asks_for_none_and_come
         await eventually(lambda: status(port) == 503 and total(port, "broker_auth_broker_left_total"))
         mark = service.mark()
         ahead.unlink()
+        service.wait_for_log("asks for requests again", since=mark)
         assert await lost(deployment) == 0
         service.wait_for_log("asks for requests again", since=mark)
         await eventually(lambda: status(port) == 200)
