@@ -23,6 +23,7 @@ from nats.aio.msg import Msg
 
 from broker_auth.callout.link import DRAIN_SECONDS, QUEUE, SUBJECT, BrokerLink, Interest
 from broker_auth.callout.service import Service, make_callout, tls_contexts
+from broker_auth.callout.skew import notable
 from broker_auth.callout.spawn import end_with_parent
 from broker_auth.observe import logs, server_errors
 from broker_auth.observe.audit import Audit, AuditSink, DenialLog, LogAudit
@@ -65,7 +66,9 @@ class Beat(msgspec.Struct, kw_only=True):
         pending: requests received and not answered.
         oldest: seconds that the oldest of them has waited.
         audit_lost: audit records that could not be kept.
+        audit_trouble: why audit records are being lost just now; empty while they are kept.
         log_lost: log lines that nobody read in time.
+        skews: by ``broker/server``, how many seconds this host's clock is ahead of that server's.
         resident: bytes of memory, shared pages included; 0 if the system does not say.
     """
 
@@ -74,7 +77,9 @@ class Beat(msgspec.Struct, kw_only=True):
     pending: int = 0
     oldest: float = 0.0
     audit_lost: int = 0
+    audit_trouble: str = ""
     log_lost: int = 0
+    skews: dict[str, float] = {}
     resident: int = 0
 
 
@@ -188,7 +193,9 @@ class _Worker:
             pending=self._service.pending,
             oldest=self._service.oldest,
             audit_lost=self._audit.lost,
+            audit_trouble=self._audit.trouble,
             log_lost=logs.lost(),
+            skews=self._callout.skews.measured(),
             resident=_resident(),
         )
         # uvloop raises this once the supervisor is gone; `_orphaned` sees that, too.
@@ -204,6 +211,7 @@ class _Worker:
     async def _on_server_error(self, link: BrokerLink, message: Msg) -> None:
         record = server_errors.read_advisory(message.data, datetime.now(UTC), zone=self._callout.zone, broker=link.name)
         if record is not None:
+            record.clock_skew = notable(self._callout.skews.of(link.name, record.server))
             self._audit.write(record)
 
     async def _on_question(self, link: BrokerLink, message: Msg) -> None:

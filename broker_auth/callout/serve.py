@@ -24,6 +24,7 @@ from broker_auth.observe.health import Endpoint, Health, listen
 from broker_auth.observe.metrics import ServiceCollector
 from broker_auth.observe.notify import Notifier
 from broker_auth.observe.state import ZoneState
+from broker_auth.observe.troubles import TroubleCode, troubles
 from broker_auth.settings.broker_keys import BROKER
 from broker_auth.settings.load import check, outline
 from broker_auth.settings.model import FLEET_ZONE, Settings
@@ -33,6 +34,7 @@ from broker_auth.settings.zone_keys import ZONE
 # A broker that is down must not make the service manager start us over and over: after this many
 # seconds the service counts as started, whichever brokers it serves by then.
 _START_SECONDS: Final = 20.0
+_TROUBLE_SECONDS: Final = 2.0  # between looks for what is wrong
 _log = logging.getLogger(__name__)
 
 
@@ -133,6 +135,7 @@ class _Front:
         if notifier.watchdog is not None:
             seconds = notifier.watchdog
             tasks.start("sign of life", lambda: self._sign_of_life(seconds))
+        tasks.start("troubles", self._tell_troubles)
         if pid_file is not None:
             tasks.start("pid file", lambda: self._keep_pid_file(pid_file))
         if metrics_listen is not None:
@@ -177,6 +180,23 @@ class _Front:
                 notifier.status(told)
         notifier.stopping()
 
+    async def _tell_troubles(self) -> None:
+        """Log each trouble when it begins and when it is over."""
+        known: dict[tuple[str, TroubleCode], str] = {}
+        while True:
+            now = time.time()
+            found = {
+                (state.zone, trouble.code): trouble.text
+                for state in self._host.states()
+                for trouble in reversed(troubles(state, now))
+            }
+            for zone, code in found.keys() - known.keys():
+                _log.error("zone %s: %s", zone, found[zone, code])
+            for zone, code in known.keys() - found.keys():
+                _log.info("zone %s: %s: over", zone, code)
+            known = found
+            await asyncio.sleep(_TROUBLE_SECONDS)
+
     async def _keep_pid_file(self, pid_file: PidFile) -> None:
         """Write how reloads went, for ``broker-auth reload``."""
         written: dict[str, tuple[int, int]] = {}
@@ -213,5 +233,6 @@ class _Front:
             "wanted": found.wanted,
             "brokers": found.brokers,
             "zones": {state.zone: {"alive": state.alive, "ready": state.ready} for state in states},
+            "troubles": [trouble.text for trouble in troubles(found, time.time())],
         }
         return Health(alive=found.alive, ready=found.ready, detail=detail)

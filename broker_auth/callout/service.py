@@ -23,6 +23,7 @@ from broker_auth.callout.link import BrokerLink, Interest
 from broker_auth.callout.peers import TICK_SECONDS
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader, Unverified, WireError, WireFault, server_xkey
+from broker_auth.callout.skew import Skews, notable
 from broker_auth.callout.xkey import Sealer
 from broker_auth.client_tls import tls_context
 from broker_auth.errors import OperationError
@@ -68,6 +69,7 @@ class Callout:
         self.policy = policy
         self.keep_requests = keep_requests
         self.zone = zone
+        self.skews = Skews()
         self.stats = stats
         self._failures, self._errors = LogLimit(), LogLimit()
         self._unanswered: dict[WireFault, LogLimit] = {}
@@ -137,7 +139,10 @@ class Callout:
         micros, stored, zone = int(seconds * 1e6), self.keep_requests, self.zone
         for place, (request, decision) in zip(places, decided, strict=True):
             broker = batch[place].broker
-            records.append(make_record(request, decision, now, micros, with_request=stored, zone=zone, broker=broker))
+            record = make_record(request, decision, now, micros, with_request=stored, zone=zone, broker=broker)
+            if record.decision == "deny":
+                record.clock_skew = notable(self.skews.of(broker, record.server))
+            records.append(record)
         self._audit.write(*records)
         self.stats.took(len(decided), seconds)
         for _, decision in decided:
@@ -305,6 +310,8 @@ class Service:
             return None
         claims = opened.claims
         assert claims is not None  # just opened
+        difference = time.time() - claims.iat
+        self.callout.skews.observe(link.name, claims.nats.server_id.name, difference, time.monotonic())
         age = link.judge(claims.iat, claims.exp)
         if age is Age.YOUNG:
             return opened

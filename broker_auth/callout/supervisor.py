@@ -12,7 +12,7 @@ import asyncio
 import functools
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from broker_auth.callout.child import Child
@@ -160,6 +160,8 @@ class Supervisor:
             audit_lost=self.audit_lost,
             log_lost=self.log_lost,
             oldest=max((beat.oldest for beat in beats), default=0.0),
+            audit_trouble=next((beat.audit_trouble for beat in beats if beat.audit_trouble), ""),
+            skews=_most(beat.skews for beat in beats),
             task_failures=self.tasks.failures + self._watching.failures,
             expiries=self._expiries(),
         )
@@ -319,6 +321,15 @@ class Supervisor:
         reached = [subscribed(slot.child) if slot.child else frozenset() for slot in slots]
         names = sorted(name for name in served if not all(name in brokers for brokers in reached))
         return f"workers do not get subscribed at {', '.join(names)}" if names else "workers do not start"
+
+
+def _most(skews: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return by server the skew that the worker measured which was asked most lately, or else the largest."""
+    found: dict[str, float] = {}
+    for measured in skews:
+        for server, skew in measured.items():
+            found[server] = max(skew, found.get(server, skew), key=abs)
+    return found
 
 
 def subscribed(worker: Worker) -> frozenset[str]:

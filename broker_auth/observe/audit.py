@@ -49,6 +49,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
         zone: the zone that decided, of the configuration.
         broker: the configured broker whose connection the request came by; ``server`` and the like are what that
             broker says.
+        clock_skew: seconds that this host's clock was ahead of that server's, where it was 1 s or more off.
         request: the request, if asked for, with everything in ``redacted`` removed.
     """
 
@@ -80,6 +81,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
     cluster: str = ""
     zone: str = ""
     broker: str = ""
+    clock_skew: float = 0.0
     tls: str = ""
     micros: int = 0
     request: AuthorizationRequest | None = None
@@ -98,6 +100,7 @@ class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_fi
         cid: the connection's id on ``server``.
         zone: as in :class:`AuditRecord`.
         broker: as in :class:`AuditRecord`.
+        clock_skew: as in :class:`AuditRecord`.
     """
 
     v: int = msgspec.field(default_factory=lambda: VERSION)
@@ -114,6 +117,7 @@ class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_fi
     cluster: str = ""
     zone: str = ""
     broker: str = ""
+    clock_skew: float = 0.0
 
 
 Record = AuditRecord | ServerErrorRecord
@@ -124,10 +128,14 @@ class AuditSink(Protocol):
 
     Attributes:
         lost: records that could not be kept.
+        trouble: why records are being lost just now; empty while they are kept.
     """
 
     @property
     def lost(self) -> int: ...
+
+    @property
+    def trouble(self) -> str: ...
 
     def write(self, *records: Record) -> None:
         """Keep the records."""
@@ -235,6 +243,7 @@ class LogAudit:
     """Writes records to the log: admissions at info level, denials at warning level."""
 
     lost = 0
+    trouble = ""
 
     def write(self, *records: Record) -> None:
         """One log line each."""
@@ -255,6 +264,7 @@ class DenialLog:
     """Says in the log that connections are denied, where the records themselves go elsewhere: some, with a count."""
 
     lost = 0
+    trouble = ""
 
     def __init__(self) -> None:
         self._limit = LogLimit(burst=5)
@@ -288,6 +298,11 @@ class Audit:
     def lost(self) -> int:
         """Records that some sink could not keep."""
         return sum(sink.lost for sink in self._sinks)
+
+    @property
+    def trouble(self) -> str:
+        """Why records are being lost just now; empty while all are kept."""
+        return next((sink.trouble for sink in self._sinks if sink.trouble), "")
 
     def write(self, *records: Record) -> None:
         """Write them everywhere."""

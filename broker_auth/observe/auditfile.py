@@ -33,7 +33,11 @@ def rotated(path: Path) -> list[Path]:
 
 
 class AuditFile:
-    """The file, or standard output for ``-``; used by one thread of each process, and may block it."""
+    """The file, or standard output for ``-``; used by one thread of each process, and may block it.
+
+    Attributes:
+        trouble: why the last records could not be written; empty once some could.
+    """
 
     def __init__(self, target: str | Path, max_bytes: int = 0, keep: int = KEEP) -> None:
         """Open ``target`` for appending, mode 0640.
@@ -50,6 +54,7 @@ class AuditFile:
         self._max_bytes = max_bytes
         self._keep = keep
         self._failed = False
+        self.trouble = ""
         self._limit, self._rotating = LogLimit(), LogLimit()
         self._looked = 0.0
         self._stream = self._open()
@@ -72,7 +77,7 @@ class AuditFile:
         if written != len(data):
             return self._fail(min(count, data.count(b"\n", written)), "written in part only")
         if self._failed:
-            self._failed = False
+            self._failed, self.trouble = False, ""
             _log.warning("audit records are written to %s again (%d lost so far)", self._name, self._limit.count)
         return 0
 
@@ -149,7 +154,7 @@ class AuditFile:
     def _fail(self, count: int, reason: str) -> int:
         if self._limit.due(count):
             _log.error("audit record cannot be written to %s: %s (%d so far)", self._name, reason, self._limit.count)
-        self._failed = True
+        self._failed, self.trouble = True, f"{self._name}: {reason}"
         return count
 
     def _open(self) -> FileIO:
@@ -174,7 +179,7 @@ class StreamAudit:
         Raises:
             OperationError: it cannot be opened.
         """
-        file = AuditFile(target, max_bytes, keep)
+        file = self._file = AuditFile(target, max_bytes, keep)
         self._whole = file.whole
         self._outlet = ThreadOutlet(file, together=file.whole)
 
@@ -182,6 +187,11 @@ class StreamAudit:
     def lost(self) -> int:
         """Records that could not be written."""
         return self._outlet.lost
+
+    @property
+    def trouble(self) -> str:
+        """Why the last records could not be written; empty once some could."""
+        return self._file.trouble
 
     def write(self, *records: Record) -> None:
         """Queue lines, or drop them and count that."""

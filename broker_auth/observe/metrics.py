@@ -16,6 +16,7 @@ from broker_auth import __version__
 from broker_auth.observe.chain_issuers import IN_USE_SECONDS
 from broker_auth.observe.state import ZoneState
 from broker_auth.observe.stats import LATENCY_BUCKETS
+from broker_auth.observe.troubles import TroubleCode, troubles
 
 _P = "broker_auth_"
 
@@ -36,6 +37,7 @@ class ServiceCollector(Collector):
         yield from _workers(states)
         now = self._clock()
         yield _chain_issuers(states, now)
+        yield from _troubles(states, self._clock())
         yield from _certificates(states, now)
 
     def describe(self) -> Iterable[Metric]:
@@ -169,6 +171,12 @@ def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
         [((s.zone, broker), count) for s in states for broker, count in s.counted.answered_for_others.items()],
     )
     yield _counter("log_lost", "Log lines that nobody read in time.", zone, [((s.zone,), s.log_lost) for s in states])
+    yield _gauge(
+        "clock_skew_seconds",
+        "How far this host's clock is ahead of a server's, negative if behind.",
+        ("zone", "server"),
+        [((s.zone, server), skew) for s in states for server, skew in s.skews.items()],
+    )
     yield _counter(
         "task_failures",
         "Long-lived tasks that ended unforeseen and were started again.",
@@ -178,6 +186,14 @@ def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
     yield _counter(
         "audit_lost", "Audit records that could not be kept.", zone, [((s.zone,), s.audit_lost) for s in states]
     )
+
+
+def _troubles(states: Sequence[ZoneState], now: float) -> Iterator[Metric]:
+    counts = {(state.zone, code.value): 0 for state in states for code in TroubleCode}
+    for state in states:
+        for trouble in troubles(state, now):
+            counts[state.zone, trouble.code.value] += 1
+    yield _gauge("troubles", "What is wrong although the zone serves, by cause.", ("zone", "code"), counts.items())
 
 
 def _certificates(states: Sequence[ZoneState], now: float) -> Iterator[Metric]:

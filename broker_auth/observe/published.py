@@ -28,6 +28,7 @@ class NatsAudit:
 
     def __init__(self, subject: str) -> None:
         self.lost = 0
+        self.trouble = ""
         self._subject = subject
         self._limit = LogLimit()
         self._waiting: deque[bytes] = deque()
@@ -41,6 +42,7 @@ class NatsAudit:
             if len(self._waiting) >= MAX_WAITING:
                 self._waiting.popleft()
                 self.lost += 1
+                self.trouble = f"the broker takes none on {self._subject}"
                 if self._limit.due():
                     _log.error("audit records cannot be published on %s (%d lost so far)", self._subject, self.lost)
             self._waiting.append(encode(record).rstrip())
@@ -65,6 +67,7 @@ class NatsAudit:
                     if published % _TOGETHER == 0:
                         await asyncio.sleep(0)  # answers go first
             self._empty.set()
+            self.trouble = ""
 
     async def drain(self) -> None:
         """Return when everything is published, or when that takes too long."""

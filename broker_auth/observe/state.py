@@ -27,6 +27,8 @@ class ZoneState(msgspec.Struct, kw_only=True):
         reloading: whether new workers are taking over just now.
         oldest: seconds that the oldest request has waited.
         audit_lost: audit records that could not be kept.
+        audit_trouble: why audit records are being lost just now; empty while they are kept.
+        skews: by ``broker/server``, how many seconds this host's clock is ahead of that server's.
         log_lost: log lines that nobody read in time.
         task_failures: how often a long-lived task beside the workers ended unforeseen and was started again.
         expiries: when the certificates expire that the configuration names.
@@ -47,6 +49,8 @@ class ZoneState(msgspec.Struct, kw_only=True):
     reloading: bool = False
     oldest: float = 0.0
     audit_lost: int = 0
+    audit_trouble: str = ""
+    skews: dict[str, float] = {}
     log_lost: int = 0
     task_failures: int = 0
     expiries: tuple[Expiry, ...] = ()

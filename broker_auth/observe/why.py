@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from broker_auth.cache import BoundedCache
+from broker_auth.callout.skew import told
 from broker_auth.errors import InputError
 from broker_auth.observe.audit import AuditRecord, Record, ServerErrorRecord
 from broker_auth.observe.auditfile import rotated
@@ -91,6 +92,8 @@ class Finding:
             yield from _chain_issuer(decision)
             if decision.certificate_problem:
                 yield f"  the certificate: {decision.certificate_problem}"
+        if record.clock_skew:
+            yield f"  first of all: {told(record.clock_skew, record.server)}; synchronize both clocks"
         if self.error is not None:
             yield f"  nats-server: {self.error.reason or 'no reason given, as when no answer came in time'}"
         if decision is None or decision.decision == "deny" or self.error is not None:

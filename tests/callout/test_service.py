@@ -203,6 +203,7 @@ async def test_health_and_readiness_are_good_while_it_serves(live: Live) -> None
             "wanted": 2,
             "brokers": {"east": 2},
             "zones": {"fleet": {"alive": True, "ready": True}},
+            "troubles": [],
         }
     assert live.page("/secrets")[0] == 404
 

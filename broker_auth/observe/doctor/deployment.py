@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from broker_auth.errors import InputError, OperationError
 from broker_auth.nkey import Kind, public_nkey, seed_kind
-from broker_auth.observe.access import AccessError
+from broker_auth.observe.access import AccessError, request_json
 from broker_auth.observe.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.history import read_history
@@ -125,7 +125,28 @@ async def examine_streams(case: Case) -> list[Finding]:
             notes.warning("streams.unwanted", f"{change.name} has retention 0 but is there", "nats stream rm")
         else:
             notes.ok("streams.present", f"{change.name} is as configured, or not wanted")
+    await _examine_audit_stream(case, notes)
     return notes.findings
+
+
+async def _examine_audit_stream(case: Case, notes: Notes) -> None:
+    """Look whether a stream keeps the audit records that are published: nobody else would notice that none does."""
+    subject = case.settings.audit.subject
+    if subject is None or notes.broker is None:
+        return
+    fleet = await case.access.fleet(notes.broker)
+    try:
+        told = await request_json(fleet, "$JS.API.STREAM.NAMES", {"subject": subject})
+    except OperationError as error:
+        notes.warning("audit.stream", f"streams are not named: {error}", "look at nats-server's log")
+        return
+    finally:
+        await fleet.close()
+    if not told.get("streams"):
+        said = f"no stream keeps audit records published on {subject}: they are lost"
+        notes.error("audit.stream", said, f"make a stream of {subject} in the fleet's account")
+    else:
+        notes.ok("audit.stream", f"audit records on {subject} are kept")
 
 
 async def examine_isolation(case: Case) -> list[Finding]:

@@ -20,6 +20,7 @@ from broker_auth.observe.doctor.deployment import (
 )
 from broker_auth.observe.doctor.finding import Case, Finding, Severity
 from broker_auth.observe.doctor.listeners import examine_listeners
+from broker_auth.observe.doctor.service import examine_service
 from broker_auth.settings.model import BrokerSettings
 from broker_auth.settings.problems import Report
 
@@ -29,6 +30,7 @@ _MISSING: Final = {
     "leaf.down": frozenset({"leaf.link"}),
 }
 _ORDER: Final = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.SKIPPED: 2, Severity.OK: 3}
+_FIRST: Final = frozenset({"clock.skew"})  # clocks that differ are the cause of much else
 NO_SERVICE: Final = frozenset({"callout.no_answer", "callout.user", "listener.unreachable", "callout.admits_anybody"})
 
 
@@ -40,6 +42,7 @@ async def examine(case: Case, report: Report) -> tuple[Finding, ...]:
         report: what reading the configuration found.
     """
     findings = [*examine_configuration(report), *await asyncio.to_thread(examine_files, case)]
+    findings += await asyncio.to_thread(examine_service, case)
     findings += await asyncio.to_thread(examine_chain_issuers, case)
     servers = [server for broker in case.settings.brokers for server in servers_of(broker)]
     doors, callout = await asyncio.gather(
@@ -67,8 +70,8 @@ async def examine(case: Case, report: Report) -> tuple[Finding, ...]:
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The worst first."""
-    return tuple(sorted(findings, key=lambda item: _ORDER[item.severity]))
+    """The worst first, and of those the clocks."""
+    return tuple(sorted(findings, key=lambda item: (_ORDER[item.severity], item.code not in _FIRST)))
 
 
 def healthy(findings: Iterable[Finding]) -> bool:

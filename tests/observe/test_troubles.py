@@ -1,0 +1,87 @@
+"""What is wrong with a zone although it serves: each cause once, the most far-reaching first."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from broker_auth.deploy.natsserver import free_port
+from broker_auth.observe.access import Access
+from broker_auth.observe.doctor.finding import Case, Severity
+from broker_auth.observe.doctor.service import examine_service
+from broker_auth.observe.expiry import Expiry
+from broker_auth.observe.state import ZoneState
+from broker_auth.observe.troubles import TroubleCode, troubles
+from broker_auth.settings.model import Settings
+from tests.builders.clock import DAY, NOW
+from tests.callout.deployment import Deployment, Service, eventually
+
+
+def state(**changes: object) -> ZoneState:
+    return ZoneState(zone="fleet", **changes)  # type: ignore[arg-type]
+
+
+ROWS = {
+    "nothing": (state(), []),
+    "clock ahead": (
+        state(skews={"fleet/nats1": 300.0}),
+        ["this host's clock is 300.0 s ahead of that of server nats1"],
+    ),
+    "clock behind": (state(skews={"fleet/nats1": -1.2}), ["this host's clock is 1.2 s behind that of server nats1"]),
+    "clock nearly right": (state(skews={"fleet/nats1": 0.9}), []),
+    "own certificate": (state(expiries=(Expiry("own", "c.pem", NOW - DAY),)), ["c.pem expired at"]),
+    "CA": (state(expiries=(Expiry("ca", "ca.pem", NOW - DAY),)), ["ca.pem expired at"]),
+    "expired signers still verify": (state(expiries=(Expiry("signer", "s.pem", NOW - DAY),)), []),
+    "not yet": (state(expiries=(Expiry("own", "c.pem", NOW + DAY),)), []),
+    "audit": (state(audit_trouble="a.jsonl: No space left on device"), ["audit records are lost: a.jsonl: No space"]),
+    "late": (state(oldest=3.0), ["the oldest request has waited for 3.0 s"]),
+    "clocks come first": (
+        state(oldest=3.0, audit_trouble="full", skews={"fleet/nats1": 2.0}),
+        ["this host's clock", "audit records are lost", "the oldest request"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), ROWS.values(), ids=ROWS)
+def test_each_cause_is_one_line(given: ZoneState, expected: list[str]) -> None:
+    found = troubles(given, NOW)
+    assert len(found) == len(expected), found
+    for trouble, start in zip(found, expected, strict=True):
+        assert trouble.text.startswith(start)
+        assert "; " in trouble.text or ": " in trouble.text
+        assert "\n" not in trouble.text
+
+
+@pytest.mark.e2e
+async def test_an_audit_disk_that_is_full_shows_everywhere_and_stops_nobody(tmp_path: Path) -> None:
+    deployment, metrics = Deployment(tmp_path), f"127.0.0.1:{free_port()}"
+    environ = {"BROKER_AUTH_AUDIT_OUTPUT": "file:/dev/full", "BROKER_AUTH_METRICS_LISTEN": metrics}
+
+    def page(path: str) -> str:
+        with urllib.request.urlopen(f"http://{metrics}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    with deployment.running(), Service(deployment, **environ) as service:
+        assert json.loads(page("/healthz"))["troubles"] == []
+        await (await deployment.connect()).close()
+        await eventually(lambda: json.loads(page("/healthz"))["troubles"])
+        (told,) = json.loads(page("/readyz"))["troubles"]
+        assert told == "audit records are lost: /dev/full: No space left on device; decisions go on"
+        assert 'broker_auth_troubles{code="audit",zone="fleet"} 1.0' in page("/metrics")
+        service.wait_for_log("ERROR .*zone fleet: audit records are lost: /dev/full")
+        case = Case(access=Access(settings=_listening(deployment, metrics)))
+        findings = examine_service(case)
+        assert [item.code for item in findings if item.severity is Severity.ERROR] == ["service.trouble"]
+        await (await deployment.connect()).close()
+
+
+def _listening(deployment: Deployment, metrics: str) -> Settings:
+    return dataclasses.replace(deployment.settings(), metrics_listen=metrics)
+
+
+def test_codes_are_those_of_the_metric() -> None:
+    assert [code.value for code in TroubleCode] == ["clock", "certificate", "audit", "late"]
