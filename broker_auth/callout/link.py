@@ -44,6 +44,7 @@ _NOT_PERMITTED: Final = (
     "its configuration was rendered by an older version: other workers cannot answer for this one should it fall "
     "silent; render it again and restart nats-server"
 )
+_VIOLATION: Final = "Permissions Violation for Subscription"
 _SHOWN: Final = 256  # characters of an error that a broker sent
 _LOG_BURST: Final = 20  # lines about one broker at once; it can make us write them by coming and going
 
@@ -54,11 +55,18 @@ RequestHandler = Callable[["BrokerLink", str, bytes, "bytes | None"], None]
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """A subject besides authorization requests; nothing is lost that matters if it is not served."""
+    """An additional, best-effort subscription.
+
+    Attributes:
+        brokers: names of the brokers to subscribe at; None for all.
+        if_refused: what to log where the broker's configuration does not allow it.
+    """
 
     subject: str
     handler: Handler
     queue: str = ""
+    brokers: Collection[str] | None = None
+    if_refused: str = ""
 
 
 _log = logging.getLogger(__name__)
@@ -104,7 +112,8 @@ class BrokerLink:
         self._broker = broker
         self._seed = seed
         self._handler = handler
-        self._interests = tuple(interests)
+        self._interests = tuple(item for item in interests if item.brokers is None or self.name in item.brokers)
+        self._refused: set[str] = set()
         self._others = frozenset(others)
         self._tls = tls
         self._draining = False
@@ -402,8 +411,19 @@ class BrokerLink:
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, SlowConsumerError):
             self._on_overflow()
+        elif refused := self._refused_subscription(error):
+            if refused not in self._refused:
+                self._refused.add(refused)
+                self._say(logging.WARNING, refused)
         else:
             self._report(error)
+
+    def _refused_subscription(self, error: Exception) -> str:
+        """Return what to log if the broker refuses a subscription that can be done without; else nothing."""
+        text = str(error)
+        if _VIOLATION not in text:
+            return ""
+        return next((item.if_refused for item in self._interests if f'"{item.subject}"' in text), "")
 
     async def _on_closed(self) -> None:
         self._closed.set()

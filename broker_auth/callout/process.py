@@ -22,6 +22,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from broker_auth.callout.link import DRAIN_SECONDS, QUEUE, SUBJECT, BrokerLink, Interest
+from broker_auth.callout.reports import ConnectionReports
 from broker_auth.callout.service import Service, make_callout, tls_contexts
 from broker_auth.callout.skew import notable
 from broker_auth.callout.spawn import end_with_parent
@@ -143,6 +144,7 @@ class _Worker:
         # One record for each refusal, whoever of us takes it: hence the queue group.
         interests = [Interest(server_errors.SUBJECT, self._on_server_error, QUEUE)]
         interests += [Interest(subject, self._on_question) for subject in self._micro.subjects]
+        interests += ConnectionReports(settings, prepared.policy.provisioning.gauge).interests
         self._service = Service(settings, self._callout, interests, prepared.contexts)
         self._stop = asyncio.Event()
 

@@ -33,7 +33,7 @@ from broker_auth.observe.loglimit import LogLimit
 from broker_auth.observe.printable import printable
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
-from broker_auth.policy.decision import Decision, Deny, DenyCode, Rule
+from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.priority import Priority, priority
 from broker_auth.policy.request import AuthorizationRequest
@@ -133,7 +133,10 @@ class Callout:
             except WireError as error:
                 faults.append(error)
         for request in requests:
-            decided.append((request, self._decide(request, now)))
+            decision = self._decide(request, now)
+            decided.append((request, decision))
+            if decision.rule is Rule.PROVISIONING and isinstance(decision, Admit):
+                self.policy.provisioning.gauge.admitted(request.server_id.id, now)
         written = self._writer.write(decided, now)
         seconds = (time.perf_counter() - started) / len(batch)
         micros, stored, zone = int(seconds * 1e6), self.keep_requests, self.zone

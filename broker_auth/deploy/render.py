@@ -15,14 +15,15 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
+from broker_auth.callout.account_connections import CALLOUT_ACCOUNT, connections_subject
 from broker_auth.callout.peers import COPY_QUEUE, WORDS_SUBJECT
 from broker_auth.errors import InputError
 from broker_auth.nkey import Kind, decode_public, public_nkey
+from broker_auth.policy.gauge import provisioner_reserve
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings, Role, ServerSettings, Settings, TLSFiles, Zone
 
-CALLOUT_ACCOUNT = "AUTH"  # holds the service and nobody else (NATS_FACTS 4)
 QUEUE_GROUP = "broker-auth"  # INTERFACE "Wire"
 PROVISIONER_BUCKET = "CHORIA_PROVISIONER_ELECTION"  # one key, no other election (fact 19 of docs/nats-server.md)
 TLS_TIMEOUT = 10  # seconds: storms of connects failed at 2 and did not at 10
@@ -62,12 +63,13 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             role=role.value,
             server=server,
             verify_clients=role is Role.FLEET,
-            nodes_connect_here=role is not Role.FLEET or server.websocket_listen is not None,
+            nodes_connect_here=broker.takes_nodes,
+            connections=_reports(settings, broker),
             accounts=settings.accounts,
             limits=settings.provisioning,
             max_subscriptions=_max_subscriptions(settings, broker),
             max_leafnodes=_max_leafnodes(settings, broker),
-            max_connections=settings.provisioning.max_connections + (role is Role.EDGE),
+            max_connections=_max_connections(settings, broker),
             callout_account=CALLOUT_ACCOUNT,
             queue_group=QUEUE_GROUP,
             copy_queue=COPY_QUEUE,
@@ -152,6 +154,21 @@ def _max_subscriptions(settings: Settings, broker: BrokerSettings) -> int:
     if broker.server.leaf_listen is None:
         return chosen
     return max(chosen, 2 * settings.provisioning.max_connections + 4 * LINK_SUBSCRIPTIONS)
+
+
+def _max_connections(settings: Settings, broker: BrokerSettings) -> int:
+    """Return the limit on connections of the provisioning account: nodes, and a link or some provisioners."""
+    chosen = settings.provisioning.max_connections
+    if broker.takes_nodes_and_provisioners:
+        return chosen + provisioner_reserve(chosen)
+    return chosen + (broker.role is Role.EDGE)
+
+
+def _reports(settings: Settings, broker: BrokerSettings) -> tuple[str, ...]:
+    """Return the subjects on which connections are reported; none where provisioners need no place kept."""
+    if not broker.takes_nodes_and_provisioners:
+        return ()
+    return connections_subject(settings.accounts.provisioning), connections_subject(CALLOUT_ACCOUNT)
 
 
 def _own_route(server: ServerSettings) -> str | None:

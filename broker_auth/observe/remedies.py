@@ -136,6 +136,13 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "An unprovisioned node gave no connection name, or one that cannot be part of a subject.",
         "Let it connect with its host name as its name: at most 253 characters, no `*`, `>` or white space.",
     ),
+    DenyCode.PROVISIONING_FULL: Remedy(
+        "The provisioning account has as many connections as `plugin.broker_auth.provisioning.limits.max_connections` "
+        "allows; the places beyond are kept for provisioners. The node gets in when others have left.",
+        "Look with `broker-auth report conns` who is there. If one provisioning token is behind many connections of "
+        "nobody's nodes, replace its signer. If the nodes are yours, raise the limit, render the configuration again "
+        "and restart nats-server.",
+    ),
     DenyCode.SERVERS_DENIED: Remedy(
         "`plugin.choria.network.deny_server_connections` keeps servers out here.",
         "Let the server connect to another broker, or remove the setting.",

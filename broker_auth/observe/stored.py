@@ -72,7 +72,8 @@ def decide_stored(stored: Stored, policy: Policy, moment: float) -> tuple[Decisi
     Returns:
         The decision, and the checks that were skipped because the record does not hold what they need.
     """
-    case = _StoredCase(stored.request, policy, moment, redacted=stored.redacted)
+    full = stored.recorded is not None and stored.recorded[1] == DenyCode.PROVISIONING_FULL
+    case = _StoredCase(stored.request, policy, moment, redacted=stored.redacted, full=full)
     decision = decide_case(case)
     return decision, tuple(case.skipped)
 
@@ -93,10 +94,12 @@ class _StoredCase(Case, kw_only=True):
 
     Attributes:
         redacted: what was removed.
+        full: whether it was denied because there were too many nodes, which no record says more of.
         skipped: the checks that were skipped.
     """
 
     redacted: frozenset[str]
+    full: bool = False
     skipped: dict[str, None] = msgspec.field(default_factory=dict)
 
     def require_password(self, accepted: Iterable[Secret], code: DenyCode) -> None:
@@ -113,6 +116,11 @@ class _StoredCase(Case, kw_only=True):
         self.skipped["token signature"] = None
         self.token = UnsignedTokenVerifier(self.policy.tokens.keys).examine(self.request.connect_opts.auth_token)
         return self.token
+
+    def require_place(self) -> None:
+        """Skip the check: how many nodes there were is not known."""
+        if self.full:
+            self.skipped["number of connections"] = None
 
 
 class _Record(msgspec.Struct):

@@ -96,6 +96,12 @@ class Case(msgspec.Struct):
             self.refuse(rejected.fault, rejected.detail)
         return token
 
+    def require_place(self) -> None:
+        """Check that one more node leaves provisioners a place (docs/policy.md#the-provisioners-places)."""
+        if self.policy.provisioning.gauge.full(self.request.server_id.id, self.now):
+            limit = "plugin.broker_auth.provisioning.limits.max_connections"
+            self.refuse(DenyCode.PROVISIONING_FULL, f"as many connections as {limit} allows nodes are there")
+
     def admit(
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None
     ) -> Admit:

@@ -69,6 +69,7 @@ class DenyCode(StrEnum):
     SYSTEM_CLAIM = "system_claim"
     PROVISIONING_TOKEN_ON_VERIFIED_TLS = "provisioning_token_on_verified_tls"
     NODE_NAME = "node_name"
+    PROVISIONING_FULL = "provisioning_full"
     SERVERS_DENIED = "servers_denied"
     PUB_SUB_DISABLED = "pub_sub_disabled"
     NO_CREDENTIAL = "no_credential"
@@ -160,6 +161,7 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.SYSTEM_CLAIM: "credentials not sufficient",
     DenyCode.PROVISIONING_TOKEN_ON_VERIFIED_TLS: "credentials contradict each other",
     DenyCode.NODE_NAME: "connection name not accepted",
+    DenyCode.PROVISIONING_FULL: "connection type not served",
     DenyCode.SERVERS_DENIED: "connection type not served",
     DenyCode.PUB_SUB_DISABLED: "credentials not sufficient",
     DenyCode.NO_CREDENTIAL: "no credentials",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from broker_auth.peer import PREFIXES, PeerIdentity
+from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.secret import Secret
 from broker_auth.tokens.verify import TokenVerifier
 from broker_auth.x509 import PeerVerifier
@@ -54,7 +55,11 @@ def _kind(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provisioning:
-    """Whether and how unprovisioned nodes and their provisioner get in."""
+    """Whether and how unprovisioned nodes and their provisioner get in.
+
+    Attributes:
+        gauge: how full the provisioning account is; it changes while the service runs.
+    """
 
     enabled: bool = False
     passwords: tuple[Secret, ...] = ()
@@ -63,6 +68,7 @@ class Provisioning:
     provisioner_without_token: bool = False
     isolate_nodes: bool = True
     allow_non_expiring_tokens: bool = False
+    gauge: ConnectionGauge = field(default_factory=ConnectionGauge)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

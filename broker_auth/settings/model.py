@@ -87,6 +87,16 @@ class BrokerSettings:
     server: ServerSettings
     zone: str = FLEET_ZONE
 
+    @property
+    def takes_nodes(self) -> bool:
+        """Whether unprovisioned nodes connect to this broker."""
+        return self.role is not Role.FLEET or self.server.websocket_listen is not None
+
+    @property
+    def takes_nodes_and_provisioners(self) -> bool:
+        """Whether both connect to this broker, and so share the connections of the provisioning account."""
+        return self.takes_nodes and self.role is not Role.EDGE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zone:

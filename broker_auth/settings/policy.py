@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker_auth.certificate import Certificate
 from broker_auth.pemfile import MAX_BYTES
+from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.model import HostList, Policy, Provisioning, SystemUser
 from broker_auth.settings.files import read
 from broker_auth.settings.identities import identity_patterns
@@ -33,7 +34,7 @@ def build_policy(settings: Settings, zone: str = FLEET_ZONE) -> Policy:
         edge=edge,
         accounts=settings.accounts,
         issuer_mode=settings.issuer_mode,
-        provisioning=_provisioning(settings),
+        provisioning=_provisioning(settings, settings.zone(zone).workers),
         system=system,
         client_hosts=HostList(networks=settings.client_hosts),
         deny_servers=settings.deny_server_connections,
@@ -76,7 +77,7 @@ def _roots(files: Iterable[Path]) -> list[Certificate]:
     return [root for file in files for root in load_roots(read(file, MAX_BYTES).data, str(file))]
 
 
-def _provisioning(settings: Settings) -> Provisioning:
+def _provisioning(settings: Settings, workers: int) -> Provisioning:
     given = settings.provisioning
     return Provisioning(
         enabled=given.enabled,
@@ -86,4 +87,5 @@ def _provisioning(settings: Settings) -> Provisioning:
         provisioner_without_token=given.provisioner_without_token,
         isolate_nodes=given.isolate_nodes,
         allow_non_expiring_tokens=given.allow_non_expiring_tokens,
+        gauge=ConnectionGauge(given.max_connections, workers),
     )

@@ -18,6 +18,7 @@ from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
 from broker_auth.nkey import Kind, encode_public
+from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.request import AuthorizationRequest, ClientInfo, ClientTLS, ConnectOpts, ServerId
 from tests.builders.clock import NOW
 from tests.builders.peers import PROVISIONER_NAME, Chain, fleet_chain
@@ -109,6 +110,13 @@ def _part(value: object) -> str:
 
 SERVER: Final = Server()
 USER_NKEY: Final = encode_public(bytes(SigningKey.generate().verify_key), Kind.USER)
+
+
+def gauge(nodes: int) -> ConnectionGauge:
+    """A gauge with a limit of three, to which the server that asks has reported so many connections."""
+    made = ConnectionGauge(3)
+    made.report_nodes("fleet", SERVER.id, SERVER.name, nodes, NOW)
+    return made
 
 
 def request(

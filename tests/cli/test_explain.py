@@ -19,7 +19,7 @@ from broker_auth.settings.policy import build_policy
 from tests.builders import requests
 from tests.builders.clock import HOUR, NOW
 from tests.builders.peers import PROVISIONER_NAME, authority, foreign_chain
-from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, SYSTEM_USER
+from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, SYSTEM_USER, changed
 from tests.builders.tokens import (
     CLIENT_SIGNER,
     FOREIGN,
@@ -228,6 +228,14 @@ def test_what_cannot_be_repeated_can_differ_from_what_was_decided(config: Path) 
     kept = record(config, requests.provisioner(password="guess"))
     assert explained(config, kept, "--json")["recorded"] == {"decision": "deny", "code": "provisioner_password"}
     assert "the service decided otherwise then: 'deny', 'provisioner_password'" in explain(config, kept).out
+
+
+def test_how_many_nodes_there_were_is_not_repeated(config: Path) -> None:
+    policy = changed(build_policy(load(config, {}, serving=False)), gauge=requests.gauge(3))
+    kept = make_record(requests.node(), decide(requests.node(), policy, NOW), NOW, 100, with_request=True)
+    shown = explained(config, kept, "--json")
+    assert (shown["code"], shown["recorded"]["code"]) == ("admitted", "provisioning_full")
+    assert shown["not_repeated"] == ["token signature", "number of connections"]
 
 
 def test_what_can_be_repeated_is(config: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.callout.account_connections import CALLOUT_ACCOUNT
 from broker_auth.deploy.natsserver import NatsServer, check_configuration, free_port
-from broker_auth.deploy.render import CALLOUT_ACCOUNT, quote, render, select_broker
+from broker_auth.deploy.render import quote, render, select_broker
 from broker_auth.errors import InputError
 from broker_auth.nkey import public_nkey
 from broker_auth.settings.model import AccountNames, Role, TLSFiles

@@ -18,7 +18,7 @@ from broker_auth.tokens.faults import TokenFault
 from tests.builders.clock import NOW
 from tests.builders.peers import PROVISIONER_NAME, authority, chain, custom, fleet_chain
 from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, changed
-from tests.builders.requests import fleet, provisioner
+from tests.builders.requests import fleet, gauge, provisioner
 from tests.builders.tokens import (
     ABSENT,
     CLIENT_SIGNER,
@@ -114,6 +114,7 @@ ROTATED = changed(X509, passwords=(Secret("old"), Secret(PASSWORD)))
 EMPTY_SECRET = changed(X509, passwords=(Secret(""), Secret(PASSWORD)))
 PASSWORD_ROWS: Table = {
     "rule1-password": admitted(provisioner()),
+    "rule1-where-nodes-find-no-place": admitted(provisioner(), changed(X509, gauge=gauge(1000))),
     "rule1-password-rotated-old": admitted(provisioner(password="old"), ROTATED),
     "rule1-password-rotated-new": admitted(provisioner(), ROTATED),
     "rule1-password-rotated-other": refused(provisioner(password="older"), DenyCode.PROVISIONER_PASSWORD, ROTATED),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broker_auth.policy.decision import Code, DenyCode, Rule
+from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.faults import TokenFault
@@ -16,7 +17,7 @@ from tests.builders import requests
 from tests.builders.clock import DAY, HOUR, NOW
 from tests.builders.peers import authority, chain, fleet_chain, validity
 from tests.builders.policies import changed, issuer_keys
-from tests.builders.requests import NODE_NAME, holder, node
+from tests.builders.requests import NODE_NAME, gauge, holder, node
 from tests.builders.tokens import (
     ABSENT,
     CLIENT_SIGNER,
@@ -410,7 +411,15 @@ ACCOUNTS: Table = {
     ),
 }
 
-TABLES = (TIMES, CLIENTS, SERVER_ROWS, NODE_ROWS, NAMES, PURPOSES, ACCOUNTS)
+PLACES: Table = {
+    "rule3-node-takes-the-last-place": waiting(node(), policy=changed(X509, gauge=gauge(2))),
+    "rule3-node-finds-no-place": deny(node(), NODES, DenyCode.PROVISIONING_FULL, changed(X509, gauge=gauge(3))),
+    "rule3-node-where-nothing-is-reported": waiting(node(), policy=changed(X509, gauge=ConnectionGauge(0))),
+    "rule3-places-come-after-the-name": deny(node(name=""), NODES, DenyCode.NODE_NAME, changed(X509, gauge=gauge(3))),
+    "rule3-places-come-after-the-token": deny(node("x"), TOKEN, F.NOT_COMPACT, changed(X509, gauge=gauge(3))),
+}
+
+TABLES = (PLACES, TIMES, CLIENTS, SERVER_ROWS, NODE_ROWS, NAMES, PURPOSES, ACCOUNTS)
 
 
 @rows(*TABLES)

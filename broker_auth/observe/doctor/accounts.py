@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 from nats.aio.client import Client
 
-from broker_auth.deploy.render import CALLOUT_ACCOUNT, PROVISIONER_BUCKET, QUEUE_GROUP
+from broker_auth.callout.account_connections import CALLOUT_ACCOUNT
+from broker_auth.deploy.render import PROVISIONER_BUCKET, QUEUE_GROUP
 from broker_auth.errors import OperationError
 from broker_auth.natspy import ExtendedClient
 from broker_auth.nkey import public_nkey

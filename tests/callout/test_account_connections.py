@@ -1,0 +1,71 @@
+"""Reports of connections are read, and anything else is passed over."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_auth.callout.account_connections import MAX_BYTES, read_report
+
+REPORT: dict[str, Any] = {
+    "type": "io.nats.server.advisory.v1.account_connections",
+    "server": {"name": "fleet-1", "id": "NDBT4HM", "host": "127.0.0.1", "ver": "2.15.1", "seq": 17},
+    "acc": "provisioning",
+    "conns": 3,
+    "leafnodes": 1,
+    "total_conns": 4,
+}
+
+
+def changed(**changes: Any) -> bytes:
+    return json.dumps({key: value for key, value in (REPORT | changes).items() if value is not None}).encode()
+
+
+def test_a_report_is_read() -> None:
+    report = read_report(changed())
+    assert report is not None
+    assert (report.server.id, report.server.name) == ("NDBT4HM", "fleet-1")
+    assert (report.account, report.connections) == ("provisioning", 4)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b"[" * 10_000,
+        changed(server=None),
+        changed(server={"name": "fleet-1"}),
+        changed(server={"name": "", "id": "x"}),
+        changed(server={"name": "x" * 257, "id": "x"}),
+        changed(acc=None),
+        changed(acc=1),
+        changed(total_conns=None),
+        changed(total_conns=-1),
+        changed(total_conns=2**31 + 1),
+        changed(total_conns=10**400),
+        changed(total_conns=1.5),
+        changed(total_conns="4"),
+        changed(padding="x" * MAX_BYTES),
+    ],
+)
+def test_anything_else_is_not_a_report(data: bytes) -> None:
+    assert read_report(data) is None
+
+
+@given(st.binary(max_size=200) | st.text().map(str.encode))
+def test_no_message_is_too_odd(data: bytes) -> None:
+    assert read_report(data) is None
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
+def test_no_value_is_too_odd(value: Any) -> None:
+    for key in ("server", "acc", "total_conns"):
+        report = read_report(json.dumps(REPORT | {key: value}).encode())
+        assert report is None or 0 <= report.connections <= 2**31

@@ -1,0 +1,143 @@
+"""How full the provisioning account is estimated to be (docs/policy.md#the-places-of-provisioners)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_auth.policy.gauge import MAX_SERVERS, STALE_SECONDS, ConnectionGauge, provisioner_reserve
+from tests.builders.clock import NOW
+
+LIMIT = 100
+
+
+def reported(*counts: int, workers: int = 1) -> ConnectionGauge:
+    """A gauge to which servers named 0, 1, … of one broker have reported so many connections."""
+    gauge = ConnectionGauge(LIMIT, workers)
+    for number, count in enumerate(counts):
+        gauge.report_nodes("fleet", f"id{number}", str(number), count, NOW)
+    return gauge
+
+
+def admit(gauge: ConnectionGauge, count: int, now: float = NOW) -> None:
+    for _ in range(count):
+        gauge.admitted("id0", now)
+
+
+def test_full_at_the_limit_and_not_before() -> None:
+    assert not reported(LIMIT - 1).full("id0", NOW)
+    assert reported(LIMIT).full("id0", NOW)
+
+
+def test_never_full_without_a_report() -> None:
+    gauge = ConnectionGauge(0)
+    assert not gauge.full("id0", NOW)
+    admit(gauge, 1000)
+    assert not gauge.full("id0", NOW)
+
+
+def test_admissions_before_the_first_report_count_too() -> None:
+    gauge = ConnectionGauge(LIMIT)
+    admit(gauge, LIMIT)
+    gauge.report_services("fleet", "id0", "0", 1, NOW)
+    assert gauge.full("id0", NOW)
+
+
+def test_servers_of_a_broker_share_the_limit_and_other_brokers_do_not() -> None:
+    gauge = reported(60, 40)
+    gauge.report_nodes("other", "id9", "0", LIMIT - 1, NOW)
+    assert gauge.full("id0", NOW)
+    assert gauge.full("id1", NOW)
+    assert not gauge.full("id9", NOW)
+
+
+def test_a_server_that_started_again_counts_once() -> None:
+    gauge = reported(60)
+    gauge.report_nodes("fleet", "another-id", "0", 60, NOW)
+    assert not gauge.full("another-id", NOW)
+
+
+@pytest.mark.parametrize("away", [STALE_SECONDS + 1, -STALE_SECONDS - 1])
+def test_an_old_report_counts_no_longer(away: float) -> None:
+    gauge = reported(LIMIT, LIMIT)
+    assert not gauge.full("id0", NOW + away)
+    gauge.report_nodes("fleet", "id0", "0", 1, NOW + away)
+    assert not gauge.full("id0", NOW + away)
+
+
+def test_a_server_without_nodes_does_not_repeat_it_and_counts_as_empty() -> None:
+    gauge = reported(0)
+    later = NOW + 2 * STALE_SECONDS
+    gauge.report_services("fleet", "id0", "0", 1, later)
+    admit(gauge, LIMIT, later)
+    assert gauge.full("id0", later)
+
+
+def test_admissions_count_until_they_are_reported() -> None:
+    gauge = reported(LIMIT - 10)
+    admit(gauge, 10)
+    assert gauge.full("id0", NOW)
+    gauge.report_nodes("fleet", "id0", "0", LIMIT - 4, NOW)  # six of them
+    assert gauge.full("id0", NOW)
+    gauge.report_nodes("fleet", "id0", "0", LIMIT - 5, NOW)  # one of them left
+    assert not gauge.full("id0", NOW)
+
+
+def test_admissions_that_are_never_reported_are_forgotten() -> None:
+    gauge = reported(0)
+    admit(gauge, LIMIT)
+    assert gauge.full("id0", NOW + 2)
+    assert not gauge.full("id0", NOW + 6)
+
+
+def test_other_workers_are_taken_to_admit_as_many() -> None:
+    gauge = reported(0, workers=2)
+    admit(gauge, LIMIT // 2 - 1)
+    assert not gauge.full("id0", NOW)
+    admit(gauge, 1)
+    assert gauge.full("id0", NOW)
+    gauge.report_nodes("fleet", "id0", "0", LIMIT, NOW)  # half of them were this worker's
+    gauge.report_nodes("fleet", "id0", "0", LIMIT - 1, NOW)
+    assert not gauge.full("id0", NOW)
+
+
+def test_services_on_other_hosts_are_counted_by_their_connections() -> None:
+    gauge = reported(0)
+    gauge.report_services("fleet", "id0", "0", 4, NOW)
+    admit(gauge, LIMIT // 4)
+    assert gauge.full("id0", NOW)
+
+
+def test_it_does_not_grow() -> None:
+    gauge = ConnectionGauge(LIMIT)
+    for number in range(3 * MAX_SERVERS):
+        gauge.report_nodes("fleet", f"id{number}", str(number), 1, NOW)
+        gauge.admitted(f"unknown{number}", NOW)
+    assert len(gauge._servers) == MAX_SERVERS
+
+
+def test_the_reserve_is_a_twentieth_within_bounds() -> None:
+    reserves = [provisioner_reserve(limit) for limit in (1, 5120, 10_000, 81_920, 10**9)]
+    assert reserves == [256, 256, 500, 4096, 4096]
+
+
+EVENTS = st.lists(st.tuples(st.booleans(), st.integers(0, 7), st.floats(0, 3)), max_size=60)
+
+
+@given(EVENTS)
+def test_never_more_than_the_limit_are_admitted_by_one_worker(events: list[tuple[bool, int, float]]) -> None:
+    """Reports that are late by any time within which admissions are remembered lose none of them."""
+    gauge, now, there, reported_ = ConnectionGauge(5), NOW, 0, 0
+    gauge.report_nodes("fleet", "id0", "0", 0, now)
+    for is_report, count, seconds in events:
+        if is_report or now + seconds > NOW + 2.5:  # by then all have arrived
+            reported_ = there if now + seconds > NOW + 2.5 else min(reported_ + count, there)
+            now = min(now + seconds, NOW + 2.5)
+            gauge.report_nodes("fleet", "id0", "0", reported_, now)
+        else:
+            for _ in range(count):
+                if not gauge.full("id0", now):
+                    gauge.admitted("id0", now)
+                    there += 1
+    assert there <= 5
