@@ -44,7 +44,7 @@ _NOT_PERMITTED: Final = (
     "its configuration was rendered by an older version: other workers cannot answer for this one should it fall "
     "silent; render it again and restart nats-server"
 )
-_VIOLATION: Final = "Permissions Violation for Subscription"
+_VIOLATION: Final = "permissions violation for subscription"
 _SHOWN: Final = 256  # characters of an error that a broker sent
 _LOG_BURST: Final = 20  # lines about one broker at once; it can make us write them by coming and going
 
@@ -420,10 +420,10 @@ class BrokerLink:
 
     def _refused_subscription(self, error: Exception) -> str:
         """Return what to log if the broker refuses a subscription that can be done without; else nothing."""
-        text = str(error)
+        text = str(error).lower()
         if _VIOLATION not in text:
             return ""
-        return next((item.if_refused for item in self._interests if f'"{item.subject}"' in text), "")
+        return next((item.if_refused for item in self._interests if f'"{item.subject.lower()}"' in text), "")
 
     async def _on_closed(self) -> None:
         self._closed.set()

@@ -12,10 +12,13 @@ from broker_auth.deploy.natsserver import NatsServer, check_configuration, free_
 from broker_auth.deploy.render import quote, render, select_broker
 from broker_auth.errors import InputError
 from broker_auth.nkey import public_nkey
+from broker_auth.policy.gauge import provisioner_reserve
 from broker_auth.settings.model import AccountNames, Role, TLSFiles
 from tests.deploy.shapes import LEAF_NAME, Shape, Topology, build, with_server, with_zones
 
 TOPOLOGIES: list[Topology] = ["edge", "websocket", "single"]
+
+SHARED: list[tuple[Topology, str, bool]] = [("websocket", "fleet", True), ("single", "fleet", True)]
 
 
 def rendered(shape: Shape) -> dict[str, str]:
@@ -73,6 +76,17 @@ def test_an_edge_names_no_fleet_account_and_has_no_streams(tmp_path: Path) -> No
     lines = "\n".join(statements(rendered(shape)["edge"]))
     assert shape.settings.accounts.fleet not in lines
     assert "jetstream" not in lines
+
+
+@pytest.mark.parametrize(("topology", "name", "shared"), [*SHARED, ("edge", "edge", False), ("edge", "fleet", False)])
+def test_places_are_kept_where_nodes_and_provisioners_meet(
+    tmp_path: Path, topology: Topology, name: str, shared: bool
+) -> None:
+    shape = build(tmp_path, topology)
+    text = rendered(shape)[name]
+    limit = shape.settings.provisioning.max_connections
+    assert (f"max_connections: {limit + provisioner_reserve(limit)}" in text) is shared
+    assert ("SERVER.CONNS" in text) is shared
 
 
 def test_only_the_fleets_listener_verifies(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig
 
+from broker_auth.callout.account_connections import CALLOUT_ACCOUNT, connections_subject, read_report
 from broker_auth.callout.link import round_trip
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, PROVISIONER_BUCKET, SPARE_LINKS, render
@@ -202,7 +203,8 @@ async def test_the_services_user_can_do_its_work_and_nothing_more(edge: Deployme
     assert seed
     service = await connect_nkey(edge.shape.url("fleet"), edge.tls("fleet"), seed.reveal())
     service._error_cb = note
-    for subject, queue in ((SUBJECT, ""), (SUBJECT, "other"), (">", ""), ("choria.>", "")):
+    conns = "$SYS.ACCOUNT.provisioning.SERVER.CONNS"  # where provisioners have the server for themselves
+    for subject, queue in ((SUBJECT, ""), (SUBJECT, "other"), (">", ""), ("choria.>", ""), (conns, "")):
         await service.subscribe(subject, queue=queue)
         refused = await asyncio.wait_for(errors.get(), 10)
         assert "permissions violation for subscription" in refused.lower(), (subject, queue)
@@ -217,6 +219,43 @@ async def test_the_services_user_can_do_its_work_and_nothing_more(edge: Deployme
     assert b"no-such-account" in (await failures.next_msg(timeout=10)).data
     assert errors.empty()
     await service.close()
+
+
+@pytest.mark.parametrize("topology", ["websocket", "single"])
+async def test_the_service_hears_how_many_connections_there_are_and_nothing_else(
+    topology: Topology, tmp_path: Path
+) -> None:
+    """Fact 30, and fact 4: nobody in the callout account can publish there."""
+    deployment = Deployment(build(tmp_path, topology))
+    try:
+        await deployment.start()
+        errors: asyncio.Queue[str] = asyncio.Queue()
+
+        async def note(error: Exception) -> None:
+            errors.put_nowait(str(error))
+
+        seed = deployment.shape.zone("fleet").nkey_seed
+        assert seed
+        service = await connect_nkey(deployment.shape.url("fleet"), deployment.tls("fleet"), seed.reveal())
+        service._error_cb = note
+        for account in ("choria", "system", "*"):
+            await service.subscribe(f"$SYS.ACCOUNT.{account}.SERVER.CONNS")
+            assert "permissions violation for subscription" in (await asyncio.wait_for(errors.get(), 10)).lower()
+        await service.publish("$SYS.ACCOUNT.provisioning.SERVER.CONNS", b"")
+        assert "permissions violation for publish" in (await asyncio.wait_for(errors.get(), 10)).lower()
+        heard = [await service.subscribe(connections_subject(name)) for name in ("provisioning", CALLOUT_ACCOUNT)]
+        await round_trip(service)
+        await deployment.connect("fleet", "provisioning")
+        another = await connect_nkey(deployment.shape.url("fleet"), deployment.tls("fleet"), seed.reveal())
+        reports = [read_report((await subscription.next_msg(timeout=10)).data) for subscription in heard]
+        assert [report and (report.server.name, report.account, report.connections) for report in reports] == [
+            ("fleet-1", "provisioning", 1),
+            ("fleet-1", CALLOUT_ACCOUNT, 3),
+        ]
+        for client in (service, another):
+            await client.close()
+    finally:
+        await deployment.stop()
 
 
 async def test_the_callout_account_is_not_bridged(edge: Deployment) -> None:
@@ -330,8 +369,11 @@ async def test_the_account_limits_what_nodes_may_use(topology: Topology, name: s
             await asyncio.to_thread(server.wait_for_log, what, since=mark)
 
         nodes = [await deployment.connect(name, "provisioning") for _ in range(limits.max_connections)]
-        with pytest.raises(nats.errors.Error, match="maximum account active connections"):
-            await deployment.connect(name, "provisioning")
+        if topology == "edge":
+            with pytest.raises(nats.errors.Error, match="maximum account active connections"):
+                await deployment.connect(name, "provisioning")
+        else:
+            await deployment.connect(name, "provisioning")  # where more are let in, for provisioners
         allowed = max(limits.max_subscriptions, LINK_SUBSCRIPTIONS) if topology == "edge" else limits.max_subscriptions
         for index in range(allowed):
             await nodes[0].subscribe(f"provisioning.node.{index}")

@@ -128,7 +128,7 @@ EVENTS = st.lists(st.tuples(st.booleans(), st.integers(0, 7), st.floats(0, 3)), 
 @given(EVENTS)
 def test_never_more_than_the_limit_are_admitted_by_one_worker(events: list[tuple[bool, int, float]]) -> None:
     """Reports that are late by any time within which admissions are remembered lose none of them."""
-    gauge, now, there, reported_ = ConnectionGauge(5), NOW, 0, 0
+    gauge, now, there, reported_ = ConnectionGauge(5), float(NOW), 0, 0
     gauge.report_nodes("fleet", "id0", "0", 0, now)
     for is_report, count, seconds in events:
         if is_report or now + seconds > NOW + 2.5:  # by then all have arrived

@@ -1,0 +1,40 @@
+"""Counting connections: what the service does where nats-server's configuration does not let it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from broker_auth.deploy.natsserver import free_port
+from tests.callout.deployment import Deployment, Service
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_the_service_serves_under_a_configuration_of_an_older_version(tmp_path: Path) -> None:
+    """It says once what is missing, and goes on; the broker counts as served."""
+    deployment = Deployment(tmp_path)
+    deployment.write_config(f"plugin.broker_auth.broker.east.server.websocket.listen = 127.0.0.1:{free_port()}")
+    deployment.render_again()
+    _forget_reports(tmp_path / "east.conf")
+    with deployment.running(), Service(deployment) as service:
+        service.wait_for_log("broker east: does not let the service count connections")
+        for client in (await deployment.connect(), await deployment.provisioner()):
+            await client.close()
+        mark = service.mark()
+        await asyncio.to_thread(deployment.servers["east"].restart)
+        service.wait_for_log("broker east: subscribed again", since=mark)
+        await (await deployment.connect()).close()
+        assert sum("count connections" in line for line in service.log()) == 1
+        assert not any("permissions violation" in line.lower() for line in service.log())
+
+
+def _forget_reports(config: Path) -> None:
+    """Take out of a rendered configuration what lets the service hear of connections."""
+    text, permissions = re.subn(r', "\$SYS\.ACCOUNT\.\w+\.SERVER\.CONNS"', "", config.read_text())
+    text, bridged = re.subn(r".*SERVER\.CONNS.*\n", "", text)
+    assert (permissions, bridged) == (2, 4)
+    config.write_text(text)
