@@ -128,7 +128,11 @@ MAX_PAYLOAD_BYTES: Final = _count(
     "provisioning.limits.max_payload", 1024 * 1024, MAX_PAYLOAD, "Bytes of one message in the provisioning account."
 )
 MAX_CONNECTIONS: Final = _count(
-    "provisioning.limits.max_connections", 10_000, MAX_LIMIT, "Connections in the provisioning account."
+    "provisioning.limits.max_connections",
+    10_000,
+    MAX_LIMIT,
+    "Connections in the provisioning account beyond which nodes are denied. Where provisioners connect to the same "
+    "server, nats-server accepts some more, for them.",
 )
 CLIENT_CA: Final[Key[tuple[Path, ...]]] = Key(
     name=f"{PREFIX}client_ca",
