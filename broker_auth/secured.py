@@ -73,12 +73,16 @@ class SecuredClient(ExtendedClient):
 
     Attributes:
         max_message_bytes: a larger message ends the connection.
+        server_version: of the nats-server it is connected with, as that says.
+        account: which account the server put this client in; empty where it does not say (before 2.12 or so).
     """
 
     max_message_bytes: ClassVar[int] = 8 * 1024 * 1024  # what nats-server thinks the most reasonable
 
     def __init__(self) -> None:
         super().__init__()
+        self.server_version = ""
+        self.account = ""
         self._ps = BoundedParser(self)
 
     @property
@@ -135,7 +139,10 @@ class SecuredClient(ExtendedClient):
             raise HandshakeFirstError(error) from error
 
     def before_info(self, info: dict[str, Any], initial: bool) -> None:
-        """Refuse a connection that must have TLS and is not about to get it."""
+        """Learn the version and the account; refuse a connection that must have TLS and is not about to get it."""
+        account = info.get("remote_account", "" if initial else self.account)
+        self.account = account if isinstance(account, str) else ""
+        self.server_version = str(info.get("version", ""))[:32]
         if self.tls_first or not initial or not self._must_have_tls():
             return
         if info.get("tls_required") is not True or self._injected():

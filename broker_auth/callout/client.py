@@ -33,7 +33,6 @@ class BrokerClient(SecuredClient):
     """Sends without waiting, in bounded memory, and never reconnects by itself.
 
     Attributes:
-        account: which account the server put this client in; empty where it does not say (before 2.12 or so).
         proven: when the last PING was sent that was answered, on the loop's clock.
         taps: what takes the messages of a subscription, by its number on the wire.
         refusals: of what this client said, because the server does not permit it.
@@ -42,7 +41,6 @@ class BrokerClient(SecuredClient):
     def __init__(self, on_drop: Callable[[str, int], None] | None = None) -> None:
         """``on_drop`` is told why a connection was dropped, and how many messages were lost with it."""
         super().__init__()
-        self.account = ""
         self._on_drop = on_drop
         self._sizes: deque[int] = deque(maxlen=MAX_UNSENT_BYTES // 256)  # of what was sent last, in bytes
         self._sent_bytes = 0
@@ -156,8 +154,6 @@ class BrokerClient(SecuredClient):
             await self._process_op_err(ProtocolError())
 
     def before_info(self, info: dict[str, Any], initial: bool) -> None:
-        """Learn the account, and forget other addresses: the configuration says where brokers are."""
+        """Forget other addresses: the configuration says where brokers are."""
         super().before_info(info, initial)
         info.pop("connect_urls", None)
-        account = info.get("remote_account", "" if initial else self.account)
-        self.account = account if isinstance(account, str) else ""

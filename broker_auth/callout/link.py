@@ -280,9 +280,8 @@ class BrokerLink:
 
     def _check_version(self, client: BrokerClient) -> None:
         """Warn of a nats-server that does not hold what is decided; refusing it would lock its clients out."""
-        version = str(client._server_info.get("version", ""))[:32]
-        if reason := unsafe(version):
-            self._say(logging.WARNING, f"upgrade nats-server {version!r}: {reason}")
+        if reason := unsafe(client.server_version):
+            self._say(logging.WARNING, f"upgrade nats-server {client.server_version!r}: {reason}")
 
     def _bound(self, handler: Handler) -> Callable[[Msg], Awaitable[None]]:
         async def handle(message: Msg) -> None:

@@ -9,26 +9,36 @@ from typing import Any
 import click
 
 from broker_auth.cli import options, output
+from broker_auth.cli.access import run
+from broker_auth.observe.access import Access
+from broker_auth.observe.doctor.live import check_live
 from broker_auth.settings.load import check
 from broker_auth.settings.problems import Problem, Report, one_line, shown_key
 
 _EPILOG = options.example(
     "broker-auth config check /etc/broker-auth/broker.conf",
     "broker-auth config check broker.conf --json",
+    "broker-auth config check broker.conf --live",
 )
 
 
 @click.command("check", epilog=_EPILOG)
 @click.argument("file", type=options.FILE)
+@click.option("--live", is_flag=True, help="Also log in to every broker as the service, and say what is wrong there.")
 @options.json_option
 @click.pass_context
-def check_command(ctx: click.Context, file: Path, *, as_json: bool) -> None:
+def check_command(ctx: click.Context, file: Path, *, live: bool, as_json: bool) -> None:
     """Check a configuration, with what the environment overrides, as 'serve' would read it.
+
+    With --live each broker is asked for its version, and whether it takes this service for the service: run it
+    where the service runs. 'broker-auth doctor' examines more.
 
     Exit code 0: it can be used, perhaps with warnings. 1: it cannot; every problem is named with
     file, line, key and remedy.
     """
-    report = check(file, os.environ)
+    report = check(file, os.environ, remote=live)
+    if live and report.settings is not None:
+        report = run(check_live(report, Access(settings=report.settings)))
     if as_json:
         output.document(_document(report))
     else:

@@ -199,7 +199,9 @@ class Access:
         return dataclasses.replace(login, token=proof.token, token_seed=proof.seed, inbox=proof.inbox)
 
 
-async def connect(url: str, login: Login, tls: ssl.SSLContext | None, *, seconds: float = CONNECT_SECONDS) -> Client:
+async def connect(
+    url: str, login: Login, tls: ssl.SSLContext | None, *, seconds: float = CONNECT_SECONDS
+) -> SecuredClient:
     """Connect once.
 
     Raises:

@@ -10,16 +10,23 @@ import pytest
 
 from broker_auth.deploy.natsserver import free_port
 from tests.callout.deployment import Deployment, Service
+from tests.cli.running import run
 
 pytestmark = pytest.mark.e2e
 
 
-async def test_the_service_serves_under_a_configuration_of_an_older_version(tmp_path: Path) -> None:
-    """It says once what is missing, and goes on; the broker counts as served."""
-    deployment = Deployment(tmp_path)
+def older(directory: Path) -> Deployment:
+    """A broker that nodes and provisioners share, with a configuration that does not let the service count."""
+    deployment = Deployment(directory)
     deployment.write_config(f"plugin.broker_auth.broker.east.server.websocket.listen = 127.0.0.1:{free_port()}")
     deployment.render_again()
-    _forget_reports(tmp_path / "east.conf")
+    _forget_reports(directory / "east.conf")
+    return deployment
+
+
+async def test_the_service_serves_under_a_configuration_of_an_older_version(tmp_path: Path) -> None:
+    """It says once what is missing, and goes on; the broker counts as served."""
+    deployment = older(tmp_path)
     with deployment.running(), Service(deployment) as service:
         service.wait_for_log("broker east: does not let the service count connections")
         for client in (await deployment.connect(), await deployment.provisioner()):
@@ -30,6 +37,14 @@ async def test_the_service_serves_under_a_configuration_of_an_older_version(tmp_
         await (await deployment.connect()).close()
         assert sum("count connections" in line for line in service.log()) == 1
         assert not any("permissions violation" in line.lower() for line in service.log())
+
+
+def test_such_a_configuration_is_warned_of(tmp_path: Path) -> None:
+    deployment = older(tmp_path)
+    with deployment.running():
+        checked = run("config", "check", deployment.config, "--live", "--json")
+    assert checked.code == 0
+    assert any("may not count connections" in warning["problem"] for warning in checked.json["warnings"])
 
 
 def _forget_reports(config: Path) -> None:

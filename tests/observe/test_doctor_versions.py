@@ -9,8 +9,7 @@ import pytest
 
 from broker_auth.observe.doctor.callout import _latency
 from broker_auth.observe.doctor.finding import Case, Notes, Severity
-from broker_auth.observe.doctor.listeners import _version, examine_listeners
-from broker_auth.observe.doctor.probe import Info
+from broker_auth.observe.doctor.listeners import examine_listeners, examine_version
 from broker_auth.observe.doctor.versions import OLDEST, Version, known_defects, parse_version, unsafe
 from tests import servers
 from tests.observe.site import Site
@@ -46,7 +45,7 @@ def test_what_is_listed_as_tested_breaks_nothing() -> None:
 def test_a_defect_that_breaks_a_promise_is_an_error() -> None:
     notes = Notes()
     for version in ("2.12.5", "2.12.6"):
-        _version(Info(version=version), notes)
+        examine_version(version, notes)
     severities = {item.what.rpartition("(")[2].rstrip(")"): item.severity for item in notes.findings}
     assert severities["CVE-2026-33249"] is Severity.ERROR
     assert severities["CVE-2026-58253"] is Severity.WARNING

@@ -13,6 +13,7 @@ from typing import Final
 
 from nats.aio.client import Client
 
+from broker_auth.callout.account_connections import CALLOUT_ACCOUNT, connections_subject
 from broker_auth.callout.peers import WORDS_SUBJECT
 from broker_auth.errors import OperationError
 from broker_auth.natspy import violates
@@ -21,7 +22,7 @@ from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.listeners import RENDER
 from broker_auth.observe.doctor.probe import Target, Unreachable, Verdict
 from broker_auth.observe.doctor.refusals import EVENT_SECONDS, Refusal, Refusals
-from broker_auth.settings.model import BrokerSettings, Role
+from broker_auth.settings.model import BrokerSettings, Role, Settings
 
 LIMIT_SECONDS: Final = 2.0  # clients give up then, whatever the server's timeout is (NATS_FACTS 10)
 SLOW_SECONDS: Final = 0.5
@@ -59,6 +60,7 @@ async def examine_callout(case: Case, broker: BrokerSettings) -> list[Finding]:
 
 async def _examine(case: Case, broker: BrokerSettings, target: Target, service: Client, notes: Notes) -> None:
     await _rights(service, notes)
+    await examine_counting(case.settings, broker, service, notes)
     listener = Refusals(service, case)
     await listener.start()
     answered = await _bad_token(case, broker, target, listener, notes)
@@ -86,6 +88,18 @@ async def _rights(service: Client, notes: Notes) -> None:
         notes.warning("callout.unheard", said, RENDER)
     if len(notes.findings) == before:
         notes.ok("callout.rights", "the service's user may do its work and nothing else")
+
+
+async def examine_counting(settings: Settings, broker: BrokerSettings, service: Client, notes: Notes) -> None:
+    """Note whether the service can keep provisioners a place (docs/policy.md#the-places-of-provisioners)."""
+    if not broker.takes_nodes_and_provisioners:
+        return
+    for account in (settings.accounts.provisioning, CALLOUT_ACCOUNT):
+        subject = connections_subject(account)
+        if await violates(service, lambda subject=subject: _look_in(service, subject)):  # type: ignore[misc]
+            said = "the service's user may not count connections, so nodes can take the places of provisioners"
+            notes.warning("callout.no_count", said, RENDER)
+            return
 
 
 async def _look_in(client: Client, subject: str) -> None:

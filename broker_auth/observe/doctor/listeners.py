@@ -56,7 +56,7 @@ async def _examine(case: Case, broker: BrokerSettings, target: Target, notes: No
         said = f"{target.url} says nothing before TLS (handshake_first): this service connects, Choria does not"
         notes.warning("listener.handshake_first", said, f"take handshake_first out, or write auto; {RENDER}")
     if info.version or not info.handshake_first:
-        _version(info, notes)
+        examine_version(info.version, notes)
     _advertised(info, notes)
     if not info.nonce and (info.version or not info.handshake_first):
         notes.error("listener.nonce", f"{target.url} sends no nonce, so no client can prove its key", RENDER)
@@ -71,24 +71,25 @@ async def _examine(case: Case, broker: BrokerSettings, target: Target, notes: No
     await _let_in(case, broker, target, notes)
 
 
-def _version(info: Info, notes: Notes) -> None:
-    version = parse_version(info.version)
+def examine_version(text: str, notes: Notes) -> None:
+    """Note what is known of a version of nats-server."""
+    version = parse_version(text)
     if version is None:
-        notes.warning("server.version", f"version {info.version!r} is none that is known", "use a released nats-server")
+        notes.warning("server.version", f"version {text!r} is none that is known", "use a released nats-server")
         return
     if version < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        notes.error("server.version", f"nats-server {info.version} is older than {oldest}", "upgrade nats-server")
+        notes.error("server.version", f"nats-server {text} is older than {oldest}", "upgrade nats-server")
     defects = known_defects(version)
     for defect in defects:
         fixed = ", ".join(".".join(map(str, item)) for item in defect.fixed)
-        said = f"nats-server {info.version}: {defect.what} ({defect.name})"
+        said = f"nats-server {text}: {defect.what} ({defect.name})"
         if defect.breaks:
             notes.error("server.defect", said, f"upgrade: {fixed}")
         else:
             notes.warning("server.defect", said, f"upgrade: {fixed}")
     if not defects and version >= OLDEST:
-        notes.ok("server.version", f"nats-server {info.version} has no defect known here")
+        notes.ok("server.version", f"nats-server {text} has no defect known here")
 
 
 def _advertised(info: Info, notes: Notes) -> None:
