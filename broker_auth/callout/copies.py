@@ -56,11 +56,17 @@ class Copies:
         if self.peers.watching is (self._copies is None) and (self._changing is None or self._changing.done()):
             self._changing = asyncio.create_task(self._change(self.peers.watching))
 
+    def retire(self) -> None:
+        """Give up a duty; what is answered yet is told by :meth:`leave`."""
+        self.peers.able = False
+        self.tick()
+
     def leave(self) -> None:
-        """Tell the others that this worker ends, and want no more copies."""
+        """Tell the others what was answered last, and that this worker is gone."""
         if self.permitted and self._client.is_connected:
             self.permitted = False
-            self._say(self.peers.leave(_now()))
+            for word in self.peers.leave(_now()):
+                self._say(word)
 
     def _hear(self, _: bytes, data: bytes, __: bytes | None) -> None:
         self.peers.hear(data, _now())

@@ -178,7 +178,7 @@ class BrokerLink:
         self._draining = True
         client, subscription = self._client, self._subscription
         if self._copies is not None:
-            self._copies.leave()
+            self._copies.retire()
         if client is None:
             return
         try:
@@ -194,6 +194,8 @@ class BrokerLink:
 
     async def settle(self) -> None:
         """Wait until the broker has processed every answer."""
+        if self._copies is not None:
+            self._copies.leave()
         try:
             if self._client is not None and self._client.is_connected:
                 async with asyncio.timeout(DRAIN_SECONDS):

@@ -4,7 +4,7 @@ A member of a queue group that does not answer keeps its share of the requests (
 So two workers, on two hosts where there are two, hear a copy of each request: the *guard* and the *deputy*. The
 worker that answers says so in a message, for many requests at once; what nobody answered in time the guard
 answers. The deputy answers nothing as long as it hears the guard: nats-server bears two answers to a request,
-and may never read from a service again that sends a third (fact 4). When the guard falls silent the deputy
+and more may make it never read from a service again (fact 4). When the guard falls silent the deputy
 takes its place within :data:`SILENT_SECONDS` and still has the copies of what came meanwhile.
 
 This module decides; it knows no clock and no NATS. Everything that it hears comes from one broker, whose word
@@ -242,11 +242,14 @@ class Peers:
             self._answered.clear()
         return words
 
-    def leave(self, now: float) -> bytes:
-        """Return the last word."""
+    def leave(self, now: float) -> list[bytes]:
+        """Return the last words: what was answered, and that this worker is gone."""
         self.duty = Duty.LEFT
         self.shed()
-        return self._word(now, self._answered)
+        places = range(0, max(1, len(self._answered)), _MAX_TOKENS)
+        words = [self._word(now, self._answered[place : place + _MAX_TOKENS]) for place in places]
+        self._answered.clear()
+        return words
 
     def due(self, now: float, count: int) -> list[Held]:
         """Remove and return the copies that nobody answered in time, oldest first, no more than ``count``."""

@@ -196,11 +196,15 @@ def test_a_guard_that_cannot_answer_gives_way_at_once(two: Broker) -> None:
 
 def test_who_leaves_in_order_leaves_no_duty_behind(two: Broker) -> None:
     guard, deputy = two.workers
-    word = guard.leave(two.now)
+    reply = two.ask("one")
+    guard.settle(reply)
+    words = guard.leave(two.now)
     two.workers.remove(guard)
-    two.say(word)
+    for word in words:
+        two.say(word)
     two.run(0.5)
     assert deputy.duty is Duty.NONE
+    assert not two.answers, "what it answered at the end is told"
 
 
 def test_copies_are_bounded_and_dropped_when_nobody_waits_for_them(two: Broker) -> None:
