@@ -26,8 +26,8 @@ from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.verify import Rejected, TokenVerifier, TrustedKeys, Verified
 from tests.builders.clock import NOW
-from tests.builders.policies import x509_policy
-from tests.builders.requests import SERVER, fleet, node, provisioner
+from tests.builders.policies import changed, x509_policy
+from tests.builders.requests import SERVER, fleet, gauge, node, provisioner
 from tests.callout.test_reply import SEED, opened
 
 ISSUER_SEED = decode_seed(SEED, Kind.ACCOUNT)
@@ -97,6 +97,15 @@ def claims(answer: bytes | None) -> dict[str, Any]:
 def cut(message: bytes) -> bytes:
     """The message with another signature."""
     return message[:-4] + (b"AAAA" if message[-4:] != b"AAAA" else b"BBBB")
+
+
+def test_nodes_of_one_batch_count_before_they_are_reported(tmp_path: Path) -> None:
+    """The gauge has a limit of three, and one connection is reported."""
+    asked = [from_(node(), cid) for cid in range(1, 6)] + [from_(provisioner(), 6), from_(fleet(), 7)]
+    with Site(tmp_path, policy=changed(x509_policy(), gauge=gauge(1))) as site:
+        site.answers([SERVER.wire(one) for one in asked])
+        codes = [record["code"] for record in site.records()]
+    assert codes == ["admitted"] * 2 + ["provisioning_full"] * 3 + ["admitted"] * 2
 
 
 def test_each_gets_its_own_answer_and_record(tmp_path: Path) -> None:
