@@ -10,7 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from broker_auth.callout.peers import WORDS_SUBJECT
+
 INFO: Final = {"server_id": "N", "version": "2.15.1", "proto": 1, "headers": True, "max_payload": 1048576}
+WORDS: Final = WORDS_SUBJECT.encode()
 REQUEST: Final = b"$SYS.REQ.USER.AUTH"
 
 
@@ -101,4 +104,5 @@ class HostileBroker:
                         self.subscribed.set()
                 case b"PUB":
                     payload = await reader.readexactly(int(words[-1]) + 2)
-                    self.answers.put_nowait((words[1].decode(), payload[:-2]))
+                    if words[1] != WORDS:  # what workers tell one another is no answer
+                        self.answers.put_nowait((words[1].decode(), payload[:-2]))
