@@ -22,7 +22,7 @@ from broker_auth.callout.request import XKEY_HEADER
 from broker_auth.errors import OperationError
 
 USER: Final = "flooder"
-IN_TIME: Final = 2.0  # seconds; NATS_FACTS 10: answers that come later let nobody in
+IN_TIME: Final = 2.0  # seconds; fact 10: answers that come later let nobody in
 _TICK: Final = 0.002  # seconds between bursts when sending at a rate
 
 

@@ -18,7 +18,7 @@ from broker_auth.deploy.render import render
 from broker_auth.nkey import Kind, decode_public, generate_seed, public_nkey
 from broker_auth.settings.load import load
 
-# NATS_FACTS 24: with auth_callout configured nats-server refuses requests that are not its own, so the
+# Fact 24: with auth_callout configured nats-server refuses requests that are not its own, so the
 # flooder talks to one that has the same account and user but calls nobody out.
 _FLOODED: Final = """
 server_name: {name}

@@ -1,6 +1,6 @@
-"""From a decision to signed bytes: the user JWT and the response JWT (INTERFACE "Wire").
+"""From a decision to signed bytes: the user JWT and the response JWT (docs/interface.md#the-wire).
 
-Limits and connection types in a user JWT are ignored by nats-server in this mode (NATS_FACTS 16), so
+Limits and connection types in a user JWT are ignored by nats-server in this mode (fact 16), so
 none are promised here.
 """
 

@@ -30,7 +30,7 @@ from broker_auth.settings.model import Settings
 Worker = Child[Beat]
 
 OLDEST_SECONDS: Final = 5.0  # a request is answered or dropped within 1.5: a worker that lets one wait is stuck
-SILENCE_SECONDS: Final = 3.0  # after which a worker is stuck: half of all connections wait for it (NATS_FACTS 12)
+SILENCE_SECONDS: Final = 3.0  # after which a worker is stuck: half of all connections wait for it (fact 12)
 TAKEOVER_SECONDS: Final = 15.0  # within which new workers must serve what old ones do
 DRAIN_DEADLINE: Final = DRAIN_SECONDS + 2  # seconds a worker has to end
 _log = logging.getLogger(__name__)

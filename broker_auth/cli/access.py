@@ -23,7 +23,7 @@ from broker_auth.settings.model import Settings
 from broker_auth.settings.ownership import configured_by
 from broker_auth.settings.seeds import read_seed
 
-MAX_TOKEN_BYTES: Final = 16 * 1024  # POLICY "Verifying a token"
+MAX_TOKEN_BYTES: Final = 16 * 1024  # docs/policy.md#what-is-accepted-as-a-token
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -1,6 +1,6 @@
 """The root command: the table of commands, and the only place where errors become exit codes.
 
-Exit codes (INTERFACE "Commands"): 0 success, 1 the answer is no or it failed, 2 wrong usage, 130
+Exit codes (docs/interface.md#exit-codes): 0 success, 1 the answer is no or it failed, 2 wrong usage, 130
 interrupted. Errors are one line on standard error; tracebacks appear only for errors nobody
 expected, and only with ``BROKER_AUTH_DEBUG=1``.
 """

@@ -159,7 +159,7 @@ class NatsServer:
         """Make it read its configuration again (SIGHUP) and wait until it did.
 
         Raises:
-            OperationError: nats-server refuses the change (NATS_FACTS 14); it goes on with the old one.
+            OperationError: nats-server refuses the change (fact 14); it goes on with the old one.
         """
         mark = self.mark()
         self.signal(signal.SIGHUP)

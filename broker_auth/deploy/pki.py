@@ -152,7 +152,7 @@ def signer(
 ) -> Pair:
     """A self-signed certificate for a key that signs tokens: RSA 2048, Ed25519 or EC P-256.
 
-    Such a certificate is a container for its key (POLICY "Verifying a token").
+    Such a certificate is a container for its key (docs/policy.md#what-is-accepted-as-a-token).
     """
     key = private_key(algorithm)
     builder = (

@@ -24,7 +24,7 @@ from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS, SYST
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings, Role, ServerSettings, Settings, TLSFiles, Zone
 
-QUEUE_GROUP = "broker-auth"  # INTERFACE "Wire"
+QUEUE_GROUP = "broker-auth"  # docs/interface.md#the-wire
 PROVISIONER_BUCKET = "CHORIA_PROVISIONER_ELECTION"  # one key, no other election (fact 19 of docs/nats-server.md)
 TLS_TIMEOUT = 10  # seconds: storms of connects failed at 2 and did not at 10
 # The least limit on subscriptions per connection at an edge, where the link to the fleet is such a
@@ -32,7 +32,7 @@ TLS_TIMEOUT = 10  # seconds: storms of connects failed at 2 and did not at 10
 # the limit is lost without a word to the provisioner.
 LINK_SUBSCRIPTIONS = 1024
 SPARE_LINKS = 8  # beyond one for each edge
-AUTHORIZATION_TIMEOUT = 10  # seconds: see the template, and NATS_FACTS 10
+AUTHORIZATION_TIMEOUT = 10  # seconds: see the template, and fact 10
 
 _TEMPLATE = "nats-server.conf.j2"
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")

@@ -2,13 +2,13 @@
 
 Which account a connection ends in is decided by the service like any other connection:
 
-* system account: the system user with its password (POLICY rule 2). That needs verified TLS, so it
+* system account: the system user with its password (docs/policy.md#2-the-system-user). That needs verified TLS, so it
   works on the fleet's listener; on a listener that asks for no certificate (single) it needs a client
   token with ``system_user`` or ``org_admin`` too. An edge admits no system user.
 * fleet account: the service's own certificate (rule 4), or a client token (rule 3).
 * provisioning account: the user ``provisioner`` (rule 1), with a certificate that may be one.
 
-The break-glass nkey reaches the system account of every broker without the service (NATS_FACTS 4).
+The break-glass nkey reaches the system account of every broker without the service (fact 4).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from broker_auth.secret import Secret
 from broker_auth.secured import SecuredClient
 from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles
 
-CONNECT_SECONDS: Final = 5.0  # a service answers within 2 or not at all (NATS_FACTS 10)
+CONNECT_SECONDS: Final = 5.0  # a service answers within 2 or not at all (fact 10)
 _CLOSE_SECONDS: Final = 1.0
 _NAME: Final = "broker-auth-cli"
 CANARY: Final = "broker-auth-doctor"  # begins the names of connections that are made to be refused
@@ -82,7 +82,7 @@ class Proof:
 
     @property
     def inbox(self) -> str:
-        """The one reply subject that every client token may listen to (POLICY "Client, from claims")."""
+        """The one reply subject that every client token may listen to (docs/policy.md#client)."""
         return f"choria.reply.{hashlib.md5(_caller_id(self.token).encode()).hexdigest()}"  # noqa: S324 - Choria's subject
 
 

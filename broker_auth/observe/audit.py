@@ -1,4 +1,4 @@
-"""One record per decision (POLICY "What is kept of a decision"). Never a secret, never a whole token.
+"""One record per decision (docs/policy.md#what-is-kept-of-a-decision). Never a secret, never a whole token.
 
 Records are JSON lines; ``v`` is the version of their form. ``broker-auth explain`` and ``why`` read them.
 """
@@ -89,7 +89,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
 
 
 class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="server_error"):
-    """A connection that nats-server refused, as it tells the callout account (NATS_FACTS 13).
+    """A connection that nats-server refused, as it tells the callout account (fact 13).
 
     It follows a denial of ours, or stands alone where nobody answered: then it is all there is to see.
 

@@ -1,4 +1,4 @@
-"""Who is connected, on every server of every configured broker (NATS_FACTS 20).
+"""Who is connected, on every server of every configured broker (fact 20).
 
 Servers answer in the system account. A broker whose system account does not open to the configuration
 (an edge: it asks for no certificate, and its system account is not linked with the fleet's) is seen

@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One rule of POLICY and what it made of the connection."""
+    """One rule of docs/policy.md#the-rules-in-order and what it made of the connection."""
 
     number: int
     name: str
@@ -74,7 +74,7 @@ class Explanation:
         return "admitted" if isinstance(self.decision, Admit) else self.decision.code.value
 
     def document(self) -> dict[str, Any]:
-        """The JSON document of INTERFACE ``explain --json``, with what helps to act on it."""
+        """Return the JSON document of docs/interface.md#explain."""
         decision = self.decision
         admit = decision if isinstance(decision, Admit) else None
         return {

@@ -1,6 +1,6 @@
 """What may be kept of a request: everything a check can be repeated with, and no secret.
 
-POLICY "What is kept of a decision": no password, no token's signature. A provisioning token also
+docs/policy.md#what-is-kept-of-a-decision: no password, no token's signature. A provisioning token also
 carries secrets in its claims (``cht``, ``chpwd``), and a stranger chooses how long everything is.
 """
 

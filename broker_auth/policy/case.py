@@ -51,7 +51,7 @@ class Case(msgspec.Struct):
         raise Refused(code, detail)
 
     def identify_peer(self) -> None:
-        """Find out whether TLS is verified, by our own CAs (POLICY rule 0)."""
+        """Find out whether TLS is verified, by our own CAs (docs/policy.md#0-what-is-not-served)."""
         tls = self.request.client_tls
         if tls is None or not tls.verified_chains:
             return
@@ -105,7 +105,7 @@ class Case(msgspec.Struct):
     def admit(
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None
     ) -> Admit:
-        """Let the connection in until the first of its credentials runs out (POLICY "The admitted session")."""
+        """Admit the connection until its first credential ends (docs/policy.md#the-session-that-was-let-in)."""
         return Admit(
             rule=self.rule,
             account=account,

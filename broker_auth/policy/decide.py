@@ -13,7 +13,7 @@ from broker_auth.tokens.verify import Rejected, Verified
 
 
 def decide(request: AuthorizationRequest, policy: Policy, now: float) -> Decision:
-    """Decide one connection by the rules of POLICY.
+    """Decide one connection by the rules of docs/policy.md#the-rules-in-order.
 
     Args:
         request: what nats-server says of the connection.

@@ -13,7 +13,7 @@ from broker_auth.tokens.faults import TokenFault
 
 
 class Rule(StrEnum):
-    """The rule that claimed a connection; :attr:`number` is POLICY's."""
+    """The rule that claimed a connection; :attr:`number` is that of docs/policy.md#the-rules-in-order."""
 
     CONNECTION = "connection"
     PROVISIONER = "provisioner"
@@ -27,7 +27,7 @@ class Rule(StrEnum):
 
     @property
     def number(self) -> int:
-        """The rule's number in POLICY."""
+        """Return the rule's number in docs/policy.md#the-rules-in-order."""
         return _NUMBERS[self]
 
 
@@ -105,7 +105,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Tags of the user JWT (POLICY "The admitted session")."""
+        """Tags of the user JWT (docs/policy.md#the-session-that-was-let-in)."""
         rule = f"rule:{self.rule}"
         return (rule, f"token:{self.token_id}") if self.token_id else (rule,)
 
@@ -132,7 +132,7 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def phrase(self) -> str:
-        """What nats-server is told, and logs: one of a dozen fixed phrases (INTERFACE "Wire")."""
+        """What nats-server is told, and logs: one of a dozen fixed phrases (docs/interface.md#the-wire)."""
         return PHRASES.get(self.code, "token not accepted")
 
 

@@ -105,7 +105,7 @@ class Policy:
 
     Attributes:
         edge: the brokers that ask are edges (docs/policy.md#at-an-edge).
-        issuer_mode: organization issuers are configured (POLICY "Modes").
+        issuer_mode: organization issuers are configured (docs/policy.md#two-modes).
         pub_sub: issuer mode: verified TLS without a token gets pub-sub permissions.
         token_leeway: seconds, for ``nbf`` and ``iat``.
     """

@@ -1,7 +1,7 @@
-"""The permission tables of POLICY "Permissions", one function for each.
+"""The permission tables of docs/policy.md#permissions, one function for each.
 
 An allow list is itself the denial of everything else, and an empty one without a deny would mean
-"everything" to nats-server (NATS_FACTS 17): :func:`restricted` never lets that happen.
+"everything" to nats-server (fact 17): :func:`restricted` never lets that happen.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Field names are those of the decoded ``nats`` object, so a request is decoded from the wire, from an
 audit record or from a file for ``explain`` in one step, and types are checked there, once. Fields
-that no rule and no record uses are ignored; empty strings are left out by the server (NATS_FACTS 7).
+that no rule and no record uses are ignored; empty strings are left out by the server (fact 7).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ConnectOpts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientTLS(msgspec.Struct, frozen=True, kw_only=True):
-    """TLS state. ``certs`` is what the client offered unverified, and is never used (NATS_FACTS 2)."""
+    """TLS state. ``certs`` is what the client offered unverified, and is never used (fact 2)."""
 
     version: str = ""
     cipher: str = ""

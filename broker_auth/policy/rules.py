@@ -1,4 +1,4 @@
-"""The rules of POLICY, in its order and with its numbers. The first that claims a connection decides.
+"""The rules of docs/policy.md#the-rules-in-order, with its numbers. The first that claims a connection decides.
 
 A rule returns None if the connection is not its own; once it is, the rule admits or refuses.
 """

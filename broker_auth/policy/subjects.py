@@ -1,4 +1,4 @@
-"""NATS subjects, and what may become part of one (POLICY "Permissions")."""
+"""NATS subjects, and what may become part of one (docs/policy.md#permissions)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys taken from Choria: same names, same meaning (POLICY "Configuration keys taken from Choria")."""
+"""The keys taken from Choria: same names, same meaning (docs/configuration.md#keys-of-choria)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Edges that could be members of the fleet: what a stolen one's certificates would get in the fleet.
 
 An edge is the server that strangers talk to, and whoever takes it holds its certificates. In x509 mode
-every client certificate of the fleet's CA is a member of the fleet (POLICY rule 0), so an edge must have none.
+every client certificate of the fleet's CA is a member of the fleet (docs/policy.md#0-what-is-not-served), so
+an edge must have none.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from broker_auth.settings.source import Source
 from broker_auth.settings.trust import Trust, issuer_mode, trust
 from broker_auth.settings.zones import zone_of, zones
 
-PROVISIONER: Final = "provisioner"  # the user POLICY rule 1 claims before any other rule
+PROVISIONER: Final = "provisioner"  # the user docs/policy.md#1-the-provisioner claims before any other rule
 
 
 def load(path: Path, environ: Mapping[str, str], *, serving: bool, remote: bool = False) -> Settings:
@@ -237,7 +237,7 @@ def _provisioning(source: Source, trusted: Trust) -> ProvisioningSettings:
 
 
 def _warn_of_half(source: Source, *, with_issuers: bool) -> None:
-    """POLICY "Modes": what is missing for provisioning, and what follows."""
+    """docs/policy.md#two-modes: what is missing for provisioning, and what follows."""
     signer, password = source.is_set(choria.SIGNER_CERT), source.is_set(choria.CLIENT_PASSWORD)
     if not password and (with_issuers or signer):
         source.warning(choria.CLIENT_PASSWORD, f"is not set: {_DISABLED}", "set it to enable provisioning")

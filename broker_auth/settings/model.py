@@ -249,8 +249,9 @@ class Settings:
 
     Attributes:
         issuers: organization name to key; non-empty means issuer mode.
-        pub_sub_ca: ``plugin.security.choria.ca`` is set (POLICY rule 4, issuer mode).
-        client_ca: PEM files whose roots make a verified chain count (POLICY rule 0).
+        pub_sub_ca: ``plugin.security.choria.ca`` is set, for issuer mode
+            (docs/policy.md#4-a-verified-certificate-without-a-token).
+        client_ca: PEM files whose roots make a verified chain count (docs/policy.md#0-what-is-not-served).
         token_leeway: seconds.
         chain_issuer_max_age: seconds.
         metrics_listen: ``host:port`` for metrics and health, None for neither.
@@ -280,7 +281,7 @@ class Settings:
 
     @property
     def issuer_mode(self) -> bool:
-        """Whether organization issuers are configured (POLICY "Modes")."""
+        """Whether organization issuers are configured (docs/policy.md#two-modes)."""
         return bool(self.issuers)
 
     def zone(self, name: str) -> Zone:

@@ -1,4 +1,4 @@
-"""The keys of this service, all under ``plugin.broker_auth.`` (INTERFACE "Configuration")."""
+"""The keys of this service, all under ``plugin.broker_auth.`` (docs/configuration.md#keys-of-this-service)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from broker_auth.settings.key import PREFIX, AnyKey, Key
 from broker_auth.settings.model import AuditKind, AuditOutput
 from broker_auth.tokens.chain import DEFAULT_MAX_AGE
 
-MAX_LEEWAY: Final = 60.0  # seconds; POLICY "Verifying a token"
+MAX_LEEWAY: Final = 60.0  # seconds; docs/policy.md#what-is-accepted-as-a-token
 MAX_WORKERS: Final = 256
 MAX_LIMIT: Final = 2**31 - 1
 MAX_PAYLOAD: Final = 64 * 1024 * 1024  # what nats-server accepts for max_payload

@@ -34,7 +34,7 @@ class Trust:
 
 
 def issuer_mode(source: Source) -> bool:
-    """Whether organization issuers are configured, be their keys usable or not (POLICY "Modes")."""
+    """Whether organization issuers are configured, be their keys usable or not (docs/policy.md#two-modes)."""
     return source.is_set(choria.ISSUER_NAMES)
 
 
@@ -114,7 +114,7 @@ def _warn_of_unnamed(source: Source, names: tuple[str, ...]) -> None:
 
 
 def client_ca_key(source: Source) -> Key[tuple[Path, ...]] | None:
-    """POLICY rule 0: ``client_ca``, else Choria's CA, else the file security provider's."""
+    """docs/policy.md#0-what-is-not-served: ``client_ca``, else Choria's CA, else the file security provider's."""
     return next(filter(source.is_set, (own.CLIENT_CA, choria.CHORIA_CA, choria.FILE_CA)), None)
 
 

@@ -115,7 +115,7 @@ _TYPES: Final[dict[Purpose, type[Claims]]] = {
 
 
 def purpose_of(claims: dict[str, Any]) -> Purpose:
-    """The unverified purpose; ``sub`` counts only where ``purpose`` is absent or empty (POLICY rule 3).
+    """The unverified purpose; ``sub`` counts only where ``purpose`` is absent or empty (docs/policy.md#3-tokens).
 
     Raises:
         TokenRejected: none that is known.

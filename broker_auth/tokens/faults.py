@@ -1,4 +1,4 @@
-"""Why a token is refused: one code for each broken rule of POLICY "Verifying a token"."""
+"""Why a token is refused: one code for each broken rule of docs/policy.md#tokens."""
 
 from __future__ import annotations
 

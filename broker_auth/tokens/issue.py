@@ -244,7 +244,7 @@ def _standard_claims(purpose: Purpose, now: float, validity: float, issuer: str)
         raise InputError("a token cannot be valid beyond the year 9999")
     return {
         "purpose": str(purpose),
-        "jti": ksuid.new(issued),  # trust chains need the id made at `iat` (POLICY "Chain of trust")
+        "jti": ksuid.new(issued),  # trust chains need the id made at `iat` (docs/policy.md#the-chain-of-trust)
         "iss": issuer,
         "iat": issued,
         "nbf": issued,

@@ -1,7 +1,7 @@
 """What is accepted as a token at all: JWS compact serialization (RFC 7515), strictly.
 
 Everything a stranger sends is bounded and parsed here, before any key is touched. The header
-chooses nothing: ``alg`` must later fit the key (POLICY "Verifying a token"); ``jwk``, ``jku``,
+chooses nothing: ``alg`` must later fit the key (docs/policy.md#what-is-accepted-as-a-token); ``jwk``, ``jku``,
 ``x5u``, ``x5c`` and ``kid`` are not even looked at.
 """
 
@@ -15,8 +15,8 @@ from typing import Any, Final, NoReturn
 from broker_auth import encoding
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 
-MAX_TOKEN_BYTES: Final = 16 * 1024  # POLICY "Verifying a token"
-MAX_DEPTH: Final = 16  # POLICY "Verifying a token"
+MAX_TOKEN_BYTES: Final = 16 * 1024  # docs/policy.md#what-is-accepted-as-a-token
+MAX_DEPTH: Final = 16  # docs/policy.md#what-is-accepted-as-a-token
 
 # Possessive, and an unclosed string reaches to the end: a stranger's text costs one pass, whatever it holds.
 _JSON_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)

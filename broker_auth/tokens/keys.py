@@ -1,7 +1,7 @@
 """Keys that verify tokens, and the files they come from.
 
 A key carries the algorithms it may be used with, so that a token's header can never choose how its
-own signature is checked (RFC 8725, section 3.1; POLICY "Verifying a token").
+own signature is checked (RFC 8725, section 3.1; docs/policy.md#what-is-accepted-as-a-token).
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ _SIGNATURE: Final = re.compile(r"[A-Za-z0-9_-]{86}")  # 64 bytes in raw base64ur
 
 
 def verify_nonce(claims: Claims, nonce: str, sig: str) -> None:
-    """Check ``sig``, the raw-URL-base64 Ed25519 signature over the nonce's text (POLICY; NATS_FACTS 8).
+    """Check ``sig``, the raw-URL-base64 Ed25519 signature over the nonce's text.
+
+    Sources: docs/policy.md#claims-that-must-be-there, fact 8.
 
     Raises:
         TokenRejected: missing nonce, missing or malformed signature, bad key, or it does not verify.

@@ -1,4 +1,4 @@
-"""Token verification: who signed it, may they, and is it its time (POLICY "Verifying a token").
+"""Token verification: who signed it, may they, and is it its time (docs/policy.md#tokens).
 
 :meth:`TokenVerifier.examine` does what does not depend on time, once per distinct token:
 
@@ -191,7 +191,7 @@ def _digest(raw: str) -> bytes:
 
 
 def _require_claims(claims: Claims) -> None:
-    """What POLICY rule 3 requires of client and server tokens beyond a signature."""
+    """What docs/policy.md#3-tokens requires of client and server tokens beyond a signature."""
     if isinstance(claims, ClientClaims):
         if not claims.callerid:
             raise TokenRejected(TokenFault.CLAIM_MISSING, "client token has no 'callerid'")

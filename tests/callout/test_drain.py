@@ -1,6 +1,6 @@
 """Whoever asks is answered, though the service is told to end or to reload: by requests of our own.
 
-nats-server lets nobody publish requests where it calls out itself (NATS_FACTS 24), so here it has the
+nats-server lets nobody publish requests where it calls out itself (fact 24), so here it has the
 same account without the callout, and the test plays its part. How fast the machine is does not
 matter: no request waits long enough to be dropped because its client would have given up.
 """

@@ -1,4 +1,4 @@
-"""Every check of INTERFACE "Wire", one row each; sealed and unsealed."""
+"""Every check of docs/interface.md#the-wire, one row each; sealed and unsealed."""
 
 from __future__ import annotations
 

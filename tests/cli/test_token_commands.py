@@ -44,7 +44,7 @@ def test_what_is_made_is_accepted(office: Office, kind: str) -> None:
     assert (accepted.code, accepted.err) == (0, "")
     assert accepted.out.startswith("accepted: choria_")
     by_key = run("token", "check", token, "--signer", office.path / "org.public", "--json")
-    if kind == "chain_issuer":  # trust chains need an organization (POLICY "Modes")
+    if kind == "chain_issuer":  # trust chains need an organization (docs/policy.md#two-modes)
         assert by_key.code == 0
     assert by_key.json["valid"] is True
 

@@ -175,7 +175,7 @@ async def test_provisioners_share_one_leader_key_and_see_no_other_stream(edge: D
 async def test_a_leaf_with_another_certificate_is_refused_and_never_called_out(
     edge: Deployment, tmp_path: Path
 ) -> None:
-    """NATS_FACTS 5 and 22: any fleet certificate would otherwise be good for a leaf node."""
+    """Facts 5 and 22: any fleet certificate would otherwise be good for a leaf node."""
     before = len(edge.responder.requests)
     member = edge.shape.authority.client("member.example.net").write(tmp_path, "impostor")
     rogue = with_server(
@@ -193,7 +193,7 @@ async def test_a_leaf_with_another_certificate_is_refused_and_never_called_out(
 
 
 async def test_the_services_user_can_do_its_work_and_nothing_more(edge: Deployment) -> None:
-    """NATS_FACTS 4."""
+    """Fact 4."""
     errors: asyncio.Queue[str] = asyncio.Queue()
 
     async def note(error: Exception) -> None:
@@ -358,7 +358,7 @@ async def test_the_subscriptions_of_all_clients_cross_the_leaf_link(edge: Deploy
 
 @pytest.mark.parametrize(("topology", "name"), [("edge", "edge"), ("single", "fleet"), ("websocket", "fleet")])
 async def test_the_account_limits_what_nodes_may_use(topology: Topology, name: str, tmp_path: Path) -> None:
-    """NATS_FACTS 16: limits in the answer are ignored, so these must hold."""
+    """Fact 16: limits in the answer are ignored, so these must hold."""
     deployment = Deployment(build(tmp_path, topology))
     try:
         await deployment.start()

@@ -15,7 +15,7 @@ from broker_auth.cli.lazy import LazyGroup
 from tests.docs.pages import PAGES, ROOT, fenced
 
 PROGRAM: Final = "broker-auth"
-# INTERFACE "Commands".
+# docs/interface.md#commands.
 PROMISED: Final = (
     "init",
     "serve",

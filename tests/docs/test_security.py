@@ -59,7 +59,7 @@ async def test_who_steals_an_edge_is_no_member_of_the_fleet(site: Site, stolen: 
 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
 def test_the_service_does_not_count_them_either(tmp_path: Path, stolen: str) -> None:
-    """POLICY rule 0, should the fleet's listener be open to more than it ought to be."""
+    """docs/policy.md#0-what-is-not-served, should the fleet's listener be open to more than it ought to be."""
     pki = Site(tmp_path / "site").directory / "pki"
     verifier = PeerVerifier(load_roots((pki / "ca.pem").read_bytes(), "ca.pem"))
     ca = (pki / ("leaf-ca.pem" if stolen == "leaf" else "ca.pem")).read_text()

@@ -352,7 +352,7 @@ async def test_streams_missing_and_different(tmp_path: Path) -> None:
 
 
 async def test_a_foreigner_in_the_callout_account(tmp_path: Path) -> None:
-    """NATS_FACTS 4: whoever is there may answer first."""
+    """Fact 4: whoever is there may answer first."""
     site = Site(tmp_path)
     seed = generate_seed(Kind.USER)
     foreign = public_nkey(seed)

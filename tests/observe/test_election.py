@@ -1,6 +1,6 @@
 """Two provisioners elect a leader by a bucket of the fleet, which they reach from the provisioning account.
 
-NATS_FACTS 19, with the real service deciding who is a provisioner, over real TLS.
+Fact 19, with the real service deciding who is a provisioner, over real TLS.
 """
 
 from __future__ import annotations

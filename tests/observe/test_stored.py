@@ -1,4 +1,4 @@
-"""What ``explain`` decides again from a stored request (POLICY "What is kept of a decision")."""
+"""What ``explain`` decides again from a stored request (docs/policy.md#what-is-kept-of-a-decision)."""
 
 from __future__ import annotations
 

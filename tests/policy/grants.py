@@ -1,4 +1,4 @@
-"""What POLICY "Permissions" grants to those whose permissions are fixed, written out."""
+"""What docs/policy.md#permissions grants to those whose permissions are fixed, written out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rows of decision tables: a request and a policy, and everything the decision must be.
 
-One row for each sentence of POLICY; a row's name begins with the rule it is about.
+One row for each sentence of docs/policy.md; a row's name begins with the rule it is about.
 """
 
 from __future__ import annotations

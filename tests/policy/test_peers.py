@@ -1,4 +1,4 @@
-"""Who a verified peer is, and whether its chain leads to a CA of ours (POLICY rule 0)."""
+"""Who a verified peer is, and whether its chain leads to a CA of ours (docs/policy.md#0-what-is-not-served)."""
 
 from __future__ import annotations
 

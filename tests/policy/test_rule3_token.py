@@ -94,7 +94,7 @@ def no_node(code: Code, policy: Policy = X509, key: Key | None = None, **claims:
 
 
 def times(admitted: Any, refused: Any, policy: Policy, name: str) -> Table:
-    """What POLICY says of ``exp``, ``nbf`` and ``iat``; ``admitted`` and ``refused`` make rows from claims."""
+    """Make the rows of docs/policy.md#times from claims, by ``admitted`` and ``refused``."""
     table: Table = {
         f"{name}-exp-now": refused(F.EXPIRED, exp=NOW),
         f"{name}-exp-past": refused(F.EXPIRED, exp=NOW - 1),

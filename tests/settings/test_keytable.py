@@ -6,7 +6,7 @@ import pytest
 
 from broker_auth.settings.keytable import KEYS, find, nearest, reference, variables
 
-# INTERFACE "Configuration" and POLICY "Configuration keys taken from Choria", written out once more.
+# docs/configuration.md#keys-of-this-service and docs/configuration.md#keys-of-choria, written out once more.
 PROMISED = [
     "plugin.choria.network.provisioning.signer_cert",
     "plugin.choria.network.provisioning.client_password",

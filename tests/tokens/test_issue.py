@@ -66,7 +66,7 @@ def a_client(**changes: Any) -> Claims:
 
 
 def without_id(claims: Claims) -> Claims:
-    """The claims without ``jti``, which must be a KSUID made at ``iat`` (POLICY "Chain of trust")."""
+    """The claims without ``jti``, which must be a KSUID made at ``iat`` (docs/policy.md#the-chain-of-trust)."""
     assert ksuid.timestamp(claims["jti"]) == claims["iat"]
     return {name: value for name, value in claims.items() if name != "jti"}
 
@@ -303,7 +303,7 @@ def test_keys_do_not_show_their_secrets() -> None:
     assert seed != new_seed()
 
 
-# --- Trust chains (POLICY "Chain of trust")
+# --- Trust chains (docs/policy.md#the-chain-of-trust)
 
 
 def creator_token(**changes: Any) -> str:

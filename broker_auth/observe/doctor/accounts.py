@@ -141,7 +141,7 @@ async def _jetstream(system: Client, notes: Notes) -> None:
 
 
 async def _callout_account(system: Client, case: Case, broker: BrokerSettings, notes: Notes) -> None:
-    """Nobody but services may be in it: the first reply to a request wins (NATS_FACTS 4)."""
+    """Nobody but services may be in it: the first reply to a request wins (fact 4)."""
     seed = case.settings.zone(broker.zone).nkey_seed
     if seed is None:
         notes.skipped("callout.account", "the seed of the service's user is not here", "run it where the service runs")
@@ -186,7 +186,7 @@ async def _rows(system: Client, options: dict[str, object]) -> list[_Row]:
 
 
 async def _crossings(system: Client, case: Case, notes: Notes) -> None:
-    """What the accounts of fleet and provisioning show each other (NATS_FACTS 18, 19)."""
+    """What the accounts of fleet and provisioning show each other (facts 18, 19)."""
     names = case.settings.accounts
     fleet, provisioning = await _account(system, names.fleet), await _account(system, names.provisioning)
     before = len(notes.findings)

@@ -1,6 +1,6 @@
 """The callout itself: canaries that must be refused, one that must get in, and what the service's user may do.
 
-The service's own nkey user hears why nats-server refused a connection (NATS_FACTS 13), which tells a
+The service's own nkey user hears why nats-server refused a connection (fact 13), which tells a
 service that answered from one that did not, and a broker that knows the break-glass user from one that
 asks the service about it.
 """
@@ -24,7 +24,7 @@ from broker_auth.observe.doctor.probe import Target, Unreachable, Verdict
 from broker_auth.observe.doctor.refusals import EVENT_SECONDS, Refusal, Refusals
 from broker_auth.settings.model import BrokerSettings, Role, Settings
 
-LIMIT_SECONDS: Final = 2.0  # clients give up then, whatever the server's timeout is (NATS_FACTS 10)
+LIMIT_SECONDS: Final = 2.0  # clients give up then, whatever the server's timeout is (fact 10)
 SLOW_SECONDS: Final = 0.5
 SKEW_WARNING: Final = 1.0  # seconds; tokens' times are checked to the second
 SKEW_ERROR: Final = 5.0  # half the 10 s in which a request is valid
@@ -69,7 +69,7 @@ async def _examine(case: Case, broker: BrokerSettings, target: Target, service: 
         await _ways_in(case, broker, target, listener, notes)
 
 
-# --- What the service's user may do (NATS_FACTS 4)
+# --- What the service's user may do (fact 4)
 
 
 async def _rights(service: Client, notes: Notes) -> None:

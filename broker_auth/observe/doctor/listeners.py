@@ -29,7 +29,7 @@ from broker_auth.settings.model import BrokerSettings, Role
 from broker_auth.x509 import load_roots
 
 EXPIRY_WARNING_DAYS: Final = 30
-LARGE_TOKEN: Final = "x" * 20_000  # nobody's token; longer than two real ones (NATS_FACTS 9)
+LARGE_TOKEN: Final = "x" * 20_000  # nobody's token; longer than two real ones (fact 9)
 RENDER: Final = "render this broker's configuration again (broker-auth config render) and restart nats-server"
 
 
@@ -139,7 +139,7 @@ def warn_of_expiry(notes: Notes, code: str, whose: str, not_after: datetime, cas
 
 
 def _authorities(facts: TlsFacts, case: Case, notes: Notes) -> None:
-    """Whose client certificates the server verifies, beside those the service counts (NATS_FACTS 3)."""
+    """Whose client certificates the server verifies, beside those the service counts (fact 3)."""
     if not facts.authorities:
         said = "the listener accepts certificates of every CA the system trusts: it has no ca_file"
         notes.error("listener.any_ca", said, RENDER)

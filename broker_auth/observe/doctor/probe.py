@@ -26,7 +26,7 @@ from broker_auth.secured import INFO_SECONDS
 
 MAX_INFO_BYTES: Final = 256 * 1024
 CONNECT_SECONDS: Final = 5.0
-ANSWER_SECONDS: Final = 3.0  # longer than a client waits (NATS_FACTS 10)
+ANSWER_SECONDS: Final = 3.0  # longer than a client waits (fact 10)
 _MAX_LINES: Final = 100  # before an answer to CONNECT
 _SHOWN: Final = 256  # characters of a text that a server sent
 _DEFAULT_PORT: Final = 4222
@@ -213,7 +213,7 @@ async def _verdict(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         word = line.strip().decode("utf-8", "replace")
         if word.startswith("-ERR"):
             return Verdict.REFUSED, printable(word.removeprefix("-ERR").strip(" '"), _SHOWN)
-        if word == "PING":  # it does not mean that we are in (NATS_FACTS 10)
+        if word == "PING":  # it does not mean that we are in (fact 10)
             writer.write(b"PONG\r\n")
         if word == "PONG":
             return Verdict.ADMITTED, ""

@@ -1,4 +1,4 @@
-"""Why nats-server refuses connections, as it tells the callout account (NATS_FACTS 13)."""
+"""Why nats-server refuses connections, as it tells the callout account (fact 13)."""
 
 from __future__ import annotations
 

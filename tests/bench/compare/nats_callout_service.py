@@ -41,7 +41,7 @@ class Encoder(AdaptixEncoder):  # type: ignore[misc]
 
 
 class Service(BaseAuthCalloutService):  # type: ignore[misc]
-    """A provisioning node gets what POLICY gives it."""
+    """A provisioning node gets what docs/policy.md#provisioning-node gives it."""
 
     def __init__(self, seed: bytes, signer: Path) -> None:
         self.nkey_seed = seed

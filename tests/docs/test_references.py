@@ -1,0 +1,112 @@
+"""References in code lead somewhere: the page, its heading, the fact of docs/nats-server.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.docs.pages import DOCS, ROOT
+
+OWN: Final = Path(__file__).relative_to(ROOT)  # it holds references that lead nowhere, to see them noticed
+FOLDERS: Final = ("broker_auth", "tests", "examples")
+KINDS: Final = frozenset({".py", ".j2", ".conf", ".service", ".yml", ".yaml", ".json", ".go", ".md", ""})
+_PAGE: Final = re.compile(r"\bdocs/([\w/-]+\.md)(?:#([\w-]+))?")
+_FACT: Final = re.compile(r"\b[Ff]acts? (\d+(?:(?:, | and | to )\d+)*)")
+_FACT_HEADING: Final = re.compile(r"^### (\d+)\. ", re.MULTILINE)
+_HEADING: Final = re.compile(r"^#+ (.+?)(?: \{.*\})?$", re.MULTILINE)
+_LINK: Final = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+_FENCED: Final = re.compile(r"^\s*```.*?^\s*```\s*$", re.MULTILINE | re.DOTALL)
+# Names that were references once and opened nothing.
+_OLD: Final = re.compile(r"\b(?:POLICY (?:rule \d|\")|INTERFACE(?: \"| ``)|NATS_FACTS)")
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that MkDocs gives a heading, as ``markdown.extensions.toc.slugify`` makes it."""
+    text = _LINK.sub(r"\1", heading).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text).strip())
+
+
+@lru_cache(maxsize=None)
+def anchors(page: str) -> frozenset[str]:
+    """Return the anchors of a page below docs/; empty if there is no such page."""
+    path = DOCS / page
+    if not path.is_file():
+        return frozenset()
+    return frozenset(slug(heading) for heading in _HEADING.findall(_FENCED.sub("", path.read_text(encoding="utf-8"))))
+
+
+FACTS: Final = frozenset(map(int, _FACT_HEADING.findall((DOCS / "nats-server.md").read_text(encoding="utf-8"))))
+
+
+def broken(text: str) -> Iterator[str]:
+    """Return the references in ``text`` that lead nowhere."""
+    for page, anchor in _PAGE.findall(text):
+        if not anchors(page) or (anchor and anchor not in anchors(page)):
+            yield f"docs/{page}#{anchor}" if anchor else f"docs/{page}"
+    for numbers in _FACT.findall(text):
+        yield from (f"fact {number}" for number in re.findall(r"\d+", numbers) if int(number) not in FACTS)
+    yield from _OLD.findall(text)
+
+
+def files() -> list[Path]:
+    """Return every file of ours that a comment may stand in, relative to the root."""
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in KINDS]
+    found += [ROOT / "nats-server.conf.j2", ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("*.md")]
+    # What Choria's own programs wrote is theirs.
+    return [
+        path.relative_to(ROOT)
+        for path in sorted(found)
+        if path.is_file() and "__pycache__" not in path.parts and path.relative_to(ROOT) != OWN
+    ]
+
+
+def test_every_reference_leads_somewhere() -> None:
+    wrong = {str(path): found for path in files() if (found := sorted(broken(_text(path))))}
+    assert wrong == {}
+
+
+def _text(path: Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8", errors="replace")
+
+
+def test_references_are_found() -> None:
+    texts = [_text(path) for path in files()]
+    assert sum(len(_PAGE.findall(text)) for text in texts) > 100
+    assert sum(len(_FACT.findall(text)) for text in texts) > 50
+    assert len(FACTS) >= 29
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docs/nothing.md",
+        "docs/policy.md#modes",
+        "(docs/interface.md#wire).",
+        "fact 99",
+        "facts 4, 98",
+        "facts 5 and 97",
+        'POLICY "Modes"',
+        "POLICY rule 3",
+        'INTERFACE "Wire"',
+        "NATS_FACTS 4",
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_noticed(text: str) -> None:
+    assert list(broken(text))
+
+
+@pytest.mark.parametrize(
+    ("heading", "anchor"),
+    [
+        ("0. What is not served", "0-what-is-not-served"),
+        ("3. Without `ca_file` the system's roots are trusted", "3-without-ca_file-the-systems-roots-are-trusted"),
+        ("Pub-sub", "pub-sub"),
+    ],
+)
+def test_a_heading_has_the_anchor_that_mkdocs_gives_it(heading: str, anchor: str) -> None:
+    assert slug(heading) == anchor
