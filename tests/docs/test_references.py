@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +31,7 @@ def slug(heading: str) -> str:
     return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text).strip())
 
 
-@lru_cache(maxsize=None)
+@cache
 def anchors(page: str) -> frozenset[str]:
     """Return the anchors of a page below docs/; empty if there is no such page."""
     path = DOCS / page

@@ -1,0 +1,237 @@
+"""docs/interface.md lists every command, option and JSON key there is, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pytest
+
+from broker_auth.bench.run import PARTS
+from broker_auth.cli import demo, main, report, root, streams
+from broker_auth.demo.outcome import Outcome as DemoOutcome
+from broker_auth.demo.run import Result
+from broker_auth.observe.audit import encode, make_record
+from broker_auth.observe.connections import Connection
+from broker_auth.observe.explain import Outcome, explain
+from broker_auth.observe.stored import read_stored
+from broker_auth.observe.streams import Action, Change, Difference
+from broker_auth.observe.waiting import Denial, Waiting
+from broker_auth.policy.decide import decide
+from tests.builders import requests
+from tests.builders.clock import NOW
+from tests.builders.policies import x509_policy
+from tests.cli.conftest import Office
+from tests.cli.running import run
+from tests.docs.test_commands import commands
+from tests.observe.records import denied
+from tests.policy.markdown import code, tables
+
+PAGE: Final = tables("interface.md")
+START: Final = datetime(2027, 1, 15, 8, tzinfo=UTC)
+ALL: Final = dict(commands(main))
+_FREE: Final = {  # objects whose keys are names or are described elsewhere
+    "init": {"servers"},
+    "why": {"decision", "server_error"},
+    "token check": {"claims"},
+    "token inspect": {"claims"},
+    "streams apply": {"streams[].changes"},
+    "bench": set(PARTS),
+}
+_SAME_AS: Final = {"config check": ("warnings[]", "problems[]"), "demo": ("isolation[]", "admission[]")}
+
+
+def column(heading: str, index: int = 0) -> list[str]:
+    """Return the code in the first column of the first table below a heading."""
+    return [name for row in PAGE[heading][index][1:] for name in code(row[0])]
+
+
+def keys(document: Any, free: set[str], path: str = "") -> Iterator[str]:
+    """Return the path of every key of a document, ``[]`` for the elements of an array below the first level."""
+    match document:
+        case list():
+            for item in document:
+                yield from keys(item, free, f"{path}[]" if path else "")
+        case dict() if path not in free:
+            for key, value in document.items():
+                name = f"{path}.{key}" if path else key
+                yield name
+                yield from keys(value, free, name)
+
+
+# --- Commands
+
+
+def test_every_command_is_listed() -> None:
+    assert sorted(column("Commands")) == sorted(ALL)
+
+
+@pytest.mark.parametrize("path", sorted(ALL))
+def test_every_option_is_listed(path: str) -> None:
+    (row,) = (row for row in PAGE["Commands"][0][1:] if code(row[0]) == [path])
+    options = [option for option in ALL[path].params if isinstance(option, click.Option)]
+    names = {
+        name: option.multiple
+        for option in options
+        for name in (*option.opts, *option.secondary_opts)
+        if name.startswith("--") and name != "--help"
+    }
+    assert {name: f"`{name}`…" in row[2] for name in code(row[2])} == names
+
+
+def test_environment_variables() -> None:
+    named = {
+        variable
+        for command in ALL.values()
+        for option in command.params
+        if isinstance(option, click.Option) and isinstance(variable := option.envvar, str)
+    }
+    listed = {code(row[0])[0] for row in PAGE["Commands"][1][1:]}
+    assert listed == named | {"BROKER_AUTH_DEBUG"}
+
+
+def test_exit_codes() -> None:
+    assert [int(row[0]) for row in PAGE["Exit codes"][0][1:]] == [0, root.NO, root.USAGE, root.INTERRUPTED]
+
+
+# --- JSON documents
+
+
+def test_every_command_with_json_has_its_document() -> None:
+    with_json = {
+        path for path, command in ALL.items() if any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert {heading for heading in PAGE if heading in ALL} == with_json
+    assert set(DOCUMENTS) == with_json
+
+
+@pytest.mark.parametrize("path", sorted(ALL))
+def test_every_json_key_is_listed(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if path not in DOCUMENTS:
+        assert path not in PAGE
+        return
+    monkeypatch.chdir(tmp_path)
+    found = set(keys(DOCUMENTS[path](tmp_path), _FREE.get(path, set())))
+    if path in _SAME_AS:
+        other, first = _SAME_AS[path]
+        found = {name.replace(other, first) for name in found}
+    assert set(column(path)) == found
+
+
+def _office(directory: Path) -> Office:
+    office = Office(directory)
+    for name in ("org", "aaa", "holder"):
+        office.keys(name)
+    return office
+
+
+def _init(directory: Path) -> Any:
+    return run("init", directory / "deployment", "--dev-pki", "--json").json
+
+
+def _config_check(directory: Path) -> Any:
+    (directory / "broker.conf").write_text("plugin.broker_auth.brokers = a b\nplugin.broker_auth.worker = 1\n")
+    return run("config", "check", directory / "broker.conf", "--json").json
+
+
+def _token_provisioning(directory: Path) -> Any:
+    office = _office(directory)
+    options = ("--token", "s3cret-access-token", "--urls", "nats://provision.example.net:4222", "--json")
+    return run("token", "provisioning", directory / "p.jwt", office.path / "org.seed", *options).json
+
+
+def _token_server(directory: Path) -> Any:
+    office = _office(directory)
+    issuer = office.chain_issuer("--org", "choria")
+    return run(
+        *("token", "server", directory / "s.jwt", "node1.example.net", directory / "holder.public"),
+        *(directory / "aaa.seed", "--chain-issuer-token", issuer, "--org", "choria", "--json"),
+    ).json
+
+
+def _token_client(directory: Path) -> Any:
+    office = _office(directory)
+    issuer = office.chain_issuer("--org", "choria")
+    return run(
+        *("token", "client", directory / "c.jwt", "up=alice", directory / "aaa.seed"),
+        *("--public-key", directory / "holder.public", "--chain-issuer-token", issuer, "--org", "choria", "--json"),
+    ).json
+
+
+def _token_check(directory: Path) -> Any:
+    office = _office(directory)
+    return run("token", "check", office.chain_issuer("--org", "choria"), *office.trust, "--json").json
+
+
+def _token_inspect(directory: Path) -> Any:
+    return run("token", "inspect", _office(directory).client(), "--json").json
+
+
+def _explain(_: Path) -> Any:
+    asked, policy = requests.fleet(), x509_policy()
+    record = make_record(asked, decide(asked, policy, NOW), NOW, 1, with_request=True)
+    return explain(read_stored(encode(record)), policy, NOW).document()
+
+
+def _why(directory: Path) -> Any:
+    (directory / "audit.jsonl").write_bytes(encode(denied()))
+    return run("why", "new1.example.net", "--audit", directory / "audit.jsonl", "--json").json
+
+
+def _report_waiting(_: Path) -> Any:
+    denial = Denial(time=START, code="token_expired", reason="expired")
+    node = Waiting(name="n", connected=False, server="s", ip="192.0.2.7", since=START, attempts=1, last_denial=denial)
+    return [report._waiting_document(node, START)]
+
+
+def _streams_apply(directory: Path) -> Any:
+    configuration = _init(directory)["configuration"]
+    change = Change(
+        name="CHORIA_EVENTS", action=Action.UPDATE, differences=(Difference(field="max_age", now=1, wanted=2),)
+    )
+
+    async def change_streams(*_: Any, **__: Any) -> tuple[Change, ...]:
+        return (change,)
+
+    with pytest.MonkeyPatch.context() as patch:  # what a server would say is not the question here
+        patch.setattr(streams, "change_streams", change_streams)
+        return run("streams", "apply", "--config", configuration, "--json").json
+
+
+def _doctor(directory: Path) -> Any:
+    _config_check(directory)  # a configuration that cannot be used: nothing is connected to
+    return run("doctor", "--config", directory / "broker.conf", "--json").json
+
+
+def _demo(_: Path) -> Any:
+    outcome = DemoOutcome(what="a", expected="b", happened="b")
+    return demo._document(Result(admission=[outcome], isolation=[outcome]))
+
+
+DOCUMENTS: Final[dict[str, Callable[[Path], Any]]] = {
+    "init": _init,
+    "why": _why,
+    "config check": _config_check,
+    "token provisioning": _token_provisioning,
+    "token server": _token_server,
+    "token client": _token_client,
+    "token keys": lambda directory: run("token", "keys", directory / "a.seed", "--json").json,
+    "token check": _token_check,
+    "token inspect": _token_inspect,
+    "explain": _explain,
+    "report conns": lambda _: [dict.fromkeys(Connection.__struct_fields__)],
+    "report waiting": _report_waiting,
+    "streams apply": _streams_apply,
+    "doctor": _doctor,
+    "demo": _demo,
+    "bench": lambda _: {part: {} for part in PARTS},
+}
+
+
+def test_words_of_documents() -> None:
+    cells = {code(row[0])[0]: code(row[1]) for row in [*PAGE["explain"][0][1:], *PAGE["streams apply"][0][1:]]}
+    assert cells["rules[].outcome"] == [outcome.value for outcome in Outcome]
+    assert sorted(cells["streams[].action"]) == sorted(action.value for action in Action)
