@@ -29,7 +29,7 @@ from broker_auth.observe.printable import printable
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings
 
-SUBJECT: Final = "$SYS.REQ.USER.AUTH"  # INTERFACE "Wire"
+SUBJECT: Final = "$SYS.REQ.USER.AUTH"  # docs/interface.md#the-wire
 QUEUE: Final = "broker-auth"
 DRAIN_SECONDS: Final = 10.0
 HEARD_SECONDS: Final = 5.0  # without an answer to a PING, after which the broker does not count as reached

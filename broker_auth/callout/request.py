@@ -1,4 +1,4 @@
-"""From bytes to an :class:`AuthorizationRequest`: every check of INTERFACE "Wire", in its order.
+"""From bytes to an :class:`AuthorizationRequest`: every check of docs/interface.md#the-wire, in its order.
 
 What fails here gets no reply at all: it was not nats-server that sent it, or it comes too late.
 """
@@ -18,7 +18,7 @@ from broker_auth.nkey import Kind, decode_public
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.keys import verify_ed25519
 
-MAX_REQUEST_BYTES: Final = 512 * 1024  # INTERFACE "Wire"
+MAX_REQUEST_BYTES: Final = 512 * 1024  # docs/interface.md#the-wire
 AUDIENCE: Final = "nats-authorization-request"
 REQUEST_TYPE: Final = "authorization_request"
 CLAIMS_VERSION: Final = 2
@@ -128,7 +128,7 @@ class RequestReader:
         return Unverified(token, server_xkey, self._claims(claims))
 
     def verify(self, opened: Unverified, now: float) -> AuthorizationRequest:
-        """The request, every check of INTERFACE "Wire" done.
+        """The request, every check of docs/interface.md#the-wire done.
 
         Raises:
             WireError: a check failed.

@@ -97,7 +97,7 @@ class Case(msgspec.Struct):
         return token
 
     def require_place(self) -> None:
-        """Check that one more node leaves provisioners a place (docs/policy.md#the-provisioners-places)."""
+        """Check that one more node leaves provisioners a place (docs/policy.md#the-places-of-provisioners)."""
         if self.policy.provisioning.gauge.full(self.request.server_id.id, self.now):
             limit = "plugin.broker_auth.provisioning.limits.max_connections"
             self.refuse(DenyCode.PROVISIONING_FULL, f"as many connections as {limit} allows nodes are there")
