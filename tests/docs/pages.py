@@ -14,7 +14,7 @@ from broker_auth.settings import keytable
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
-PAGES: Final = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
+PAGES: Final = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md")))
 MADE: Final[Mapping[str, Callable[[], str]]] = {
     "configuration.md": keytable.reference,
     "denials.md": remedies.reference,

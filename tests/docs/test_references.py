@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from tests.docs.pages import DOCS, ROOT
 
 OWN: Final = Path(__file__).relative_to(ROOT)  # it holds references that lead nowhere, to see them noticed
-FOLDERS: Final = ("broker_auth", "tests", "examples")
+FOLDERS: Final = ("broker_auth", "tests", "examples", "docs")
 KINDS: Final = frozenset({".py", ".j2", ".conf", ".service", ".yml", ".yaml", ".json", ".go", ".md", ""})
 _PAGE: Final = re.compile(r"\bdocs/([\w/-]+\.md)(?:#([\w-]+))?")
 _FACT: Final = re.compile(r"\b[Ff]acts? (\d+(?:(?:, | and | to )\d+)*)")
@@ -27,7 +28,7 @@ _OLD: Final = re.compile(r"\b(?:POLICY (?:rule \d|\")|INTERFACE(?: \"| ``)|NATS_
 
 def slug(heading: str) -> str:
     """Return the anchor that MkDocs gives a heading, as ``markdown.extensions.toc.slugify`` makes it."""
-    text = _LINK.sub(r"\1", heading).encode("ascii", "ignore").decode().lower()
+    text = unicodedata.normalize("NFKD", _LINK.sub(r"\1", heading)).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text).strip())
 
 
@@ -110,3 +111,17 @@ def test_a_reference_that_leads_nowhere_is_noticed(text: str) -> None:
 )
 def test_a_heading_has_the_anchor_that_mkdocs_gives_it(heading: str, anchor: str) -> None:
     assert slug(heading) == anchor
+
+
+def test_every_decision_is_listed_in_its_order_and_shape() -> None:
+    decisions = DOCS / "decisions"
+    pages = sorted(decisions.glob("[0-9]*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    listed = re.findall(
+        r"^\d+\. \[[^\]]+\]\(([^)]+)\)$", (decisions / "index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert listed == [page.name for page in pages]
+    for number, page in enumerate(pages, start=1):
+        title, *headings = _HEADING.findall(page.read_text(encoding="utf-8"))
+        assert title.startswith(f"{number}. "), page.name
+        assert headings == ["Context", "Decision", "Consequences"], page.name
