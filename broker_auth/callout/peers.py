@@ -37,6 +37,8 @@ _SYNCED_SECONDS: Final = 0.6  # how old the youngest word may be that came back
 _LINGER_SECONDS: Final = 600.0  # nats-server may give a dead member its share for that long
 _MAX_HELD: Final = 2048
 _MAX_HELD_BYTES: Final = 4 * 1024 * 1024
+_MAX_REPLY_BYTES: Final = 1024
+_MAX_HEADERS_BYTES: Final = 1024  # of a request; longer ones are not looked at (request.py)
 _MAX_MEMBERS: Final = 256
 _MAX_WORD_BYTES: Final = 64 * 1024
 _MAX_RECENT: Final = 20_000  # answered requests of a second
@@ -186,7 +188,9 @@ class Peers:
         held = self._held
         if reply in held or reply in self._recent[0] or reply in self._recent[1] or self._barrier:
             return
-        size = self._held_bytes + len(data)
+        if len(reply) > _MAX_REPLY_BYTES or (headers is not None and len(headers) > _MAX_HEADERS_BYTES):
+            return  # no server asks so
+        size = self._held_bytes + len(reply) + len(data) + len(headers or b"")
         if size <= _MAX_HELD_BYTES and len(held) < _MAX_HELD:
             held[reply] = (data, headers, now)
             self._held_bytes = size
@@ -209,7 +213,7 @@ class Peers:
     def _drop(self, token: bytes) -> bool:
         held = self._held.pop(token, None)
         if held is not None:
-            self._held_bytes -= len(held[0])
+            self._held_bytes -= len(token) + len(held[0]) + len(held[1] or b"")
         return held is not None
 
     def shed(self) -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -197,7 +198,7 @@ class _Worker:
             audit_lost=self._audit.lost,
             audit_trouble=self._audit.trouble,
             log_lost=logs.lost(),
-            skews=self._callout.skews.measured(),
+            skews=self._callout.skews.measured(time.monotonic()),
             resident=_resident(),
         )
         # uvloop raises this once the supervisor is gone; `_orphaned` sees that, too.

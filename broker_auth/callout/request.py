@@ -6,7 +6,7 @@ What fails here gets no reply at all: it was not nats-server that sent it, or it
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -25,7 +25,7 @@ CLAIMS_VERSION: Final = 2
 XKEY_HEADER: Final = "Nats-Server-Xkey"
 HEADER: Final = encoding.encode(b'{"typ":"JWT","alg":"ed25519-nkey"}')
 _MAX_HEADER_BYTES: Final = 256  # of a JWT
-_MAX_HEADERS_BYTES: Final = 1024  # of a message; the server's are some 100
+MAX_HEADERS_BYTES: Final = 1024  # of a message; the server's are some 100
 _XKEY_NAME: Final = XKEY_HEADER.encode()
 _SERVERS: Final = 1024  # server keys remembered
 
@@ -65,11 +65,14 @@ class _Header(msgspec.Struct):
     alg: str
 
 
+_Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**40)]  # Unix; any larger number is no time, and no float
+
+
 class _Claims(msgspec.Struct):
     iss: str
     aud: str
-    exp: int
-    iat: int
+    exp: _Seconds
+    iat: _Seconds
     nats: AuthorizationRequest
 
 
@@ -192,7 +195,7 @@ class RequestReader:
 
 def server_xkey(headers: bytes | None) -> str | None:
     """Return the ``Nats-Server-Xkey`` of a message's headers; None if there is none, or they are no server's."""
-    if not headers or len(headers) > _MAX_HEADERS_BYTES:
+    if not headers or len(headers) > MAX_HEADERS_BYTES:
         return None
     for line in headers.split(b"\r\n"):
         name, _, value = line.partition(b":")

@@ -77,7 +77,8 @@ def _host(config: Path, outlined: Settings, names: list[str], workers: int | Non
     """Return what runs the zones: one alone needs no process between this one and its workers."""
     if len(names) == 1:
         (name,) = names
-        return Supervisor(_load(config, name), lambda: _reload(config, outlined, name), workers)
+        alone = len(outlined.zones) == 1
+        return Supervisor(_load(config, name), lambda: _reload(config, outlined, name, alone=alone), workers)
 
     def body(name: str) -> functools.partial[None]:
         def make() -> Supervisor:
@@ -106,8 +107,11 @@ def _is_about(warning: Problem, settings: Settings) -> bool:
     return (warning.key or "").startswith((*names, ZONE.replace("<name>", settings.only_zone.name)))
 
 
-def _reload(config: Path, first: Settings, zone: str) -> Prepared:
+def _reload(config: Path, first: Settings, zone: str, *, alone: bool = False) -> Prepared:
+    """Read the configuration again; ``alone``: this process started as the only zone's, and starts no others."""
     prepared = _load(config, zone)
+    if alone and (others := [found.name for found in outline(config, os.environ).zones if found.name != zone]):
+        _log.error("zone %s is new and not served by this process: restart the service", ", ".join(others))
     for name in ("metrics_listen", "pid_file"):
         if getattr(prepared.settings, name) != getattr(first, name):
             key = f"plugin.broker_auth.{name}".replace("metrics_", "metrics.")

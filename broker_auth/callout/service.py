@@ -20,7 +20,7 @@ import msgspec
 from broker_auth.callout.backlog import Backlog
 from broker_auth.callout.freshness import Age
 from broker_auth.callout.link import BrokerLink, Interest
-from broker_auth.callout.peers import TICK_SECONDS
+from broker_auth.callout.peers import TICK_SECONDS, Held
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader, Unverified, WireError, WireFault, server_xkey
 from broker_auth.callout.skew import Skews, notable
@@ -329,13 +329,33 @@ class Service:
                 link.tick()
                 if len(self._backlog) >= HIGH_WATER_MARK:
                     link.shed()
-                while not len(self._backlog) and (held := link.due(BATCH_UNDER_LOAD)):
-                    opened = [(one.reply, self._opened(link, one.reply, one.data, one.headers)) for one in held]
-                    batch = [_Waiting(link, reply, request) for reply, request in opened if request is not None]
-                    self.callout.stats.answered_for_others[link.name] += len(batch)
-                    if batch:
-                        self._answer(batch)
-                    await asyncio.sleep(0)
+            # A batch of each broker in turn, no longer than until the others' words are due again.
+            until = time.monotonic() + TICK_SECONDS
+            busy = True
+            while busy and not len(self._backlog) and time.monotonic() < until:
+                busy = False
+                for link in self._links:
+                    if held := link.due(BATCH_UNDER_LOAD):
+                        busy = True
+                        self._answer_held(link, held)
+                        await asyncio.sleep(0)
+
+    def _answer_held(self, link: BrokerLink, held: Sequence[Held]) -> None:
+        """Answer copies; one that fails unforeseen costs itself, not the worker."""
+        batch = []
+        for one in held:
+            try:
+                request = self._opened(link, one.reply, one.data, one.headers)
+            except Exception:
+                self.callout.stats.reply_failures += 1
+                if self._limits[link].due():
+                    _log.exception("broker %s: a copy of a request cannot be read", link.name)
+                continue
+            if request is not None:
+                batch.append(_Waiting(link, one.reply, request))
+        self.callout.stats.answered_for_others[link.name] += len(batch)
+        if batch:
+            self._answer(batch)
 
     async def _answer_all(self) -> None:
         """Answer what waits, until the service ends and nothing does."""

@@ -12,9 +12,11 @@ from typing import Final
 
 import msgspec
 
+from broker_auth.observe.printable import printable
+
 WARNING_SECONDS: Final = 1.0  # tokens' times are checked to the second; requests live for 10
 _WINDOW_SECONDS: Final = 30.0  # the last one to two of these count
-_MAX_SERVERS: Final = 64  # of all brokers of a worker; a broker can name any number
+_MAX_SERVERS: Final = 16  # of each broker; one in strange hands can name any number
 
 
 class _Window(msgspec.Struct):
@@ -35,6 +37,7 @@ class Skews:
 
     def __init__(self) -> None:
         self._servers: dict[tuple[str, str], _Server] = {}
+        self._steady = float("-inf")
 
     def observe(self, broker: str, server: str, difference: float, steady: float) -> None:
         """Note a request.
@@ -47,8 +50,9 @@ class Skews:
         """
         key = (broker, server[:64])
         known = self._servers.get(key)
+        self._steady = max(self._steady, steady)
         if known is None:
-            if len(self._servers) < _MAX_SERVERS:
+            if self._has_room(broker):
                 self._servers[key] = _Server(_Window(steady, difference, 1))
             return
         window = known.now
@@ -59,14 +63,33 @@ class Skews:
         window.count += 1
         window.least = min(window.least, difference)
 
-    def measured(self) -> dict[str, float]:
-        """Return by ``broker/server`` how many seconds our clock is ahead of that server's; negative if behind."""
-        return {f"{broker}/{server}": round(_skew(known), 3) for (broker, server), known in self._servers.items()}
+    def _has_room(self, broker: str) -> bool:
+        """Forget servers that have not asked lately, and return whether the broker may have one more."""
+        for key in [key for key, known in self._servers.items() if self._is_old(known)]:
+            del self._servers[key]
+        return sum(name == broker for name, _ in self._servers) < _MAX_SERVERS
+
+    def _is_old(self, server: _Server) -> bool:
+        return self._steady - server.now.began >= 2 * _WINDOW_SECONDS
+
+    def measured(self, steady: float | None = None) -> dict[str, float]:
+        """Return by ``broker/server`` how many seconds our clock is ahead of that server's; negative if behind.
+
+        Args:
+            steady: now; servers that have not asked lately are left out.
+        """
+        if steady is not None:
+            self._steady = max(self._steady, steady)
+        return {
+            f"{broker}/{printable(server)}": round(_skew(known), 3)
+            for (broker, server), known in self._servers.items()
+            if not self._is_old(known)
+        }
 
     def of(self, broker: str, server: str) -> float:
         """Return the skew of one server; 0 if it is not known."""
         known = self._servers.get((broker, server[:64]))
-        return 0.0 if known is None else round(_skew(known), 3)
+        return 0.0 if known is None or self._is_old(known) else round(_skew(known), 3)
 
 
 def _skew(server: _Server) -> float:

@@ -199,6 +199,10 @@ class Supervisor:
         """Stop as on SIGTERM."""
         self._stop.set()
 
+    def reload(self) -> None:
+        """Reload as on SIGHUP."""
+        self._reload_wanted.set()
+
     def changed(self) -> None:
         """Something an observer may show has changed."""
         changed, self._changed = self._changed, asyncio.Event()

@@ -162,7 +162,8 @@ class Zones:
             self._names = names
             for name in gone:
                 _log.info("zone %s is gone", name)
-                await self._slots.pop(name).retire()
+                await self._slots[name].retire()  # known until then, so that its end is noticed
+                del self._slots[name]
 
     async def _until(self, true: Callable[[], bool]) -> None:
         while not true():
@@ -207,6 +208,9 @@ def supervise(make: Callable[[], Supervisor], zone: str, channel: socket.socket)
         channel: to the parent.
     """
     die_with_parent()
+    # A reload that is asked for while the configuration is read counts afterwards; else it would be lost.
+    early: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: early.append(number))
     try:
         supervisor = make()
     except BrokerAuthError as error:
@@ -214,6 +218,8 @@ def supervise(make: Callable[[], Supervisor], zone: str, channel: socket.socket)
         state = ZoneState(zone=zone, problems=tuple(str(problem) for problem in problems))
         channel.sendall(msgspec.json.encode(state) + b"\n")
         return
+    if early:
+        supervisor.reload()
     asyncio.run(_supervise(supervisor, channel))
 
 

@@ -46,6 +46,7 @@ def reload_command(config: Path) -> None:
     before = _started(path)
     os.kill(before.pid, signal.SIGHUP)
     accepted, refused, waiting = _outcome(path, before)
+    unserved = [zone.name for zone in report.settings.zones if zone.name not in running(path).zones]
     if accepted and (refused or waiting):
         output.note(f"reloaded in {_named(accepted)}")
     if refused:
@@ -56,6 +57,8 @@ def reload_command(config: Path) -> None:
         raise OperationError(
             f"the service did not finish reloading {_named(waiting)} within {_DEADLINE:g} s; look at its log"
         )
+    if unserved:
+        output.warning(f"the service on this host does not serve {_named(unserved)}: restart it if it should")
     output.note(f"reloaded {config}")
 
 

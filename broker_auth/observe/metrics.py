@@ -6,7 +6,7 @@ an interface: the Grafana dashboard and people's alerts rest on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -173,9 +173,9 @@ def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
     yield _counter("log_lost", "Log lines that nobody read in time.", zone, [((s.zone,), s.log_lost) for s in states])
     yield _gauge(
         "clock_skew_seconds",
-        "How far this host's clock is ahead of a server's, negative if behind.",
-        ("zone", "server"),
-        [((s.zone, server), skew) for s in states for server, skew in s.skews.items()],
+        "How far this host's clock is ahead of that of this broker's server it differs most from; negative if behind.",
+        ("zone", "broker"),
+        [((s.zone, broker), skew) for s in states for broker, skew in _by_broker(s.skews).items()],
     )
     yield _counter(
         "task_failures",
@@ -186,6 +186,15 @@ def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
     yield _counter(
         "audit_lost", "Audit records that could not be kept.", zone, [((s.zone,), s.audit_lost) for s in states]
     )
+
+
+def _by_broker(skews: Mapping[str, float]) -> dict[str, float]:
+    """Return the largest skew of each broker's servers, whose names a broker makes up as it likes."""
+    found: dict[str, float] = {}
+    for name, skew in skews.items():
+        broker = name.partition("/")[0]
+        found[broker] = max(skew, found.get(broker, skew), key=abs)
+    return found
 
 
 def _troubles(states: Sequence[ZoneState], now: float) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -15,7 +16,9 @@ from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.site import Broker, Site
 from broker_auth.callout import client
+from broker_auth.callout.peers import Held
 from broker_auth.callout.service import Service, make_callout
+from broker_auth.encoding import decode, encode
 from broker_auth.errors import OperationError
 from broker_auth.observe.audit import Audit
 from broker_auth.settings.load import load
@@ -186,6 +189,20 @@ async def test_what_ends_although_it_must_not_ends_the_service_in_order(
         with pytest.raises(OperationError, match=r"task ended unforeseen: answering \(ZeroDivisionError\)"):
             await scene.serving
     assert "'answering' failed" in caplog.text
+
+
+@pytest.mark.parametrize("iat", [b"1" + b"0" * 400, b"-1", b"1e400", b"18446744073709551616"])
+async def test_a_time_that_is_none_costs_the_message_and_not_the_worker(scene: Scene, iat: bytes) -> None:
+    """As a request, and as a copy of one that this worker is to answer for others."""
+    wire = scene.request()
+    header, body, _ = wire.split(b".")
+    claims = re.sub(rb'"iat":\d+', b'"iat":' + iat, decode(body))
+    data = header + b"." + encode(claims) + b"." + b"A" * 86
+    (link,) = [link for link in scene.service.links if link.name == "stolen"]
+    scene.stolen.ask(data, "inbox.odd")
+    scene.service._answer_held(link, [Held("inbox.copy", data, None)])
+    await scene.honest_login()
+    assert not scene.serving.done()
 
 
 async def test_stopping_does_not_wait_for_a_broker_that_does_not_take_part(

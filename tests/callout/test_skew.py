@@ -55,10 +55,19 @@ def test_servers_are_apart_and_bounded() -> None:
     """A broker may name any server it likes; it cannot speak for another broker's."""
     skews = asked(0.0, 10)
     for number in range(1000):
-        skews.observe("edge", f"n{number}" * 50, 900.0, 1.0)
-    skews.observe("edge", "nats1", 900.0, 1.0)
-    assert len(skews.measured()) <= 64
+        skews.observe("edge", f"n{number}" * 50, 900.0, 1003.0)
+    skews.observe("edge", "nats1", 900.0, 1003.0)
+    assert len(skews.measured()) <= 17
     assert notable(skews.of("fleet", "nats1")) == 0.0
+    skews.observe("west", "nats9", 0.5, 1003.0)
+    assert "west/nats9" in skews.measured()
+
+
+def test_a_server_that_no_longer_asks_is_forgotten() -> None:
+    skews = asked(100.0, 5)
+    assert skews.measured(1010.0)
+    assert not skews.measured(1100.0)
+    assert skews.of("fleet", "nats1") == 0.0
 
 
 @given(st.lists(st.tuples(st.floats(-1e9, 1e9), st.floats(0, 1e6)), max_size=50))

@@ -169,6 +169,28 @@ async def test_the_fleet_gets_in_while_every_process_of_the_edge_is_dead_or_stop
     await (await connect(running.site.node_url, "waiting.example.net", running.site.credentials("node"))).close()
 
 
+async def test_a_zone_that_is_gone_ends_and_later_reloads_reach_the_others(running: Served) -> None:
+    """What the runbook asks for when an edge was stolen: without it, the leaked signer could not be withdrawn."""
+    site = running.site
+    config, before = site.deployment.configuration, site.deployment.configuration.read_text()
+    edge = running.processes()["edge"]
+    lines = [line for line in before.splitlines() if "broker.edge." not in line and "zone.edge." not in line]
+    try:
+        config.write_text("\n".join(lines).replace("brokers = fleet, edge", "brokers = fleet"))
+        for _ in range(2):
+            since = len(site.service.log)
+            site.service.signal(signal.SIGHUP)
+            await site.service.wait_for_log("(zone fleet)", since)
+            await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in edge))
+        assert running.page("/readyz/edge")[0] == 404
+    finally:
+        config.write_text(before)
+    since = len(site.service.log)
+    site.service.signal(signal.SIGHUP)
+    await site.service.wait_for_log("broker edge: subscribed", since)
+    await (await connect(site.node_url, "waiting.example.net", site.credentials("node"))).close()
+
+
 async def test_each_zone_has_an_audit_file_of_its_own(running: Served) -> None:
     site = running.site
     for url, name in ((site.fleet_url, "stranger-1"), (site.node_url, "stranger-2")):
