@@ -10,10 +10,13 @@ import click
 
 from broker_auth.cli import options, output
 from broker_auth.cli.files import read_input
+from broker_auth.errors import InputError
 from broker_auth.observe.explain import explain
 from broker_auth.observe.stored import MAX_BYTES, read_stored
 from broker_auth.settings.load import load
+from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.policy import build_policy
+from broker_auth.settings.problems import shown
 
 _EPILOG = options.example(
     "broker-auth explain request.json --config /etc/broker-auth/broker.conf",
@@ -30,9 +33,12 @@ _EPILOG = options.example(
     type=options.MOMENT,
     help="Decide for this time; by default the time of an audit record, else now.",
 )
+@click.option("--zone", metavar="NAME", help="Decide as for this zone; by default that of an audit record, else fleet.")
 @options.json_option
 @click.pass_context
-def explain_command(ctx: click.Context, request: str, config: Path, at: float | None, *, as_json: bool) -> None:
+def explain_command(
+    ctx: click.Context, request: str, config: Path, at: float | None, zone: str | None, *, as_json: bool
+) -> None:
     """Decide one stored authorization request by CONFIG and show which rule decided, and why.
 
     REQUEST is one JSON document: an audit record that holds its request, the request's decoded claims,
@@ -41,7 +47,8 @@ def explain_command(ctx: click.Context, request: str, config: Path, at: float | 
     Exit code 0: admitted. 1: denied.
     """
     stored = read_stored(read_input(request, MAX_BYTES))
-    policy = build_policy(load(config, os.environ, serving=False))
+    settings = load(config, os.environ, serving=False)
+    policy = build_policy(settings, _zone(settings, zone or stored.zone or FLEET_ZONE))
     moment = at if at is not None else stored.time
     explanation = explain(stored, policy, time.time() if moment is None else moment)
     if as_json:
@@ -50,3 +57,11 @@ def explain_command(ctx: click.Context, request: str, config: Path, at: float | 
         for line in explanation.lines():
             output.note(line)
     ctx.exit(0 if explanation.admitted else 1)
+
+
+def _zone(settings: Settings, name: str) -> str:
+    """Return the zone's name, if it is one of the configuration: an edge is answered by other rules than the fleet."""
+    names = sorted({zone.name for zone in settings.zones} | {FLEET_ZONE})
+    if name not in names:
+        raise InputError(f"{settings.path} has no zone {shown(name)}; name one of {', '.join(names)} by --zone")
+    return name

@@ -39,12 +39,14 @@ class Stored:
         redacted: what was removed from it.
         time: when it was decided (Unix seconds), if the record says so.
         recorded: how it was decided then: decision and code.
+        zone: whose rules decided it then; empty if the record does not say.
     """
 
     request: AuthorizationRequest
     redacted: frozenset[str] = frozenset()
     time: float | None = None
     recorded: tuple[str, str] | None = None
+    zone: str = ""
 
 
 def read_stored(data: bytes) -> Stored:
@@ -131,6 +133,7 @@ class _Record(msgspec.Struct):
     time: datetime | float | None = None
     decision: str = ""
     code: str = ""
+    zone: str = ""
 
 
 def _record(value: dict[str, Any]) -> Stored:
@@ -148,6 +151,7 @@ def _record(value: dict[str, Any]) -> Stored:
         redacted=frozenset(record.redacted),
         time=_seconds(record.time),
         recorded=(record.decision, record.code) if record.decision else None,
+        zone=record.zone,
     )
 
 

@@ -298,3 +298,28 @@ def test_wrong_types_are_refused_without_showing_them(config: Path, change: Call
     refused = explain(config, request | {"connect_opts": change(request["connect_opts"])})
     assert (refused.code, refused.out) == (1, "")
     assert "$.connect_opts." in refused.error
+
+
+def test_a_record_is_decided_by_the_rules_of_its_zone(config: Path) -> None:
+    """What the fleet admits, an edge must not ask for; and a zone that is not configured is named."""
+    config.write_text(
+        config.read_text()
+        + "plugin.broker_auth.brokers = default, edge\nplugin.broker_auth.broker.edge.role = edge\n"
+        + "plugin.broker_auth.broker.default.role = fleet\n"
+    )
+    request = msgspec.to_builtins(requests.fleet())
+    assert explained(config, request)["code"] == "admitted"
+    assert explained(config, request, *AT, "--zone", "edge")["code"] == "edge_verified_tls"
+    record = {
+        "event": "decision",
+        "v": 1,
+        "time": NOW,
+        "decision": "deny",
+        "code": "x",
+        "zone": "edge",
+        "request": request,
+    }
+    assert explained(config, record)["code"] == "edge_verified_tls"
+    assert explained(config, record, *AT, "--zone", "fleet")["code"] == "admitted"
+    done = explain(config, {**record, "zone": "gone"})
+    assert (done.code, "has no zone 'gone'; name one of edge, fleet" in done.err) == (1, True)
