@@ -319,6 +319,8 @@ def test_a_record_is_decided_by_the_rules_of_its_zone(config: Path) -> None:
         "zone": "edge",
         "request": request,
     }
+    record = {"event": "decision", "v": 1, "time": NOW, "decision": "deny", "code": "x", "request": request}
+    record["zone"] = "edge"
     assert explained(config, record)["code"] == "edge_verified_tls"
     assert explained(config, record, *AT, "--zone", "fleet")["code"] == "admitted"
     done = explain(config, {**record, "zone": "gone"})
