@@ -328,7 +328,7 @@ class Supervisor:
 
 
 def _most(skews: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return by server the skew that the worker measured which was asked most lately, or else the largest."""
+    """Return by server the largest skew that any worker measured."""
     found: dict[str, float] = {}
     for measured in skews:
         for server, skew in measured.items():

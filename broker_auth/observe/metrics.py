@@ -37,7 +37,7 @@ class ServiceCollector(Collector):
         yield from _workers(states)
         now = self._clock()
         yield _chain_issuers(states, now)
-        yield from _troubles(states, self._clock())
+        yield from _troubles(states, now)
         yield from _certificates(states, now)
 
     def describe(self) -> Iterable[Metric]:
