@@ -14,13 +14,13 @@ import click
 from broker_auth.cli.files import read_file, read_secret_option
 from broker_auth.cli.options import FILE
 from broker_auth.errors import InputError
+from broker_auth.files.ownership import configured_by
+from broker_auth.files.reading import BadValue
 from broker_auth.nkey import Kind, public_nkey
 from broker_auth.observe.access import Access, Proof
 from broker_auth.secret import Secret
-from broker_auth.settings.files import BadValue
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
-from broker_auth.settings.ownership import configured_by
 from broker_auth.settings.seeds import read_seed
 
 MAX_TOKEN_BYTES: Final = 16 * 1024  # docs/policy.md#what-is-accepted-as-a-token

@@ -11,7 +11,7 @@ from broker_auth.deploy.brokerconf import zone_lines
 from broker_auth.deploy.init import write_zone_keys
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import InputError
-from broker_auth.settings.files import BadValue
+from broker_auth.files.reading import BadValue
 from broker_auth.settings.model import FLEET_ZONE
 from broker_auth.settings.values import broker_name
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import InputError
+from broker_auth.files.ownership import configured_by
+from broker_auth.files.reading import BadValue, FileContent, read, read_secret
 from broker_auth.secret import Secret
-from broker_auth.settings.files import BadValue, FileContent, read, read_secret
-from broker_auth.settings.ownership import configured_by
 
 STANDARD_INPUT: Final = "-"
 SECRET_FILE: Final = "file:"

@@ -7,7 +7,7 @@ from pathlib import Path
 from broker_auth.cli import output
 from broker_auth.cli.files import STANDARD_INPUT, read_file, read_input
 from broker_auth.errors import InputError
-from broker_auth.settings.files import GROUP, OTHERS
+from broker_auth.files.reading import GROUP, OTHERS
 from broker_auth.tokens.issue import SigningKey, load_signing_key, require_public_key
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES
 

@@ -15,9 +15,9 @@ from broker_auth.deploy.plan import Plan, Topology, missing_options, superfluous
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
+from broker_auth.files.reading import BadValue
 from broker_auth.nkey import Kind, generate_seed, public_nkey
 from broker_auth.settings.certificates import read_certificates
-from broker_auth.settings.files import BadValue
 from broker_auth.settings.load import check
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem

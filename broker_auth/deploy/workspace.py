@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker_auth.deploy.pki import write_private
 from broker_auth.errors import InputError
-from broker_auth.settings.ownership import directory_objection
+from broker_auth.files.ownership import directory_objection
 
 
 class Workspace:

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from broker_auth.files.reading import BadValue
 from broker_auth.settings import values
-from broker_auth.settings.files import BadValue
 from broker_auth.settings.model import AuditKind, AuditOutput
 from broker_auth.settings.problems import shown
 

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from broker_auth import pemfile
 from broker_auth.certificate import Certificate
+from broker_auth.files.reading import BadValue, read, read_private
 from broker_auth.pemfile import MAX_BYTES, Bundle, PemError
-from broker_auth.settings.files import BadValue, read, read_private
 
 SOON: Final = timedelta(days=30)
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import ConfigurationError
+from broker_auth.files.ownership import configured_by, objection
+from broker_auth.files.reading import OTHERS, BadValue, FileContent, read
 from broker_auth.secret import Secret
 from broker_auth.settings import broker_keys
 from broker_auth.settings import choria_keys as choria
 from broker_auth.settings import own_keys as own
 from broker_auth.settings.brokers import broker_names, brokers
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
-from broker_auth.settings.files import OTHERS, BadValue, FileContent, read
 from broker_auth.settings.identities import warn_of_common_names
 from broker_auth.settings.key import Key
 from broker_auth.settings.keytable import find
@@ -33,7 +34,6 @@ from broker_auth.settings.model import (
     StreamSettings,
 )
 from broker_auth.settings.outputs import audit_outputs
-from broker_auth.settings.ownership import configured_by, objection
 from broker_auth.settings.plugin_directory import warn_of_plugin_directory
 from broker_auth.settings.problems import Findings, Problem, Report
 from broker_auth.settings.source import Source

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from broker_auth.files.reading import OTHERS, BadValue, read
 from broker_auth.pemfile import (
     MAX_BYTES,
     Bundle,
@@ -23,7 +24,6 @@ from broker_auth.pemfile import (
 from broker_auth.settings import broker_keys as keys
 from broker_auth.settings import chains, own_keys
 from broker_auth.settings.certificates import read_bundle
-from broker_auth.settings.files import OTHERS, BadValue, read
 from broker_auth.settings.key import Key
 from broker_auth.settings.model import Role
 from broker_auth.settings.source import Source

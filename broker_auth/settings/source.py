@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
+from broker_auth.files.reading import BadValue
 from broker_auth.secret import Secret
 from broker_auth.settings import keytable
 from broker_auth.settings.broker_keys import ZONE
 from broker_auth.settings.choria_file import Entry
-from broker_auth.settings.files import BadValue
 from broker_auth.settings.key import ENVIRONMENT, AnyKey, Key, variable
 from broker_auth.settings.problems import Findings, Problem, shown_key
 from broker_auth.settings.zone_keys import ZONE_KEYS

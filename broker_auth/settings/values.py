@@ -1,7 +1,7 @@
 """How the text of a value becomes a typed value: one parser per kind of key.
 
 A parser takes the text and the directory that relative paths start at, and raises
-:class:`broker_auth.settings.files.BadValue` with what is wrong and what to write instead.
+:class:`broker_auth.files.reading.BadValue` with what is wrong and what to write instead.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from broker_auth.errors import InputError
+from broker_auth.files.reading import BadValue, read_secret
 from broker_auth.nkey import Kind, decode_public
 from broker_auth.secret import Secret
 from broker_auth.settings.durations import FORMS, parse_duration
-from broker_auth.settings.files import BadValue, read_secret
 from broker_auth.settings.model import KeySource
 from broker_auth.settings.problems import shown
 from broker_auth.settings.seeds import looks_like_seed

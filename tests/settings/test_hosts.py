@@ -9,7 +9,7 @@ import pytest
 from broker_auth.deploy.init import initialize
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.errors import InputError
-from broker_auth.settings.files import BadValue
+from broker_auth.files.reading import BadValue
 from broker_auth.settings.values import address, host, url
 from tests.settings.builder import Directory, P
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.settings import ownership
+from broker_auth.files import ownership
 from tests.settings.builder import Directory, P
 
 STRANGER = 12_345  # a user and group that nobody here is

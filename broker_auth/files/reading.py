@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import InputError
+from broker_auth.files.ownership import objection
 from broker_auth.secret import Secret
-from broker_auth.settings.ownership import objection
 
 MAX_SECRET_BYTES: Final = 4096  # a password or a seed; 58 characters are usual
 
