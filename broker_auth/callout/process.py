@@ -27,7 +27,8 @@ from broker_auth.callout.reports import ConnectionReports
 from broker_auth.callout.service import Service, make_callout, tls_contexts
 from broker_auth.callout.skew import notable
 from broker_auth.callout.spawn import end_with_parent
-from broker_auth.observe import logs, server_errors
+from broker_auth.logs import setup as logs
+from broker_auth.observe import server_errors
 from broker_auth.observe.audit import Audit, AuditSink, DenialLog, LogAudit
 from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.observe.micro import MicroService

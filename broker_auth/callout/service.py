@@ -27,16 +27,16 @@ from broker_auth.callout.skew import Skews, notable
 from broker_auth.callout.xkey import Sealer
 from broker_auth.client_tls import tls_context
 from broker_auth.errors import OperationError
+from broker_auth.logs.limit import LogLimit
 from broker_auth.nkey import Kind, decode_seed
 from broker_auth.observe.audit import AuditSink, make_record
-from broker_auth.observe.loglimit import LogLimit
-from broker_auth.observe.printable import printable
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.priority import Priority, priority
 from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.printable import printable
 from broker_auth.settings.model import Settings
 
 ANSWER_DEADLINE: Final = 1.5  # seconds; clients give up at 2.0 and more (fact 10), and TLS took its time

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.observe.printable import printable
+from broker_auth.printable import printable
 
 WARNING_SECONDS: Final = 1.0  # tokens' times are checked to the second; requests live for 10
 _WINDOW_SECONDS: Final = 30.0  # the last one to two of these count

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from broker_auth.observe import logs
+from broker_auth.logs import setup as logs
 
 _log = logging.getLogger(__name__)
 # Only the parent decides: a terminal sends Ctrl-C and a hang-up to every process.

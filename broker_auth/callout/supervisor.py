@@ -21,7 +21,7 @@ from broker_auth.callout.process import Beat, Prepared, work
 from broker_auth.callout.slot import Cause, Kind, Slot, watch
 from broker_auth.callout.tasks import LongTasks
 from broker_auth.errors import BrokerAuthError, ConfigurationError
-from broker_auth.observe import logs
+from broker_auth.logs import setup as logs
 from broker_auth.observe.expiry import Expiry, expiries
 from broker_auth.observe.state import ZoneState
 from broker_auth.observe.stats import Snapshot

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from broker_auth.observe.printable import printable
+from broker_auth.printable import printable
 
 
 def one_line(text: str) -> str:

@@ -32,8 +32,8 @@ from broker_auth import encoding
 from broker_auth.client_tls import tls_context
 from broker_auth.errors import InputError, OperationError
 from broker_auth.nkey import public_nkey
-from broker_auth.observe.printable import printable
 from broker_auth.policy.rules import PROVISIONER
+from broker_auth.printable import printable
 from broker_auth.secret import Secret
 from broker_auth.secured import SecuredClient
 from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles

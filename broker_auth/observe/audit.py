@@ -13,12 +13,12 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from broker_auth.observe.loglimit import LogLimit
-from broker_auth.observe.printable import printable_json
+from broker_auth.logs.limit import LogLimit
 from broker_auth.observe.redact import SHOWN, bounded, redact
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.printable import printable_json
 
 VERSION: Final = 1
 MAX_REASON: Final = 512  # characters

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import OperationError
+from broker_auth.logs.limit import LogLimit
+from broker_auth.logs.outlet import ThreadOutlet
 from broker_auth.observe.audit import Record, encode
-from broker_auth.observe.loglimit import LogLimit
-from broker_auth.observe.outlet import ThreadOutlet
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 KEEP: Final = 4

@@ -19,7 +19,7 @@ from nats.errors import Error as NatsError
 
 from broker_auth.errors import OperationError
 from broker_auth.observe.access import decode, part, refusal, request_json
-from broker_auth.observe.printable import printable
+from broker_auth.printable import printable
 
 PAGE: Final = 1024  # connections in one answer
 GATHER_SECONDS: Final = 2.0  # for servers that were announced and do not answer

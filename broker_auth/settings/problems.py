@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from broker_auth.observe.printable import printable
+from broker_auth.printable import printable
 from broker_auth.settings.model import Settings
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_.<>-]{0,120}")

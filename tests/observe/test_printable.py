@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_auth.cli.output import one_line
+from broker_auth.logs.setup import _Formatter
 from broker_auth.observe.audit import encode
-from broker_auth.observe.logs import _Formatter
-from broker_auth.observe.printable import printable, printable_json, printable_lines
+from broker_auth.printable import printable, printable_json, printable_lines
 from broker_auth.settings import problems
 from tests.observe.records import denied
 

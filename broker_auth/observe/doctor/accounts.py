@@ -16,8 +16,8 @@ from broker_auth.nkey import public_nkey
 from broker_auth.observe.access import AccessError, part, refusal, request_json
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.listeners import RENDER, warn_of_expiry
-from broker_auth.observe.printable import printable
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS
+from broker_auth.printable import printable
 from broker_auth.settings.model import BrokerSettings, Role
 
 MIN_TIMEOUT: Final = 3.0  # seconds; a storm of connects needs longer than nats-server's default of 2

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from broker_auth.errors import OperationError
-from broker_auth.observe.printable import printable
+from broker_auth.printable import printable
 from broker_auth.secured import INFO_SECONDS
 
 MAX_INFO_BYTES: Final = 256 * 1024

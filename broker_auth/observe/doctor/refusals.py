@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from broker_auth.observe.access import CANARY
 from broker_auth.observe.doctor.finding import Case
 from broker_auth.observe.doctor.probe import Outcome, Target, Verdict, attempt
-from broker_auth.observe.printable import printable
+from broker_auth.printable import printable
 
 _MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 EVENT_SECONDS: Final = 2.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
-from broker_auth.observe.printable import printable
+from broker_auth.printable import printable
 from broker_auth.settings.model import Settings
 
 _SECONDS: Final = 3.0

@@ -7,8 +7,8 @@ import os
 import time
 from typing import Final
 
-from broker_auth.observe.outlet import DescriptorTarget, Outlet, ThreadOutlet, TryingOutlet
-from broker_auth.observe.printable import printable, printable_lines
+from broker_auth.logs.outlet import DescriptorTarget, Outlet, ThreadOutlet, TryingOutlet
+from broker_auth.printable import printable, printable_lines
 
 FORMAT: Final = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _STDERR: Final = 2

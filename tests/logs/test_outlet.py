@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.observe import logs
+from broker_auth.logs import setup as logs
+from broker_auth.logs.outlet import DescriptorTarget, ThreadOutlet, TryingOutlet
 from broker_auth.observe.auditfile import AuditFile, StreamAudit, rotated
-from broker_auth.observe.outlet import DescriptorTarget, ThreadOutlet, TryingOutlet
 from tests.observe.records import denied
 
 LINE = b"x" * 200 + b"\n"
