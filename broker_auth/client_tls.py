@@ -5,8 +5,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from broker_auth.certificates.files import read_certificates
 from broker_auth.errors import InputError
-from broker_auth.settings.certificates import read_certificates
 from broker_auth.settings.model import TLSFiles
 
 

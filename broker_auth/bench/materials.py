@@ -13,6 +13,7 @@ import nacl.bindings
 from broker_auth import encoding
 from broker_auth.callout.request import AUDIENCE, CLAIMS_VERSION, HEADER, REQUEST_TYPE
 from broker_auth.callout.xkey import Sealer
+from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.deploy.pki import Authority, signer
 from broker_auth.nkey import Kind, encode_public
 from broker_auth.policy.model import Policy, Provisioning
@@ -20,7 +21,6 @@ from broker_auth.secret import Secret
 from broker_auth.tokens import issue
 from broker_auth.tokens.keys import VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
-from broker_auth.x509 import PeerVerifier, load_roots
 
 ORGANIZATION: Final = "choria"
 NONCE: Final = "eLWfYQmGjJjmH0Y"

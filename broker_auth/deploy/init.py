@@ -9,7 +9,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker_auth.certificate import Certificate, CertificateError
+from broker_auth.certificates.certificate import Certificate, CertificateError
+from broker_auth.certificates.files import read_certificates
 from broker_auth.deploy import brokerconf, devpki
 from broker_auth.deploy.plan import Plan, Topology, missing_options, superfluous_options
 from broker_auth.deploy.render import render
@@ -17,7 +18,6 @@ from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.files.reading import BadValue
 from broker_auth.nkey import Kind, generate_seed, public_nkey
-from broker_auth.settings.certificates import read_certificates
 from broker_auth.settings.load import check
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker_auth.certificates.files import read_certificates
 from broker_auth.errors import BrokerAuthError
-from broker_auth.settings.certificates import read_certificates
 from broker_auth.settings.model import Settings
 from broker_auth.settings.policy import trusted_keys
 from broker_auth.tokens.keys import VerificationKey

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from broker_auth.certificates.peer import RefusedPeer
 from broker_auth.observe.stored import Stored, decide_stored
-from broker_auth.peer import RefusedPeer
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, Decision, Rule
 from broker_auth.policy.model import Policy

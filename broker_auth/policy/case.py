@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import msgspec
 
-from broker_auth.peer import PeerIdentity, RefusedPeer
+from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
 from broker_auth.policy.decision import Admit, Code, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.permissions import Permissions

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from broker_auth.peer import PREFIXES, PeerIdentity
+from broker_auth.certificates.peer import PREFIXES, PeerIdentity
+from broker_auth.certificates.verifier import PeerVerifier
 from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.secret import Secret
 from broker_auth.tokens.verify import TokenVerifier
-from broker_auth.x509 import PeerVerifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class IdentityPatterns:
         return self.match(peer.names)
 
     def match(self, names: Iterable[str]) -> bool:
-        """Return whether one of ``names``, as :func:`broker_auth.peer.identity_names` writes them, is allowed."""
+        """Return whether one of ``names``, as :func:`broker_auth.certificates.peer.identity_names` writes them, is allowed."""
         return any(name in self.literals or self._matches(name) for name in names)
 
     def _matches(self, name: str) -> bool:

@@ -8,9 +8,9 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from broker_auth.certificate import Certificate, CertificateError
-from broker_auth.pemfile import Bundle, Found
-from broker_auth.settings.certificates import validity
+from broker_auth.certificates.certificate import Certificate, CertificateError
+from broker_auth.certificates.files import validity
+from broker_auth.certificates.pemfile import Bundle, Found
 
 MAX_AUTHORITIES: Final = 500  # looked at; the Web's bundle has 150
 MOST: Final = 5  # doubts of one sort about one file; a bundle holds hundreds of certificates
@@ -54,7 +54,7 @@ def newer(bundle: Bundle) -> Iterator[Doubt]:
 
 
 def parted(reason: str) -> Doubt:
-    """Part a reason of :mod:`broker_auth.pemfile` into what is wrong and what to do."""
+    """Part a reason of :mod:`broker_auth.certificates.pemfile` into what is wrong and what to do."""
     what, _, remedy = reason.partition("; ")
     return Doubt(what, remedy or "issue or write it again (docs/files.md)")
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from broker_auth.certificate import Certificate, CertificateError
+from broker_auth.certificates.certificate import Certificate, CertificateError
+from broker_auth.certificates.files import read_certificates
+from broker_auth.certificates.signatures import issued_by
 from broker_auth.files.reading import BadValue
-from broker_auth.issued import issued_by
 from broker_auth.settings import broker_keys as keys
 from broker_auth.settings import own_keys
-from broker_auth.settings.certificates import read_certificates
 from broker_auth.settings.key import Key
 from broker_auth.settings.model import Role
 from broker_auth.settings.source import Source

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from broker_auth.certificate import Certificate
+from broker_auth.certificates.certificate import Certificate
+from broker_auth.certificates.pemfile import MAX_BYTES
+from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.files.reading import read
-from broker_auth.pemfile import MAX_BYTES
 from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.model import HostList, Policy, Provisioning, SystemUser
 from broker_auth.settings.identities import identity_patterns
 from broker_auth.settings.model import FLEET_ZONE, KeySource, Settings
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
-from broker_auth.x509 import PeerVerifier, load_roots
 
 
 def build_policy(settings: Settings, zone: str = FLEET_ZONE) -> Policy:

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from broker_auth.files.reading import OTHERS, BadValue, read
-from broker_auth.pemfile import (
+from broker_auth.certificates.files import read_bundle
+from broker_auth.certificates.pemfile import (
     MAX_BYTES,
     Bundle,
     PemError,
@@ -21,9 +21,9 @@ from broker_auth.pemfile import (
     private_key_block,
     read_private_key,
 )
+from broker_auth.files.reading import OTHERS, BadValue, read
 from broker_auth.settings import broker_keys as keys
 from broker_auth.settings import chains, own_keys
-from broker_auth.settings.certificates import read_bundle
 from broker_auth.settings.key import Key
 from broker_auth.settings.model import Role
 from broker_auth.settings.source import Source

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from broker_auth.certificates.files import expiry, read_bundle
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue, read
 from broker_auth.settings import chains
 from broker_auth.settings import choria_keys as choria
 from broker_auth.settings import own_keys as own
-from broker_auth.settings.certificates import expiry, read_bundle
 from broker_auth.settings.key import Key
 from broker_auth.settings.model import KeySource
 from broker_auth.settings.source import Source

@@ -21,11 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from broker_auth import issued, pem
-from broker_auth.certificate import Certificate, CertificateError
+from broker_auth.certificates import pem
+from broker_auth.certificates import signatures as issued
+from broker_auth.certificates.certificate import Certificate, CertificateError
+from broker_auth.certificates.pem import Block
+from broker_auth.certificates.pemfile import certificate_of
 from broker_auth.errors import InputError
-from broker_auth.pem import Block
-from broker_auth.pemfile import certificate_of
 
 MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
 MAX_RSA_BITS: Final = 8192  # verification time grows with the modulus; nobody issues larger keys

@@ -13,10 +13,10 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broker_auth import pem
+from broker_auth.certificates import pem
+from broker_auth.certificates.pem import Block
+from broker_auth.certificates.pemfile import PemError, read_private_key
 from broker_auth.errors import InputError
-from broker_auth.pem import Block
-from broker_auth.pemfile import PemError, read_private_key
 from broker_auth.secret import Secret
 from broker_auth.tokens.claims import Purpose, typed_claims
 from broker_auth.tokens.faults import TokenRejected

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from broker_auth.certificate import Certificate, certificates_from_pem
+from broker_auth.certificates.certificate import Certificate, certificates_from_pem
+from broker_auth.certificates.verifier import PeerVerifier
 from broker_auth.deploy.pki import Authority, Pair, PrivateKey, Validity, private_key
-from broker_auth.x509 import PeerVerifier
 from tests.builders.clock import NOW, YEAR
 
 NOT_AFTER: Final = NOW + 10 * YEAR

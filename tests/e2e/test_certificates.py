@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker_auth.certificate import certificates_from_pem
+from broker_auth.certificates.certificate import certificates_from_pem
 from broker_auth.cli import main
 from broker_auth.demo.client import Credentials, connect
 from broker_auth.demo.site import Site

@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 
-from broker_auth.peer import PeerIdentity
-from broker_auth.x509 import PeerVerifier
+from broker_auth.certificates.peer import PeerIdentity
+from broker_auth.certificates.verifier import PeerVerifier
 from tests.builders.certificate_kinds import Kind, kinds
 from tests.builders.clock import NOW
 from tests.nats_server.site import Site

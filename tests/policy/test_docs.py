@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker_auth.chains import MAX_CERTIFICATES
-from broker_auth.peer import identity_names
+from broker_auth.certificates.paths import MAX_CERTIFICATES
+from broker_auth.certificates.peer import identity_names
 from broker_auth.policy import permissions, subjects
 from broker_auth.policy.decision import Rule
 from broker_auth.policy.model import Accounts

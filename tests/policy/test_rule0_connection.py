@@ -11,14 +11,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import DNSName, IPAddress, ObjectIdentifier, RFC822Name, UniformResourceIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
+from broker_auth.certificates.verifier import PeerVerifier
 from broker_auth.deploy.pki import Authority, Pair, private_key
 from broker_auth.observe.audit import make_record
-from broker_auth.peer import PeerIdentity, RefusedPeer
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest, ClientTLS
-from broker_auth.x509 import PeerVerifier
 from tests.builders.clock import DAY, HOUR, NOW
 from tests.builders.peers import (
     FLEET_NAME,
@@ -305,7 +305,7 @@ def test_peers_that_share_all_but_the_leaf_are_told_apart() -> None:
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_remembered_peers_are_bounded(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr("broker_auth.x509.PEER_CACHE", 4)
+    monkeypatch.setattr("broker_auth.certificates.verifier.PEER_CACHE", 4)
     peers = verifier()
     asked: list[Chain] = [(*fleet_chain(), *[pem(authority())] * extra) for extra in range(count)]
     assert all(isinstance(peers.identify((one,), NOW), PeerIdentity) for one in asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker_auth.certificate import CertificateError, parse_certificate
+from broker_auth.certificates.certificate import CertificateError, parse_certificate
 from broker_auth.observe.expiry import expiries
 from broker_auth.settings import broker_keys
 from broker_auth.settings.identities import identity_patterns

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from broker_auth.certificate import Certificate, CertificateError, parse_certificate
-from broker_auth.distinguished import readable
+from broker_auth.certificates.certificate import Certificate, CertificateError, parse_certificate
+from broker_auth.certificates.names import readable
+from broker_auth.certificates.verifier import load_roots
 from broker_auth.errors import InputError
 from broker_auth.observe.access import CANARY
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
@@ -26,7 +27,6 @@ from broker_auth.observe.doctor.probe import (
 )
 from broker_auth.observe.doctor.versions import OLDEST, known_defects, parse_version
 from broker_auth.settings.model import BrokerSettings, Role
-from broker_auth.x509 import load_roots
 
 EXPIRY_WARNING_DAYS: Final = 30
 LARGE_TOKEN: Final = "x" * 20_000  # nobody's token; longer than two real ones (fact 9)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker_auth import der, distinguished, extensions
-from broker_auth.certificate import Certificate, CertificateError, certificates_from_pem, parse_certificate
-from broker_auth.issued import check_key, issued_by
+from broker_auth.certificates import der, extensions
+from broker_auth.certificates import names as distinguished
+from broker_auth.certificates.certificate import Certificate, CertificateError, certificates_from_pem, parse_certificate
+from broker_auth.certificates.signatures import check_key, issued_by
 from tests.builders import certificates as c
 from tests.builders.certificate_kinds import kinds
 

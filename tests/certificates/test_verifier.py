@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from broker_auth import certificate, chains, issued
-from broker_auth.peer import PeerIdentity, RefusedPeer
-from broker_auth.x509 import PeerVerifier
+from broker_auth.certificates import certificate
+from broker_auth.certificates import paths as chains
+from broker_auth.certificates import signatures as issued
+from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
+from broker_auth.certificates.verifier import PeerVerifier
 from tests.builders import certificates as c
 from tests.builders.certificate_kinds import Kind, kinds
 from tests.builders.certificates import CA, CLIENT, Made, make, name, root

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
-from broker_auth import der, pem
-from broker_auth.certificate import Certificate, CertificateError, parse_certificate
-from broker_auth.issued import public_key
-from broker_auth.pem import Block
+from broker_auth.certificates import der, pem
+from broker_auth.certificates.certificate import Certificate, CertificateError, parse_certificate
+from broker_auth.certificates.pem import Block
+from broker_auth.certificates.signatures import public_key
 
 MAX_BYTES: Final = 1024 * 1024  # a bundle of every public CA is a quarter of that
 _ADVICE: Final = {

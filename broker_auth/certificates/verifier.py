@@ -1,7 +1,7 @@
 """Verified TLS peers: whether their chains lead to a CA of ours (docs/policy.md#0-what-is-not-served).
 
 nats-server hands over the chains it verified. It may have verified them against the system's roots (fact 3 of
-docs/nats-server.md), so one question is asked again, in :mod:`broker_auth.chains`: do they lead to one of our CAs?
+docs/nats-server.md), so one question is asked again, in :mod:`broker_auth.certificates.paths`: do they lead to one of our CAs?
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from broker_auth.authorities import Roots
 from broker_auth.cache import BoundedCache
-from broker_auth.certificate import Certificate
-from broker_auth.chains import Known, Search
+from broker_auth.certificates.authorities import Roots
+from broker_auth.certificates.certificate import Certificate
+from broker_auth.certificates.paths import Known, Search
+from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
+from broker_auth.certificates.pemfile import PemError, read_bundle
 from broker_auth.errors import InputError
-from broker_auth.peer import PeerIdentity, RefusedPeer
-from broker_auth.pemfile import PemError, read_bundle
 
 PEER_CACHE: Final = 2048  # peers; some 1 KB each
 REFUSED_CACHE: Final = 512  # apart from the peers', so that refused chains displace no peer

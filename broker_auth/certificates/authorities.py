@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker_auth.cache import BoundedCache
-from broker_auth.certificate import Certificate, CertificateError
-from broker_auth.issued import MAX_ROOT_RSA_BITS, PublicKey, public_key
-from broker_auth.peer import cut
+from broker_auth.certificates.certificate import Certificate, CertificateError
+from broker_auth.certificates.peer import cut
+from broker_auth.certificates.signatures import MAX_ROOT_RSA_BITS, PublicKey, public_key
 
 VOUCHED_CACHE: Final = 64  # intermediate CAs; a fleet has a handful
 

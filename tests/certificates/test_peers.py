@@ -8,10 +8,10 @@ import random
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from broker_auth.certificates.peer import RefusedPeer
+from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.deploy import pki
 from broker_auth.errors import InputError
-from broker_auth.peer import RefusedPeer
-from broker_auth.x509 import PeerVerifier, load_roots
 from tests.builders.clock import NOW
 from tests.builders.peers import LONG, authority, client, fleet_chain, intermediate, parsed, pem, verifier
 

@@ -1,4 +1,4 @@
-"""Files of certificates and private keys that a configuration names, read by :mod:`broker_auth.pemfile`."""
+"""Files of certificates and private keys that a configuration names, read by :mod:`broker_auth.certificates.pemfile`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-from broker_auth import pemfile
-from broker_auth.certificate import Certificate
+from broker_auth.certificates import pemfile
+from broker_auth.certificates.certificate import Certificate
+from broker_auth.certificates.pemfile import MAX_BYTES, Bundle, PemError
 from broker_auth.files.reading import BadValue, read, read_private
-from broker_auth.pemfile import MAX_BYTES, Bundle, PemError
 
 SOON: Final = timedelta(days=30)
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from broker_auth.authorities import Roots
-from broker_auth.certificate import Certificate, CertificateError, certificate_from_pem, pem_fingerprint
-from broker_auth.distinguished import AlternativeNames
-from broker_auth.issued import check_key, is_signed_by
-from broker_auth.peer import PeerIdentity, RefusedPeer, cut, identity_names
+from broker_auth.certificates.authorities import Roots
+from broker_auth.certificates.certificate import Certificate, CertificateError, certificate_from_pem, pem_fingerprint
+from broker_auth.certificates.names import AlternativeNames
+from broker_auth.certificates.peer import PeerIdentity, RefusedPeer, cut, identity_names
+from broker_auth.certificates.signatures import check_key, is_signed_by
 
 MAX_CERTIFICATES: Final = 32  # different ones, read of one connection's chains
 MAX_CHAINS: Final = 64  # looked at of one connection; nats-server makes one for each renewal of a CA

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker_auth import pem
+from broker_auth.certificates import pem
 from broker_auth.deploy.pki import Authority
 from tests.builders import pemshapes
 from tests.builders.pemshapes import BOTH_READ, GO_ONLY, NEITHER, PYTHON_ONLY, Shape

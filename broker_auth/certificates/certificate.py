@@ -3,7 +3,7 @@
 ``cryptography``'s parser keeps to the profile of the web and refuses, or fails on first use of, certificates that
 private CAs issue: X.509 version 1, TeletexString names, ``&`` in PrintableString, negative serial numbers,
 GeneralizedTime before 2050, kinds of alternative names it does not know. nats-server has verified such a chain
-already; refusing it here would lock the peer out. Signatures are in :mod:`broker_auth.issued`.
+already; refusing it here would lock the peer out. Signatures are in :mod:`broker_auth.certificates.signatures`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from broker_auth import der, distinguished, extensions
-from broker_auth.distinguished import AlternativeNames
+from broker_auth.certificates import der, extensions
+from broker_auth.certificates import names as distinguished
+from broker_auth.certificates.names import AlternativeNames
 
 T = TypeVar("T")
 

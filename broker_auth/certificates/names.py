@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from broker_auth import der
+from broker_auth.certificates import der
 
 MAX_TEXT: Final = 256  # characters of a name shown to people
 MAX_ALTERNATIVE_NAMES: Final = 4096  # read of one certificate; the rest grant nothing

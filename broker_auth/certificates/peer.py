@@ -6,8 +6,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
-from broker_auth.certificate import Certificate
-from broker_auth.distinguished import AlternativeNames, shorten
+from broker_auth.certificates.certificate import Certificate
+from broker_auth.certificates.names import AlternativeNames, shorten
 
 PREFIXES: Final = ("uri:", "email:", "ip:")
 _CUT: Final = 64  # characters of a name within a reason

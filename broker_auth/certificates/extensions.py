@@ -1,13 +1,13 @@
 """The values of certificate extensions that say what a key may be used for, read as Go's ``crypto/x509`` does.
 
-Every function takes an extension's value and raises :class:`broker_auth.der.DerError` if it is malformed.
+Every function takes an extension's value and raises :class:`broker_auth.certificates.der.DerError` if it is malformed.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from broker_auth import der
+from broker_auth.certificates import der
 
 _MAX_USAGES: Final = 128
 _ANY_USAGE: Final = bytes.fromhex("551d2500")
