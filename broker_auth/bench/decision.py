@@ -21,7 +21,7 @@ from broker_auth.bench.measure import Plan, Round, beside_floor, cpu_us
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader
 from broker_auth.callout.service import BATCH_SIZE, Callout
-from broker_auth.callout.xkey import Sealer
+from broker_auth.natsio.xkey import Sealer
 from broker_auth.observe.audit import make_record
 from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.observe.stats import Stats

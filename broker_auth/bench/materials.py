@@ -12,10 +12,10 @@ import nacl.bindings
 
 from broker_auth import encoding
 from broker_auth.callout.request import AUDIENCE, CLAIMS_VERSION, HEADER, REQUEST_TYPE
-from broker_auth.callout.xkey import Sealer
 from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.deploy.pki import Authority, signer
-from broker_auth.nkey import Kind, encode_public
+from broker_auth.natsio.nkey import Kind, encode_public
+from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.model import Policy, Provisioning
 from broker_auth.secret import Secret
 from broker_auth.tokens import issue

@@ -15,7 +15,7 @@ from broker_auth.callout.peers import WORDS_SUBJECT
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.render import render
-from broker_auth.nkey import Kind, decode_public, generate_seed, public_nkey
+from broker_auth.natsio.nkey import Kind, decode_public, generate_seed, public_nkey
 from broker_auth.settings.load import load
 
 # Fact 24: with auth_callout configured nats-server refuses requests that are not its own, so the

@@ -18,7 +18,7 @@ from nats.protocol import command
 from nats.protocol.parser import PERMISSIONS_ERR
 
 from broker_auth.callout.parser import TappingParser
-from broker_auth.secured import SecuredClient
+from broker_auth.natsio.client import SecuredClient
 
 MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024  # answers of some two seconds, after which nobody waits for them
 STALL_SECONDS: Final = 10.0  # without a byte sent although some wait

@@ -23,8 +23,8 @@ from broker_auth.callout.freshness import Age, Freshness
 from broker_auth.callout.peers import Held
 from broker_auth.errors import OperationError
 from broker_auth.logs.limit import LogLimit
-from broker_auth.natspy import unsubscribe
-from broker_auth.observe.doctor.versions import unsafe
+from broker_auth.natsio.natspy import unsubscribe
+from broker_auth.natsio.versions import unsafe
 from broker_auth.printable import printable
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings

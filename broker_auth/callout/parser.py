@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
-from broker_auth.secured import BoundedParser
+from broker_auth.natsio.client import BoundedParser
 
 if TYPE_CHECKING:
     from broker_auth.callout.client import BrokerClient

@@ -15,8 +15,8 @@ import nacl.bindings
 
 from broker_auth import encoding
 from broker_auth.callout.request import CLAIMS_VERSION, HEADER
-from broker_auth.callout.xkey import Sealer
-from broker_auth.nkey import Kind, encode_public
+from broker_auth.natsio.nkey import Kind, encode_public
+from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.permissions import SubjectPermission
 from broker_auth.policy.request import AuthorizationRequest

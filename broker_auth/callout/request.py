@@ -12,9 +12,9 @@ import msgspec
 
 from broker_auth import encoding
 from broker_auth.cache import BoundedCache
-from broker_auth.callout.xkey import Sealer, SealError
 from broker_auth.errors import BrokerAuthError, InputError
-from broker_auth.nkey import Kind, decode_public
+from broker_auth.natsio.nkey import Kind, decode_public
+from broker_auth.natsio.xkey import Sealer, SealError
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.keys import verify_ed25519
 

@@ -24,11 +24,11 @@ from broker_auth.callout.peers import TICK_SECONDS, Held
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader, Unverified, WireError, WireFault, server_xkey
 from broker_auth.callout.skew import Skews, notable
-from broker_auth.callout.xkey import Sealer
-from broker_auth.client_tls import tls_context
 from broker_auth.errors import OperationError
 from broker_auth.logs.limit import LogLimit
-from broker_auth.nkey import Kind, decode_seed
+from broker_auth.natsio.nkey import Kind, decode_seed
+from broker_auth.natsio.tls import tls_context
+from broker_auth.natsio.xkey import Sealer
 from broker_auth.observe.audit import AuditSink, make_record
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide

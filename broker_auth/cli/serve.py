@@ -7,10 +7,10 @@ from typing import Final
 
 import click
 
-from broker_auth import natspy
 from broker_auth.callout.serve import serve
 from broker_auth.cli.options import config_option
 from broker_auth.logs import setup as logs
+from broker_auth.natsio import natspy
 from broker_auth.settings.own_keys import MAX_WORKERS
 
 LEVELS: Final = ("debug", "info", "warning", "error")

@@ -21,7 +21,7 @@ from broker_auth.demo.client import connect
 from broker_auth.demo.outcome import Outcome
 from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
-from broker_auth.natspy import violates
+from broker_auth.natsio.natspy import violates
 from broker_auth.observe import access
 from broker_auth.observe.access import Login, request_json
 

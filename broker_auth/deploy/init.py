@@ -17,7 +17,7 @@ from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.files.reading import BadValue
-from broker_auth.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from broker_auth.settings.load import check
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem

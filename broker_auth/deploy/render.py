@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
-from broker_auth.callout.account_connections import CALLOUT_ACCOUNT, connections_subject
 from broker_auth.callout.peers import COPY_QUEUE, WORDS_SUBJECT
 from broker_auth.errors import InputError
-from broker_auth.nkey import Kind, decode_public, public_nkey
+from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT, connections_subject
+from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
 from broker_auth.policy.gauge import provisioner_reserve
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
 from broker_auth.secret import Secret

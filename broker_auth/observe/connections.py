@@ -19,7 +19,7 @@ import msgspec
 from nats.aio.client import Client
 
 from broker_auth.errors import OperationError
-from broker_auth.nkey import public_nkey
+from broker_auth.natsio.nkey import public_nkey
 from broker_auth.observe.access import Access, AccessError
 from broker_auth.observe.gathering import Answer, Ask, Row, Server, ask_system, gather
 from broker_auth.settings.model import BrokerSettings, Role, Settings

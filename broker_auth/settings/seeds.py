@@ -8,7 +8,7 @@ from typing import Final
 
 from broker_auth.errors import InputError
 from broker_auth.files.reading import MAX_SECRET_BYTES, BadValue, read_private
-from broker_auth.nkey import Kind, seed_kind
+from broker_auth.natsio.nkey import Kind, seed_kind
 from broker_auth.secret import Secret
 
 _SEED_TEXT: Final = re.compile(r"S[A-Z2-7]{57}")

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue, read_secret
-from broker_auth.nkey import Kind, decode_public
+from broker_auth.natsio.nkey import Kind, decode_public
 from broker_auth.secret import Secret
 from broker_auth.settings.durations import FORMS, parse_duration
 from broker_auth.settings.model import KeySource

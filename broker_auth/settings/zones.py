@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from broker_auth.nkey import Kind, public_nkey
+from broker_auth.natsio.nkey import Kind, public_nkey
 from broker_auth.secret import Secret
 from broker_auth.settings import broker_keys, keytable
 from broker_auth.settings import own_keys as own

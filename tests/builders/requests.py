@@ -17,7 +17,7 @@ import nacl.bindings
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from broker_auth.nkey import Kind, encode_public
+from broker_auth.natsio.nkey import Kind, encode_public
 from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.request import AuthorizationRequest, ClientInfo, ClientTLS, ConnectOpts, ServerId
 from tests.builders.clock import NOW

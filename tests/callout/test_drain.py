@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 from broker_auth.callout.link import round_trip
 from broker_auth.callout.request import XKEY_HEADER
 from broker_auth.deploy.natsserver import NatsServer
-from broker_auth.nkey import Kind, decode_public, public_nkey
+from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
 from tests.builders.requests import Server, fleet
 from tests.callout.deployment import Deployment, Service, eventually
 

@@ -13,7 +13,7 @@ from nats.errors import Error as NatsError
 
 from broker_auth.cli import main
 from broker_auth.deploy.pki import Authority
-from broker_auth.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import Kind, generate_seed
 from tests.callout.deployment import PASSWORD, Deployment, Service, eventually
 
 pytestmark = pytest.mark.e2e

@@ -13,8 +13,8 @@ import nkeys  # type: ignore[import-untyped]
 import pytest
 
 from broker_auth.callout.reply import ReplyWriter
-from broker_auth.callout.xkey import Sealer
-from broker_auth.nkey import Kind, decode_seed, generate_seed, public_nkey
+from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed, public_nkey
+from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
 from broker_auth.policy.permissions import Permissions, SubjectPermission, restricted

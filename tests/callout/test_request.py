@@ -12,8 +12,8 @@ from nacl.signing import SigningKey
 
 from broker_auth.callout import request as wire
 from broker_auth.callout.request import MAX_REQUEST_BYTES, RequestReader, WireError, WireFault
-from broker_auth.callout.xkey import Sealer
-from broker_auth.nkey import Kind, encode_public
+from broker_auth.natsio.nkey import Kind, encode_public
+from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.request import AuthorizationRequest
 from tests.builders.clock import NOW
 from tests.builders.requests import HEADER, SERVER, Server, client, fleet, node, provisioner, request

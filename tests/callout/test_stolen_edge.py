@@ -21,7 +21,7 @@ import pytest
 from broker_auth.demo.client import connect
 from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
-from broker_auth.nkey import Kind, decode_public, public_nkey
+from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
 from tests.builders.peers import fleet_chain
 from tests.builders.requests import Server, fleet, node, provisioner
 from tests.callout.hostile import HostileBroker

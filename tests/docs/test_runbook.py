@@ -14,7 +14,7 @@ from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
 from broker_auth.demo.holders import Issuer
 from broker_auth.demo.site import Site, change
 from broker_auth.deploy.pki import write_private
-from broker_auth.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import Kind, generate_seed
 from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 
 pytestmark = pytest.mark.e2e

@@ -21,7 +21,7 @@ from broker_auth.demo.client import Credentials, connect
 from broker_auth.demo.holders import Holder
 from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
-from broker_auth.natspy import violates
+from broker_auth.natsio.natspy import violates
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from broker_auth.callout.link import SUBJECT, round_trip
 from broker_auth.callout.request import HEADER
-from broker_auth.nkey import Kind, decode_seed, public_nkey
+from broker_auth.natsio.nkey import Kind, decode_seed, public_nkey
 
 Request = dict[str, Any]
 Answer = Callable[[Request], bytes | Awaitable[bytes | None] | None]

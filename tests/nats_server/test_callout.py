@@ -9,7 +9,7 @@ import pytest
 
 from broker_auth.callout.link import SUBJECT, round_trip
 from broker_auth.deploy.natsserver import free_port
-from broker_auth.nkey import public_nkey
+from broker_auth.natsio.nkey import public_nkey
 from tests.nats_server.oracle import Request
 from tests.nats_server.site import Site, echo, reachable
 

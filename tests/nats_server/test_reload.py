@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from broker_auth.errors import OperationError
-from broker_auth.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from tests.nats_server.oracle import Request
 from tests.nats_server.site import Site
 from tests.nats_server.wire import Wire

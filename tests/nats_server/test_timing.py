@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from broker_auth.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import Kind, generate_seed
 from tests.nats_server.oracle import Answer, Request, Signer
 from tests.nats_server.site import TLS, Site
 

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from broker_auth.deploy.pki import LOCAL_NAMES, Authority, Validity
-from broker_auth.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.versions import parse_version
 from broker_auth.observe.access import Access, Login, connect
 from broker_auth.observe.doctor.deployment import examine_configuration
 from broker_auth.observe.doctor.examine import examine, healthy
 from broker_auth.observe.doctor.finding import Case, Finding, Severity
 from broker_auth.observe.doctor.probe import Target, read_info
-from broker_auth.observe.doctor.versions import parse_version
 from broker_auth.observe.stream_access import change_streams
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check

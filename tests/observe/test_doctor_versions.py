@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.natsio.versions import OLDEST, Version, known_defects, parse_version, unsafe
 from broker_auth.observe.doctor.callout import _latency
 from broker_auth.observe.doctor.finding import Case, Notes, Severity
 from broker_auth.observe.doctor.listeners import examine_listeners, examine_version
-from broker_auth.observe.doctor.versions import OLDEST, Version, known_defects, parse_version, unsafe
 from tests import servers
 from tests.observe.site import Site
 

@@ -9,7 +9,7 @@ import pytest
 
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority
-from broker_auth.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from tests import servers
 from tests.cli.running import run
 from tests.observe.site import Site

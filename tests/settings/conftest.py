@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import Kind, generate_seed
 from tests.settings.builder import SYSTEM_PASSWORD, Directory, certificate, private_pem
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from broker_auth.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import Kind, generate_seed
 from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, Directory, P, certificate, check_file, private_pem
 
 

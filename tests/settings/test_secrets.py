@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker_auth.errors import ConfigurationError
-from broker_auth.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import Kind, generate_seed
 from broker_auth.settings.load import load
 from tests.settings.builder import CHORIA, PASSWORD, SYSTEM_PASSWORD, Directory, P
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker_auth.errors import ConfigurationError
-from broker_auth.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from broker_auth.settings.load import check, outline
 from broker_auth.settings.model import AuditKind, Settings, Zone
 from broker_auth.settings.policy import build_policy

@@ -8,11 +8,11 @@ from typing import Any, Final
 import msgspec
 from nats.aio.client import Client
 
-from broker_auth.callout.account_connections import CALLOUT_ACCOUNT
 from broker_auth.deploy.render import PROVISIONER_BUCKET, QUEUE_GROUP
 from broker_auth.errors import OperationError
-from broker_auth.natspy import ExtendedClient
-from broker_auth.nkey import public_nkey
+from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT
+from broker_auth.natsio.natspy import ExtendedClient
+from broker_auth.natsio.nkey import public_nkey
 from broker_auth.observe.access import AccessError, part, refusal, request_json
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.listeners import RENDER, warn_of_expiry

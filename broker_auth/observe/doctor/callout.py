@@ -13,10 +13,10 @@ from typing import Final
 
 from nats.aio.client import Client
 
-from broker_auth.callout.account_connections import CALLOUT_ACCOUNT, connections_subject
 from broker_auth.callout.peers import WORDS_SUBJECT
 from broker_auth.errors import OperationError
-from broker_auth.natspy import violates
+from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT, connections_subject
+from broker_auth.natsio.natspy import violates
 from broker_auth.observe.access import CANARY, AccessError, Login, connect, request_json
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.listeners import RENDER

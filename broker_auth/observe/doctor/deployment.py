@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from broker_auth.errors import InputError, OperationError
-from broker_auth.nkey import Kind, public_nkey, seed_kind
+from broker_auth.natsio.nkey import Kind, public_nkey, seed_kind
 from broker_auth.observe.access import AccessError, request_json
 from broker_auth.observe.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
 from broker_auth.observe.doctor.finding import Case, Finding, Notes

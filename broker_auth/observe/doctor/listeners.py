@@ -12,6 +12,7 @@ from broker_auth.certificates.certificate import Certificate, CertificateError, 
 from broker_auth.certificates.names import readable
 from broker_auth.certificates.verifier import load_roots
 from broker_auth.errors import InputError
+from broker_auth.natsio.versions import OLDEST, known_defects, parse_version
 from broker_auth.observe.access import CANARY
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.doctor.probe import (
@@ -25,7 +26,6 @@ from broker_auth.observe.doctor.probe import (
     look_at_tls,
     read_info,
 )
-from broker_auth.observe.doctor.versions import OLDEST, known_defects, parse_version
 from broker_auth.settings.model import BrokerSettings, Role
 
 EXPIRY_WARNING_DAYS: Final = 30

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from broker_auth.errors import OperationError
+from broker_auth.natsio.client import INFO_SECONDS
 from broker_auth.printable import printable
-from broker_auth.secured import INFO_SECONDS
 
 MAX_INFO_BYTES: Final = 256 * 1024
 CONNECT_SECONDS: Final = 5.0

@@ -15,10 +15,10 @@ from nats.aio.transport import TcpTransport
 from nats.errors import Error
 
 import broker_auth
-from broker_auth import natspy
 from broker_auth.errors import OperationError
-from broker_auth.natspy import PRIVATE, ChangedError
-from broker_auth.secured import SecuredClient
+from broker_auth.natsio import natspy
+from broker_auth.natsio.client import SecuredClient
+from broker_auth.natsio.natspy import PRIVATE, ChangedError
 from tests.cli.running import run
 
 PACKAGE = Path(broker_auth.__file__).parent

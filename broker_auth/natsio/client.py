@@ -21,7 +21,7 @@ from nats.errors import Error, ProtocolError
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
 from broker_auth.cache import BoundedCache
-from broker_auth.natspy import ExtendedClient
+from broker_auth.natsio.natspy import ExtendedClient
 
 INFO_SECONDS: Final = 1.0  # nats-server sends INFO at once; with `handshake_first: auto` after 50 ms
 _MAX_LINE_BYTES: Final = 256 * 1024  # the longest is INFO, a few KB; nats-py looks at all of it at each read

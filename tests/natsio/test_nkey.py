@@ -8,9 +8,9 @@ import nkeys  # type: ignore[import-untyped]  # ships no types
 import pytest
 from nacl.public import PrivateKey
 
-from broker_auth import nkey
 from broker_auth.errors import InputError
-from broker_auth.nkey import Kind
+from broker_auth.natsio import nkey
+from broker_auth.natsio.nkey import Kind
 
 LETTERS = {Kind.USER: "U", Kind.ACCOUNT: "A", Kind.SERVER: "N", Kind.CURVE: "X"}
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"

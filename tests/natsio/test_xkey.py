@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from nacl.public import Box, PrivateKey
 
-from broker_auth.callout import xkey
-from broker_auth.callout.xkey import Sealer, SealError
-from broker_auth.nkey import Kind, encode_public
+from broker_auth.natsio import xkey
+from broker_auth.natsio.nkey import Kind, encode_public
+from broker_auth.natsio.xkey import Sealer, SealError
 
 SERVICE, SERVER, OTHER = (PrivateKey(bytes([number]) * 32) for number in (1, 2, 3))
 SEALER = Sealer(bytes(SERVICE))

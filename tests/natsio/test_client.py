@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from nats.errors import Error as NatsError
 
-from broker_auth.client_tls import tls_context
 from broker_auth.deploy.natsserver import free_port
+from broker_auth.natsio.client import SecuredClient
+from broker_auth.natsio.tls import tls_context
 from broker_auth.observe.access import AccessError, Login, connect
 from broker_auth.secret import Secret
-from broker_auth.secured import SecuredClient
 from tests.callout.deployment import Deployment, Service
 
 INFO = {"server_id": "N", "version": "2.15.1", "proto": 1, "nonce": "of another server", "max_payload": 1024}

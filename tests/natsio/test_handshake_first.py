@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.client_tls import tls_context
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority
+from broker_auth.natsio.client import INFO_SECONDS
+from broker_auth.natsio.tls import tls_context
 from broker_auth.observe.access import AccessError, Login, connect
 from broker_auth.observe.doctor.probe import Target, Verdict, attempt, look_at_tls, read_info
 from broker_auth.secret import Secret
-from broker_auth.secured import INFO_SECONDS
 from broker_auth.settings.model import TLSFiles
 
 LOGIN = Login(what="a user", user="u", password=Secret("not in clear"))

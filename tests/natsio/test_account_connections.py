@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_auth.callout.account_connections import MAX_BYTES, read_report
+from broker_auth.natsio.account_connections import MAX_BYTES, read_report
 
 REPORT: dict[str, Any] = {
     "type": "io.nats.server.advisory.v1.account_connections",

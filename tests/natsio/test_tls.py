@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from broker_auth.client_tls import tls_context
 from broker_auth.deploy.pki import Authority
 from broker_auth.errors import InputError
+from broker_auth.natsio.tls import tls_context
 from broker_auth.settings.model import TLSFiles
 from tests.builders import pemshapes
 from tests.builders.pemshapes import GO_ONLY, NEITHER, PYTHON_ONLY

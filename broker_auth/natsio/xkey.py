@@ -13,7 +13,7 @@ import nacl.exceptions
 
 from broker_auth.cache import BoundedCache
 from broker_auth.errors import InputError
-from broker_auth.nkey import Kind, decode_public
+from broker_auth.natsio.nkey import Kind, decode_public
 
 VERSION: Final = b"xkv1"
 _NONCE_BYTES: Final = nacl.bindings.crypto_box_NONCEBYTES
