@@ -1,4 +1,4 @@
-"""Files of certificates and private keys that a configuration names, read by :mod:`broker_auth.certificates.pemfile`."""
+"""Files of certificates and private keys that a configuration names, read by :mod:`.pemfile`."""
 
 from __future__ import annotations
 

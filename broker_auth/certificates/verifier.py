@@ -1,7 +1,7 @@
 """Verified TLS peers: whether their chains lead to a CA of ours (docs/policy.md#0-what-is-not-served).
 
 nats-server hands over the chains it verified. It may have verified them against the system's roots (fact 3 of
-docs/nats-server.md), so one question is asked again, in :mod:`broker_auth.certificates.paths`: do they lead to one of our CAs?
+docs/nats-server.md), so one question is asked again, in :mod:`.paths`: do they lead to one of our CAs?
 """
 
 from __future__ import annotations

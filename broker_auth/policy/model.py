@@ -40,7 +40,7 @@ class IdentityPatterns:
         return self.match(peer.names)
 
     def match(self, names: Iterable[str]) -> bool:
-        """Return whether one of ``names``, as :func:`broker_auth.certificates.peer.identity_names` writes them, is allowed."""
+        """Return whether one of ``names``, as :func:`.identity_names` writes them, is allowed."""
         return any(name in self.literals or self._matches(name) for name in names)
 
     def _matches(self, name: str) -> bool:
