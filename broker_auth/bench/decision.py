@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import nacl.bindings
 
+from broker_auth.audit.file import StreamAudit
+from broker_auth.audit.sinks import make_record
 from broker_auth.bench.floor import floor_of
 from broker_auth.bench.kinds import KINDS, Kind, Maker, Primitive, Sample
 from broker_auth.bench.materials import PlayedServer, Trust
@@ -22,8 +24,6 @@ from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader
 from broker_auth.callout.service import BATCH_SIZE, Callout
 from broker_auth.natsio.xkey import Sealer
-from broker_auth.observe.audit import make_record
-from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Decision

@@ -19,10 +19,10 @@ from typing import Final
 
 import msgspec
 
+from broker_auth.audit.file import StreamAudit
 from broker_auth.bench.floor import Floor
 from broker_auth.bench.measure import resident_mb
 from broker_auth.callout.service import Callout, Service, make_callout
-from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.settings.load import load
 from broker_auth.settings.policy import build_policy
 

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from broker_auth.audit.sinks import AuditSink, make_record
 from broker_auth.callout.backlog import Backlog
 from broker_auth.callout.freshness import Age
 from broker_auth.callout.link import BrokerLink, Interest
@@ -29,7 +30,6 @@ from broker_auth.logs.limit import LogLimit
 from broker_auth.natsio.nkey import Kind, decode_seed
 from broker_auth.natsio.tls import tls_context
 from broker_auth.natsio.xkey import Sealer
-from broker_auth.observe.audit import AuditSink, make_record
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule

@@ -12,16 +12,16 @@ import click
 import msgspec
 from rich.table import Table
 
+from broker_auth.audit.reader import read_history, rules_of
+from broker_auth.audit.sinks import AuditRecord
 from broker_auth.cli import output
 from broker_auth.cli.access import access_options, load_settings, make_access, run
 from broker_auth.cli.lazy import Lazy, LazyGroup
 from broker_auth.cli.options import DURATION, FILE, config_option, example, json_option
 from broker_auth.cli.tables import make_console, make_table, short_bytes, short_duration, watch
 from broker_auth.errors import OperationError
-from broker_auth.observe.audit import AuditRecord
 from broker_auth.observe.connections import Connection, Observer, Report
 from broker_auth.observe.gathering import Ask, State
-from broker_auth.observe.history import read_history, rules_of
 from broker_auth.observe.selection import SORTS, Selection
 from broker_auth.observe.waiting import Waiting, waiting_nodes
 from broker_auth.settings.model import Settings

@@ -6,10 +6,10 @@ import time
 
 import click
 
+from broker_auth.audit.unsigned import parse_unsigned
 from broker_auth.cli import options, output
 from broker_auth.cli.files import read_input
 from broker_auth.errors import InputError
-from broker_auth.observe.unsigned import parse_unsigned
 from broker_auth.tokens.chain import DEFAULT_MAX_AGE, claimed_issuer
 from broker_auth.tokens.claims import Claims, purpose_of, typed_claims
 from broker_auth.tokens.faults import TokenRejected

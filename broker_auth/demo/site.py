@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from broker_auth.audit.sinks import AuditRecord, Record
 from broker_auth.demo.client import Credentials, connect
 from broker_auth.demo.holders import Issuer
 from broker_auth.demo.service import ServiceProcess
@@ -25,7 +26,6 @@ from broker_auth.deploy.pki import Authority, write_private
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.observe import streams
-from broker_auth.observe.audit import AuditRecord, Record
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import SigningKey, load_signing_key, new_seed, signing_key_from_seed

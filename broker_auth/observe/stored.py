@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
+from broker_auth.audit.redact import PASSWORD, TOKEN_SIGNATURE
+from broker_auth.audit.unsigned import with_placeholder
 from broker_auth.errors import InputError
-from broker_auth.observe.redact import PASSWORD, TOKEN_SIGNATURE
-from broker_auth.observe.unsigned import with_placeholder
 from broker_auth.policy.case import Case
 from broker_auth.policy.decide import decide_case
 from broker_auth.policy.decision import Decision, DenyCode
@@ -126,7 +126,7 @@ class _StoredCase(Case, kw_only=True):
 
 
 class _Record(msgspec.Struct):
-    """What explaining needs of an audit record; see :class:`broker_auth.observe.audit.AuditRecord`."""
+    """What explaining needs of an audit record; see :class:`broker_auth.audit.sinks.AuditRecord`."""
 
     request: dict[str, Any] | None = None
     redacted: tuple[str, ...] = ()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from broker_auth.audit.sinks import AuditRecord
 from broker_auth.observe.access import CANARY
-from broker_auth.observe.audit import AuditRecord
 from broker_auth.observe.connections import Connection
 from broker_auth.policy.decision import Rule
 

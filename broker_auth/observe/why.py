@@ -10,11 +10,11 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from broker_auth.audit.file import rotated
+from broker_auth.audit.sinks import AuditRecord, Record, ServerErrorRecord
 from broker_auth.cache import BoundedCache
 from broker_auth.callout.skew import told
 from broker_auth.errors import InputError
-from broker_auth.observe.audit import AuditRecord, Record, ServerErrorRecord
-from broker_auth.observe.auditfile import rotated
 from broker_auth.observe.chain_issuers import warning
 from broker_auth.observe.remedies import REMEDIES, Remedy
 from broker_auth.tokens.chain import WARNING_SECONDS

@@ -6,13 +6,13 @@ import asyncio
 import time
 from pathlib import Path
 
+from broker_auth.audit.file import StreamAudit
 from broker_auth.bench.flooder import Flooder, Pool
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.site import Site
 from broker_auth.callout.link import BrokerLink
 from broker_auth.callout.service import Callout, Service, make_callout
-from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.settings.policy import build_policy

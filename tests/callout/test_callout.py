@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from broker_auth.audit.file import StreamAudit
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader, Unverified, WireFault
 from broker_auth.callout.service import Callout
 from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed, public_nkey
 from broker_auth.natsio.xkey import Sealer
-from broker_auth.observe.auditfile import StreamAudit
 from broker_auth.observe.stats import Stats
 from broker_auth.policy.decision import Decision
 from broker_auth.policy.model import Policy

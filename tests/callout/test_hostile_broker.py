@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.audit.sinks import Audit
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.site import Broker, Site
@@ -20,7 +21,6 @@ from broker_auth.callout.peers import Held
 from broker_auth.callout.service import Service, make_callout
 from broker_auth.encoding import decode, encode
 from broker_auth.errors import OperationError
-from broker_auth.observe.audit import Audit
 from broker_auth.settings.load import load
 from broker_auth.settings.policy import build_policy
 from tests.callout.deployment import eventually

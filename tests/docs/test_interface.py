@@ -10,24 +10,24 @@ from typing import Any, Final
 import click
 import pytest
 
+from broker_auth.audit.sinks import encode, make_record
 from broker_auth.bench.run import PARTS
 from broker_auth.cli import demo, main, report, root, streams
 from broker_auth.demo.outcome import Outcome as DemoOutcome
 from broker_auth.demo.run import Result
-from broker_auth.observe.audit import encode, make_record
 from broker_auth.observe.connections import Connection
 from broker_auth.observe.explain import Outcome, explain
 from broker_auth.observe.stored import read_stored
 from broker_auth.observe.streams import Action, Change, Difference
 from broker_auth.observe.waiting import Denial, Waiting
 from broker_auth.policy.decide import decide
+from tests.audit.records import denied
 from tests.builders import requests
 from tests.builders.clock import NOW
 from tests.builders.policies import x509_policy
 from tests.cli.conftest import Office
 from tests.cli.running import run
 from tests.docs.test_commands import commands
-from tests.observe.records import denied
 from tests.policy.markdown import code, tables
 
 PAGE: Final = tables("interface.md")

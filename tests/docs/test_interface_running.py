@@ -10,6 +10,7 @@ from typing import Final, cast
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from broker_auth.audit.sinks import VERSION
 from broker_auth.callout import reply, request, supervisor, zones
 from broker_auth.callout.link import SUBJECT
 from broker_auth.callout.pidfile import PidFile
@@ -17,7 +18,6 @@ from broker_auth.callout.request import WireFault
 from broker_auth.callout.serve import _Front
 from broker_auth.callout.supervisor import Supervisor
 from broker_auth.deploy.render import QUEUE_GROUP
-from broker_auth.observe.audit import VERSION
 from broker_auth.observe.health import Endpoint
 from broker_auth.observe.notify import Notifier
 from broker_auth.observe.state import ZoneState

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.audit.file import AuditFile, StreamAudit, rotated
 from broker_auth.logs import setup as logs
 from broker_auth.logs.outlet import DescriptorTarget, ThreadOutlet, TryingOutlet
-from broker_auth.observe.auditfile import AuditFile, StreamAudit, rotated
-from tests.observe.records import denied
+from tests.audit.records import denied
 
 LINE = b"x" * 200 + b"\n"
 SOON = 1.0  # seconds that writing without a reader may take, for thousands of lines
@@ -196,7 +196,7 @@ def test_no_more_files_are_kept_than_configured(tmp_path: Path) -> None:
 
 
 def test_a_file_that_something_else_moved_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker_auth.observe.auditfile._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("broker_auth.audit.file._LOOK_SECONDS", 0.0)
     path = tmp_path / "audit.jsonl"
     file = AuditFile(path)
     file.write(b"1\n", 1)

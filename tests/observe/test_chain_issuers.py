@@ -11,20 +11,20 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker_auth.audit.sinks import make_record
 from broker_auth.observe.access import Access
-from broker_auth.observe.audit import make_record
 from broker_auth.observe.chain_issuers import MAX_ISSUERS, ChainIssuers, together
 from broker_auth.observe.doctor.deployment import examine_chain_issuers
 from broker_auth.observe.doctor.finding import Case, Severity
 from broker_auth.policy.decide import decide
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings, KeySource
 from broker_auth.tokens.chain import ChainIssuer
+from tests.audit.records import admitted
 from tests.builders import requests
 from tests.builders.clock import DAY, NOW
 from tests.builders.policies import issuer_policy
 from tests.builders.tokens import ORG, ksuid
 from tests.deploy.shapes import build
-from tests.observe.records import admitted
 from tests.policy.test_chain_issuer_age import PAYLOAD, below
 
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
+from broker_auth.audit.sinks import AuditRecord, ServerErrorRecord
 from broker_auth.cli import main
-from broker_auth.observe.audit import AuditRecord, ServerErrorRecord
 from broker_auth.observe.metrics import ServiceCollector
 from broker_auth.observe.state import ZoneState
 from broker_auth.settings import keytable

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from broker_auth.audit.reader import read_history, rules_of
 from broker_auth.callout.link import round_trip
 from broker_auth.deploy.tied import tied
 from broker_auth.observe import gathering
 from broker_auth.observe.access import CANARY, Access, AccessError, Login, connect
 from broker_auth.observe.connections import Observer
 from broker_auth.observe.gathering import Ask, State
-from broker_auth.observe.history import read_history, rules_of
 from broker_auth.observe.selection import Selection, overlap
 from broker_auth.observe.waiting import waiting_nodes
 from broker_auth.secret import Secret

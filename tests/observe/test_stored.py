@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker_auth.observe.redact import PASSWORD, TOKEN_SIGNATURE
+from broker_auth.audit.redact import PASSWORD, TOKEN_SIGNATURE
+from broker_auth.audit.unsigned import with_placeholder
 from broker_auth.observe.stored import Stored, decide_stored
-from broker_auth.observe.unsigned import with_placeholder
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, DenyCode
 from broker_auth.policy.request import AuthorizationRequest

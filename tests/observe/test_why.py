@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from broker_auth.audit.sinks import Record
 from broker_auth.cli import main
-from broker_auth.observe.audit import Record
 from broker_auth.observe.why import findings, read_file, read_stream
-from tests.observe.records import admitted, denied, lines, refused
+from tests.audit.records import admitted, denied, lines, refused
 from tests.settings.builder import Directory
 
 
@@ -114,7 +114,7 @@ def test_a_code_of_a_later_version_is_no_failure() -> None:
 def test_records_are_read_out_of_a_log_and_junk_is_passed_over() -> None:
     journal = (
         b"2027-01-15 08:00:00 INFO 7 broker_auth.callout.link: broker east: subscribed\n"
-        b"2027-01-15 08:00:00 WARNING 7 broker_auth.observe.audit: " + lines(denied()) + b'{"event":"decision","v":\n'
+        b"2027-01-15 08:00:00 WARNING 7 broker_auth.audit.sinks: " + lines(denied()) + b'{"event":"decision","v":\n'
         b'{"event":"something_new","v":2}\n\xff\xfe{"event":\xff}\n' + lines(refused())
     )
     assert [type(record).__name__ for record in read_stream(io.BytesIO(journal))] == [

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import DNSName, IPAddress, ObjectIdentifier, RFC822Name, UniformResourceIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from broker_auth.audit.sinks import make_record
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
 from broker_auth.certificates.verifier import PeerVerifier
 from broker_auth.deploy.pki import Authority, Pair, private_key
-from broker_auth.observe.audit import make_record
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from broker_auth import encoding
-from broker_auth.observe.unsigned import parse_unsigned
+from broker_auth.audit.unsigned import parse_unsigned
 from broker_auth.policy.request import AuthorizationRequest, ClientTLS, ConnectOpts
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.show import masked_secrets

@@ -13,8 +13,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from broker_auth.audit.redact import SHOWN, bounded, redact
 from broker_auth.logs.limit import LogLimit
-from broker_auth.observe.redact import SHOWN, bounded, redact
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.request import AuthorizationRequest

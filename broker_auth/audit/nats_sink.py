@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from broker_auth.audit.sinks import Record, encode
 from broker_auth.logs.limit import LogLimit
-from broker_auth.observe.audit import Record, encode
 
 MAX_WAITING: Final = 10_000  # records; about 6 MB
 DRAIN_SECONDS: Final = 2.0

@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
+from broker_auth.audit.file import rotated
+from broker_auth.audit.sinks import AuditRecord
 from broker_auth.errors import InputError
-from broker_auth.observe.audit import AuditRecord
-from broker_auth.observe.auditfile import rotated
 
 MAX_BYTES: Final = 64 * 1024 * 1024  # of each file, from its end: some 100,000 decisions
 

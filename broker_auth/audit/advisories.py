@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.observe.audit import ServerErrorRecord, bounded_int
-from broker_auth.observe.redact import bounded
+from broker_auth.audit.redact import bounded
+from broker_auth.audit.sinks import ServerErrorRecord, bounded_int
 
 SUBJECT: Final = "$SYS.ACCOUNT.CLIENT.AUTH.ERR"
 MAX_BYTES: Final = 64 * 1024  # nats-server's own are 2 KB; what is larger is not looked at

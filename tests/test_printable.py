@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker_auth.audit.sinks import encode
 from broker_auth.cli.output import one_line
 from broker_auth.logs.setup import _Formatter
-from broker_auth.observe.audit import encode
 from broker_auth.printable import printable, printable_json, printable_lines
 from broker_auth.settings import problems
-from tests.observe.records import denied
+from tests.audit.records import denied
 
 UNSAFE = [
     *map(chr, range(0x20)),

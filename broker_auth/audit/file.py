@@ -14,10 +14,10 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from broker_auth.audit.sinks import Record, encode
 from broker_auth.errors import OperationError
 from broker_auth.logs.limit import LogLimit
 from broker_auth.logs.outlet import ThreadOutlet
-from broker_auth.observe.audit import Record, encode
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 KEEP: Final = 4

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker_auth.observe.server_errors import read_advisory
+from broker_auth.audit.advisories import read_advisory
 
 NOW = datetime(2026, 11, 21, 22, 43, 13, tzinfo=UTC)
 ADVISORY: dict[str, Any] = {

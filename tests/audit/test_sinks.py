@@ -15,16 +15,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker_auth.audit.file import StreamAudit
+from broker_auth.audit.nats_sink import MAX_WAITING, NatsAudit
+from broker_auth.audit.sinks import Audit, LogAudit, make_record
 from broker_auth.errors import OperationError
-from broker_auth.observe.audit import Audit, LogAudit, make_record
-from broker_auth.observe.auditfile import StreamAudit
-from broker_auth.observe.published import MAX_WAITING, NatsAudit
 from broker_auth.policy.decide import decide
 from broker_auth.policy.request import AuthorizationRequest
+from tests.audit.records import admitted, denied, refused
 from tests.builders.clock import NOW
 from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, x509_policy
 from tests.builders.requests import fleet, node, provisioner, request, system
-from tests.observe.records import admitted, denied, refused
 
 
 def test_every_record_says_its_version_and_kind() -> None:
