@@ -23,8 +23,8 @@ from broker_auth.bench.measure import Plan, Round, beside_floor, cpu_us
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader
 from broker_auth.callout.service import BATCH_SIZE, Callout
+from broker_auth.callout.stats import Stats
 from broker_auth.natsio.xkey import Sealer
-from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Decision
 from broker_auth.policy.request import AuthorizationRequest

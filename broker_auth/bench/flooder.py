@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from broker_auth.bench.measure import percentile
-from broker_auth.callout.link import SUBJECT
+from broker_auth.callout.connection import SUBJECT
 from broker_auth.callout.request import XKEY_HEADER
 from broker_auth.errors import OperationError
 

@@ -10,8 +10,8 @@ from typing import Final
 
 from broker_auth.bench.flooder import USER
 from broker_auth.bench.materials import Trust
-from broker_auth.callout.link import SUBJECT
-from broker_auth.callout.peers import WORDS_SUBJECT
+from broker_auth.callout.connection import SUBJECT
+from broker_auth.callout.hedging import WORDS_SUBJECT
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.render import render

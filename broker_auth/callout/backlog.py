@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
-from broker_auth.policy.priority import Priority
+from broker_auth.callout.priority import Priority
 
 CAPACITY: Final = 8192  # requests; about what a worker can answer while clients wait
 MAX_BYTES: Final = 16 * 1024 * 1024  # of messages; a client's may be 64 KiB each, the usual is 2

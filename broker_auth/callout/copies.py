@@ -10,7 +10,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from broker_auth.callout.client import BrokerClient
-from broker_auth.callout.peers import COPY_QUEUE, HOST, WORDS_SUBJECT, Peers
+from broker_auth.callout.hedging import COPY_QUEUE, HOST, WORDS_SUBJECT, Peers
 
 _log = logging.getLogger(__name__)
 

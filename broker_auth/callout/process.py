@@ -26,14 +26,14 @@ from broker_auth.audit import advisories as server_errors
 from broker_auth.audit.file import StreamAudit
 from broker_auth.audit.nats_sink import NatsAudit
 from broker_auth.audit.sinks import Audit, AuditSink, DenialLog, LogAudit
-from broker_auth.callout.link import DRAIN_SECONDS, QUEUE, SUBJECT, BrokerLink, Interest
+from broker_auth.callout.connection import DRAIN_SECONDS, QUEUE, SUBJECT, BrokerLink, Interest
+from broker_auth.callout.micro import MicroService
 from broker_auth.callout.reports import ConnectionReports
 from broker_auth.callout.service import Service, make_callout, tls_contexts
 from broker_auth.callout.skew import notable
 from broker_auth.callout.spawn import end_with_parent
+from broker_auth.callout.stats import Snapshot
 from broker_auth.logs import setup as logs
-from broker_auth.observe.micro import MicroService
-from broker_auth.observe.stats import Snapshot
 from broker_auth.policy.model import Policy
 from broker_auth.settings.model import AuditKind, AuditSettings, Role, Settings
 from broker_auth.settings.policy import build_policy

@@ -19,22 +19,22 @@ import msgspec
 
 from broker_auth.audit.sinks import AuditSink, make_record
 from broker_auth.callout.backlog import Backlog
+from broker_auth.callout.connection import BrokerLink, Interest
 from broker_auth.callout.freshness import Age
-from broker_auth.callout.link import BrokerLink, Interest
-from broker_auth.callout.peers import TICK_SECONDS, Held
+from broker_auth.callout.hedging import TICK_SECONDS, Held
+from broker_auth.callout.priority import Priority, priority
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader, Unverified, WireError, WireFault, server_xkey
 from broker_auth.callout.skew import Skews, notable
+from broker_auth.callout.stats import Stats
 from broker_auth.errors import OperationError
 from broker_auth.logs.limit import LogLimit
 from broker_auth.natsio.nkey import Kind, decode_seed
 from broker_auth.natsio.tls import tls_context
 from broker_auth.natsio.xkey import Sealer
-from broker_auth.observe.stats import Stats
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
-from broker_auth.policy.priority import Priority, priority
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.printable import printable
 from broker_auth.settings.model import Settings

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.demo.client import connect
 from broker_auth.demo.outcome import Outcome
 from broker_auth.demo.site import Site

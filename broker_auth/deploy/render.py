@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
-from broker_auth.callout.peers import COPY_QUEUE, WORDS_SUBJECT
+from broker_auth.callout.hedging import COPY_QUEUE, WORDS_SUBJECT
 from broker_auth.errors import InputError
 from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT, connections_subject
 from broker_auth.natsio.nkey import Kind, decode_public, public_nkey

@@ -13,9 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from broker_auth import __version__
-from broker_auth.observe.chain_issuers import IN_USE_SECONDS
+from broker_auth.callout.chain_issuers import IN_USE_SECONDS
+from broker_auth.callout.stats import LATENCY_BUCKETS
 from broker_auth.observe.state import ZoneState
-from broker_auth.observe.stats import LATENCY_BUCKETS
 from broker_auth.observe.troubles import TroubleCode, troubles
 
 _P = "broker_auth_"

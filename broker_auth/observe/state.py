@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from broker_auth.callout.stats import Snapshot
 from broker_auth.observe.expiry import Expiry
-from broker_auth.observe.stats import Snapshot
 
 
 class ZoneState(msgspec.Struct, kw_only=True):

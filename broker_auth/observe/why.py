@@ -13,9 +13,9 @@ import msgspec
 from broker_auth.audit.file import rotated
 from broker_auth.audit.sinks import AuditRecord, Record, ServerErrorRecord
 from broker_auth.cache import BoundedCache
+from broker_auth.callout.chain_issuers import warning
 from broker_auth.callout.skew import told
 from broker_auth.errors import InputError
-from broker_auth.observe.chain_issuers import warning
 from broker_auth.observe.remedies import REMEDIES, Remedy
 from broker_auth.tokens.chain import WARNING_SECONDS
 

@@ -11,7 +11,7 @@ from broker_auth.bench.flooder import Flooder, Pool
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.site import Site
-from broker_auth.callout.link import BrokerLink
+from broker_auth.callout.connection import BrokerLink
 from broker_auth.callout.service import Callout, Service, make_callout
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings

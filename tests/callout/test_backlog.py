@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_auth.callout.backlog import Backlog
+from broker_auth.callout.priority import Priority, priority
 from broker_auth.policy.model import Policy
-from broker_auth.policy.priority import Priority, priority
 from broker_auth.policy.request import AuthorizationRequest
 from tests.builders import policies, requests, tokens
 from tests.builders.clock import HOUR, NOW

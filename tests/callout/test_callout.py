@@ -18,9 +18,9 @@ from broker_auth.audit.file import StreamAudit
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader, Unverified, WireFault
 from broker_auth.callout.service import Callout
+from broker_auth.callout.stats import Stats
 from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed, public_nkey
 from broker_auth.natsio.xkey import Sealer
-from broker_auth.observe.stats import Stats
 from broker_auth.policy.decision import Decision
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest

@@ -19,7 +19,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.callout.request import XKEY_HEADER
 from broker_auth.deploy.natsserver import NatsServer
 from broker_auth.natsio.nkey import Kind, decode_public, public_nkey

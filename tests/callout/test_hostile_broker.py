@@ -17,7 +17,7 @@ from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.site import Broker, Site
 from broker_auth.callout import client
-from broker_auth.callout.peers import Held
+from broker_auth.callout.hedging import Held
 from broker_auth.callout.service import Service, make_callout
 from broker_auth.encoding import decode, encode
 from broker_auth.errors import OperationError
@@ -208,7 +208,7 @@ async def test_a_time_that_is_none_costs_the_message_and_not_the_worker(scene: S
 async def test_stopping_does_not_wait_for_a_broker_that_does_not_take_part(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker_auth.callout.link.DRAIN_SECONDS", 1.0)
+    monkeypatch.setattr("broker_auth.callout.connection.DRAIN_SECONDS", 1.0)
     scene.stolen.stop_reading()
     scene.honest.ask(scene.request(), "inbox.last")
     scene.stop.set()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from nats.errors import Error as NatsError
 
-from broker_auth.callout.peers import WORDS_SUBJECT
+from broker_auth.callout.hedging import WORDS_SUBJECT
 from broker_auth.deploy.natsserver import free_port
 from tests.callout.deployment import Deployment, Service, eventually
 from tests.chaos.site import CLOCK

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.cli import main
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.natsio.nkey import Kind, generate_seed

@@ -19,10 +19,10 @@ from broker_auth.callout.child import Child
 from broker_auth.callout.pidfile import PidFile, running
 from broker_auth.callout.process import Beat
 from broker_auth.callout.slot import Kind, Slot
+from broker_auth.callout.stats import Snapshot
 from broker_auth.callout.supervisor import SILENCE_SECONDS, is_late
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.errors import OperationError
-from broker_auth.observe.stats import Snapshot
 from tests.callout.deployment import Deployment, Service, eventually
 
 pytestmark = pytest.mark.e2e

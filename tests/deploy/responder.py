@@ -21,7 +21,7 @@ from nacl.signing import SigningKey
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.render import QUEUE_GROUP
 from broker_auth.natsio.nkey import Kind, decode_public, decode_seed, public_nkey
 from broker_auth.settings.model import Settings, Zone

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, PROVISIONER_BUCKET, SPARE_LINKS, render
 from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT, connections_subject, read_report

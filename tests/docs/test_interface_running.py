@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from broker_auth.audit.sinks import VERSION
 from broker_auth.callout import reply, request, supervisor, zones
-from broker_auth.callout.link import SUBJECT
+from broker_auth.callout.connection import SUBJECT
 from broker_auth.callout.pidfile import PidFile
 from broker_auth.callout.request import WireFault
 from broker_auth.callout.serve import _Front

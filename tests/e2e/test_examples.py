@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.demo.client import connect
 from broker_auth.demo.site import Site
 from broker_auth.deploy.init import initialize, write_zone_keys

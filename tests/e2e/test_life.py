@@ -13,7 +13,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.demo.client import ConnectRefusedError, connect
 from broker_auth.demo.site import Site
 from broker_auth.secret import Secret

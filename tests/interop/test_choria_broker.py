@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.deploy.pki import Authority

@@ -14,7 +14,7 @@ from nacl.signing import SigningKey
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from broker_auth.callout.link import SUBJECT, round_trip
+from broker_auth.callout.connection import SUBJECT, round_trip
 from broker_auth.callout.request import HEADER
 from broker_auth.natsio.nkey import Kind, decode_seed, public_nkey
 

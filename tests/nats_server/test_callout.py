@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from broker_auth.callout.link import SUBJECT, round_trip
+from broker_auth.callout.connection import SUBJECT, round_trip
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.natsio.nkey import public_nkey
 from tests.nats_server.oracle import Request

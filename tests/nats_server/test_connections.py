@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.natsio.account_connections import connections_subject, read_report
 from tests.nats_server.site import Site, echo, reachable

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.natsserver import NatsServer
 from tests.nats_server.site import Site
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.render import render
 from broker_auth.observe.access import AccessError, Login, connect, request_json
 from broker_auth.observe.connections import Observer

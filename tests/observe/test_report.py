@@ -16,7 +16,7 @@ import pytest
 from nats.aio.client import Client
 
 from broker_auth.audit.reader import read_history, rules_of
-from broker_auth.callout.link import round_trip
+from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.tied import tied
 from broker_auth.observe import gathering
 from broker_auth.observe.access import CANARY, Access, AccessError, Login, connect

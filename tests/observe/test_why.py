@@ -113,7 +113,7 @@ def test_a_code_of_a_later_version_is_no_failure() -> None:
 
 def test_records_are_read_out_of_a_log_and_junk_is_passed_over() -> None:
     journal = (
-        b"2027-01-15 08:00:00 INFO 7 broker_auth.callout.link: broker east: subscribed\n"
+        b"2027-01-15 08:00:00 INFO 7 broker_auth.callout.connection: broker east: subscribed\n"
         b"2027-01-15 08:00:00 WARNING 7 broker_auth.audit.sinks: " + lines(denied()) + b'{"event":"decision","v":\n'
         b'{"event":"something_new","v":2}\n\xff\xfe{"event":\xff}\n' + lines(refused())
     )

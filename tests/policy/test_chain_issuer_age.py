@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker_auth.callout.priority import Priority, priority
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, Rule
-from broker_auth.policy.priority import Priority, priority
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.faults import TokenFault

@@ -13,7 +13,7 @@ from typing import Final
 
 from nats.aio.client import Client
 
-from broker_auth.callout.peers import WORDS_SUBJECT
+from broker_auth.callout.hedging import WORDS_SUBJECT
 from broker_auth.errors import OperationError
 from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT, connections_subject
 from broker_auth.natsio.natspy import violates

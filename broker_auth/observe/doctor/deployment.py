@@ -11,10 +11,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from broker_auth.audit.reader import read_history
+from broker_auth.callout.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
 from broker_auth.errors import InputError, OperationError
 from broker_auth.natsio.nkey import Kind, public_nkey, seed_kind
 from broker_auth.observe.access import AccessError, request_json
-from broker_auth.observe.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
 from broker_auth.observe.doctor.finding import Case, Finding, Notes
 from broker_auth.observe.stream_access import change_streams, streams_broker
 from broker_auth.observe.streams import Action

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from broker_auth.observe.micro import MicroService
-from broker_auth.observe.stats import Snapshot
+from broker_auth.callout.micro import MicroService
+from broker_auth.callout.stats import Snapshot
 
 SERVICE = MicroService("$SYS.REQ.USER.AUTH", "broker-auth", "one")
 COUNTED = Snapshot(latency=[3, 1, *[0] * 11], latency_sum=0.002, unanswered={"late": 2}, reply_failures=1)

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from broker_auth.audit.sinks import make_record
+from broker_auth.callout.chain_issuers import MAX_ISSUERS, ChainIssuers, together
 from broker_auth.observe.access import Access
-from broker_auth.observe.chain_issuers import MAX_ISSUERS, ChainIssuers, together
 from broker_auth.observe.doctor.deployment import examine_chain_issuers
 from broker_auth.observe.doctor.finding import Case, Severity
 from broker_auth.policy.decide import decide

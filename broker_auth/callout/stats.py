@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
+from broker_auth.callout.chain_issuers import ChainIssuers, Ends, together
 from broker_auth.callout.request import WireFault
-from broker_auth.observe.chain_issuers import ChainIssuers, Ends, together
 from broker_auth.policy.decision import Admit, Decision
 
 LATENCY_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)  # seconds

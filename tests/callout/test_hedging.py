@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_auth.callout.peers import HOLD_SECONDS, KEEP_SECONDS, TICK_SECONDS, Duty, Peers
+from broker_auth.callout.hedging import HOLD_SECONDS, KEEP_SECONDS, TICK_SECONDS, Duty, Peers
 
 _numbers = count()
 

@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 from broker_auth.callout.client import BrokerClient
 from broker_auth.callout.copies import Copies
 from broker_auth.callout.freshness import Age, Freshness
-from broker_auth.callout.peers import Held
+from broker_auth.callout.hedging import Held
 from broker_auth.errors import OperationError
 from broker_auth.logs.limit import LogLimit
 from broker_auth.natsio.natspy import unsubscribe

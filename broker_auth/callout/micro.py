@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from broker_auth import __version__
-from broker_auth.observe.stats import Snapshot
+from broker_auth.callout.stats import Snapshot
 
 NAME: Final = "broker-auth"
 DESCRIPTION: Final = "Decides nats-server's connections by Choria's rules"
