@@ -10,10 +10,10 @@ from typing import Final
 
 import click
 
-from broker_auth.callout.pidfile import Running, running
-from broker_auth.callout.supervisor import TAKEOVER_SECONDS
 from broker_auth.cli import output
 from broker_auth.cli.options import config_option
+from broker_auth.daemon.pidfile import Running, running
+from broker_auth.daemon.supervisor import TAKEOVER_SECONDS
 from broker_auth.errors import ConfigurationError, InputError, OperationError
 from broker_auth.settings.load import check
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-from broker_auth.callout.serve import serve
 from broker_auth.cli.options import config_option
+from broker_auth.daemon.serve import serve
 from broker_auth.logs import setup as logs
 from broker_auth.natsio import natspy
 from broker_auth.settings.own_keys import MAX_WORKERS

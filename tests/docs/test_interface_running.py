@@ -11,16 +11,17 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from broker_auth.audit.sinks import VERSION
-from broker_auth.callout import reply, request, supervisor, zones
+from broker_auth.callout import reply, request
 from broker_auth.callout.connection import SUBJECT
-from broker_auth.callout.pidfile import PidFile
 from broker_auth.callout.request import WireFault
-from broker_auth.callout.serve import _Front
-from broker_auth.callout.supervisor import Supervisor
+from broker_auth.daemon import supervisor, zones
+from broker_auth.daemon.health import Endpoint
+from broker_auth.daemon.pidfile import PidFile
+from broker_auth.daemon.serve import _Front
+from broker_auth.daemon.state import ZoneState
+from broker_auth.daemon.supervisor import Supervisor
+from broker_auth.daemon.systemd import Notifier
 from broker_auth.deploy.render import QUEUE_GROUP
-from broker_auth.observe.health import Endpoint
-from broker_auth.observe.notify import Notifier
-from broker_auth.observe.state import ZoneState
 from broker_auth.policy.decision import PHRASES, Deny, DenyCode, Rule
 from broker_auth.tokens.faults import TokenFault
 from tests.docs.pages import DOCS, fenced

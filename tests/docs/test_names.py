@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from broker_auth.observe.metrics import ServiceCollector
-from broker_auth.observe.state import ZoneState
+from broker_auth.daemon.metrics import ServiceCollector
+from broker_auth.daemon.state import ZoneState
 from broker_auth.settings import keytable
 from broker_auth.settings.key import PREFIX
 from tests.docs.pages import PAGES, ROOT, fenced

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from broker_auth.audit.sinks import AuditRecord, ServerErrorRecord
 from broker_auth.cli import main
-from broker_auth.observe.metrics import ServiceCollector
-from broker_auth.observe.state import ZoneState
+from broker_auth.daemon.metrics import ServiceCollector
+from broker_auth.daemon.state import ZoneState
 from broker_auth.settings import keytable
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -73,7 +73,7 @@ def test_leniency_is_off_by_default(function: object) -> None:
 
 def test_the_service_loads_nothing_that_can_skip_a_check() -> None:
     code = (
-        "import sys, broker_auth.callout.serve, broker_auth.callout.process, broker_auth.callout.service\n"
+        "import sys, broker_auth.daemon.serve, broker_auth.daemon.worker, broker_auth.callout.service\n"
         "print([name for name in sys.modules if name.endswith(('.stored', '.explain'))])"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

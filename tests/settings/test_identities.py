@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker_auth.certificates.certificate import CertificateError, parse_certificate
-from broker_auth.observe.expiry import expiries
+from broker_auth.daemon.expiry import expiries
 from broker_auth.settings import broker_keys
 from broker_auth.settings.identities import identity_patterns
 from broker_auth.settings.policy import build_policy

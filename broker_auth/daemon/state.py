@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from broker_auth.callout.stats import Snapshot
-from broker_auth.observe.expiry import Expiry
+from broker_auth.daemon.expiry import Expiry
 
 
 class ZoneState(msgspec.Struct, kw_only=True):

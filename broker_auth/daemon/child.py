@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from broker_auth.callout.spawn import Body, spawn
+from broker_auth.daemon.spawn import Body, spawn
 
 _MAX_HEARTBEAT = 1024 * 1024  # bytes of one line
 _log = logging.getLogger(__name__)

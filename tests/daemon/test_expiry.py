@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from broker_auth.observe.expiry import Expiry, expiries
+from broker_auth.daemon.expiry import Expiry, expiries
 from tests.settings.builder import CHORIA, NOW, Directory, P, certificate, private_pem, public_pem
 
 

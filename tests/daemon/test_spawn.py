@@ -13,7 +13,7 @@ import pytest
 
 PARENT = """
 import os, time
-from broker_auth.callout.spawn import die_with_parent, end_with_parent, spawn
+from broker_auth.daemon.spawn import die_with_parent, end_with_parent, spawn
 
 def body(channel):
     {tie}

@@ -31,8 +31,8 @@ from broker_auth.callout.micro import MicroService
 from broker_auth.callout.reports import ConnectionReports
 from broker_auth.callout.service import Service, make_callout, tls_contexts
 from broker_auth.callout.skew import notable
-from broker_auth.callout.spawn import end_with_parent
 from broker_auth.callout.stats import Snapshot
+from broker_auth.daemon.spawn import end_with_parent
 from broker_auth.logs import setup as logs
 from broker_auth.policy.model import Policy
 from broker_auth.settings.model import AuditKind, AuditSettings, Role, Settings

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.callout import tasks as module
-from broker_auth.callout.tasks import LongTasks
+from broker_auth.daemon import tasks as module
+from broker_auth.daemon.tasks import LongTasks
 from broker_auth.deploy.tied import tied
 from tests.callout.deployment import Deployment, eventually
 
@@ -62,8 +62,8 @@ async def test_a_task_that_may_end_ends_and_is_restarted_after_an_error_only() -
 PROGRAM = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from broker_auth.callout.process import prepare
-from broker_auth.callout.supervisor import Supervisor
+from broker_auth.daemon.worker import prepare
+from broker_auth.daemon.supervisor import Supervisor
 from broker_auth.settings.load import load
 
 prepared = prepare(load(Path(sys.argv[1]), {}, serving=True).of_zone("fleet"))

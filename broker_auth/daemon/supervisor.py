@@ -15,16 +15,16 @@ import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from broker_auth.callout.child import Child
 from broker_auth.callout.connection import DRAIN_SECONDS
-from broker_auth.callout.process import Beat, Prepared, work
-from broker_auth.callout.slot import Cause, Kind, Slot, watch
 from broker_auth.callout.stats import Snapshot
-from broker_auth.callout.tasks import LongTasks
+from broker_auth.daemon.child import Child
+from broker_auth.daemon.expiry import Expiry, expiries
+from broker_auth.daemon.slot import Cause, Kind, Slot, watch
+from broker_auth.daemon.state import ZoneState
+from broker_auth.daemon.tasks import LongTasks
+from broker_auth.daemon.worker import Beat, Prepared, work
 from broker_auth.errors import BrokerAuthError, ConfigurationError
 from broker_auth.logs import setup as logs
-from broker_auth.observe.expiry import Expiry, expiries
-from broker_auth.observe.state import ZoneState
 from broker_auth.settings.model import Settings
 
 Worker = Child[Beat]

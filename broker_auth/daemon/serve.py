@@ -14,17 +14,17 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from broker_auth.callout.pidfile import PidFile
-from broker_auth.callout.process import Prepared, prepare
-from broker_auth.callout.supervisor import Supervisor
-from broker_auth.callout.tasks import LongTasks
-from broker_auth.callout.zones import Zones, supervise
+from broker_auth.daemon.health import Endpoint, Health, listen
+from broker_auth.daemon.metrics import ServiceCollector
+from broker_auth.daemon.pidfile import PidFile
+from broker_auth.daemon.state import ZoneState
+from broker_auth.daemon.supervisor import Supervisor
+from broker_auth.daemon.systemd import Notifier
+from broker_auth.daemon.tasks import LongTasks
+from broker_auth.daemon.troubles import TroubleCode, troubles
+from broker_auth.daemon.worker import Prepared, prepare
+from broker_auth.daemon.zones import Zones, supervise
 from broker_auth.errors import ConfigurationError
-from broker_auth.observe.health import Endpoint, Health, listen
-from broker_auth.observe.metrics import ServiceCollector
-from broker_auth.observe.notify import Notifier
-from broker_auth.observe.state import ZoneState
-from broker_auth.observe.troubles import TroubleCode, troubles
 from broker_auth.settings.broker_keys import BROKER
 from broker_auth.settings.load import check, outline
 from broker_auth.settings.model import FLEET_ZONE, Settings

@@ -12,7 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from broker_auth.callout.skew import WARNING_SECONDS, told
-from broker_auth.observe.state import ZoneState
+from broker_auth.daemon.state import ZoneState
 
 
 class TroubleCode(StrEnum):

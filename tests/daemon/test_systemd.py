@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.observe.notify import Notifier
+from broker_auth.daemon.systemd import Notifier
 
 
 @pytest.fixture

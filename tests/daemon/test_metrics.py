@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker_auth.callout.request import WireFault
 from broker_auth.callout.stats import LATENCY_BUCKETS, Snapshot, Stats
-from broker_auth.observe.expiry import Expiry
-from broker_auth.observe.metrics import ServiceCollector
-from broker_auth.observe.state import ZoneState
+from broker_auth.daemon.expiry import Expiry
+from broker_auth.daemon.metrics import ServiceCollector
+from broker_auth.daemon.state import ZoneState
 from broker_auth.policy.decide import decide
 from tests.builders.clock import DAY, NOW
 from tests.builders.policies import issuer_policy, x509_policy

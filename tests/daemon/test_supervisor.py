@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from nats.errors import Error as NatsError
 
-from broker_auth.callout.child import Child
-from broker_auth.callout.pidfile import PidFile, running
-from broker_auth.callout.process import Beat
-from broker_auth.callout.slot import Kind, Slot
 from broker_auth.callout.stats import Snapshot
-from broker_auth.callout.supervisor import SILENCE_SECONDS, is_late
+from broker_auth.daemon.child import Child
+from broker_auth.daemon.pidfile import PidFile, running
+from broker_auth.daemon.slot import Kind, Slot
+from broker_auth.daemon.supervisor import SILENCE_SECONDS, is_late
+from broker_auth.daemon.worker import Beat
 from broker_auth.deploy.natsserver import free_port
 from broker_auth.errors import OperationError
 from tests.callout.deployment import Deployment, Service, eventually

@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
+from broker_auth.daemon.health import Endpoint, Health, listen
+from broker_auth.daemon.metrics import ServiceCollector
+from broker_auth.daemon.state import ZoneState
 from broker_auth.errors import OperationError
-from broker_auth.observe.health import Endpoint, Health, listen
-from broker_auth.observe.metrics import ServiceCollector
-from broker_auth.observe.state import ZoneState
 
 
 class Site:

@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 from broker_auth import __version__
 from broker_auth.callout.chain_issuers import IN_USE_SECONDS
 from broker_auth.callout.stats import LATENCY_BUCKETS
-from broker_auth.observe.state import ZoneState
-from broker_auth.observe.troubles import TroubleCode, troubles
+from broker_auth.daemon.state import ZoneState
+from broker_auth.daemon.troubles import TroubleCode, troubles
 
 _P = "broker_auth_"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
-from broker_auth.callout.child import Child
-from broker_auth.callout.tasks import LongTasks
+from broker_auth.daemon.child import Child
+from broker_auth.daemon.tasks import LongTasks
 
 _BACKOFF: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds, by failures in a row
 _RESTART_SECONDS: Final = 1.0

@@ -15,13 +15,13 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.callout.child import Child
-from broker_auth.callout.slot import Cause, Kind, Slot, watch
-from broker_auth.callout.spawn import Body, die_with_parent
-from broker_auth.callout.supervisor import DRAIN_DEADLINE, Supervisor
-from broker_auth.callout.tasks import LongTasks
+from broker_auth.daemon.child import Child
+from broker_auth.daemon.slot import Cause, Kind, Slot, watch
+from broker_auth.daemon.spawn import Body, die_with_parent
+from broker_auth.daemon.state import ZoneState
+from broker_auth.daemon.supervisor import DRAIN_DEADLINE, Supervisor
+from broker_auth.daemon.tasks import LongTasks
 from broker_auth.errors import BrokerAuthError, ConfigurationError
-from broker_auth.observe.state import ZoneState
 
 # A zone's process reads files when it reloads, and may wait for a slow disk; its workers go on meanwhile.
 SILENCE_SECONDS: Final = 20.0
