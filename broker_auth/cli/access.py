@@ -17,7 +17,7 @@ from broker_auth.errors import InputError
 from broker_auth.files.ownership import configured_by
 from broker_auth.files.reading import BadValue
 from broker_auth.natsio.nkey import Kind, public_nkey
-from broker_auth.observe.access import Access, Proof
+from broker_auth.operate.access import Access, Proof
 from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings

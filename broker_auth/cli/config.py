@@ -10,8 +10,8 @@ import click
 
 from broker_auth.cli import options, output
 from broker_auth.cli.access import run
-from broker_auth.observe.access import Access
-from broker_auth.observe.doctor.live import check_live
+from broker_auth.operate.access import Access
+from broker_auth.operate.doctor.live import check_live
 from broker_auth.settings.load import check
 from broker_auth.settings.problems import Problem, Report, one_line, shown_key
 

@@ -14,9 +14,9 @@ from broker_auth.cli.access import MAX_TOKEN_BYTES, access_options, make_access,
 from broker_auth.cli.files import read_file
 from broker_auth.cli.options import FILE, config_option, example, json_option
 from broker_auth.cli.tables import make_console
-from broker_auth.observe.doctor.deployment import examine_configuration
-from broker_auth.observe.doctor.examine import examine, healthy, in_order
-from broker_auth.observe.doctor.finding import Case, Finding, Severity
+from broker_auth.operate.doctor.deployment import examine_configuration
+from broker_auth.operate.doctor.examine import examine, healthy, in_order
+from broker_auth.operate.doctor.finding import Case, Finding, Severity
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
 

@@ -11,8 +11,8 @@ import click
 from broker_auth.cli import options, output
 from broker_auth.cli.files import read_input
 from broker_auth.errors import InputError
-from broker_auth.observe.explain import explain
-from broker_auth.observe.stored import MAX_BYTES, read_stored
+from broker_auth.operate.explain import explain
+from broker_auth.operate.stored import MAX_BYTES, read_stored
 from broker_auth.settings.load import load
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.policy import build_policy

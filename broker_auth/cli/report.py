@@ -20,10 +20,10 @@ from broker_auth.cli.lazy import Lazy, LazyGroup
 from broker_auth.cli.options import DURATION, FILE, config_option, example, json_option
 from broker_auth.cli.tables import make_console, make_table, short_bytes, short_duration, watch
 from broker_auth.errors import OperationError
-from broker_auth.observe.connections import Connection, Observer, Report
-from broker_auth.observe.gathering import Ask, State
-from broker_auth.observe.selection import SORTS, Selection
-from broker_auth.observe.waiting import Waiting, waiting_nodes
+from broker_auth.operate.report.connections import Connection, Observer, Report
+from broker_auth.operate.report.gathering import Ask, State
+from broker_auth.operate.report.selection import SORTS, Selection
+from broker_auth.operate.report.waiting import Waiting, waiting_nodes
 from broker_auth.settings.model import Settings
 
 KINDS: Final = {"client": frozenset({"Client"}), "leaf": frozenset({"Leafnode"}), "all": frozenset[str]()}

@@ -13,7 +13,7 @@ import click
 from broker_auth.audit.sinks import Record
 from broker_auth.cli import options, output
 from broker_auth.errors import InputError
-from broker_auth.observe.why import findings, read_file, read_stream
+from broker_auth.operate.why import findings, read_file, read_stream
 from broker_auth.settings.load import load
 
 _EPILOG = options.example(

@@ -9,9 +9,9 @@ from typing import Final
 
 from nats.aio.client import Client
 
-from broker_auth.observe import access
-from broker_auth.observe.access import AccessError as ConnectRefusedError
-from broker_auth.observe.access import Login
+from broker_auth.operate import access
+from broker_auth.operate.access import AccessError as ConnectRefusedError
+from broker_auth.operate.access import Login
 from broker_auth.secret import Secret
 
 CONNECT_SECONDS: Final = 15.0  # more than nats-server needs to refuse, even when no service answers

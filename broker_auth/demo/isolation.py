@@ -22,8 +22,8 @@ from broker_auth.demo.outcome import Outcome
 from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
 from broker_auth.natsio.natspy import violates
-from broker_auth.observe import access
-from broker_auth.observe.access import Login, request_json
+from broker_auth.operate import access
+from broker_auth.operate.access import Login, request_json
 
 _SECONDS: Final = 5.0
 _EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"

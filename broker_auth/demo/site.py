@@ -25,7 +25,7 @@ from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority, write_private
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
-from broker_auth.observe import streams
+from broker_auth.operate.streams import plan as streams
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import SigningKey, load_signing_key, new_seed, signing_key_from_seed

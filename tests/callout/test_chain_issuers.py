@@ -13,9 +13,9 @@ import pytest
 
 from broker_auth.audit.sinks import make_record
 from broker_auth.callout.chain_issuers import MAX_ISSUERS, ChainIssuers, together
-from broker_auth.observe.access import Access
-from broker_auth.observe.doctor.deployment import examine_chain_issuers
-from broker_auth.observe.doctor.finding import Case, Severity
+from broker_auth.operate.access import Access
+from broker_auth.operate.doctor.deployment import examine_chain_issuers
+from broker_auth.operate.doctor.finding import Case, Severity
 from broker_auth.policy.decide import decide
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings, KeySource
 from broker_auth.tokens.chain import ChainIssuer

@@ -14,7 +14,7 @@ import nats
 from nats.aio.client import Client
 
 from broker_auth.errors import OperationError
-from broker_auth.observe.doctor.probe import Target, Verdict, attempt
+from broker_auth.operate.doctor.probe import Target, Verdict, attempt
 
 IN_TIME: Final = 2.0  # seconds; docs/nats-server.md fact 10
 _SLOW: Final = 0.25  # a login that takes longer is not normal

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from broker_auth.observe import remedies
+from broker_auth.operate import remedies
 from broker_auth.settings import keytable
 
 ROOT: Final = Path(__file__).parents[2]

@@ -15,11 +15,11 @@ from broker_auth.bench.run import PARTS
 from broker_auth.cli import demo, main, report, root, streams
 from broker_auth.demo.outcome import Outcome as DemoOutcome
 from broker_auth.demo.run import Result
-from broker_auth.observe.connections import Connection
-from broker_auth.observe.explain import Outcome, explain
-from broker_auth.observe.stored import read_stored
-from broker_auth.observe.streams import Action, Change, Difference
-from broker_auth.observe.waiting import Denial, Waiting
+from broker_auth.operate.explain import Outcome, explain
+from broker_auth.operate.report.connections import Connection
+from broker_auth.operate.report.waiting import Denial, Waiting
+from broker_auth.operate.stored import read_stored
+from broker_auth.operate.streams.plan import Action, Change, Difference
 from broker_auth.policy.decide import decide
 from tests.audit.records import denied
 from tests.builders import requests

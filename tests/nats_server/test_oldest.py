@@ -12,11 +12,11 @@ from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
 from broker_auth.demo.site import Site
 from broker_auth.deploy.natsserver import BINARY_VARIABLE
-from broker_auth.observe.doctor.finding import Case, Severity
-from broker_auth.observe.doctor.listeners import examine_listeners
+from broker_auth.operate.doctor.finding import Case, Severity
+from broker_auth.operate.doctor.listeners import examine_listeners
 from tests import servers
 from tests.nats_server.wire import Wire
-from tests.observe.site import Site as ObservedSite
+from tests.operate.site import Site as ObservedSite
 
 pytestmark = pytest.mark.e2e
 

@@ -1,0 +1,128 @@
+"""All checks, in the order an operator would make them: files, doors, callout, accounts, streams."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import Counter
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from broker_auth.operate.doctor.accounts import examine_accounts
+from broker_auth.operate.doctor.callout import examine_callout
+from broker_auth.operate.doctor.deployment import (
+    examine_chain_issuers,
+    examine_configuration,
+    examine_files,
+    examine_isolation,
+    examine_streams,
+)
+from broker_auth.operate.doctor.finding import Case, Finding, Severity
+from broker_auth.operate.doctor.listeners import examine_listeners
+from broker_auth.operate.doctor.service import examine_service
+from broker_auth.settings.model import BrokerSettings
+from broker_auth.settings.problems import Report
+
+# What is reported missing, and what is reported where it is there.
+_MISSING: Final = {
+    "callout.nobody": frozenset({"callout.replicas", "callout.alone"}),
+    "leaf.down": frozenset({"leaf.link"}),
+}
+_ORDER: Final = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.SKIPPED: 2, Severity.OK: 3}
+_FIRST: Final = frozenset({"clock.skew"})  # clocks that differ are the cause of much else
+NO_SERVICE: Final = frozenset({"callout.no_answer", "callout.user", "listener.unreachable", "callout.admits_anybody"})
+
+
+async def examine(case: Case, report: Report) -> tuple[Finding, ...]:
+    """Every finding, the worst first.
+
+    Args:
+        case: what to look at; its settings are those of ``report``.
+        report: what reading the configuration found.
+    """
+    findings = [*examine_configuration(report), *await asyncio.to_thread(examine_files, case)]
+    findings += await asyncio.to_thread(examine_service, case)
+    findings += await asyncio.to_thread(examine_chain_issuers, case)
+    servers = [server for broker in case.settings.brokers for server in servers_of(broker)]
+    doors, callout = await asyncio.gather(
+        _all(servers, lambda server: examine_listeners(case, server)),
+        _all(servers, lambda server: examine_callout(case, server)),
+    )
+    findings += dict.fromkeys([*doors, *callout])  # both may say that nothing is there
+    # Without a service nobody gets in but the break-glass user, and each attempt would wait for nothing.
+    dead = {(item.broker, item.server) for item in callout if item.code in NO_SERVICE}
+    inside = [one for one in servers if case.access.break_glass_of(one) is not None or _named(one) not in dead]
+    findings += of_clusters(await _all(inside, lambda server: examine_accounts(case, server)))
+    if _served(servers, dead):
+        findings += await examine_streams(case)
+        findings += await examine_isolation(case)
+    else:
+        findings.append(
+            Finding(
+                severity=Severity.SKIPPED,
+                code="streams",
+                what="streams and isolation were not looked at, because no service lets anybody in",
+                remedy="mend what is named above, and run it again",
+            )
+        )
+    return in_order(findings)
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The worst first, and of those the clocks."""
+    return tuple(sorted(findings, key=lambda item: (_ORDER[item.severity], item.code not in _FIRST)))
+
+
+def healthy(findings: Iterable[Finding]) -> bool:
+    """Whether nothing is broken or open."""
+    return all(item.severity is not Severity.ERROR for item in findings)
+
+
+def servers_of(broker: BrokerSettings) -> list[BrokerSettings]:
+    """Return each server of a cluster as a broker of its own, with one address."""
+    return [dataclasses.replace(broker, urls=(url,)) for url in broker.urls]
+
+
+def of_clusters(findings: list[Finding]) -> list[Finding]:
+    """Leave out what is missing at one server of a cluster and there at another, which does for all."""
+    there = {(item.broker, _MISSING[item.code]) for item in findings if item.code in _MISSING}
+    there = {(broker, found) for broker, found in there if any(_is(item, broker, found) for item in findings)}
+    alone = Counter(item.broker for item in findings if item.code == "callout.alone")
+    return [
+        item
+        for item in findings
+        if (item.broker, _MISSING.get(item.code, frozenset())) not in there
+        and not (item.code == "callout.alone" and (alone[item.broker] > 1 or _is_anywhere(findings, item.broker)))
+    ]
+
+
+def _is(item: Finding, broker: str | None, codes: frozenset[str]) -> bool:
+    return item.broker == broker and item.code in codes
+
+
+def _is_anywhere(findings: Iterable[Finding], broker: str | None) -> bool:
+    return any(_is(item, broker, frozenset({"callout.replicas"})) for item in findings)
+
+
+def _named(server: BrokerSettings) -> tuple[str, str | None]:
+    """Return what findings about a server name."""
+    return server.name, urlsplit(server.urls[0]).netloc
+
+
+def _served(servers: Iterable[BrokerSettings], dead: Container[tuple[str | None, str | None]]) -> bool:
+    """Return whether a service answers at some server of each broker."""
+    answered = {one.name for one in servers if _named(one) not in dead}
+    return answered == {one.name for one in servers}
+
+
+async def _all(
+    servers: Sequence[BrokerSettings], look: Callable[[BrokerSettings], Awaitable[list[Finding]]]
+) -> list[Finding]:
+    """The findings about all servers, looked at side by side, in the configuration's order, each with its server."""
+    groups = await asyncio.gather(*(look(server) for server in servers))
+    return [
+        dataclasses.replace(item, server=_named(server)[1])
+        for server, group in zip(servers, groups, strict=True)
+        for item in group
+    ]

@@ -1,0 +1,210 @@
+"""Decides a stored request again and says why, rule by rule, in the order and with the numbers of docs/policy.md.
+
+1. :func:`broker_auth.operate.stored.read_stored` takes the request out of whatever holds it,
+2. :func:`explain` decides it with the rules the service uses, and tells how each rule saw it,
+3. :meth:`Explanation.document` and :meth:`Explanation.lines` show the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from broker_auth.certificates.peer import RefusedPeer
+from broker_auth.operate.stored import Stored, decide_stored
+from broker_auth.policy.decide import explained
+from broker_auth.policy.decision import Admit, Decision, Rule
+from broker_auth.policy.model import Policy
+from broker_auth.policy.permissions import Permissions, SubjectPermission
+from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.policy.rules import PROVISIONER
+from broker_auth.tokens.jws import show
+
+
+class Outcome(StrEnum):
+    """How a rule saw the connection."""
+
+    PASSED = "passed"
+    NOT_ITS_OWN = "not its own"
+    ADMITTED = "admitted it"
+    DENIED = "denied it"
+    NOT_REACHED = "not reached"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One rule of docs/policy.md#the-rules-in-order and what it made of the connection."""
+
+    number: int
+    name: str
+    outcome: Outcome
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"rule {self.number}, {self.name}: {self.outcome}" + (f": {self.why}" if self.why else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A decision and how it came about.
+
+    Attributes:
+        moment: the time it was decided for (Unix seconds).
+        not_repeated: checks that could not be made, since what they need was removed from the record.
+        recorded: as in :class:`Stored`.
+    """
+
+    decision: Decision
+    moment: float
+    steps: tuple[Step, ...]
+    not_repeated: tuple[str, ...]
+    recorded: tuple[str, str] | None = field(default=None)
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the connection gets in, as far as that could be decided."""
+        return isinstance(self.decision, Admit)
+
+    @property
+    def code(self) -> str:
+        """The code audit records carry."""
+        return "admitted" if isinstance(self.decision, Admit) else self.decision.code.value
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document of docs/interface.md#explain."""
+        decision = self.decision
+        admit = decision if isinstance(decision, Admit) else None
+        return {
+            "decision": _word(self.admitted),
+            "rule": decision.rule.value,
+            "reason": explained(decision),
+            "account": admit.account if admit else None,
+            "name": admit.name if admit else None,
+            "permissions": _subjects(admit.permissions) if admit else None,
+            "expires": None if admit is None or admit.expires is None else _date(admit.expires),
+            "code": self.code,
+            "rule_number": decision.rule.number,
+            "token_id": decision.token_id or None,
+            "not_repeated": list(self.not_repeated),
+            "at": _date(self.moment),
+            "rules": [
+                {"number": step.number, "name": step.name, "outcome": step.outcome.value, "why": step.why}
+                for step in self.steps
+            ],
+            "recorded": dict(zip(("decision", "code"), self.recorded, strict=True)) if self.recorded else None,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """The same for people."""
+        decision = self.decision
+        yield f"{_word(self.admitted)}: {explained(decision)}"
+        yield f"decided for {_date(self.moment)}"
+        yield from (f"  {step}" for step in self.steps)
+        if isinstance(decision, Admit):
+            yield f"account: {decision.account}"
+            yield f"name: {decision.name}"
+            yield f"expires: {'never' if decision.expires is None else _date(decision.expires)}"
+            yield from _permission_lines("publish", decision.permissions.pub)
+            yield from _permission_lines("subscribe", decision.permissions.sub)
+        if decision.token_id:
+            yield f"token id: {show(decision.token_id)}"
+        if self.not_repeated:
+            yield f"not repeated, since the record does not hold what it takes: {', '.join(self.not_repeated)}"
+        if self.recorded and self.recorded != (_word(self.admitted), self.code):
+            yield f"the service decided otherwise then: {show(self.recorded[0])}, {show(self.recorded[1])}"
+
+
+def explain(stored: Stored, policy: Policy, moment: float) -> Explanation:
+    """Decides the request for ``moment`` (Unix seconds) and accounts for it."""
+    decision, skipped = decide_stored(stored, policy, moment)
+    return Explanation(
+        decision=decision,
+        moment=moment,
+        steps=_steps(stored.request, policy, decision, moment),
+        not_repeated=skipped,
+        recorded=stored.recorded,
+    )
+
+
+# --- Accounting
+
+
+_NAMES: Final = ("connection", "provisioner", "system user", "token", "verified TLS without a token", "everything else")
+
+
+def _steps(request: AuthorizationRequest, policy: Policy, decision: Decision, moment: float) -> tuple[Step, ...]:
+    decided = decision.rule.number
+    steps = []
+    for number, name in enumerate(_NAMES):
+        if number < decided:
+            outcome = Outcome.PASSED if number == Rule.CONNECTION.number else Outcome.NOT_ITS_OWN
+            why = _why_not(number, request, policy, moment)
+        elif number == decided:
+            outcome = Outcome.ADMITTED if isinstance(decision, Admit) else Outcome.DENIED
+            why = explained(decision)
+        else:
+            outcome, why = Outcome.NOT_REACHED, ""
+        steps.append(Step(number=number, name=name, outcome=outcome, why=why))
+    return tuple(steps)
+
+
+def _why_not(number: int, request: AuthorizationRequest, policy: Policy, moment: float) -> str:
+    """Why a rule before the deciding one let the connection go on."""
+    match number:
+        case 0:
+            return f"{request.client_info.type} client over TLS, {_tls_state(request, policy, moment)}"
+        case 1:
+            return f"the user is not '{PROVISIONER}'"
+        case 2 if policy.system is None:
+            return "no system user is configured"
+        case 2:
+            return "the user is not the system user"
+        case 3:
+            return "no token is present"
+        case _:
+            return f"TLS is {_tls_state(request, policy, moment)}"
+
+
+def _tls_state(request: AuthorizationRequest, policy: Policy, moment: float) -> str:
+    chains = request.client_tls.verified_chains if request.client_tls else None
+    if not chains:
+        return "not verified: the client presented no certificate, or the server did not verify it"
+    peer = policy.peers.identify(chains, moment)
+    if isinstance(peer, RefusedPeer):
+        verified = "the server verified the client's certificate, but it leads to none of client_ca"
+        return f"not verified: {verified}: {peer.description}"
+    return f"verified as {show(peer.display_name)}"
+
+
+# --- Showing
+
+
+def _word(admitted: bool) -> str:
+    return "admit" if admitted else "deny"
+
+
+def _date(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _subjects(permissions: Permissions) -> dict[str, dict[str, list[str]]]:
+    """Both lists always, so that no reader must know that an empty one is left out on the wire."""
+    return {
+        "pub": {"allow": list(permissions.pub.allow), "deny": list(permissions.pub.deny)},
+        "sub": {"allow": list(permissions.sub.allow), "deny": list(permissions.sub.deny)},
+    }
+
+
+def _permission_lines(verb: str, permission: SubjectPermission) -> Iterator[str]:
+    if not permission.allow and not permission.deny:
+        yield f"may {verb}: everything in the account"
+        return
+    if permission.allow:
+        yield f"may {verb}:"
+        yield from (f"  {subject}" for subject in permission.allow)
+    if permission.deny:
+        yield f"may not {verb}:"
+        yield from (f"  {subject}" for subject in permission.deny)

@@ -1,0 +1,285 @@
+"""Asks servers who is connected. However long, much, deep or often they answer, it ends in time and size.
+
+A broker in strange hands answers in its own system account, and over its leaf link in the provisioning account. What it
+says is shown as said by it; what it costs is bounded here, and named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from broker_auth.errors import OperationError
+from broker_auth.operate.access import decode, part, refusal, request_json
+from broker_auth.printable import printable
+
+PAGE: Final = 1024  # connections in one answer
+GATHER_SECONDS: Final = 2.0  # for servers that were announced and do not answer
+QUIET_SECONDS: Final = 0.5  # without an answer, where nobody says how many servers there are
+ANSWER_SECONDS: Final = 10.0  # for the first page of every server that one broker knows
+TOTAL_SECONDS: Final = 60.0  # for all their further pages
+MAX_SERVERS: Final = 256  # that answer through one broker
+MAX_CONNECTIONS: Final = 200_000  # of all of them
+MAX_BYTES: Final = 256 * 1024 * 1024  # of their answers
+_SHOWN: Final = 256  # characters of a text that a server sent
+_MAX_SUBJECTS: Final = 1024  # of one connection
+
+
+class State(IntEnum):
+    """Which connections nats-server shall list."""
+
+    OPEN = 0
+    CLOSED = 1
+    ALL = 2
+
+
+class Peer(msgspec.Struct):
+    subject: str = ""
+
+
+class Row(msgspec.Struct):
+    """A connection as nats-server's CONNZ writes it."""
+
+    cid: int
+    kind: str = ""
+    type: str = ""
+    ip: str = ""
+    port: int = 0
+    start: str = ""
+    stop: str = ""
+    reason: str = ""
+    rtt: str = ""
+    uptime: str = ""
+    idle: str = ""
+    pending_bytes: int = 0
+    in_msgs: int = 0
+    out_msgs: int = 0
+    in_bytes: int = 0
+    out_bytes: int = 0
+    subscriptions: int = 0
+    name: str = ""
+    lang: str = ""
+    version: str = ""
+    tls_version: str = ""
+    tls_cipher_suite: str = ""
+    tls_peer_certs: list[Peer] = []
+    authorized_user: str = ""
+    account: str = ""
+    subscriptions_list: list[str] = []
+
+
+class Server(msgspec.Struct):
+    id: str
+    name: str = ""
+    cluster: str = ""
+
+
+class Page(msgspec.Struct):
+    total: int = 0
+    connections: list[Row] = []
+
+
+class Answer(msgspec.Struct):
+    server: Server
+    data: Page | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What to ask servers for."""
+
+    account: str | None = None
+    state: State = State.OPEN
+    subjects: bool = False
+
+    def options(self, offset: int = 0) -> dict[str, Any]:
+        """As nats-server's CONNZ takes them."""
+        asked: dict[str, Any] = {"auth": True, "limit": PAGE, "offset": offset, "state": int(self.state)}
+        asked |= {"subscriptions": True} if self.subjects else {}
+        return asked | ({"acc": self.account} if self.account else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Answers, and a line for each thing that is missing from them."""
+
+    answers: list[Answer]
+    missing: list[str] = field(default_factory=list)
+
+
+class _Bounds:
+    """What one broker may still cost."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = asyncio.get_running_loop().time() + seconds
+        self.bytes = 0
+        self.connections = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that are left."""
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    def take(self, answer: Answer, size: int) -> None:
+        """Account for an answer.
+
+        Raises:
+            OperationError: it is one too many.
+        """
+        self.bytes += size
+        self.connections += len(answer.data.connections) if answer.data else 0
+        if self.bytes > MAX_BYTES:
+            raise OperationError(f"its servers answer with more than {MAX_BYTES >> 20} MiB; the rest is not shown")
+        if self.connections > MAX_CONNECTIONS:
+            raise OperationError(f"its servers list more than {MAX_CONNECTIONS} connections; the rest is not shown")
+
+
+async def ask_system(client: Client, ask: Ask) -> Gathered:
+    """Return every page of every server that shares the system account.
+
+    Raises:
+        OperationError: no answer at all, or one that is none.
+    """
+    heard = await request_json(client, "$SYS.REQ.SERVER.PING")
+    announced = part(heard, "statsz").get("active_servers")
+    expected = announced if isinstance(announced, int) and announced > 0 else 1
+    found = await gather(client, "$SYS.REQ.SERVER.PING.CONNZ", ask, expected=min(expected, MAX_SERVERS))
+    bounds = _Bounds(TOTAL_SECONDS)
+    for answer in found.answers:
+        bounds.take(answer, 0)
+    missing = list(found.missing)
+    if len(found.answers) < expected and not missing:
+        missing.append(f"{len(found.answers)} of {expected} servers answered")
+    pages = list(found.answers)
+    for answer in found.answers:
+        try:
+            await _further_pages(client, ask, answer, pages, bounds)
+        except OperationError as error:
+            missing.append(str(error))
+            break
+    return Gathered(pages, missing)
+
+
+async def _further_pages(client: Client, ask: Ask, first: Answer, pages: list[Answer], bounds: _Bounds) -> None:
+    """Add a server's pages after the first one, as far as it goes on sending any.
+
+    Raises:
+        OperationError: they do not come, or are too many.
+    """
+    subject = f"$SYS.REQ.SERVER.{first.server.id}.CONNZ"
+    total = first.data.total if first.data else 0
+    for offset in range(PAGE, total, PAGE):
+        if not bounds.seconds:
+            raise OperationError(f"its servers took more than {TOTAL_SECONDS:g} s; the rest is not shown")
+        page = await _request(client, subject, ask.options(offset), bounds)
+        if not (page.data and page.data.connections) or page.server.id != first.server.id:
+            return
+        pages.append(page)
+
+
+async def _request(client: Client, subject: str, options: Mapping[str, Any], bounds: _Bounds) -> Answer:
+    try:
+        reply = await client.request(subject, msgspec.json.encode(options), timeout=min(5.0, bounds.seconds))
+    except (NatsError, TimeoutError) as error:
+        raise OperationError(f"{subject}: no answer: {error or type(error).__name__}") from error
+    answer = _convert(decode(reply.data, subject), subject)
+    bounds.take(answer, len(reply.data))
+    return answer
+
+
+async def gather(client: Client, subject: str, ask: Ask, *, expected: int | None = None) -> Gathered:
+    """Return the answers of several servers to one question, the first of each.
+
+    Args:
+        client: asks.
+        subject: where.
+        ask: what.
+        expected: servers that should answer, None if nobody knows.
+
+    Raises:
+        OperationError: the connection ended.
+    """
+    bounds = _Bounds(ANSWER_SECONDS)
+    answers: dict[str, Answer] = {}
+    queue: asyncio.Queue[bytes] = asyncio.Queue(MAX_SERVERS)
+    missing: list[str] = []
+
+    async def keep(message: Msg) -> None:
+        await queue.put(message.data)  # what comes faster than it is read is dropped by nats-py, beyond its limits
+
+    inbox = client.new_inbox()
+    try:
+        subscription = await client.subscribe(
+            inbox, cb=keep, pending_msgs_limit=MAX_SERVERS, pending_bytes_limit=MAX_BYTES // 4
+        )
+        await client.publish(subject, msgspec.json.encode(ask.options()), reply=inbox)
+        while expected is None or len(answers) < expected:
+            wait = GATHER_SECONDS if expected is not None or not answers else QUIET_SECONDS
+            try:
+                data = await asyncio.wait_for(queue.get(), min(wait, bounds.seconds))
+            except TimeoutError:
+                if not bounds.seconds:
+                    missing.append(f"its servers answer for more than {ANSWER_SECONDS:g} s; the rest is not shown")
+                break
+            try:
+                _add(answers, data, subject, bounds, missing)
+            except OperationError as error:
+                missing.append(str(error))
+                break
+        await subscription.unsubscribe()
+    except NatsError as error:
+        raise OperationError(f"{subject}: {error}") from error
+    return Gathered(list(answers.values()), missing)
+
+
+def _add(answers: dict[str, Answer], data: bytes, subject: str, bounds: _Bounds, missing: list[str]) -> None:
+    """Add an answer, unless its server has answered before.
+
+    Raises:
+        OperationError: it is none, or one too many.
+    """
+    answer = _convert(decode(data, subject), subject)
+    bounds.take(answer, len(data))
+    if answer.server.id in answers:
+        line = f"server {printable(answer.server.name, _SHOWN)} answers more than once; the first answer is shown"
+        missing[:] = dict.fromkeys([*missing, line]) if len(missing) < MAX_SERVERS else missing
+        return
+    if len(answers) >= MAX_SERVERS:
+        raise OperationError(f"more than {MAX_SERVERS} servers answer; the rest is not shown")
+    answers[answer.server.id] = answer
+
+
+def _convert(answer: Mapping[str, Any], subject: str) -> Answer:
+    """Return an answer with every text in it of bounded length.
+
+    Raises:
+        OperationError: it is not what nats-server sends, or a refusal.
+    """
+    if (said := refusal(answer)) is not None:
+        raise OperationError(f"{subject}: {said}")
+    try:
+        converted = msgspec.convert(answer, Answer, strict=False)
+    except (msgspec.ValidationError, RecursionError) as error:
+        text = printable(str(error), _SHOWN)
+        raise OperationError(f"{subject}: the answer is not what nats-server 2.12 to 2.15 sends: {text}") from error
+    for row in (converted.server, *(converted.data.connections if converted.data else ())):
+        _cut(row)
+    return converted
+
+
+def _cut(row: msgspec.Struct) -> None:
+    for name in row.__struct_fields__:
+        value = getattr(row, name)
+        if isinstance(value, str) and len(value) > _SHOWN:
+            setattr(row, name, value[:_SHOWN])
+    if isinstance(row, Row):
+        row.subscriptions_list = [subject[:_SHOWN] for subject in row.subscriptions_list[:_MAX_SUBJECTS]]
+        row.tls_peer_certs = [Peer(peer.subject[: 4 * _SHOWN]) for peer in row.tls_peer_certs[:1]]

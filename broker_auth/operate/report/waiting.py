@@ -1,0 +1,133 @@
+"""Nodes that wait to be provisioned: connected and not served yet, or still trying to get in.
+
+Connections tell who waits now; audit records, where they are kept, add since when, how often it tried,
+and why it was refused last. Without records a node is known by what it does not have: a certificate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from broker_auth.audit.sinks import AuditRecord
+from broker_auth.operate.access import CANARY
+from broker_auth.operate.report.connections import Connection
+from broker_auth.policy.decision import Rule
+
+RECENT: Final = timedelta(hours=1)  # a refused node that was not seen for longer does not wait any more
+_UNCLAIMED: Final = frozenset({Rule.PROVISIONING.value, Rule.TOKEN.value, Rule.NONE.value})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """Why a node was refused."""
+
+    time: datetime
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """One node.
+
+    Attributes:
+        connected: whether it is in the provisioning account now; if not, it was refused.
+        since: the first that is known of it.
+        attempts: connections it tried, the present one included.
+    """
+
+    name: str
+    connected: bool
+    server: str
+    ip: str
+    since: datetime
+    attempts: int
+    last_denial: Denial | None = None
+
+    def age(self, now: datetime) -> timedelta:
+        """How long it has been waiting."""
+        return now - self.since
+
+
+def waiting_nodes(
+    connections: Iterable[Connection], records: Sequence[AuditRecord], now: datetime, *, account: str
+) -> tuple[Waiting, ...]:
+    """Who waits, longest first.
+
+    Args:
+        connections: all there are, of every account.
+        records: decisions, oldest first; may be empty.
+        now: compared with the records' times.
+        account: the provisioning account.
+    """
+    everybody = [item for item in connections if item.kind == "Client"]
+    inside = [item for item in everybody if item.account == account and _is_node(item)]
+    elsewhere = {name for item in everybody if item.account != account for name in (item.name, item.identity)}
+    attempts = _attempts(records)
+    nodes = [_connected(item, attempts.pop(item.name, []), now) for item in inside]
+    for name, tried in attempts.items():
+        last = tried[-1]
+        if last.decision == "deny" and now - last.time <= RECENT and name not in elsewhere:
+            nodes.append(_refused(name, tried))
+    return tuple(sorted(nodes, key=lambda node: (node.since, node.name)))
+
+
+def _is_node(item: Connection) -> bool:
+    """A provisioner is in the same account, but by another rule, and with a certificate."""
+    return item.rule == Rule.PROVISIONING.value if item.rule is not None else item.peer is None
+
+
+def _attempts(records: Sequence[AuditRecord]) -> dict[str, list[AuditRecord]]:
+    """Records about nodes by the name they give themselves; whoever shows a certificate is none."""
+    found: dict[str, list[AuditRecord]] = {}
+    for record in records:
+        denied = record.decision == "deny" and record.rule in _UNCLAIMED and record.tls == "unverified"
+        admitted = record.decision == "admit" and record.rule == Rule.PROVISIONING.value
+        if record.name and not record.name.startswith(CANARY) and (denied or admitted):
+            found.setdefault(record.name, []).append(record)
+    return found
+
+
+def _connected(item: Connection, tried: Sequence[AuditRecord], now: datetime) -> Waiting:
+    began = min(_time(item.connected) or now, now)
+    return Waiting(
+        name=item.name,
+        connected=True,
+        server=item.server,
+        ip=item.ip,
+        since=min([began, *(record.time for record in tried)]),
+        attempts=max(1, len(tried)),
+        last_denial=_last_denial(tried),
+    )
+
+
+def _refused(name: str, tried: Sequence[AuditRecord]) -> Waiting:
+    last = tried[-1]
+    return Waiting(
+        name=name,
+        connected=False,
+        server=last.server,
+        ip=last.host,
+        since=tried[0].time,
+        attempts=len(tried),
+        last_denial=_last_denial(tried),
+    )
+
+
+def _last_denial(tried: Sequence[AuditRecord]) -> Denial | None:
+    for record in reversed(tried):
+        if record.decision == "deny":
+            return Denial(time=record.time, code=record.code, reason=record.reason)
+    return None
+
+
+def _time(text: str) -> datetime | None:
+    """Return a time of nats-server's, which has nanoseconds; None if it is none: one broker's must not end a report."""
+    seconds, _, fraction = text.removesuffix("Z").partition(".")
+    try:
+        return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}").replace(tzinfo=UTC)
+    except ValueError:
+        return None

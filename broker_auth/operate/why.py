@@ -1,0 +1,186 @@
+"""``why``: the last decisions about somebody, from audit records, in plain words with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from broker_auth.audit.file import rotated
+from broker_auth.audit.sinks import AuditRecord, Record, ServerErrorRecord
+from broker_auth.cache import BoundedCache
+from broker_auth.callout.chain_issuers import warning
+from broker_auth.callout.skew import told
+from broker_auth.errors import InputError
+from broker_auth.operate.remedies import REMEDIES, Remedy
+from broker_auth.tokens.chain import WARNING_SECONDS
+
+_MAX_FOUND: Final = 50_000  # connections; the oldest are forgotten
+MAX_LINE: Final = 1024 * 1024  # bytes; a record with its request is some 10 KB
+_START: Final = b'{"event":'  # in a log, text of the logger's own stands before it
+_Key = tuple[str, str, int]
+
+_ALONE: Final = Remedy(
+    "nats-server refused the connection, and no decision of ours is recorded for it: no service answered in time, "
+    "or the client gave up or sent nothing usable before it was asked about.",
+    "Look whether a service is subscribed at this broker (`/readyz`, `ready brokers=` in the log), at "
+    "`broker_auth_unanswered_total`, and for a decision in the records of other hosts.",
+)
+_LOST: Final = Remedy(
+    "It was admitted, but nats-server refused it: the answer came too late, or nats-server could not use it.",
+    "Compare the clocks and `broker_auth_in_flight`; nats-server's log says what it did not like.",
+)
+_IN: Final = Remedy("It was admitted.", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One connection: our decision, what nats-server told of it, or both."""
+
+    decision: AuditRecord | None
+    error: ServerErrorRecord | None
+
+    @property
+    def time(self) -> datetime:
+        """When it was decided, else refused."""
+        return self._record.time
+
+    @property
+    def remedy(self) -> Remedy:
+        """Why, and what to do."""
+        if self.decision is None:
+            return _ALONE
+        if self.decision.decision == "admit":
+            return _LOST if self.error else _IN
+        unknown = Remedy(
+            "This version does not know the code.", "See the documentation of the version that the service runs."
+        )
+        return REMEDIES.get(self.decision.code, unknown)
+
+    @property
+    def _record(self) -> Record:
+        record = self.decision or self.error
+        assert record is not None  # a finding is made of at least one
+        return record
+
+    def document(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "decision": None if self.decision is None else msgspec.to_builtins(self.decision),
+            "server_error": None if self.error is None else msgspec.to_builtins(self.error),
+            "cause": self.remedy.cause,
+            "remedy": self.remedy.remedy or None,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        record, decision = self._record, self.decision
+        verdict = "REFUSED" if decision is None else {"admit": "admitted", "deny": "DENIED"}[decision.decision]
+        user = f" as user {record.user}" if record.user else ""
+        where = f"connection {record.cid} on {record.server or 'an unknown server'}{_by(record)}"
+        yield (
+            f"{record.time:%Y-%m-%d %H:%M:%S} UTC  {verdict}  {record.name or 'nameless'}{user} "
+            f"from {record.host or 'an unknown host'}, {where}"
+        )
+        if decision is not None:
+            yield f"  rule {decision.rule_number} ({decision.rule}): {decision.reason}"
+            yield from _facts(decision)
+            yield from _chain_issuer(decision)
+            if decision.certificate_problem:
+                yield f"  the certificate: {decision.certificate_problem}"
+        if record.clock_skew:
+            yield f"  first of all: {told(record.clock_skew, record.server)}; synchronize both clocks"
+        if self.error is not None:
+            yield f"  nats-server: {self.error.reason or 'no reason given, as when no answer came in time'}"
+        if decision is None or decision.decision == "deny" or self.error is not None:
+            yield f"  why: {self.remedy.cause}"
+            yield f"  what to do: {self.remedy.remedy}"
+
+
+def _by(record: Record) -> str:
+    """Return through which broker we know: only that is certain, the server's name is what it says of itself."""
+    if not record.broker:
+        return ""
+    return f" (as told by broker {record.broker}{f' of zone {record.zone}' if record.zone else ''})"
+
+
+def _facts(decision: AuditRecord) -> Iterator[str]:
+    facts = (
+        ("account", decision.account),
+        ("calls itself", decision.client),
+        ("token", decision.token_id),
+        ("signed by", decision.signer),
+        ("chain issuer", decision.issuer_id),
+        ("certificate", decision.fingerprint and f"sha256:{decision.fingerprint}"),
+        ("of", ", ".join(decision.certificate_names)),
+        ("until", decision.expires and f"{decision.expires:%Y-%m-%d %H:%M:%S} UTC"),
+        ("TLS", decision.tls),
+    )
+    shown = ", ".join(f"{name} {value}" for name, value in facts if value)
+    if shown:
+        yield f"  {shown}"
+
+
+def _chain_issuer(decision: AuditRecord) -> Iterator[str]:
+    """Say that the chain issuer ends, if it did or soon would when the decision was made."""
+    if decision.issuer_ends is None:
+        return
+    now, ends = decision.time.timestamp(), decision.issuer_ends.timestamp()
+    if ends - now < WARNING_SECONDS:
+        yield f"  {warning(decision.issuer_id, ends, now)}"
+
+
+def findings(records: Iterable[Record], wanted: str, last: int) -> list[Finding]:
+    """Return the ``last`` connections of a name, user, host, connection, token or chain issuer id, the newest last."""
+    decisions: BoundedCache[_Key, AuditRecord] = BoundedCache(_MAX_FOUND)
+    errors: BoundedCache[_Key, ServerErrorRecord] = BoundedCache(_MAX_FOUND)
+    for record in records:
+        key = (record.zone, record.server_id, record.cid)  # within a zone one broker may tell of another's server
+        if isinstance(record, ServerErrorRecord):
+            errors.put(key, record)
+        elif _is_about(record, wanted):
+            decisions.put(key, record)
+    found = [Finding(decision, errors.get(key)) for key, decision in decisions.items()]
+    found += [
+        Finding(None, error) for key, error in errors.items() if decisions.get(key) is None and _is_about(error, wanted)
+    ]
+    return sorted(found, key=lambda finding: finding.time)[-last:]
+
+
+def _is_about(record: Record, wanted: str) -> bool:
+    names = [record.name, record.user, record.host, str(record.cid)]
+    if isinstance(record, AuditRecord):
+        names += [record.client, record.token_id, record.issuer_id, record.fingerprint, f"sha256:{record.fingerprint}"]
+        names += record.certificate_names
+    return wanted.casefold() in (name.casefold() for name in names if name)
+
+
+def read_file(path: Path) -> Iterator[Record]:
+    """Yield the records of an audit file, those of the files that rotation made of it first.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    for file in rotated(path):
+        try:
+            with file.open("rb") as source:
+                yield from read_stream(source)
+        except OSError as error:
+            raise InputError(f"audit file {file} cannot be read: {error.strerror}") from error
+
+
+def read_stream(source: BinaryIO) -> Iterator[Record]:
+    """The records in JSON lines, or in a log that holds them; everything else is passed over."""
+    decoder = msgspec.json.Decoder(Record)
+    while line := source.readline(MAX_LINE):
+        start = line.find(_START)
+        if start < 0:
+            continue
+        try:
+            yield decoder.decode(line[start:])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue

@@ -1,0 +1,248 @@
+"""A whole deployment in a directory: fleet and edge servers, keys, configuration, the service as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from broker_auth.deploy.natsserver import NatsServer, free_port
+from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.render import render
+from broker_auth.deploy.tied import tied
+from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.operate.access import Access
+from broker_auth.secret import Secret
+from broker_auth.settings.load import load
+from broker_auth.settings.model import Settings
+from broker_auth.tokens.issue import load_signing_key, provisioning_claims
+
+LEAF_NAME: Final = "edge.leaf.example.net"
+MEMBER: Final = "member.example.net"
+PROVISIONER: Final = "provisioner.example.net"
+PASSWORD: Final = "hunter2-provisioner"
+SYSTEM_PASSWORD: Final = "hunter2-system"
+CONFIG: Final = """\
+plugin.choria.network.provisioning.signer_cert = signer.pem
+plugin.choria.network.provisioning.client_password = {password}
+plugin.choria.network.system.user = admin
+plugin.choria.network.system.password = {system_password}
+plugin.choria.network.stream.leader_election_ttl = 2s
+plugin.broker_auth.client_ca = ca.pem
+plugin.broker_auth.provisioner.identities = {provisioner}
+plugin.broker_auth.nkey_seed_file = user.seed
+plugin.broker_auth.issuer_seed_file = account.seed
+plugin.broker_auth.xkey_seed_file = curve.seed
+plugin.broker_auth.break_glass_nkey = {break_glass}
+plugin.broker_auth.zone.edge.nkey_seed_file = edge-user.seed
+plugin.broker_auth.zone.edge.issuer_seed_file = edge-account.seed
+plugin.broker_auth.zone.edge.xkey_seed_file = edge-curve.seed
+plugin.broker_auth.zone.edge.break_glass_nkey = {edge_break_glass}
+plugin.broker_auth.audit.output = log, file:audit.json
+plugin.broker_auth.tls.ca = ca.pem
+plugin.broker_auth.tls.certificate = client.pem
+plugin.broker_auth.tls.key = client.key
+plugin.broker_auth.brokers = fleet, edge
+plugin.broker_auth.broker.fleet.urls = tls://127.0.0.1:{fleet}
+plugin.broker_auth.broker.fleet.role = fleet
+plugin.broker_auth.broker.fleet.server.listen = 127.0.0.1:{fleet}
+plugin.broker_auth.broker.fleet.server.tls.certificate = server.pem
+plugin.broker_auth.broker.fleet.server.tls.key = server.key
+plugin.broker_auth.broker.fleet.server.tls.ca = ca.pem
+plugin.broker_auth.broker.fleet.server.store_dir = js
+plugin.broker_auth.broker.fleet.server.leaf.listen = 127.0.0.1:{leaf}
+plugin.broker_auth.broker.fleet.server.leaf.tls.ca = leaf-ca.pem
+plugin.broker_auth.broker.fleet.server.leaf.user = {leaf_name}
+plugin.broker_auth.broker.edge.urls = tls://127.0.0.1:{edge}
+plugin.broker_auth.broker.edge.role = edge
+plugin.broker_auth.broker.edge.server.listen = 127.0.0.1:{edge}
+plugin.broker_auth.broker.edge.server.tls.certificate = edge.pem
+plugin.broker_auth.broker.edge.server.tls.key = edge.key
+plugin.broker_auth.broker.edge.server.leaf.remotes = tls://127.0.0.1:{leaf}
+plugin.broker_auth.broker.edge.server.leaf.tls.ca = ca.pem
+plugin.broker_auth.broker.edge.server.leaf.tls.certificate = leaf.pem
+plugin.broker_auth.broker.edge.server.leaf.tls.key = leaf.key
+"""
+Edit = Callable[[str], str]
+
+
+class Site:
+    """The edge topology on free ports, all files in one directory.
+
+    Attributes:
+        edits: changes to a rendered configuration by broker, to plant faults; set before running.
+        service: the process, while running with one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "broker.conf"
+        self.authority = Authority.create()
+        self.edits: dict[str, Edit] = {}
+        self.servers: dict[str, NatsServer] = {}
+        self.service: Serving | None = None
+        self.ports = {name: free_port() for name in ("fleet", "edge", "leaf")}
+        self.break_glass = generate_seed(Kind.USER)
+        self.edge_break_glass = generate_seed(Kind.USER)
+        links = Authority.create("links")
+        (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
+        (directory / "leaf-ca.pem").write_bytes(links.certificate_pem)
+        for name, pair in (
+            ("server", self.authority.server()),
+            ("client", self.authority.client(MEMBER)),
+            ("provisioner", self.authority.client(PROVISIONER)),
+            ("edge", self.authority.server(routes=False)),
+            ("leaf", links.client(LEAF_NAME)),
+            ("signer", signer(algorithm="ec")),
+        ):
+            pair.write(directory, name)
+        for name, kind in (("user", Kind.USER), ("account", Kind.ACCOUNT), ("curve", Kind.CURVE)):
+            self.write_secret(f"{name}.seed", generate_seed(kind))
+            self.write_secret(f"edge-{name}.seed", generate_seed(kind))
+        self.write_secret("break-glass.seed", self.break_glass)
+        self.write_secret("edge-break-glass.seed", self.edge_break_glass)
+        self.write_config()
+
+    @property
+    def break_glass_seeds(self) -> tuple[Secret, ...]:
+        """Of both zones."""
+        return (Secret(self.break_glass), Secret(self.edge_break_glass))
+
+    def write_secret(self, name: str, text: str) -> Path:
+        path = self.directory / name
+        path.write_text(text)
+        path.chmod(0o600)
+        return path
+
+    def write_config(self, *extra: str) -> None:
+        """The configuration; a line in ``extra`` replaces the one of the same key."""
+        text = CONFIG.format(
+            password=PASSWORD,
+            system_password=SYSTEM_PASSWORD,
+            provisioner=PROVISIONER,
+            leaf_name=LEAF_NAME,
+            break_glass=public_nkey(self.break_glass),
+            edge_break_glass=public_nkey(self.edge_break_glass),
+            **self.ports,
+        )
+        lines = {line.partition(" = ")[0]: line for line in [*text.splitlines(), *extra]}
+        self.write_secret("broker.conf", "\n".join(lines.values()) + "\n")
+
+    def settings(self) -> Settings:
+        return load(self.config, {}, serving=True)
+
+    def url(self, name: str) -> str:
+        return f"tls://127.0.0.1:{self.ports[name]}"
+
+    def provisioning_token(self) -> str:
+        """What an unprovisioned node holds."""
+        key = load_signing_key((self.directory / "signer.key").read_bytes(), "signer")
+        claims = provisioning_claims(now=time.time(), validity=600, token=Secret("s3cret"), urls=["nats://x:4222"])
+        return key.sign(claims)
+
+    def access(self, **options: object) -> Access:
+        return Access(settings=self.settings(), **options)  # type: ignore[arg-type]
+
+    def server(self, name: str) -> NatsServer:
+        """One nats-server on its rendered and edited configuration; not started."""
+        settings = self.settings()
+        broker = next(broker for broker in settings.brokers if broker.name == name)
+        text = render(settings, broker)
+        edited = self.edits[name](text) if name in self.edits else text
+        assert (edited != text) == (name in self.edits), "the planted fault changed nothing"
+        path = self.directory / f"{name}.conf"
+        path.write_text(edited)
+        return NatsServer(path)
+
+    @contextlib.contextmanager
+    def running(self, *, service: bool = True, linked: bool = True) -> Iterator[Site]:
+        """Both servers, linked, and the service; a planted fault may prevent either."""
+        with contextlib.ExitStack() as stack:
+            fleet = stack.enter_context(self.server("fleet"))
+            edge = stack.enter_context(self.server("edge"))
+            if linked:
+                for server in (fleet, edge):
+                    server.wait_for_log("Leafnode connection created")
+            self.servers = {"fleet": fleet, "edge": edge}
+            for server in self.servers.values():
+                stack.callback(server.kill)  # in order it would wait for answers that nobody gives
+            if service:
+                self.service = stack.enter_context(serving(self.config))
+            yield self
+
+
+class Serving:
+    """``broker-auth serve`` as a process, and what it logs."""
+
+    def __init__(self, config: Path) -> None:
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        self.process = subprocess.Popen(
+            tied([sys.executable, "-m", "broker_auth", "serve", "--config", str(config)]),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ},
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def mark(self) -> int:
+        """How many lines there are, to wait for later ones."""
+        with self._news:
+            return len(self.lines)
+
+    def wait_for(self, text: str, seconds: float = 30.0, *, since: int = 0) -> None:
+        """Until a line after ``since`` holds ``text``."""
+        deadline = time.monotonic() + seconds
+        with self._news:
+            while not any(text in line for line in self.lines[since:]):
+                if self._ended or not self._news.wait(deadline - time.monotonic()):
+                    raise AssertionError(f"no {text!r} in the service's log:\n" + "".join(self.lines[-20:]))
+
+    def write_audit(self, path: Path) -> Path:
+        """The audit records logged so far, as an audit file holds them."""
+        with self._news:
+            records = [line.partition(": {")[2] for line in self.lines if "observe.audit: {" in line]
+        path.write_text("".join("{" + record for record in records))
+        return path
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)  # it leads its own session: workers too
+            self.process.wait()
+        self._reader.join(5)
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as source:
+            for line in source:
+                with self._news:
+                    self.lines.append(line)
+                    self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+@contextlib.contextmanager
+def serving(config: Path, *, ready: str = "ready brokers=") -> Iterator[Serving]:
+    """The service, from the log line ``ready`` until the end of the block."""
+    service = Serving(config)
+    try:
+        service.wait_for(ready)
+        yield service
+    finally:
+        service.stop()

@@ -1,0 +1,48 @@
+"""What one server of a cluster has is there for all of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from broker_auth.operate.doctor.examine import of_clusters, servers_of
+from broker_auth.operate.doctor.finding import Finding, Severity
+from tests.deploy.shapes import build
+
+Seen = dict[str, list[str]]
+
+
+def found(servers: Seen) -> list[Finding]:
+    return [
+        Finding(severity=Severity.ERROR, code=code, what="", broker="fleet", server=server)
+        for server, codes in servers.items()
+        for code in codes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("servers", "left"),
+    [
+        ({"a": ["callout.nobody"], "b": ["callout.replicas"], "c": ["callout.nobody"]}, {"b": ["callout.replicas"]}),
+        ({"a": ["callout.nobody"], "b": ["callout.alone"]}, {"b": ["callout.alone"]}),
+        ({"a": ["callout.alone"], "b": ["callout.alone"]}, {}),
+        ({"a": ["callout.alone"], "b": ["callout.replicas"]}, {"b": ["callout.replicas"]}),
+        ({"a": ["callout.nobody"], "b": ["callout.nobody"]}, {"a": ["callout.nobody"], "b": ["callout.nobody"]}),
+        ({"a": ["leaf.down", "jetstream.down"], "b": ["leaf.link"]}, {"a": ["jetstream.down"], "b": ["leaf.link"]}),
+        ({"a": ["leaf.down"], "b": ["callout.replicas"]}, {"a": ["leaf.down"], "b": ["callout.replicas"]}),
+    ],
+)
+def test_what_is_missing_at_one_server_and_there_at_another_is_not_missing(servers: Seen, left: Seen) -> None:
+    assert of_clusters(found(servers)) == found(left)
+
+
+def test_another_brokers_service_does_not_count() -> None:
+    edge = Finding(severity=Severity.ERROR, code="callout.nobody", what="", broker="edge", server="e")
+    assert edge in of_clusters([edge, *found({"a": ["callout.replicas"]})])
+
+
+def test_each_server_is_looked_at(tmp_path: Path) -> None:
+    broker = dataclasses.replace(build(tmp_path).broker("fleet"), urls=("tls://a:4222", "tls://b:4222"))
+    assert [server.urls for server in servers_of(broker)] == [("tls://a:4222",), ("tls://b:4222",)]

@@ -1,0 +1,209 @@
+"""Reports end in time and size whatever a broker answers, and say what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from broker_auth.deploy.natsserver import free_port
+from broker_auth.errors import OperationError
+from broker_auth.operate.access import Login, connect, request_json
+from broker_auth.operate.report import gathering
+from broker_auth.operate.report.gathering import Ask, ask_system, gather
+from broker_auth.operate.streams.plan import cluster_peers, current_config
+from tests.callout.hostile import HostileBroker
+
+Reply = Callable[[str, dict[str, Any]], Iterator[bytes | float]]
+STATSZ = {"server": {"id": "N1", "name": "one"}, "statsz": {"active_servers": 1}}
+
+
+def encoded(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def page(server: str = "N1", rows: int = 1, total: int = 1, **more: Any) -> bytes:
+    connections = [{"cid": number, "name": f"c{number}"} | more for number in range(rows)]
+    return encoded({"server": {"id": server, "name": server}, "data": {"total": total, "connections": connections}})
+
+
+class Liar(HostileBroker):
+    """Answers requests with whatever ``reply`` yields: payloads, and seconds to pause."""
+
+    def __init__(self, port: int, reply: Reply) -> None:
+        super().__init__(port)
+        self._reply = reply
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering: set[asyncio.Task[None]] = set()
+        try:
+            while line := await reader.readline():
+                words = line.decode().split()
+                if words[0] == "PING":
+                    writer.write(b"PONG\r\n")
+                elif words[0] == "SUB":
+                    self._sids[words[1].encode()] = words[-1].encode()
+                elif words[0] == "PUB":
+                    payload = (await reader.readexactly(int(words[-1]) + 2))[:-2]
+                    answering.add(asyncio.create_task(self._answer(words[1], words[2], payload, writer)))
+        finally:
+            for task in answering:
+                task.cancel()
+
+    async def _answer(self, subject: str, inbox: str, payload: bytes, writer: asyncio.StreamWriter) -> None:
+        sid = self._sids.get(inbox.encode()) or self._sids[inbox.rpartition(".")[0].encode() + b".*"]
+        with contextlib.suppress(OSError):
+            for item in self._reply(subject, json.loads(payload or b"{}")):
+                if isinstance(item, float):
+                    await asyncio.sleep(item)
+                    continue
+                writer.write(b"MSG %b %b %d\r\n" % (inbox.encode(), sid, len(item)) + item + b"\r\n")
+                await writer.drain()
+
+
+@asynccontextmanager
+async def asked(reply: Reply) -> AsyncIterator[Client]:
+    liar = Liar(free_port(), reply)
+    async with liar.listening():
+        client = await connect(f"nats://127.0.0.1:{liar.port}", Login(what="an operator"), None)
+        try:
+            yield client
+        finally:
+            async with asyncio.timeout(5):
+                await client.close()
+
+
+def system(first: Callable[[], Iterator[bytes | float]], further: Callable[[int], bytes] = lambda _: page()) -> Reply:
+    """Answers as one honest server would, but for the pages."""
+
+    def reply(subject: str, options: dict[str, Any]) -> Iterator[bytes | float]:
+        if subject == "$SYS.REQ.SERVER.PING":
+            yield encoded(STATSZ)
+        elif subject.endswith("PING.CONNZ"):
+            yield from first()
+        else:
+            yield further(options["offset"])
+
+    return reply
+
+
+@pytest.fixture(autouse=True)
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ANSWER_SECONDS", 1.0), ("TOTAL_SECONDS", 2.0), ("MAX_CONNECTIONS", 5000)):
+        monkeypatch.setattr(gathering, name, value)
+    monkeypatch.setattr(gathering, "GATHER_SECONDS", 0.5)
+    monkeypatch.setattr(gathering, "MAX_BYTES", 1024 * 1024)
+    monkeypatch.setattr(gathering, "MAX_SERVERS", 20)
+
+
+async def test_an_honest_server_is_shown_whole() -> None:
+    def further(offset: int) -> bytes:
+        return page(rows=min(1024, 2500 - offset), total=2500)
+
+    async with asked(system(lambda: iter([page(rows=1024, total=2500)]), further)) as client, asyncio.timeout(5):
+        found = await ask_system(client, Ask())
+    assert sum(len(answer.data.connections) for answer in found.answers if answer.data) == 2500
+    assert found.missing == []
+
+
+async def test_a_server_that_always_has_another_page_is_cut_off() -> None:
+    endless = system(lambda: iter([page(rows=1024, total=10**12)]), lambda _: page(rows=1024, total=10**12))
+    async with asked(endless) as client, asyncio.timeout(10):
+        found = await ask_system(client, Ask())
+    assert sum(len(answer.data.connections) for answer in found.answers if answer.data) <= 5000
+    assert found.missing == ["its servers list more than 5000 connections; the rest is not shown"]
+
+
+async def test_empty_further_pages_end_it() -> None:
+    async with (
+        asked(system(lambda: iter([page(rows=1024, total=10**12)]), lambda _: page(rows=0))) as client,
+        asyncio.timeout(3),
+    ):
+        assert len((await ask_system(client, Ask())).answers) == 1
+
+
+async def test_large_answers_are_cut_off() -> None:
+    large = system(lambda: iter([page(rows=1, total=10**6)]), lambda _: page(rows=1, name="x" * 200_000))
+    async with asked(large) as client, asyncio.timeout(10):
+        found = await ask_system(client, Ask())
+    assert found.missing == ["its servers answer with more than 1 MiB; the rest is not shown"]
+    assert all(len(row.name) <= 256 for answer in found.answers if answer.data for row in answer.data.connections)
+
+
+async def test_answers_that_never_end_do() -> None:
+    def for_ever(_: str, __: dict[str, Any]) -> Iterator[bytes | float]:
+        number = 0
+        while True:
+            yield page(f"N{number % 5}")
+            yield 0.05
+            number += 1
+
+    async with asked(for_ever) as client, asyncio.timeout(5):
+        found = await gather(client, "$SYS.REQ.ACCOUNT.PING.CONNZ", Ask())
+    assert len(found.answers) == 5
+    assert any("answers more than once" in line for line in found.missing)
+    assert any("for more than 1 s" in line for line in found.missing)
+
+
+async def test_servers_without_number_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "ANSWER_SECONDS", 20.0)  # the number ends it, however slow this machine is
+
+    def many(_: str, __: dict[str, Any]) -> Iterator[bytes | float]:
+        yield from (page(f"N{number}") for number in range(10_000))
+
+    async with asked(many) as client, asyncio.timeout(20):
+        found = await gather(client, "$SYS.REQ.ACCOUNT.PING.CONNZ", Ask())
+    assert len(found.answers) == 20
+    assert found.missing == ["more than 20 servers answer; the rest is not shown"]
+
+
+NONSENSE = [
+    pytest.param(b"", id="nothing"),
+    pytest.param(b"[" * 100_000, id="nested"),
+    pytest.param(b"[]", id="list"),
+    pytest.param(encoded({"error": "no"}), id="error is no object"),
+    pytest.param(encoded({"error": {"description": "a\x1b[2J"}}), id="error with controls"),
+    pytest.param(encoded({"server": 7, "data": []}), id="wrong types"),
+    pytest.param(encoded({"server": {"id": "N"}, "data": {"connections": [{"cid": "x"}]}}), id="wrong row"),
+    pytest.param(b'{"server": {"id": "N"}, "data": {"total": ' + b"9" * 5000 + b"}}", id="huge number"),
+]
+
+
+@pytest.mark.parametrize("said", NONSENSE)
+async def test_nonsense_is_named_and_ends_it(said: bytes) -> None:
+    async with asked(system(lambda: iter([said]))) as client, asyncio.timeout(5):
+        found = await ask_system(client, Ask())
+    (line,) = found.missing
+    assert "CONNZ" in line
+    assert line.isprintable()
+    assert len(line) < 500
+
+
+@pytest.mark.parametrize("said", NONSENSE)
+async def test_nonsense_in_place_of_the_first_answer_is_an_error_of_ours(said: bytes) -> None:
+    async with asked(lambda *_: iter([said])) as client, asyncio.timeout(5):
+        for ask in (cluster_peers(client), current_config(client, "CHORIA_EVENTS"), ask_system(client, Ask())):
+            with contextlib.suppress(OperationError):
+                await ask
+
+
+async def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker_auth.operate.access._Client.max_message_bytes", 100_000)
+    async with asked(lambda *_: iter([b"x" * 200_000])) as client, asyncio.timeout(8):
+        with pytest.raises(OperationError, match="no answer"):
+            await request_json(client, "$SYS.REQ.SERVER.PING", seconds=1.0)
+        assert client.is_closed
+
+
+def test_a_time_that_a_server_made_up_ends_no_report() -> None:
+    from broker_auth.operate.report.waiting import _time
+
+    assert _time("yesterday") is None
+    assert _time("2026-11-21T22:43:12.267449897Z") == datetime(2026, 11, 21, 22, 43, 12, 267449, UTC)

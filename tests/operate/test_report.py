@@ -1,0 +1,273 @@
+"""Reports from real servers: every connection of fleet and edge, and who waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from broker_auth.audit.reader import read_history, rules_of
+from broker_auth.callout.connection import round_trip
+from broker_auth.deploy.tied import tied
+from broker_auth.operate.access import CANARY, Access, AccessError, Login, connect
+from broker_auth.operate.report import gathering
+from broker_auth.operate.report.connections import Observer
+from broker_auth.operate.report.gathering import Ask, State
+from broker_auth.operate.report.selection import Selection, overlap
+from broker_auth.operate.report.waiting import waiting_nodes
+from broker_auth.secret import Secret
+from tests.operate.site import MEMBER, PROVISIONER, Site
+
+pytestmark = pytest.mark.e2e
+NODES = ("node1.example.net", "node2.example.net", "node3.example.net")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("site")).running() as running:
+        yield running
+
+
+def as_provisioner(site: Site, **more: Any) -> Access:
+    """An operator whose certificate may be the provisioner's."""
+    files = {"certificate": site.directory / "provisioner.pem", "key": site.directory / "provisioner.key"}
+    return site.access(**files, **more)
+
+
+async def node(site: Site, name: str, token: str | None = None) -> Client:
+    login = Login(what="a node", token=Secret(token or site.provisioning_token()), name=name)
+    return await connect(site.url("edge"), login, site.access().tls(site.settings().brokers[1]))
+
+
+@asynccontextmanager
+async def crowd(site: Site) -> AsyncIterator[list[Client]]:
+    """Three waiting nodes, one provisioner, one member of the fleet that listens to something."""
+    fleet = site.settings().brokers[0]
+    async with AsyncExitStack() as stack:
+        clients = [await node(site, name) for name in NODES]
+        clients.append(await as_provisioner(site).provisioner(fleet))
+        clients.append(await site.access().fleet(fleet))
+        for client in clients:
+            stack.push_async_callback(client.close)
+        await clients[-1].subscribe("choria.lifecycle.event.>")
+        await round_trip(clients[-1])
+        yield clients
+
+
+async def test_the_whole_of_fleet_and_edge_is_seen_with_the_break_glass_seed(site: Site) -> None:
+    async with crowd(site), Observer(site.access(break_glass=site.break_glass_seeds)) as observer:
+        report = await observer.report(Ask())
+    assert report.missing == ()
+    seen = {(item.server, item.account, item.identity) for item in Selection().apply(report.connections)}
+    assert {("edge", "provisioning", name) for name in NODES} <= seen
+    assert ("fleet", "provisioning", PROVISIONER) in seen
+    assert ("fleet", "choria", MEMBER) in seen
+    rules = {(item.server, item.account): item.rule for item in report.connections if item.rule}
+    assert rules == {
+        ("fleet", "AUTH"): "auth_user",
+        ("edge", "AUTH"): "auth_user",
+        ("fleet", "system"): "break_glass",
+        ("edge", "system"): "break_glass",
+    }
+
+
+async def test_without_it_the_edge_is_seen_over_the_leaf_link(site: Site) -> None:
+    async with crowd(site), Observer(as_provisioner(site)) as observer:
+        report = await observer.report(Ask(account="provisioning"))
+        again = await observer.report(Ask(account="provisioning"))
+    assert report.missing == ()
+    seen = {item.name: item for item in Selection(server="edge").apply(report.connections)}
+    assert set(seen) == set(NODES)
+    first = seen[NODES[0]]
+    assert (first.account, first.identity, first.peer, first.kind) == ("provisioning", NODES[0], None, "Client")
+    assert first.tls == "1.3"
+    assert first.broker == "edge"
+    kept = {item.name: item.cid for item in Selection(server="edge").apply(again.connections)}
+    assert kept == {name: item.cid for name, item in seen.items()}
+
+
+async def test_more_connections_than_one_answer_holds(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "PAGE", 2)
+    async with crowd(site), Observer(site.access(break_glass=site.break_glass_seeds)) as observer:
+        report = await observer.report(Ask(account="provisioning"))
+    assert {item.name for item in Selection(server="edge").apply(report.connections)} == set(NODES)
+
+
+async def test_a_broker_that_cannot_be_seen_is_named(site: Site) -> None:
+    """A fleet member's certificate is not a provisioner's, so nothing opens the edge."""
+    async with Observer(site.access()) as observer:
+        report = await observer.report(Ask())
+    assert len(report.missing) == 1
+    assert "broker edge" in report.missing[0]
+    assert "--break-glass" in report.missing[0]
+    assert {item.server for item in report.connections} == {"fleet"}
+
+
+async def test_selection_filters_and_sorts(site: Site) -> None:
+    async with crowd(site) as clients, Observer(as_provisioner(site)) as observer:
+        for _ in range(3):
+            await clients[1].publish("choria.lifecycle.event.startup", b"x" * 500)
+        await round_trip(clients[1])
+        report = await observer.report(Ask(subjects=True))
+
+    def names(**options: Any) -> list[str]:
+        return [item.name for item in Selection(**options).apply(report.connections)]
+
+    on_edge: dict[str, Any] = {"account": "provisioning", "server": "edge"}
+    assert names(**on_edge, sort="name") == list(NODES)
+    assert names(**on_edge, sort="name", reverse=True) == list(reversed(NODES))
+    assert names(**on_edge, sort="in-bytes", limit=1) == [NODES[1]]
+    assert names(**on_edge, sort="in-bytes", reverse=True)[-1] == NODES[1]
+    assert names(identity="node?.example.net", sort="name") == list(NODES)
+    assert names(name=NODES[2]) == [NODES[2]]
+    assert names(text="NODE2") == [NODES[1]]
+    assert names(host="10.0.0.0/8") == []
+    assert set(names(host="127.0.0.1")) >= set(NODES)
+    heard = Selection(subject="choria.lifecycle.event.startup").apply(report.connections)
+    assert [item.identity for item in heard] == [MEMBER]
+    leafs = [item.cid for item in report.connections if item.kind == "Leafnode" and item.server == "fleet"]
+    shown = Selection(kinds=frozenset({"Leafnode"}), server="fleet").apply(report.connections)
+    assert [item.cid for item in shown] == leafs  # nats-server 2.10 lists none
+
+
+async def test_closed_connections_can_be_asked_for(site: Site) -> None:
+    gone = await node(site, "short-lived.example.net")
+    await gone.close()
+    access = site.access(break_glass=site.break_glass_seeds)
+    async with Observer(access) as observer, asyncio.timeout(10):
+        while True:  # nats-server closes in its own time
+            report = await observer.report(Ask(state=State.CLOSED))
+            if closed := Selection(name="short-lived.example.net").apply(report.connections):
+                break
+    assert closed[0].stopped
+    assert closed[0].reason == "Client Closed"
+
+
+async def test_waiting_nodes_with_attempts_and_last_denial(site: Site, tmp_path: Path) -> None:
+    assert site.service
+    with pytest.raises(AccessError):
+        await node(site, NODES[0], token="e30.e30.e30")
+    with pytest.raises(AccessError):
+        await node(site, "refused.example.net", token="e30.e30.e30")
+    mark = site.service.mark()
+    async with crowd(site), Observer(as_provisioner(site)) as observer:
+        site.service.wait_for(f'"name":"{MEMBER}"', since=mark)  # the last of the crowd
+        audit = site.service.write_audit(tmp_path / "audit.json")
+        records = read_history(audit)
+        report = await observer.report(Ask(), rules_of(records))
+        now = max(record.time for record in records)
+        nodes = {item.name: item for item in waiting_nodes(report.connections, records, now, account="provisioning")}
+        bare = waiting_nodes(report.connections, [], now, account="provisioning")
+    assert {name for name, item in nodes.items() if item.connected} == set(NODES)
+    assert {item.name for item in bare} == set(NODES)
+    refused = nodes["refused.example.net"]
+    assert (refused.connected, refused.attempts) == (False, 1)
+    assert refused.last_denial
+    assert refused.last_denial.code == "token_header"
+    first = nodes[NODES[0]]
+    assert first.last_denial
+    assert first.attempts > 1
+    assert first.since < now
+    rules = {
+        item.name: item.rule for item in Selection(server="edge", account="provisioning").apply(report.connections)
+    }
+    assert set(rules.values()) == {"provisioning"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("a.b", "a.b", True),
+        ("a.b", "a.c", False),
+        ("a.*", "a.b", True),
+        ("a.>", "a.b.c", True),
+        ("a.>", "a", False),
+        ("a.b", "a.b.c", False),
+        ("*.b", "a.*", True),
+        (">", "x", True),
+    ],
+)
+def test_subjects_overlap(one: str, other: str, expected: bool) -> None:
+    assert overlap(one, other) is expected
+    assert overlap(other, one) is expected
+
+
+def cli(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "broker_auth", *arguments, "--config", str(site.config)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def seeds(site: Site) -> tuple[str, ...]:
+    """The options that open the system accounts of both zones."""
+    paths = [site.directory / name for name in ("break-glass.seed", "edge-break-glass.seed")]
+    return tuple(option for path in paths for option in ("--break-glass", str(path)))
+
+
+def test_the_command_prints_the_list_scripts_rely_on(site: Site) -> None:
+    done = cli(site, "report", "conns", "--json", "--account", "AUTH", *seeds(site))
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    assert {row["server"] for row in rows} == {"fleet", "edge"}
+    promised = {"server", "account", "name", "identity", "ip", "port", "tls", "connected", "rule"}
+    assert all(promised <= set(row) for row in rows)
+    table = cli(site, "report", "conns", "--account", "AUTH", *seeds(site))
+    assert table.returncode == 0
+    assert "2 connections on 2 servers" in table.stdout
+    assert "auth_user" in table.stdout
+
+
+def test_what_is_missing_is_an_error_beside_the_rest(site: Site) -> None:
+    done = cli(site, "report", "conns", "--json")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: broker edge")
+    assert {row["server"] for row in json.loads(done.stdout)} == {"fleet"}
+
+
+async def test_rules_and_denials_come_from_the_configured_audit_file(site: Site) -> None:
+    with pytest.raises(AccessError):
+        await node(site, "denied.example.net", token="e30.e30.e30")
+    with pytest.raises(AccessError):
+        await node(site, f"{CANARY}-0123", token="e30.e30.e30")
+    pair = ("--certificate", str(site.directory / "provisioner.pem"), "--key", str(site.directory / "provisioner.key"))
+    async with crowd(site):
+        waiting, conns = (
+            await asyncio.to_thread(cli, site, "report", "waiting", "--json", *pair),
+            await asyncio.to_thread(cli, site, "report", "conns", "--json", "--rule", "provisioning", *pair),
+        )
+    assert (waiting.returncode, conns.returncode) == (0, 0), waiting.stderr + conns.stderr
+    nodes = {item["name"]: item for item in json.loads(waiting.stdout)}
+    assert {name for name, item in nodes.items() if item["connected"]} == set(NODES)
+    assert nodes["denied.example.net"]["last_denial"]["code"] == "token_header"
+    assert nodes["denied.example.net"]["attempts"] == 1
+    assert not any(name.startswith(CANARY) for name in nodes)
+    assert {row["name"] for row in json.loads(conns.stdout)} == set(NODES)
+
+
+def test_watching_draws_again_until_interrupted(site: Site) -> None:
+    command = [sys.executable, "-m", "broker_auth", "report", "conns", "--config", str(site.config)]
+    command += [*seeds(site), "--watch", "--interval", "100ms"]
+    with subprocess.Popen(tied(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        drawn = 0
+        for line in process.stdout:
+            drawn += "connections on 2 servers" in line
+            if drawn == 3:
+                break
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
+        assert process.stderr.read() == ""
+
+
+def test_watching_and_json_do_not_go_together(site: Site) -> None:
+    done = cli(site, "report", "waiting", "--watch", "--json")
+    assert (done.returncode, done.stdout) == (2, "")

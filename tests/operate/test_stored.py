@@ -1,0 +1,97 @@
+"""What ``explain`` decides again from a stored request (docs/policy.md#what-is-kept-of-a-decision)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from broker_auth.audit.redact import PASSWORD, TOKEN_SIGNATURE
+from broker_auth.audit.unsigned import with_placeholder
+from broker_auth.operate.stored import Stored, decide_stored
+from broker_auth.policy.decide import decide
+from broker_auth.policy.decision import Admit, Deny, DenyCode
+from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.tokens.faults import TokenFault
+from tests.builders.clock import NOW
+from tests.builders.policies import issuer_policy, x509_policy
+from tests.builders.requests import client, fleet, node, provisioner, server, system
+from tests.builders.tokens import FOREIGN
+
+BOTH = frozenset({PASSWORD, TOKEN_SIGNATURE})
+ASKED = {
+    "fleet": (fleet(), x509_policy(), []),
+    "node": (node(), x509_policy(), ["token signature"]),
+    "client": (client(), issuer_policy(), ["token signature"]),
+    "server": (server(), issuer_policy(), ["token signature"]),
+    "provisioner": (provisioner(), x509_policy(), ["password"]),
+    "system": (system(), issuer_policy(), ["password"]),
+}
+
+
+def stripped(asked: AuthorizationRequest) -> AuthorizationRequest:
+    """Remove the password and the token's signature, as an audit record does."""
+    options = asked.connect_opts
+    token = options.auth_token.rpartition(".")[0] + "." if options.auth_token else ""
+    kept = msgspec.structs.replace(options, password="", auth_token=token)
+    return msgspec.structs.replace(asked, connect_opts=kept)
+
+
+def stored(asked: AuthorizationRequest) -> Stored:
+    return Stored(request=stripped(asked), redacted=BOTH)
+
+
+@pytest.mark.parametrize(("asked", "policy", "skipped"), ASKED.values(), ids=ASKED)
+def test_stored_request_is_decided_as_it_was_and_names_the_skipped_checks(
+    asked: AuthorizationRequest, policy: Any, skipped: list[str]
+) -> None:
+    again, skipped_now = decide_stored(stored(asked), policy, NOW)
+    assert isinstance(again, Admit)
+    assert again == decide(asked, policy, NOW)
+    assert list(skipped_now) == skipped
+
+
+@pytest.mark.parametrize(("asked", "policy", "skipped"), ASKED.values(), ids=ASKED)
+def test_stored_request_admits_nobody_at_the_service(
+    asked: AuthorizationRequest, policy: Any, skipped: list[str]
+) -> None:
+    """Nor after it was explained with the same policy: explaining leaves nothing in its caches."""
+    decide_stored(stored(asked), policy, NOW)
+    decision = decide(stripped(asked), policy, NOW)
+    assert isinstance(decision, Deny if skipped else Admit)
+
+
+def code(stored: Stored, policy: Any, now: float = NOW) -> str:
+    decision, _ = decide_stored(stored, policy, now)
+    assert isinstance(decision, Deny)
+    return decision.code
+
+
+def test_complete_request_repeats_every_check() -> None:
+    assert code(Stored(request=client(FOREIGN)), issuer_policy()) is TokenFault.SIGNATURE
+    assert code(Stored(request=provisioner(password="x")), x509_policy()) is DenyCode.PROVISIONER_PASSWORD
+    assert decide_stored(Stored(request=client()), issuer_policy(), NOW)[1] == ()
+
+
+@pytest.mark.parametrize("removed", [PASSWORD, TOKEN_SIGNATURE])
+def test_only_the_check_of_what_was_removed_is_skipped(removed: str) -> None:
+    signature = Stored(request=client(FOREIGN), redacted=frozenset({removed}))
+    password = Stored(request=provisioner(password="x"), redacted=frozenset({removed}))
+    if removed == PASSWORD:
+        assert code(signature, issuer_policy()) is TokenFault.SIGNATURE
+        assert isinstance(decide_stored(password, x509_policy(), NOW)[0], Admit)
+    else:
+        assert isinstance(decide_stored(signature, issuer_policy(), NOW)[0], Admit)
+        assert code(password, x509_policy()) is DenyCode.PROVISIONER_PASSWORD
+
+
+def test_what_was_kept_is_checked_again() -> None:
+    assert code(stored(client()), issuer_policy(), NOW + 10**6) is TokenFault.EXPIRED
+    assert code(stored(client(sig="")), issuer_policy()) is TokenFault.NONCE_UNSIGNED
+    assert code(stored(node(name="")), x509_policy()) is DenyCode.NODE_NAME
+
+
+@pytest.mark.parametrize(("raw", "filled"), [("h.c.", "h.c.AA"), ("h.c.\n", "h.c.AA"), ("h.c.s", "h.c.s"), ("", "")])
+def test_only_a_missing_signature_gets_a_placeholder(raw: str, filled: str) -> None:
+    assert with_placeholder(raw) == filled
