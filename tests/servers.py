@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from broker_auth.deploy.natsserver import BINARY_VARIABLE
+from broker_auth.sandbox.natsserver import BINARY_VARIABLE
 
 OLDEST: Final = "2.12.7"
 """The oldest without a defect that breaks what is promised here (docs/nats-server.md#versions)."""

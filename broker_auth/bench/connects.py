@@ -20,8 +20,8 @@ from broker_auth.bench.materials import Trust
 from broker_auth.bench.measure import process_cpu_seconds, resident_mb
 from broker_auth.bench.processes import Worker
 from broker_auth.bench.site import Site
-from broker_auth.deploy.natsserver import NatsServer
 from broker_auth.errors import OperationError
+from broker_auth.sandbox.natsserver import NatsServer
 
 MODES: Final = ("static", "callout", "callout_xkey")
 _SPARE_FILES: Final = 500  # descriptors besides connections

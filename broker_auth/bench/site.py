@@ -12,10 +12,10 @@ from broker_auth.bench.flooder import USER
 from broker_auth.bench.materials import Trust
 from broker_auth.callout.connection import SUBJECT
 from broker_auth.callout.hedging import WORDS_SUBJECT
-from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.render import render
 from broker_auth.natsio.nkey import Kind, decode_public, generate_seed, public_nkey
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.load import load
 
 # Fact 24: with auth_callout configured nats-server refuses requests that are not its own, so the

@@ -11,8 +11,8 @@ from broker_auth.cli import output
 from broker_auth.cli.tables import make_console, make_table
 from broker_auth.demo.outcome import Outcome
 from broker_auth.demo.run import Result, run_demo
-from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
+from broker_auth.sandbox.site import Site
 
 
 @click.command("demo", epilog="\b\nExample:\n  broker-auth demo --keep")

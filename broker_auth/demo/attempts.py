@@ -10,12 +10,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
-from broker_auth.demo.holders import DAY, Holder, Issuer
 from broker_auth.demo.outcome import TLS_REFUSED, Outcome
-from broker_auth.demo.site import Site
 from broker_auth.deploy.pki import signer
 from broker_auth.deploy.plan import Topology
+from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
+from broker_auth.sandbox.holders import DAY, Holder, Issuer
+from broker_auth.sandbox.site import Site
 from broker_auth.tokens.issue import load_signing_key, new_seed, signing_key_from_seed
 
 

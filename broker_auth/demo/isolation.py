@@ -17,13 +17,13 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from broker_auth.callout.connection import round_trip
-from broker_auth.demo.client import connect
 from broker_auth.demo.outcome import Outcome
-from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
 from broker_auth.natsio.natspy import violates
 from broker_auth.operate import access
 from broker_auth.operate.access import Login, request_json
+from broker_auth.sandbox.client import connect
+from broker_auth.sandbox.site import Site
 
 _SECONDS: Final = 5.0
 _EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"

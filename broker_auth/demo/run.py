@@ -12,8 +12,8 @@ from pathlib import Path
 from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
 from broker_auth.demo.outcome import Outcome
-from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
+from broker_auth.sandbox.site import Site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

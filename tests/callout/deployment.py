@@ -19,11 +19,11 @@ from typing import Final, TypeVar
 import nats
 from nats.aio.client import Client
 
-from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority, Pair
 from broker_auth.deploy.render import render
-from broker_auth.deploy.tied import tied
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.sandbox.natsserver import NatsServer, free_port
+from broker_auth.sandbox.tied import tied
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 

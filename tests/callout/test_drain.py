@@ -21,8 +21,8 @@ from nats.aio.msg import Msg
 
 from broker_auth.callout.connection import round_trip
 from broker_auth.callout.request import XKEY_HEADER
-from broker_auth.deploy.natsserver import NatsServer
 from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
+from broker_auth.sandbox.natsserver import NatsServer
 from tests.builders.requests import Server, fleet
 from tests.callout.deployment import Deployment, Service, eventually
 

@@ -19,7 +19,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 from broker_auth.callout.hedging import WORDS_SUBJECT
-from broker_auth.deploy.natsserver import free_port
+from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import Deployment, Service, eventually
 from tests.chaos.site import CLOCK
 

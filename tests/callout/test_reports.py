@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.deploy.natsserver import free_port
+from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import Deployment, Service
 from tests.cli.running import run
 

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from broker_auth.demo.client import connect
-from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
 from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
+from broker_auth.sandbox.client import connect
+from broker_auth.sandbox.site import Site
 from tests.builders.peers import fleet_chain
 from tests.builders.requests import Server, fleet, node, provisioner
 from tests.callout.hostile import HostileBroker

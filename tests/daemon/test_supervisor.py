@@ -21,8 +21,8 @@ from broker_auth.daemon.pidfile import PidFile, running
 from broker_auth.daemon.slot import Kind, Slot
 from broker_auth.daemon.supervisor import SILENCE_SECONDS, is_late
 from broker_auth.daemon.worker import Beat
-from broker_auth.deploy.natsserver import free_port
 from broker_auth.errors import OperationError
+from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import Deployment, Service, eventually
 
 pytestmark = pytest.mark.e2e

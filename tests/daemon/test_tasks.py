@@ -12,7 +12,7 @@ import pytest
 
 from broker_auth.daemon import tasks as module
 from broker_auth.daemon.tasks import LongTasks
-from broker_auth.deploy.tied import tied
+from broker_auth.sandbox.tied import tied
 from tests.callout.deployment import Deployment, eventually
 
 

@@ -12,10 +12,10 @@ import pytest
 from broker_auth.daemon.expiry import Expiry
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.troubles import TroubleCode, troubles
-from broker_auth.deploy.natsserver import free_port
 from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.finding import Case, Severity
 from broker_auth.operate.doctor.service import examine_service
+from broker_auth.sandbox.natsserver import free_port
 from broker_auth.settings.model import Settings
 from tests.builders.clock import DAY, NOW
 from tests.callout.deployment import Deployment, Service, eventually

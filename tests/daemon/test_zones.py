@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from broker_auth.demo.client import ConnectRefusedError, connect
-from broker_auth.demo.site import Site
 from broker_auth.deploy.brokerconf import ZoneFiles
-from broker_auth.deploy.natsserver import free_port
 from broker_auth.deploy.plan import Topology
 from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed
+from broker_auth.sandbox.client import ConnectRefusedError, connect
+from broker_auth.sandbox.natsserver import free_port
+from broker_auth.sandbox.site import Site
 from tests.callout.deployment import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]

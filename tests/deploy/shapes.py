@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from broker_auth.deploy.natsserver import free_port
 from broker_auth.deploy.pki import Authority, Pair
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.sandbox.natsserver import free_port
 from broker_auth.secret import Secret
 from broker_auth.settings.model import (
     AccountNames,

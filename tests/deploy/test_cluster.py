@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.render import render
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests.deploy.shapes import build, with_server
 
 pytestmark = pytest.mark.e2e

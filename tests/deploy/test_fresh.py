@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
-from broker_auth.demo.holders import Issuer
-from broker_auth.demo.service import ServiceProcess
 from broker_auth.deploy.init import Deployment, initialize
-from broker_auth.deploy.natsserver import NatsServer
+from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
+from broker_auth.sandbox.holders import Issuer
+from broker_auth.sandbox.natsserver import NatsServer
+from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.tokens.issue import load_signing_key
 from tests.deploy.test_init import dev
 

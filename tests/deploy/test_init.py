@@ -17,10 +17,10 @@ from cryptography.x509 import load_pem_x509_certificate
 from broker_auth.cli import main
 from broker_auth.deploy import brokerconf
 from broker_auth.deploy.init import initialize
-from broker_auth.deploy.natsserver import NatsServer, check_configuration, free_port
 from broker_auth.deploy.pki import Authority, Pair
 from broker_auth.deploy.plan import OwnFiles, Plan, Topology, missing_options
 from broker_auth.errors import BrokerAuthError, InputError
+from broker_auth.sandbox.natsserver import NatsServer, check_configuration, free_port
 from broker_auth.settings.load import check
 from broker_auth.settings.model import Role
 from tests.deploy.responder import connect_nkey

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
-from broker_auth.demo.holders import Issuer
-from broker_auth.demo.site import Site, change
 from broker_auth.deploy.pki import write_private
 from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
+from broker_auth.sandbox.holders import Issuer
+from broker_auth.sandbox.site import Site, change
 from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 
 pytestmark = pytest.mark.e2e

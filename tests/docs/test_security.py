@@ -19,10 +19,10 @@ from nats.errors import TimeoutError as NatsTimeoutError
 
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
 from broker_auth.certificates.verifier import PeerVerifier, load_roots
-from broker_auth.demo.client import ConnectRefusedError, Credentials, connect
-from broker_auth.demo.site import Site
 from broker_auth.deploy.devpki import LEAF_NAME
 from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
+from broker_auth.sandbox.site import Site
 
 pytestmark = pytest.mark.e2e
 

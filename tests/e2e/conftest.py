@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
+from broker_auth.sandbox.site import Site
 
 WITHOUT_XKEY: dict[str, str | None] = {"plugin.broker_auth.xkey_seed_file": None}
 

@@ -6,8 +6,8 @@ import pytest
 
 from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
-from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
+from broker_auth.sandbox.site import Site
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 

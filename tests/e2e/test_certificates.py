@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker_auth.certificates.certificate import certificates_from_pem
 from broker_auth.cli import main
-from broker_auth.demo.client import Credentials, connect
-from broker_auth.demo.site import Site
+from broker_auth.sandbox.client import Credentials, connect
+from broker_auth.sandbox.site import Site
 from tests.builders import certificates as c
 from tests.builders.certificates import Made, make, name
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from broker_auth.cli import main
 from broker_auth.demo import run
 from broker_auth.demo.outcome import Outcome
-from broker_auth.deploy.tied import tied
+from broker_auth.sandbox.tied import tied
 
 pytestmark = pytest.mark.e2e
 DEMO = [sys.executable, "-m", "broker_auth", "demo"]

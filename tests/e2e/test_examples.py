@@ -15,15 +15,15 @@ from typing import Final
 import pytest
 
 from broker_auth.callout.connection import round_trip
-from broker_auth.demo.client import connect
-from broker_auth.demo.site import Site
 from broker_auth.deploy.init import initialize, write_zone_keys
-from broker_auth.deploy.natsserver import check_configuration
 from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
-from broker_auth.deploy.tied import tied
 from broker_auth.deploy.workspace import Workspace
+from broker_auth.sandbox.client import connect
+from broker_auth.sandbox.natsserver import check_configuration
+from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.tied import tied
 from broker_auth.settings.load import check
 
 pytestmark = pytest.mark.e2e

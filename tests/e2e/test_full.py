@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.demo.client import ConnectRefusedError, connect
-from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
+from broker_auth.sandbox.client import ConnectRefusedError, connect
+from broker_auth.sandbox.site import Site
 
 pytestmark = pytest.mark.e2e
 LIMIT = 3

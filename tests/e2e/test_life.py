@@ -14,8 +14,8 @@ import pytest
 from nats.aio.client import Client
 
 from broker_auth.callout.connection import round_trip
-from broker_auth.demo.client import ConnectRefusedError, connect
-from broker_auth.demo.site import Site
+from broker_auth.sandbox.client import ConnectRefusedError, connect
+from broker_auth.sandbox.site import Site
 from broker_auth.secret import Secret
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
 from tests.callout.deployment import eventually

@@ -17,11 +17,11 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import StreamConfig
 
-from broker_auth.demo.client import Credentials, connect
-from broker_auth.demo.holders import Holder
-from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
 from broker_auth.natsio.natspy import violates
+from broker_auth.sandbox.client import Credentials, connect
+from broker_auth.sandbox.holders import Holder
+from broker_auth.sandbox.site import Site
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from broker_auth.deploy.tied import tied
+from broker_auth.sandbox.tied import tied
 
 STARTUP_SECONDS: Final = 30
 _ANSWER: Final = re.compile(r"^(\S+) +time=\d+ ms", re.MULTILINE)

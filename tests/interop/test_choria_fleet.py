@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.demo.holders import Holder
-from broker_auth.demo.site import Site
 from broker_auth.deploy.plan import Topology
+from broker_auth.sandbox.holders import Holder
+from broker_auth.sandbox.site import Site
 from tests.interop.choria_program import STARTUP_SECONDS, Choria, ChoriaRefused, found_by_ping, running, server
 
 pytestmark = pytest.mark.e2e

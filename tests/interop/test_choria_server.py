@@ -11,8 +11,8 @@ import pytest
 from nats.aio.msg import Msg
 
 from broker_auth.callout.connection import round_trip
-from broker_auth.demo.client import connect
-from broker_auth.demo.site import Site
+from broker_auth.sandbox.client import connect
+from broker_auth.sandbox.site import Site
 from broker_auth.secret import Secret
 from broker_auth.tokens.issue import SigningKey, load_signing_key, provisioning_claims
 from tests.builders.clock import HOUR

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from nats.errors import Error as NatsError
 
-from broker_auth.deploy.natsserver import free_port
-from broker_auth.deploy.tied import tied
+from broker_auth.sandbox.natsserver import free_port
+from broker_auth.sandbox.tied import tied
 from tests.callout.deployment import Deployment, eventually
 
 pytestmark = pytest.mark.e2e

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from broker_auth.callout.connection import SUBJECT, round_trip
-from broker_auth.deploy.natsserver import free_port
 from broker_auth.natsio.nkey import public_nkey
+from broker_auth.sandbox.natsserver import free_port
 from tests.nats_server.oracle import Request
 from tests.nats_server.site import Site, echo, reachable
 

@@ -10,8 +10,8 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from broker_auth.callout.connection import round_trip
-from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.natsio.account_connections import connections_subject, read_report
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests.nats_server.site import Site, echo, reachable
 
 pytestmark = pytest.mark.e2e

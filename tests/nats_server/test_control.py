@@ -10,7 +10,7 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.deploy.natsserver import NatsServer, free_port
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests.nats_server.site import Site, echo, reachable
 from tests.nats_server.wire import Wire
 

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
-from broker_auth.deploy.natsserver import NatsServer
+from broker_auth.sandbox.natsserver import NatsServer
 from tests.nats_server.site import Site
 from tests.nats_server.wire import Wire
 

@@ -10,10 +10,10 @@ import pytest
 
 from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
-from broker_auth.demo.site import Site
-from broker_auth.deploy.natsserver import BINARY_VARIABLE
 from broker_auth.operate.doctor.finding import Case, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
+from broker_auth.sandbox.natsserver import BINARY_VARIABLE
+from broker_auth.sandbox.site import Site
 from tests import servers
 from tests.nats_server.wire import Wire
 from tests.operate.site import Site as ObservedSite

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig
 
-from broker_auth.deploy.natsserver import NatsServer, free_port
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests.nats_server.site import Site, echo, reachable
 
 pytestmark = pytest.mark.e2e

@@ -7,9 +7,9 @@ import ssl
 
 import pytest
 
-from broker_auth.deploy.natsserver import free_port
 from broker_auth.deploy.pki import Authority
 from broker_auth.errors import OperationError
+from broker_auth.sandbox.natsserver import free_port
 from tests.nats_server.site import TLS, Site
 
 pytestmark = pytest.mark.e2e

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from broker_auth.callout.connection import round_trip
-from broker_auth.deploy.natsserver import NatsServer
+from broker_auth.sandbox.natsserver import NatsServer
 from tests.nats_server.site import Site
 
 pytestmark = pytest.mark.e2e

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority, signer
 from broker_auth.deploy.render import render
-from broker_auth.deploy.tied import tied
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from broker_auth.operate.access import Access
+from broker_auth.sandbox.natsserver import NatsServer, free_port
+from broker_auth.sandbox.tied import tied
 from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.deploy.natsserver import free_port
 from broker_auth.errors import OperationError
 from broker_auth.operate.access import Login, connect, request_json
 from broker_auth.operate.report import gathering
 from broker_auth.operate.report.gathering import Ask, ask_system, gather
 from broker_auth.operate.streams.plan import cluster_peers, current_config
+from broker_auth.sandbox.natsserver import free_port
 from tests.callout.hostile import HostileBroker
 
 Reply = Callable[[str, dict[str, Any]], Iterator[bytes | float]]

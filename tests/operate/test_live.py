@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests import servers
 from tests.cli.running import run
 from tests.operate.site import Site

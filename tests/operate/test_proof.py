@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from broker_auth.deploy.natsserver import NatsServer, free_port
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests.operate.site import serving
 
 pytestmark = pytest.mark.e2e

@@ -17,13 +17,13 @@ from nats.aio.client import Client
 
 from broker_auth.audit.reader import read_history, rules_of
 from broker_auth.callout.connection import round_trip
-from broker_auth.deploy.tied import tied
 from broker_auth.operate.access import CANARY, Access, AccessError, Login, connect
 from broker_auth.operate.report import gathering
 from broker_auth.operate.report.connections import Observer
 from broker_auth.operate.report.gathering import Ask, State
 from broker_auth.operate.report.selection import Selection, overlap
 from broker_auth.operate.report.waiting import waiting_nodes
+from broker_auth.sandbox.tied import tied
 from broker_auth.secret import Secret
 from tests.operate.site import MEMBER, PROVISIONER, Site
 

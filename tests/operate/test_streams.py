@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.errors import OperationError
 from broker_auth.operate.access import Login, connect
 from broker_auth.operate.report.gathering import Ask, ask_system
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.operate.streams.plan import Action, apply, cluster_peers, compare, current_config, plan, wanted_streams
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
 from broker_auth.settings.model import StreamSettings
 from tests.operate.site import Site

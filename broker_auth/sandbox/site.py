@@ -17,15 +17,15 @@ from typing import Final
 import msgspec
 
 from broker_auth.audit.sinks import AuditRecord, Record
-from broker_auth.demo.client import Credentials, connect
-from broker_auth.demo.holders import Issuer
-from broker_auth.demo.service import ServiceProcess
 from broker_auth.deploy.init import Deployment, initialize
-from broker_auth.deploy.natsserver import NatsServer, free_port
 from broker_auth.deploy.pki import Authority, write_private
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.operate.streams import plan as streams
+from broker_auth.sandbox.client import Credentials, connect
+from broker_auth.sandbox.holders import Issuer
+from broker_auth.sandbox.natsserver import NatsServer, free_port
+from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import SigningKey, load_signing_key, new_seed, signing_key_from_seed

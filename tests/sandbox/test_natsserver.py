@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.deploy import natsserver
-from broker_auth.deploy.natsserver import NatsServer
 from broker_auth.errors import InputError, OperationError
+from broker_auth.sandbox import natsserver
+from broker_auth.sandbox.natsserver import NatsServer
 
 pytestmark = pytest.mark.e2e
 
@@ -99,7 +99,7 @@ def test_a_line_that_does_not_come_is_an_error(config: Path) -> None:
 
 def test_the_server_dies_with_a_parent_that_is_killed(config: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from broker_auth.deploy.natsserver import NatsServer\n"
+        "import sys, time; from pathlib import Path; from broker_auth.sandbox.natsserver import NatsServer\n"
         f"server = NatsServer(Path({str(config)!r})); server.start()\n"
         "print(server.pid, flush=True); time.sleep(600)"
     )

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from broker_auth.deploy.tied import tied
 from broker_auth.errors import OperationError
+from broker_auth.sandbox.tied import tied
 
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0

@@ -22,8 +22,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from broker_auth.deploy.tied import tied
 from broker_auth.errors import InputError, OperationError
+from broker_auth.sandbox.tied import tied
 
 BINARY_VARIABLE = "BROKER_AUTH_NATS_SERVER"
 START_TIMEOUT = 30.0  # seconds; a server with an empty store needs 0.1, a machine under load more
