@@ -12,8 +12,8 @@ from broker_auth.deploy.init import write_zone_keys
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue
+from broker_auth.settings.keys.values import broker_name
 from broker_auth.settings.model import FLEET_ZONE
-from broker_auth.settings.values import broker_name
 
 _EPILOG = options.example("broker-auth config zone /etc/broker-auth/broker.conf edge2 >> /etc/broker-auth/broker.conf")
 

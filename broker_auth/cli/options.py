@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from broker_auth.errors import InputError
-from broker_auth.settings.durations import parse_duration
+from broker_auth.settings.keys.durations import parse_duration
 
 if TYPE_CHECKING:
     _Seconds = click.ParamType[float]

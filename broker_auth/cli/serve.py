@@ -11,7 +11,7 @@ from broker_auth.cli.options import config_option
 from broker_auth.daemon.serve import serve
 from broker_auth.logs import setup as logs
 from broker_auth.natsio import natspy
-from broker_auth.settings.own_keys import MAX_WORKERS
+from broker_auth.settings.keys.own import MAX_WORKERS
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 

@@ -25,11 +25,11 @@ from broker_auth.daemon.troubles import TroubleCode, troubles
 from broker_auth.daemon.worker import Prepared, prepare
 from broker_auth.daemon.zones import Zones, supervise
 from broker_auth.errors import ConfigurationError
-from broker_auth.settings.broker_keys import BROKER
+from broker_auth.settings.keys.broker import BROKER
+from broker_auth.settings.keys.zone import ZONE
 from broker_auth.settings.load import check, outline
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem
-from broker_auth.settings.zone_keys import ZONE
 
 # A broker that is down must not make the service manager start us over and over: after this many
 # seconds the service counts as started, whichever brokers it serves by then.

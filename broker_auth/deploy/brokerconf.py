@@ -11,7 +11,7 @@ from typing import Final
 
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.errors import InputError
-from broker_auth.settings.keytable import find
+from broker_auth.settings.keys.table import find
 from broker_auth.settings.model import FLEET_ZONE
 
 KEYS = "keys"

@@ -18,10 +18,10 @@ from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.files.reading import BadValue
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.settings.keys.values import host
 from broker_auth.settings.load import check
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem
-from broker_auth.settings.values import host
 
 CONFIGURATION = "broker.conf"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@-]+")  # as an identity: no list and no regular expression

@@ -17,14 +17,17 @@ from broker_auth.errors import ConfigurationError
 from broker_auth.files.ownership import configured_by, objection
 from broker_auth.files.reading import OTHERS, BadValue, FileContent, read
 from broker_auth.secret import Secret
-from broker_auth.settings import broker_keys
-from broker_auth.settings import choria_keys as choria
-from broker_auth.settings import own_keys as own
-from broker_auth.settings.brokers import broker_names, brokers
+from broker_auth.settings.checks.audit import audit_outputs
+from broker_auth.settings.checks.brokers import broker_names, brokers
+from broker_auth.settings.checks.identities import warn_of_common_names
+from broker_auth.settings.checks.plugin_directory import warn_of_plugin_directory
+from broker_auth.settings.checks.trust import Trust, issuer_mode, trust
+from broker_auth.settings.checks.zones import zone_of, zones
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
-from broker_auth.settings.identities import warn_of_common_names
-from broker_auth.settings.key import Key
-from broker_auth.settings.keytable import find
+from broker_auth.settings.keys import broker as broker_keys
+from broker_auth.settings.keys import choria, own
+from broker_auth.settings.keys.key import Key
+from broker_auth.settings.keys.table import find
 from broker_auth.settings.model import (
     FLEET_ZONE,
     AccountNames,
@@ -33,12 +36,8 @@ from broker_auth.settings.model import (
     Settings,
     StreamSettings,
 )
-from broker_auth.settings.outputs import audit_outputs
-from broker_auth.settings.plugin_directory import warn_of_plugin_directory
 from broker_auth.settings.problems import Findings, Problem, Report
 from broker_auth.settings.source import Source
-from broker_auth.settings.trust import Trust, issuer_mode, trust
-from broker_auth.settings.zones import zone_of, zones
 
 PROVISIONER: Final = "provisioner"  # the user docs/policy.md#1-the-provisioner claims before any other rule
 

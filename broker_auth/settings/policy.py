@@ -11,7 +11,7 @@ from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.files.reading import read
 from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.model import HostList, Policy, Provisioning, SystemUser
-from broker_auth.settings.identities import identity_patterns
+from broker_auth.settings.checks.identities import identity_patterns
 from broker_auth.settings.model import FLEET_ZONE, KeySource, Settings
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys

@@ -8,12 +8,12 @@ from typing import Any, Final, TypeVar, cast
 
 from broker_auth.files.reading import BadValue
 from broker_auth.secret import Secret
-from broker_auth.settings import keytable
-from broker_auth.settings.broker_keys import ZONE
 from broker_auth.settings.choria_file import Entry
-from broker_auth.settings.key import ENVIRONMENT, AnyKey, Key, variable
+from broker_auth.settings.keys import table as keytable
+from broker_auth.settings.keys.broker import ZONE
+from broker_auth.settings.keys.key import ENVIRONMENT, AnyKey, Key, variable
+from broker_auth.settings.keys.zone import ZONE_KEYS
 from broker_auth.settings.problems import Findings, Problem, shown_key
-from broker_auth.settings.zone_keys import ZONE_KEYS
 
 T = TypeVar("T")
 

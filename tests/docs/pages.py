@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.operate import remedies
-from broker_auth.settings import keytable
+from broker_auth.settings.keys import table as keytable
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from broker_auth.daemon.metrics import ServiceCollector
 from broker_auth.daemon.state import ZoneState
-from broker_auth.settings import keytable
-from broker_auth.settings.key import PREFIX
+from broker_auth.settings.keys import table as keytable
+from broker_auth.settings.keys.key import PREFIX
 from tests.docs.pages import PAGES, ROOT, fenced
 
 # Lists keys of Choria's that have no effect here.

@@ -16,7 +16,7 @@ from broker_auth.audit.sinks import AuditRecord, ServerErrorRecord
 from broker_auth.cli import main
 from broker_auth.daemon.metrics import ServiceCollector
 from broker_auth.daemon.state import ZoneState
-from broker_auth.settings import keytable
+from broker_auth.settings.keys import table as keytable
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = [

@@ -10,7 +10,7 @@ import pytest
 from broker_auth.callout.request import WireFault
 from broker_auth.operate.remedies import DENIALS, REMEDIES, TOKENS, UNANSWERED, Remedy, reference
 from broker_auth.policy.decision import DenyCode
-from broker_auth.settings import keytable
+from broker_auth.settings.keys import table as keytable
 from broker_auth.tokens.faults import TokenFault
 
 ROWS: list[tuple[StrEnum, Remedy]] = [*DENIALS.items(), *TOKENS.items(), *UNANSWERED.items()]

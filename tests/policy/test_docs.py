@@ -18,10 +18,10 @@ from broker_auth.policy import permissions, subjects
 from broker_auth.policy.decision import Rule
 from broker_auth.policy.model import Accounts
 from broker_auth.policy.permissions import Permissions
-from broker_auth.settings import own_keys
-from broker_auth.settings.choria_keys import CHORIA_KEYS
-from broker_auth.settings.identities import identity_patterns
-from broker_auth.settings.keytable import find
+from broker_auth.settings.checks.identities import identity_patterns
+from broker_auth.settings.keys import own as own_keys
+from broker_auth.settings.keys.choria import CHORIA_KEYS
+from broker_auth.settings.keys.table import find
 from broker_auth.tokens import jws, keys, verify
 from broker_auth.tokens.claims import ClientClaims, ClientPermissions, ServerClaims, ServerPermissions
 from broker_auth.tokens.faults import TokenFault, TokenRejected

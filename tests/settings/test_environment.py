@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker_auth.settings.choria_keys import SIGNER_CERT
-from broker_auth.settings.key import variable
+from broker_auth.settings.keys.choria import SIGNER_CERT
+from broker_auth.settings.keys.key import variable
 from tests.settings.builder import CHORIA, HEX_KEY, Directory, P
 
 

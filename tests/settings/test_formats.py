@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from broker_auth.errors import InputError
 from broker_auth.settings.choria_file import parse
-from broker_auth.settings.durations import parse_duration
-from broker_auth.settings.keytable import KEYS
+from broker_auth.settings.keys.durations import parse_duration
+from broker_auth.settings.keys.table import KEYS
 from broker_auth.settings.load import check
 from broker_auth.settings.problems import Findings, Report
 from broker_auth.settings.source import MAX_GUESSES

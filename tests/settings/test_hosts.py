@@ -10,7 +10,7 @@ from broker_auth.deploy.init import initialize
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue
-from broker_auth.settings.values import address, host, url
+from broker_auth.settings.keys.values import address, host, url
 from tests.settings.builder import Directory, P
 
 GOOD = [

@@ -6,8 +6,8 @@ import pytest
 
 from broker_auth.certificates.certificate import CertificateError, parse_certificate
 from broker_auth.daemon.expiry import expiries
-from broker_auth.settings import broker_keys
-from broker_auth.settings.identities import identity_patterns
+from broker_auth.settings.checks.identities import identity_patterns
+from broker_auth.settings.keys import broker as broker_keys
 from broker_auth.settings.policy import build_policy
 from tests.builders import certificates as c
 from tests.builders.certificate_kinds import kinds

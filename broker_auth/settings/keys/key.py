@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from broker_auth.settings.values import Parser
+from broker_auth.settings.keys.values import Parser
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from broker_auth.certificates.files import read_bundle, read_private_key
 from broker_auth.certificates.pemfile import Bundle, belong_together
 from broker_auth.files.reading import BadValue
-from broker_auth.settings import chains
-from broker_auth.settings.chains import Doubt
-from broker_auth.settings.key import Key
+from broker_auth.settings.checks import certificates as chains
+from broker_auth.settings.checks.certificates import Doubt
+from broker_auth.settings.keys.key import Key
 from broker_auth.settings.source import Source
 
 

@@ -12,10 +12,11 @@ from typing import Final
 
 from broker_auth.natsio.nkey import Kind, public_nkey
 from broker_auth.secret import Secret
-from broker_auth.settings import broker_keys, keytable
-from broker_auth.settings import own_keys as own
-from broker_auth.settings import zone_keys as keys
-from broker_auth.settings.key import AnyKey, Key
+from broker_auth.settings.keys import broker as broker_keys
+from broker_auth.settings.keys import own
+from broker_auth.settings.keys import table as keytable
+from broker_auth.settings.keys import zone as keys
+from broker_auth.settings.keys.key import AnyKey, Key
 from broker_auth.settings.model import FLEET_ZONE, Role, Zone
 from broker_auth.settings.seeds import read_seed
 from broker_auth.settings.source import Source

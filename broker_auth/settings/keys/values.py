@@ -19,7 +19,7 @@ from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue, read_secret
 from broker_auth.natsio.nkey import Kind, decode_public
 from broker_auth.secret import Secret
-from broker_auth.settings.durations import FORMS, parse_duration
+from broker_auth.settings.keys.durations import FORMS, parse_duration
 from broker_auth.settings.model import KeySource
 from broker_auth.settings.problems import shown
 from broker_auth.settings.seeds import looks_like_seed

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.secret import Secret
-from broker_auth.settings import values
-from broker_auth.settings.audit_output import audit_output
-from broker_auth.settings.durations import MAX_SECONDS
-from broker_auth.settings.key import PREFIX, AnyKey, Key
+from broker_auth.settings.keys import values
+from broker_auth.settings.keys.audit_output import audit_output
+from broker_auth.settings.keys.durations import MAX_SECONDS
+from broker_auth.settings.keys.key import PREFIX, AnyKey, Key
 from broker_auth.settings.model import AuditKind, AuditOutput
 from broker_auth.tokens.chain import DEFAULT_MAX_AGE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker_auth.settings.keytable import KEYS, find, nearest, reference, variables
+from broker_auth.settings.keys.table import KEYS, find, nearest, reference, variables
 
 # docs/configuration.md#keys-of-this-service and docs/configuration.md#keys-of-choria, written out once more.
 PROMISED = [

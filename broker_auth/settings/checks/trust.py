@@ -10,10 +10,9 @@ from typing import Final
 from broker_auth.certificates.files import expiry, read_bundle
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue, read
-from broker_auth.settings import chains
-from broker_auth.settings import choria_keys as choria
-from broker_auth.settings import own_keys as own
-from broker_auth.settings.key import Key
+from broker_auth.settings.checks import certificates as chains
+from broker_auth.settings.keys import choria, own
+from broker_auth.settings.keys.key import Key
 from broker_auth.settings.model import KeySource
 from broker_auth.settings.source import Source
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key

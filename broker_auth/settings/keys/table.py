@@ -6,11 +6,11 @@ import difflib
 import re
 from typing import Final
 
-from broker_auth.settings.broker_keys import BROKER, BROKER_KEYS
-from broker_auth.settings.choria_keys import CHORIA_KEYS
-from broker_auth.settings.key import PLACEHOLDER, PREFIX, AnyKey, variable
-from broker_auth.settings.own_keys import OWN_KEYS
-from broker_auth.settings.zone_keys import ZONE, ZONE_KEYS
+from broker_auth.settings.keys.broker import BROKER, BROKER_KEYS
+from broker_auth.settings.keys.choria import CHORIA_KEYS
+from broker_auth.settings.keys.key import PLACEHOLDER, PREFIX, AnyKey, variable
+from broker_auth.settings.keys.own import OWN_KEYS
+from broker_auth.settings.keys.zone import ZONE, ZONE_KEYS
 
 KEYS: Final[tuple[AnyKey, ...]] = (*CHORIA_KEYS, *OWN_KEYS, *BROKER_KEYS, *ZONE_KEYS)
 

@@ -8,16 +8,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from broker_auth.settings import broker_keys as keys
-from broker_auth.settings import own_keys
-from broker_auth.settings.key import Key
-from broker_auth.settings.links import warn_of_links
+from broker_auth.settings.checks.edge_certificates import warn_of_links
+from broker_auth.settings.checks.server_tls import check_server_tls
+from broker_auth.settings.checks.tls import Named, check_client_tls
+from broker_auth.settings.checks.zones import zone_of
+from broker_auth.settings.keys import broker as keys
+from broker_auth.settings.keys import own as own_keys
+from broker_auth.settings.keys.key import Key
+from broker_auth.settings.keys.values import is_plaintext_elsewhere
 from broker_auth.settings.model import BrokerSettings, ServerSettings, TLSFiles
-from broker_auth.settings.server_tls import check_server_tls
 from broker_auth.settings.source import Source
-from broker_auth.settings.tls import Named, check_client_tls
-from broker_auth.settings.values import is_plaintext_elsewhere
-from broker_auth.settings.zones import zone_of
 
 _WEBSOCKET: Final = ("ws://", "wss://")
 

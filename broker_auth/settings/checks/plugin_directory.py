@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.files.reading import BadValue, read
-from broker_auth.settings import keytable
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, Entry, parse
+from broker_auth.settings.keys import table as keytable
 from broker_auth.settings.problems import Findings, Problem, shown_key
 from broker_auth.settings.source import Source
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.files.reading import BadValue
-from broker_auth.settings import values
+from broker_auth.settings.keys import values
 from broker_auth.settings.model import AuditKind, AuditOutput
 from broker_auth.settings.problems import shown
 

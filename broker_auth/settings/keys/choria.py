@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.secret import Secret
-from broker_auth.settings import values
-from broker_auth.settings.key import AnyKey, Key
+from broker_auth.settings.keys import values
+from broker_auth.settings.keys.key import AnyKey, Key
 from broker_auth.settings.model import KeySource
 
 _NETWORK: Final = "plugin.choria.network."

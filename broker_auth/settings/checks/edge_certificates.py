@@ -14,12 +14,12 @@ from broker_auth.certificates.certificate import Certificate, CertificateError
 from broker_auth.certificates.files import read_certificates
 from broker_auth.certificates.signatures import issued_by
 from broker_auth.files.reading import BadValue
-from broker_auth.settings import broker_keys as keys
-from broker_auth.settings import own_keys
-from broker_auth.settings.key import Key
+from broker_auth.settings.checks.trust import client_ca_key
+from broker_auth.settings.keys import broker as keys
+from broker_auth.settings.keys import own as own_keys
+from broker_auth.settings.keys.key import Key
 from broker_auth.settings.model import Role
 from broker_auth.settings.source import Source
-from broker_auth.settings.trust import client_ca_key
 
 
 def warn_of_links(source: Source, name: str) -> None:

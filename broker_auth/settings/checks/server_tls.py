@@ -22,12 +22,13 @@ from broker_auth.certificates.pemfile import (
     read_private_key,
 )
 from broker_auth.files.reading import OTHERS, BadValue, read
-from broker_auth.settings import broker_keys as keys
-from broker_auth.settings import chains, own_keys
-from broker_auth.settings.key import Key
+from broker_auth.settings.checks import certificates as chains
+from broker_auth.settings.checks.tls import Named, check_both_set, mismatch, warn
+from broker_auth.settings.keys import broker as keys
+from broker_auth.settings.keys import own as own_keys
+from broker_auth.settings.keys.key import Key
 from broker_auth.settings.model import Role
 from broker_auth.settings.source import Source
-from broker_auth.settings.tls import Named, check_both_set, mismatch, warn
 
 
 def check_server_tls(source: Source, name: str, now: datetime) -> None:

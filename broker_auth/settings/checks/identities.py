@@ -11,7 +11,7 @@ from broker_auth.certificates.files import read_certificates
 from broker_auth.certificates.peer import identity_literal, identity_names
 from broker_auth.files.reading import BadValue
 from broker_auth.policy.model import IdentityPatterns
-from broker_auth.settings import own_keys as own
+from broker_auth.settings.keys import own
 from broker_auth.settings.model import BrokerSettings
 from broker_auth.settings.source import Source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from broker_auth.settings import own_keys as own
+from broker_auth.settings.keys import own
 from broker_auth.settings.model import AuditKind, AuditOutput, Role
 from broker_auth.settings.source import Source
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from broker_auth.settings import values
-from broker_auth.settings.key import PREFIX, AnyKey, Key
+from broker_auth.settings.keys import values
+from broker_auth.settings.keys.key import PREFIX, AnyKey, Key
 from broker_auth.settings.model import Role
 
 BROKER: Final = f"{PREFIX}broker.<name>."

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from broker_auth.settings import values
-from broker_auth.settings.key import PREFIX, AnyKey, Key
-from broker_auth.settings.own_keys import MAX_WORKERS
+from broker_auth.settings.keys import values
+from broker_auth.settings.keys.key import PREFIX, AnyKey, Key
+from broker_auth.settings.keys.own import MAX_WORKERS
 
 ZONE: Final = f"{PREFIX}zone.<name>."
 
