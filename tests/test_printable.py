@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_auth.audit.sinks import encode
+from broker_auth.audit.record import encode
 from broker_auth.cli.output import one_line
 from broker_auth.logs.setup import _Formatter
 from broker_auth.printable import printable, printable_json, printable_lines

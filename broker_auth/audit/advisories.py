@@ -7,10 +7,9 @@ from typing import Final
 
 import msgspec
 
+from broker_auth.audit.record import ServerErrorRecord, bounded_int
 from broker_auth.audit.redact import bounded
-from broker_auth.audit.sinks import ServerErrorRecord, bounded_int
 
-SUBJECT: Final = "$SYS.ACCOUNT.CLIENT.AUTH.ERR"
 MAX_BYTES: Final = 64 * 1024  # nats-server's own are 2 KB; what is larger is not looked at
 _OURS: Final = "Auth callout service returned an error: "  # a denial of ours, of which there is a record already
 _SKEW: Final = timedelta(minutes=5)  # a time further off is the broker's invention: ours counts

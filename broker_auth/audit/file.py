@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from broker_auth.audit.sinks import Record, encode
+from broker_auth.audit.record import Record, encode
 from broker_auth.errors import OperationError
 from broker_auth.logs.limit import LogLimit
 from broker_auth.logs.outlet import ThreadOutlet

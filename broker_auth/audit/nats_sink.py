@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from broker_auth.audit.sinks import Record, encode
+from broker_auth.audit.record import Record, encode
 from broker_auth.logs.limit import LogLimit
 
 MAX_WAITING: Final = 10_000  # records; about 6 MB

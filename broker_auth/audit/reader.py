@@ -1,51 +1,75 @@
-"""The audit file, read back: who tried to get in, and what became of it."""
+"""Audit records, read back from files, and from logs that hold them."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
 from broker_auth.audit.file import rotated
-from broker_auth.audit.sinks import AuditRecord
+from broker_auth.audit.record import AuditRecord, Record
 from broker_auth.errors import InputError
 
-MAX_BYTES: Final = 64 * 1024 * 1024  # of each file, from its end: some 100,000 decisions
+MAX_LINE: Final = 1024 * 1024  # bytes; a record with its request is some 10 KB
+RECENT_BYTES: Final = 64 * 1024 * 1024  # of each file, from its end: some 100,000 decisions
+_START: Final = b'{"event":'  # in a log, the logger's own text stands before it
 
 
-def read_history(path: Path) -> list[AuditRecord]:
-    """The decisions in an audit file, oldest first, and before them those of ``PATH.1`` if it is there.
-
-    Lines that are no decisions (other kinds of record, a line cut off by a crash) are passed over.
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the records of an audit file, oldest first, beginning with the files that rotation made of it.
 
     Raises:
         InputError: the file cannot be read.
     """
-    return [record for file in rotated(path)[-2:] for record in _records(file)]
+    for file in rotated(path):
+        try:
+            with file.open("rb") as source:
+                yield from read_stream(source)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+
+
+def read_stream(source: BinaryIO) -> Iterator[Record]:
+    """Yield the records in JSON lines, or in a log that holds them; skip everything else."""
+    decoder = msgspec.json.Decoder(Record)
+    while line := source.readline(MAX_LINE):
+        start = line.find(_START)
+        if start < 0:
+            continue
+        try:
+            yield decoder.decode(line[start:])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+
+
+def read_recent_decisions(path: Path) -> list[AuditRecord]:
+    """Return the decisions at the end of an audit file and of the file rotated last, oldest first.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    records = (record for file in rotated(path)[-2:] for record in read_stream(io.BytesIO(_tail(file))))
+    return [record for record in records if isinstance(record, AuditRecord)]
 
 
 def rules_of(records: Sequence[AuditRecord]) -> dict[tuple[str, int], str]:
-    """The rule that admitted each connection, by server id and connection id."""
+    """Return the rule that admitted each connection, by server id and connection id."""
     return {(item.server_id, item.cid): item.rule for item in records if item.decision == "admit"}
-
-
-def _records(path: Path) -> Iterator[AuditRecord]:
-    decoder = msgspec.json.Decoder(AuditRecord)
-    for line in _tail(path).splitlines():
-        try:
-            yield decoder.decode(line)
-        except msgspec.DecodeError:
-            continue
 
 
 def _tail(path: Path) -> bytes:
     try:
         with path.open("rb") as source:
             size = source.seek(0, 2)
-            source.seek(max(0, size - MAX_BYTES))
-            data = source.read(MAX_BYTES)
+            source.seek(max(0, size - RECENT_BYTES))
+            data = source.read(RECENT_BYTES)
     except OSError as error:
-        raise InputError(f"audit file {path} cannot be read: {error.strerror}") from error
-    return data if size <= MAX_BYTES else data.partition(b"\n")[2]
+        raise _unreadable(path, error) from error
+    return data if size <= RECENT_BYTES else data.partition(b"\n")[2]
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"audit file {path} cannot be read: {error.strerror}")

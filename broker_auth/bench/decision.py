@@ -15,7 +15,7 @@ from typing import Any, Final
 import nacl.bindings
 
 from broker_auth.audit.file import StreamAudit
-from broker_auth.audit.sinks import make_record
+from broker_auth.audit.record import make_record
 from broker_auth.bench.floor import floor_of
 from broker_auth.bench.kinds import KINDS, Kind, Maker, Primitive, Sample
 from broker_auth.bench.materials import PlayedServer, Trust

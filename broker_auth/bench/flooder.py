@@ -17,9 +17,9 @@ from typing import Final
 import msgspec
 
 from broker_auth.bench.measure import percentile
-from broker_auth.callout.connection import SUBJECT
 from broker_auth.callout.request import XKEY_HEADER
 from broker_auth.errors import OperationError
+from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT
 
 USER: Final = "flooder"
 IN_TIME: Final = 2.0  # seconds; fact 10: answers that come later let nobody in
@@ -156,7 +156,7 @@ class Flooder(asyncio.Protocol):
 
 def _frame(request: bytes, xkey: str | None, inbox: str) -> tuple[bytes, bytes]:
     """What stands before and after the number in the reply subject."""
-    where = f"{SUBJECT} {inbox}."
+    where = f"{AUTH_REQUEST_SUBJECT} {inbox}."
     if xkey is None:
         return f"PUB {where}".encode(), f" {len(request)}\r\n".encode() + request + b"\r\n"
     headers = f"NATS/1.0\r\n{XKEY_HEADER}: {xkey}\r\n\r\n".encode()

@@ -10,11 +10,10 @@ from typing import Final
 
 from broker_auth.bench.flooder import USER
 from broker_auth.bench.materials import Trust
-from broker_auth.callout.connection import SUBJECT
-from broker_auth.callout.hedging import WORDS_SUBJECT
 from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.render import render
 from broker_auth.natsio.nkey import Kind, decode_public, generate_seed, public_nkey
+from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT, PEERS_SUBJECT
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.load import load
 
@@ -91,8 +90,8 @@ class Site:
             name=broker.name,
             port=broker.port,
             service=self._service,
-            subject=SUBJECT,
-            words=WORDS_SUBJECT,
+            subject=AUTH_REQUEST_SUBJECT,
+            words=PEERS_SUBJECT,
             user=USER,
             password=self.password,
         )

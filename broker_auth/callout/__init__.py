@@ -1,8 +1,6 @@
-"""Auth callout: bytes from nats-server in, a signed answer out. Knows nothing of how it is decided.
+"""The way of one request: bytes from nats-server in, a signed answer out.
 
-Read :mod:`.service` first (one request's way), then :mod:`.request` (what is checked before anything
-else) and :mod:`.reply` (what is signed). :mod:`.link` keeps the connections, :mod:`.xkey` encrypts.
-
-Around it, :mod:`.process` is one worker, :mod:`.supervisor` keeps several and changes them for new ones
-on reload, and :mod:`.serve` tells the world about it.
+Read :mod:`.service` first, then :mod:`.request` (what is checked before the policy is asked) and :mod:`.reply` (what is
+signed). :mod:`.connection` maintains the connection to a broker; :mod:`.backlog` orders requests under load;
+:mod:`.hedging` answers for workers that are silent. The processes around it are in :mod:`broker_auth.daemon`.
 """

@@ -23,14 +23,14 @@ from broker_auth.callout.freshness import Age, Freshness
 from broker_auth.callout.hedging import Held
 from broker_auth.errors import OperationError
 from broker_auth.logs.limit import LogLimit
+from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.natspy import unsubscribe
+from broker_auth.natsio.subjects import AUTH_QUEUE, AUTH_REQUEST_SUBJECT
 from broker_auth.natsio.versions import unsafe
 from broker_auth.printable import printable
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings
 
-SUBJECT: Final = "$SYS.REQ.USER.AUTH"  # docs/interface.md#the-wire
-QUEUE: Final = "broker-auth"
 DRAIN_SECONDS: Final = 10.0
 HEARD_SECONDS: Final = 5.0  # without an answer to a PING, after which the broker does not count as reached
 RETURN_SECONDS: Final = 5.0  # until a worker that left asks for work again, to see whether it can answer now
@@ -233,7 +233,7 @@ class BrokerLink:
         # Requests last: once they come, everything else is in place.
         for interest in self._interests:
             await self._subscribe(client, interest.subject, interest.queue, interest.handler)
-        self._copies = Copies(client, SUBJECT, lambda: round_trip(client))
+        self._copies = Copies(client, AUTH_REQUEST_SUBJECT, lambda: round_trip(client))
         await self._copies.start()
         self._check_account(client)
         self._last_error = ""
@@ -248,7 +248,7 @@ class BrokerLink:
 
     async def _ask(self, client: BrokerClient) -> None:
         """Subscribe to requests."""
-        subscription = await client.subscribe(SUBJECT, queue=QUEUE)
+        subscription = await client.subscribe(AUTH_REQUEST_SUBJECT, queue=AUTH_QUEUE)
         client.tap(subscription, self._on_request)
         self._subscription = subscription
         client.check(asyncio.get_running_loop().time())
@@ -428,19 +428,6 @@ class BrokerLink:
 
     async def _on_closed(self) -> None:
         self._closed.set()
-
-
-async def round_trip(client: Client) -> None:
-    """Return once the server has processed everything said so far.
-
-    nats-py writes the PING of ``flush`` at once, ahead of commands that still wait for its flusher; the
-    second PING comes after them.
-
-    Raises:
-        nats.errors.Error: the connection is closed or does not answer.
-    """
-    await client.flush()
-    await client.flush()
 
 
 def _where(client: Client | None) -> str:

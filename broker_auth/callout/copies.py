@@ -10,7 +10,8 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from broker_auth.callout.client import BrokerClient
-from broker_auth.callout.hedging import COPY_QUEUE, HOST, WORDS_SUBJECT, Peers
+from broker_auth.callout.hedging import HOST, Peers
+from broker_auth.natsio.subjects import COPY_QUEUE, PEERS_SUBJECT
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Copies:
         """Listen to the others, if the broker permits it."""
         await self._round_trip()  # what was refused before is not about this
         refused = self._client.refusals
-        self._client.tap(await self._client.subscribe(WORDS_SUBJECT), self._hear)
+        self._client.tap(await self._client.subscribe(PEERS_SUBJECT), self._hear)
         await self._round_trip()
         self.permitted = self._client.refusals == refused
 
@@ -76,7 +77,7 @@ class Copies:
 
     def _say(self, word: bytes) -> None:
         try:
-            self._client.send(WORDS_SUBJECT, word)
+            self._client.send(PEERS_SUBJECT, word)
         except NatsError as error:  # the connection has ended; :class:`BrokerLink` sees that, too
             _log.debug("not said to the other workers: %s", error)
 

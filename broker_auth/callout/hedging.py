@@ -23,8 +23,6 @@ from typing import Final
 
 import msgspec
 
-COPY_QUEUE: Final = "broker-auth.copy"  # and a token: each worker that wants copies of requests is alone in a group
-WORDS_SUBJECT: Final = "broker-auth.peers"  # what workers say; they may be at different servers of a cluster
 TICK_SECONDS: Final = 0.1  # between two looks
 HOLD_SECONDS: Final = 0.3  # until the guard answers; most requests are answered, and said to be, within 0.15
 KEEP_SECONDS: Final = 1.3  # until a copy is dropped: clients give up at 2 s (fact 10)

@@ -9,7 +9,8 @@ from typing import Final
 from nats.aio.msg import Msg
 
 from broker_auth.callout.connection import BrokerLink, Interest
-from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT, connections_subject, read_report
+from broker_auth.natsio.account_connections import connections_subject, read_report
+from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
 from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.settings.model import Settings
 

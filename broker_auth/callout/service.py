@@ -17,7 +17,8 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.audit.sinks import AuditSink, make_record
+from broker_auth.audit.record import make_record
+from broker_auth.audit.sinks import AuditSink
 from broker_auth.callout.backlog import Backlog
 from broker_auth.callout.connection import BrokerLink, Interest
 from broker_auth.callout.freshness import Age

@@ -12,8 +12,8 @@ import click
 import msgspec
 from rich.table import Table
 
-from broker_auth.audit.reader import read_history, rules_of
-from broker_auth.audit.sinks import AuditRecord
+from broker_auth.audit.reader import read_recent_decisions, rules_of
+from broker_auth.audit.record import AuditRecord
 from broker_auth.cli import output
 from broker_auth.cli.access import access_options, load_settings, make_access, run
 from broker_auth.cli.lazy import Lazy, LazyGroup
@@ -256,7 +256,7 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T | None:
 def _records(settings: Settings, audit: Path | None) -> Callable[[], list[AuditRecord]]:
     """Return what reads the audit file named, or else those of the configuration that are there."""
     paths = [audit] if audit else [path for path in settings.audit_files if path.is_file()]
-    return lambda: [record for path in paths for record in read_history(path)]
+    return lambda: [record for path in paths for record in read_recent_decisions(path)]
 
 
 def _one_of(watching: bool, as_json: bool) -> None:

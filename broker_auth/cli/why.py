@@ -10,10 +10,11 @@ from pathlib import Path
 
 import click
 
-from broker_auth.audit.sinks import Record
+from broker_auth.audit.reader import read_records, read_stream
+from broker_auth.audit.record import Record
 from broker_auth.cli import options, output
 from broker_auth.errors import InputError
-from broker_auth.operate.why import findings, read_file, read_stream
+from broker_auth.operate.why import findings
 from broker_auth.settings.load import load
 
 _EPILOG = options.example(
@@ -64,7 +65,7 @@ def _records(audit: str | None, config: Path | None) -> Iterable[Record]:
     if audit == "-":
         return read_stream(sys.stdin.buffer)
     if audit is not None:
-        return read_file(Path(audit))
+        return read_records(Path(audit))
     if config is None:
         raise click.UsageError("name the audit records with --audit, or the configuration with --config")
     paths = load(config, os.environ, serving=False).audit_files
@@ -73,5 +74,5 @@ def _records(audit: str | None, config: Path | None) -> Iterable[Record]:
             f"{config}: plugin.broker_auth.audit.output names no file; pass the log, as in "
             "`journalctl -u broker-auth -o cat | broker-auth why … --audit -`"
         )
-    files = [read_file(path) for path in [path for path in paths if path.exists()] or paths[:1]]
+    files = [read_records(path) for path in [path for path in paths if path.exists()] or paths[:1]]
     return heapq.merge(*files, key=lambda record: record.time)

@@ -26,7 +26,7 @@ from broker_auth.audit import advisories as server_errors
 from broker_auth.audit.file import StreamAudit
 from broker_auth.audit.nats_sink import NatsAudit
 from broker_auth.audit.sinks import Audit, AuditSink, DenialLog, LogAudit
-from broker_auth.callout.connection import DRAIN_SECONDS, QUEUE, SUBJECT, BrokerLink, Interest
+from broker_auth.callout.connection import DRAIN_SECONDS, BrokerLink, Interest
 from broker_auth.callout.micro import MicroService
 from broker_auth.callout.reports import ConnectionReports
 from broker_auth.callout.service import Service, make_callout, tls_contexts
@@ -34,6 +34,7 @@ from broker_auth.callout.skew import notable
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.spawn import end_with_parent
 from broker_auth.logs import setup as logs
+from broker_auth.natsio.subjects import AUTH_ERROR_SUBJECT, AUTH_QUEUE, AUTH_REQUEST_SUBJECT
 from broker_auth.policy.model import Policy
 from broker_auth.settings.model import AuditKind, AuditSettings, Role, Settings
 from broker_auth.settings.policy import build_policy
@@ -142,9 +143,9 @@ class _Worker:
             self._audit,
             keep_requests=settings.audit.requests,
         )
-        self._micro = MicroService(SUBJECT, QUEUE)
+        self._micro = MicroService(AUTH_REQUEST_SUBJECT, AUTH_QUEUE)
         # One record for each refusal, whoever of us takes it: hence the queue group.
-        interests = [Interest(server_errors.SUBJECT, self._on_server_error, QUEUE)]
+        interests = [Interest(AUTH_ERROR_SUBJECT, self._on_server_error, AUTH_QUEUE)]
         interests += [Interest(subject, self._on_question) for subject in self._micro.subjects]
         interests += ConnectionReports(settings, prepared.policy.provisioning.gauge).interests
         self._service = Service(settings, self._callout, interests, prepared.contexts)

@@ -16,9 +16,9 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from broker_auth.callout.connection import round_trip
 from broker_auth.demo.outcome import Outcome
 from broker_auth.deploy.plan import Topology
+from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.natspy import violates
 from broker_auth.operate import access
 from broker_auth.operate.access import Login, request_json

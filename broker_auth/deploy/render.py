@@ -15,16 +15,16 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
-from broker_auth.callout.hedging import COPY_QUEUE, WORDS_SUBJECT
 from broker_auth.errors import InputError
-from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT, connections_subject
+from broker_auth.natsio.account_connections import connections_subject
 from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
+from broker_auth.natsio.subjects import AUTH_QUEUE, CALLOUT_ACCOUNT, COPY_QUEUE, PEERS_SUBJECT
+from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
 from broker_auth.secret import Secret
-from broker_auth.settings.model import BrokerSettings, Role, ServerSettings, Settings, TLSFiles, Zone
+from broker_auth.settings.model import BrokerSettings, Role, ServerSettings, Settings, Zone
 
-QUEUE_GROUP = "broker-auth"  # docs/interface.md#the-wire
 PROVISIONER_BUCKET = "CHORIA_PROVISIONER_ELECTION"  # one key, no other election (fact 19 of docs/nats-server.md)
 TLS_TIMEOUT = 10  # seconds: storms of connects failed at 2 and did not at 10
 # The least limit on subscriptions per connection at an edge, where the link to the fleet is such a
@@ -71,9 +71,9 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             max_leafnodes=_max_leafnodes(settings, broker),
             max_connections=_max_connections(settings, broker),
             callout_account=CALLOUT_ACCOUNT,
-            queue_group=QUEUE_GROUP,
+            queue_group=AUTH_QUEUE,
             copy_queue=COPY_QUEUE,
-            words_subject=WORDS_SUBJECT,
+            words_subject=PEERS_SUBJECT,
             issuer=keys.issuer,
             service=keys.service,
             xkey=keys.xkey,

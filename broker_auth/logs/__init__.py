@@ -1,0 +1,1 @@
+"""The service's log: its format, its limits, and a writer that never makes a process wait."""

@@ -6,7 +6,6 @@ from typing import Annotated, Final
 
 import msgspec
 
-CALLOUT_ACCOUNT: Final = "AUTH"  # holds the service and nobody else (docs/nats-server.md fact 4)
 MAX_BYTES: Final = 16 * 1024  # nats-server's own are 1 KB; what is larger is not looked at
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]

@@ -17,6 +17,7 @@ import contextlib
 import ssl
 from typing import Any, ClassVar, Final
 
+from nats.aio.client import Client
 from nats.errors import Error, ProtocolError
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
@@ -158,3 +159,16 @@ class SecuredClient(ExtendedClient):
         Nothing may follow INFO in clear; a STARTTLS injection does. Raises where that cannot be seen.
         """
         return self.buffered()
+
+
+async def round_trip(client: Client) -> None:
+    """Return once the server has processed everything said so far.
+
+    nats-py writes the PING of ``flush`` at once, ahead of commands that still wait for its flusher; the
+    second PING comes after them.
+
+    Raises:
+        nats.errors.Error: the connection is closed or does not answer.
+    """
+    await client.flush()
+    await client.flush()

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 from broker_auth.certificates.files import read_certificates
 from broker_auth.errors import InputError
-from broker_auth.settings.model import TLSFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSFiles:
+    """PEM files one side of a TLS connection uses; ``None`` where not configured."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 def tls_context(files: TLSFiles) -> ssl.SSLContext | None:

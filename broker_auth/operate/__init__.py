@@ -1,1 +1,5 @@
-"""What operators see: audit records, metrics, explanations, reports. Decides nothing."""
+"""Operators' tools for a live deployment: reports, explanations, checks. Decides nothing.
+
+Read :mod:`.access` first (how commands log in to brokers). :mod:`.report`, :mod:`.streams` and :mod:`.doctor` are
+the tools that connect; :mod:`.why` and :mod:`.explain` work on audit records alone.
+"""

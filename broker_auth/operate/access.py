@@ -32,11 +32,11 @@ from broker_auth import encoding
 from broker_auth.errors import InputError, OperationError
 from broker_auth.natsio.client import SecuredClient
 from broker_auth.natsio.nkey import public_nkey
-from broker_auth.natsio.tls import tls_context
+from broker_auth.natsio.tls import TLSFiles, tls_context
 from broker_auth.policy.rules import PROVISIONER
 from broker_auth.printable import printable
 from broker_auth.secret import Secret
-from broker_auth.settings.model import BrokerSettings, Role, Settings, TLSFiles
+from broker_auth.settings.model import BrokerSettings, Role, Settings
 
 CONNECT_SECONDS: Final = 5.0  # a service answers within 2 or not at all (fact 10)
 _CLOSE_SECONDS: Final = 1.0

@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import msgspec
 
-from broker_auth.audit.file import rotated
-from broker_auth.audit.sinks import AuditRecord, Record, ServerErrorRecord
+from broker_auth.audit.record import AuditRecord, Record, ServerErrorRecord
 from broker_auth.cache import BoundedCache
 from broker_auth.callout.chain_issuers import warning
 from broker_auth.callout.skew import told
-from broker_auth.errors import InputError
 from broker_auth.operate.remedies import REMEDIES, Remedy
 from broker_auth.tokens.chain import WARNING_SECONDS
 
 _MAX_FOUND: Final = 50_000  # connections; the oldest are forgotten
-MAX_LINE: Final = 1024 * 1024  # bytes; a record with its request is some 10 KB
-_START: Final = b'{"event":'  # in a log, text of the logger's own stands before it
 _Key = tuple[str, str, int]
 
 _ALONE: Final = Remedy(
@@ -157,30 +152,3 @@ def _is_about(record: Record, wanted: str) -> bool:
         names += [record.client, record.token_id, record.issuer_id, record.fingerprint, f"sha256:{record.fingerprint}"]
         names += record.certificate_names
     return wanted.casefold() in (name.casefold() for name in names if name)
-
-
-def read_file(path: Path) -> Iterator[Record]:
-    """Yield the records of an audit file, those of the files that rotation made of it first.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    for file in rotated(path):
-        try:
-            with file.open("rb") as source:
-                yield from read_stream(source)
-        except OSError as error:
-            raise InputError(f"audit file {file} cannot be read: {error.strerror}") from error
-
-
-def read_stream(source: BinaryIO) -> Iterator[Record]:
-    """The records in JSON lines, or in a log that holds them; everything else is passed over."""
-    decoder = msgspec.json.Decoder(Record)
-    while line := source.readline(MAX_LINE):
-        start = line.find(_START)
-        if start < 0:
-            continue
-        try:
-            yield decoder.decode(line[start:])
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.audit.sinks import AuditRecord, Record
+from broker_auth.audit.record import AuditRecord, Record
 from broker_auth.deploy.init import Deployment, initialize
 from broker_auth.deploy.pki import Authority, write_private
 from broker_auth.deploy.plan import Plan, Topology

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final
 
+from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.model import Accounts as AccountNames
 from broker_auth.secret import Secret
 
@@ -28,7 +29,6 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StreamSettings",
-    "TLSFiles",
     "Zone",
 ]
 
@@ -41,15 +41,6 @@ class Role(StrEnum):
     FLEET = "fleet"
     EDGE = "edge"
     SINGLE = "single"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TLSFiles:
-    """PEM files one side of a TLS connection uses; ``None`` where not configured."""
-
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from broker_auth.audit.sinks import AuditRecord, Record, ServerErrorRecord
+from broker_auth.audit.record import AuditRecord, Record, ServerErrorRecord
 
 START = datetime(2027, 1, 15, 8, tzinfo=UTC)
 

@@ -17,7 +17,8 @@ import pytest
 
 from broker_auth.audit.file import StreamAudit
 from broker_auth.audit.nats_sink import MAX_WAITING, NatsAudit
-from broker_auth.audit.sinks import Audit, LogAudit, make_record
+from broker_auth.audit.record import make_record
+from broker_auth.audit.sinks import Audit, LogAudit
 from broker_auth.errors import OperationError
 from broker_auth.policy.decide import decide
 from broker_auth.policy.request import AuthorizationRequest

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from broker_auth.callout.hedging import WORDS_SUBJECT
+from broker_auth.natsio.subjects import PEERS_SUBJECT
 
 INFO: Final = {"server_id": "N", "version": "2.15.1", "proto": 1, "headers": True, "max_payload": 1048576}
-WORDS: Final = WORDS_SUBJECT.encode()
+WORDS: Final = PEERS_SUBJECT.encode()
 REQUEST: Final = b"$SYS.REQ.USER.AUTH"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker_auth.audit.sinks import make_record
+from broker_auth.audit.record import make_record
 from broker_auth.callout.chain_issuers import MAX_ISSUERS, ChainIssuers, together
 from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.deployment import examine_chain_issuers

@@ -19,8 +19,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from broker_auth.callout.connection import round_trip
 from broker_auth.callout.request import XKEY_HEADER
+from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer
 from tests.builders.requests import Server, fleet

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from nats.errors import Error as NatsError
 
-from broker_auth.callout.hedging import WORDS_SUBJECT
+from broker_auth.natsio.subjects import PEERS_SUBJECT
 from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import Deployment, Service, eventually
 from tests.chaos.site import CLOCK
@@ -139,7 +139,7 @@ async def test_a_host_whose_clock_is_wrong_costs_no_login_asks_for_none_and_come
 async def test_a_broker_rendered_by_an_older_version_is_served_as_before(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     config = tmp_path / "east.conf"
-    config.write_text(config.read_text().replace(f'"{WORDS_SUBJECT}"', '"nobody"'))
+    config.write_text(config.read_text().replace(f'"{PEERS_SUBJECT}"', '"nobody"'))
     with deployment.running(), Service(deployment, "--workers", "2") as service:
         assert await lost(deployment, 10) == 0
         assert len([line for line in service.log() if "render it again and restart" in line]) == 2, (

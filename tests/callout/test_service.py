@@ -16,8 +16,8 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker_auth.callout.connection import round_trip
 from broker_auth.cli import main
+from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import Kind, generate_seed
 from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import FLEET_NAME, PASSWORD, Deployment, Service, eventually

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker_auth.audit.sinks import make_record
+from broker_auth.audit.record import make_record
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit
 from broker_auth.policy.request import AuthorizationRequest

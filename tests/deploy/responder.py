@@ -21,9 +21,9 @@ from nacl.signing import SigningKey
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from broker_auth.callout.connection import round_trip
-from broker_auth.deploy.render import QUEUE_GROUP
+from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import Kind, decode_public, decode_seed, public_nkey
+from broker_auth.natsio.subjects import AUTH_QUEUE
 from broker_auth.settings.model import Settings, Zone
 
 SUBJECT = "$SYS.REQ.USER.AUTH"
@@ -47,7 +47,7 @@ class Responder:
         """Answer for one more broker."""
         assert zone.nkey_seed
         connection = await connect_nkey(url, tls, zone.nkey_seed.reveal())
-        await connection.subscribe(SUBJECT, queue=QUEUE_GROUP, cb=functools.partial(self._answer, zone))
+        await connection.subscribe(SUBJECT, queue=AUTH_QUEUE, cb=functools.partial(self._answer, zone))
         await round_trip(connection)
         self.connections.append(connection)
         return connection

@@ -10,6 +10,7 @@ from typing import Literal
 
 from broker_auth.deploy.pki import Authority, Pair
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.tls import TLSFiles
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.secret import Secret
 from broker_auth.settings.model import (
@@ -20,7 +21,6 @@ from broker_auth.settings.model import (
     ServerSettings,
     Settings,
     StreamSettings,
-    TLSFiles,
     Zone,
 )
 

@@ -9,11 +9,12 @@ import pytest
 
 from broker_auth.deploy.render import quote, render, select_broker
 from broker_auth.errors import InputError
-from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT
 from broker_auth.natsio.nkey import public_nkey
+from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
+from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
 from broker_auth.sandbox.natsserver import NatsServer, check_configuration, free_port
-from broker_auth.settings.model import AccountNames, Role, TLSFiles
+from broker_auth.settings.model import AccountNames, Role
 from tests.deploy.shapes import LEAF_NAME, Shape, Topology, build, with_server, with_zones
 
 TOPOLOGIES: list[Topology] = ["edge", "websocket", "single"]

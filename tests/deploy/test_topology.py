@@ -16,9 +16,10 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig
 
-from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, PROVISIONER_BUCKET, SPARE_LINKS, render
-from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT, connections_subject, read_report
+from broker_auth.natsio.account_connections import connections_subject, read_report
+from broker_auth.natsio.client import round_trip
+from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings
 from tests.deploy.responder import SUBJECT, Responder, connect_nkey

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 import pytest
 
-from broker_auth.audit.sinks import encode, make_record
+from broker_auth.audit.record import encode, make_record
 from broker_auth.bench.run import PARTS
 from broker_auth.cli import demo, main, report, root, streams
 from broker_auth.demo.outcome import Outcome as DemoOutcome

@@ -10,9 +10,8 @@ from typing import Final, cast
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from broker_auth.audit.sinks import VERSION
+from broker_auth.audit.record import VERSION
 from broker_auth.callout import reply, request
-from broker_auth.callout.connection import SUBJECT
 from broker_auth.callout.request import WireFault
 from broker_auth.daemon import supervisor, zones
 from broker_auth.daemon.health import Endpoint
@@ -21,7 +20,7 @@ from broker_auth.daemon.serve import _Front
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.supervisor import Supervisor
 from broker_auth.daemon.systemd import Notifier
-from broker_auth.deploy.render import QUEUE_GROUP
+from broker_auth.natsio.subjects import AUTH_QUEUE, AUTH_REQUEST_SUBJECT
 from broker_auth.policy.decision import PHRASES, Deny, DenyCode, Rule
 from broker_auth.tokens.faults import TokenFault
 from tests.docs.pages import DOCS, fenced
@@ -86,7 +85,7 @@ def test_the_version_of_audit_records() -> None:
 def test_the_request() -> None:
     assert column("The request") == [fault.value for fault in WireFault]
     wire = TEXT[TEXT.index("## The wire") :]
-    for constant in (SUBJECT, QUEUE_GROUP, request.XKEY_HEADER, request.AUDIENCE, request.REQUEST_TYPE):
+    for constant in (AUTH_REQUEST_SUBJECT, AUTH_QUEUE, request.XKEY_HEADER, request.AUDIENCE, request.REQUEST_TYPE):
         assert f"`{constant}`" in wire
     assert f"at most {request.MAX_REQUEST_BYTES} bytes" in wire
     assert f"`nats.version` is {request.CLAIMS_VERSION}" in wire

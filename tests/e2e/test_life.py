@@ -13,7 +13,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.callout.connection import round_trip
+from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.site import Site
 from broker_auth.secret import Secret

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.pki import Authority
+from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.natsserver import free_port
 from tests.builders.clock import HOUR

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from broker_auth.callout.connection import round_trip
+from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.site import Site
 from broker_auth.secret import Secret

@@ -14,9 +14,10 @@ from nacl.signing import SigningKey
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from broker_auth.callout.connection import SUBJECT, round_trip
 from broker_auth.callout.request import HEADER
+from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import Kind, decode_seed, public_nkey
+from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT
 
 Request = dict[str, Any]
 Answer = Callable[[Request], bytes | Awaitable[bytes | None] | None]
@@ -74,7 +75,7 @@ class Oracle:
 
     async def listen(self, queue: str = "") -> None:
         """Subscribe, and return when the server knows of it."""
-        self._subscription = await self.client.subscribe(SUBJECT, queue=queue, cb=self._on_request)
+        self._subscription = await self.client.subscribe(AUTH_REQUEST_SUBJECT, queue=queue, cb=self._on_request)
         await round_trip(self.client)
 
     async def unsubscribe(self) -> None:

@@ -13,8 +13,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 
-from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, check_configuration
 from tests.nats_server.oracle import Answer, Oracle, Signer

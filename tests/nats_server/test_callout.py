@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from broker_auth.callout.connection import SUBJECT, round_trip
+from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import public_nkey
+from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT
 from broker_auth.sandbox.natsserver import free_port
 from tests.nats_server.oracle import Request
 from tests.nats_server.site import Site, echo, reachable
@@ -171,7 +172,7 @@ async def test_fact_24_nobody_may_publish_requests_where_a_callout_is_configured
 
     oracle = await site.oracle(server)
     player = await site.client(server, nkeys_seed_str=site.service, error_cb=note)
-    await player.publish(SUBJECT, b"request", reply="answer")
+    await player.publish(AUTH_REQUEST_SUBJECT, b"request", reply="answer")
     await round_trip(player)
     refused = await asyncio.wait_for(errors.get(), 15)
     assert "permissions violation for publish" in refused.lower()
@@ -184,6 +185,6 @@ async def test_fact_24_a_server_without_a_callout_lets_a_bench_play_nats_server(
     config.write_text(f'listen: "127.0.0.1:-1", accounts {{ AUTH: {{ users: [ {{ nkey: {user} }} ] }} }}')
     server = await site.start(config)
     hearer = await site.client(server, nkeys_seed_str=site.service)
-    heard = await hearer.subscribe(SUBJECT)
-    await hearer.publish(SUBJECT, b"request", reply="answer")
+    heard = await hearer.subscribe(AUTH_REQUEST_SUBJECT)
+    await hearer.publish(AUTH_REQUEST_SUBJECT, b"request", reply="answer")
     assert (await heard.next_msg(timeout=15)).reply == "answer"

@@ -9,8 +9,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-from broker_auth.callout.connection import round_trip
 from broker_auth.natsio.account_connections import connections_subject, read_report
+from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests.nats_server.site import Site, echo, reachable
 

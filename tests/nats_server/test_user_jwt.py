@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from broker_auth.callout.connection import round_trip
+from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.natsserver import NatsServer
 from tests.nats_server.site import Site
 

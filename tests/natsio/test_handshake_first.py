@@ -13,12 +13,11 @@ from nats.aio.client import Client
 
 from broker_auth.deploy.pki import Authority
 from broker_auth.natsio.client import INFO_SECONDS
-from broker_auth.natsio.tls import tls_context
+from broker_auth.natsio.tls import TLSFiles, tls_context
 from broker_auth.operate.access import AccessError, Login, connect
 from broker_auth.operate.doctor.probe import Target, Verdict, attempt, look_at_tls, read_info
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
-from broker_auth.settings.model import TLSFiles
 
 LOGIN = Login(what="a user", user="u", password=Secret("not in clear"))
 INFO = {"server_id": "N", "version": "2.15.1", "proto": 1, "max_payload": 1024, "tls_required": True}

@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from broker_auth.deploy.pki import Authority
 from broker_auth.errors import InputError
-from broker_auth.natsio.tls import tls_context
-from broker_auth.settings.model import TLSFiles
+from broker_auth.natsio.tls import TLSFiles, tls_context
 from tests.builders import pemshapes
 from tests.builders.pemshapes import GO_ONLY, NEITHER, PYTHON_ONLY
 

@@ -212,7 +212,7 @@ class Serving:
     def write_audit(self, path: Path) -> Path:
         """The audit records logged so far, as an audit file holds them."""
         with self._news:
-            records = [line.partition(": {")[2] for line in self.lines if "observe.audit: {" in line]
+            records = [line.partition(": {")[2] for line in self.lines if "broker_auth.audit: {" in line]
         path.write_text("".join("{" + record for record in records))
         return path
 

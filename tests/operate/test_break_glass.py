@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.callout.connection import round_trip
 from broker_auth.deploy.render import render
+from broker_auth.natsio.client import round_trip
 from broker_auth.operate.access import AccessError, Login, connect, request_json
 from broker_auth.operate.report.connections import Observer
 from broker_auth.operate.report.gathering import Ask

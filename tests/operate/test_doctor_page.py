@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from broker_auth.observe import doctor
+from broker_auth.operate import doctor
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 SOURCES = sorted(Path(doctor.__file__).parent.glob("*.py"))

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from broker_auth.audit.sinks import AuditRecord, ServerErrorRecord
+from broker_auth.audit.record import AuditRecord, ServerErrorRecord
 from broker_auth.cli import main
 from broker_auth.daemon.metrics import ServiceCollector
 from broker_auth.daemon.state import ZoneState

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.audit.reader import read_history, rules_of
-from broker_auth.callout.connection import round_trip
+from broker_auth.audit.reader import read_recent_decisions, rules_of
+from broker_auth.natsio.client import round_trip
 from broker_auth.operate.access import CANARY, Access, AccessError, Login, connect
 from broker_auth.operate.report import gathering
 from broker_auth.operate.report.connections import Observer
@@ -162,7 +162,7 @@ async def test_waiting_nodes_with_attempts_and_last_denial(site: Site, tmp_path:
     async with crowd(site), Observer(as_provisioner(site)) as observer:
         site.service.wait_for(f'"name":"{MEMBER}"', since=mark)  # the last of the crowd
         audit = site.service.write_audit(tmp_path / "audit.json")
-        records = read_history(audit)
+        records = read_recent_decisions(audit)
         report = await observer.report(Ask(), rules_of(records))
         now = max(record.time for record in records)
         nodes = {item.name: item for item in waiting_nodes(report.connections, records, now, account="provisioning")}

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from broker_auth.audit.sinks import Record
+from broker_auth.audit.reader import read_records, read_stream
+from broker_auth.audit.record import Record
 from broker_auth.cli import main
-from broker_auth.operate.why import findings, read_file, read_stream
+from broker_auth.operate.why import findings
 from tests.audit.records import admitted, denied, lines, refused
 from tests.settings.builder import Directory
 
@@ -126,7 +127,7 @@ def test_records_are_read_out_of_a_log_and_junk_is_passed_over() -> None:
 def test_the_rotated_file_is_read_first(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl.1").write_bytes(lines(denied(cid=1)))
     (tmp_path / "audit.jsonl").write_bytes(lines(denied(cid=2)))
-    assert [record.cid for record in read_file(tmp_path / "audit.jsonl")] == [1, 2]
+    assert [record.cid for record in read_records(tmp_path / "audit.jsonl")] == [1, 2]
 
 
 def run(*arguments: str, given: bytes = b"") -> Result:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import DNSName, IPAddress, ObjectIdentifier, RFC822Name, UniformResourceIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from broker_auth.audit.sinks import make_record
+from broker_auth.audit.record import make_record
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
 from broker_auth.certificates.verifier import PeerVerifier
 from broker_auth.deploy.pki import Authority, Pair, private_key

@@ -8,11 +8,11 @@ from typing import Any, Final
 import msgspec
 from nats.aio.client import Client
 
-from broker_auth.deploy.render import PROVISIONER_BUCKET, QUEUE_GROUP
+from broker_auth.deploy.render import PROVISIONER_BUCKET
 from broker_auth.errors import OperationError
-from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT
 from broker_auth.natsio.natspy import ExtendedClient
 from broker_auth.natsio.nkey import public_nkey
+from broker_auth.natsio.subjects import AUTH_QUEUE, AUTH_REQUEST_SUBJECT, CALLOUT_ACCOUNT
 from broker_auth.operate.access import AccessError, part, refusal, request_json
 from broker_auth.operate.doctor.finding import Case, Finding, Notes
 from broker_auth.operate.doctor.listeners import RENDER, warn_of_expiry
@@ -152,10 +152,10 @@ async def _callout_account(system: Client, case: Case, broker: BrokerSettings, n
     for row in foreign[:_MAX_FINDINGS]:
         said = f"{row.kind} {row.authorized_user or row.name!r} from {row.ip} is in the callout account"
         notes.error("callout.foreigner", said, f"remove its user from account {CALLOUT_ACCOUNT}; {RENDER}")
-    options = {"subscriptions": True, "account": CALLOUT_ACCOUNT, "test": "$SYS.REQ.USER.AUTH"}
+    options = {"subscriptions": True, "account": CALLOUT_ACCOUNT, "test": AUTH_REQUEST_SUBJECT}
     listed = (await _data(system, "SUBSZ", options)).get("subscriptions_list") or []
     listeners = msgspec.convert(listed, list[_Subscription], strict=False)
-    members = [item for item in listeners if item.qgroup == QUEUE_GROUP]
+    members = [item for item in listeners if item.qgroup == AUTH_QUEUE]
     if not members:
         notes.error("callout.nobody", "no service listens on this broker", "start broker-auth serve")
     elif len(members) == 1:

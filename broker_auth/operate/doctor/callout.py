@@ -13,10 +13,10 @@ from typing import Final
 
 from nats.aio.client import Client
 
-from broker_auth.callout.hedging import WORDS_SUBJECT
 from broker_auth.errors import OperationError
-from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT, connections_subject
+from broker_auth.natsio.account_connections import connections_subject
 from broker_auth.natsio.natspy import violates
+from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT, CALLOUT_ACCOUNT, PEERS_SUBJECT
 from broker_auth.operate.access import CANARY, AccessError, Login, connect, request_json
 from broker_auth.operate.doctor.finding import Case, Finding, Notes
 from broker_auth.operate.doctor.listeners import RENDER
@@ -80,10 +80,10 @@ async def _rights(service: Client, notes: Notes) -> None:
         notes.error("callout.may_publish", said, RENDER)
     if not await violates(service, lambda: _look_in(service, ">")):
         notes.error("callout.may_listen", "the service's user may listen to everything in the callout account", RENDER)
-    if not await violates(service, lambda: _look_in(service, "$SYS.REQ.USER.AUTH")):
+    if not await violates(service, lambda: _look_in(service, AUTH_REQUEST_SUBJECT)):
         said = "the service's user may listen to requests outside the queue group, unseen by the others"
         notes.warning("callout.outside_queue", said, RENDER)
-    if await violates(service, lambda: _look_in(service, WORDS_SUBJECT)):
+    if await violates(service, lambda: _look_in(service, PEERS_SUBJECT)):
         said = "workers may not hear one another, so a host that falls silent costs logins until it is noticed"
         notes.warning("callout.unheard", said, RENDER)
     if len(notes.findings) == before:

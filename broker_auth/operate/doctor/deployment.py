@@ -10,7 +10,7 @@ from typing import Final
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from broker_auth.audit.reader import read_history
+from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.callout.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
 from broker_auth.errors import InputError, OperationError
 from broker_auth.natsio.nkey import Kind, public_nkey, seed_kind
@@ -67,7 +67,7 @@ def examine_chain_issuers(case: Case) -> list[Finding]:
         return notes.findings
     try:
         found = [path for path in paths if path.exists()] or paths[:1]
-        records = [record for path in found for record in read_history(path)]
+        records = [record for path in found for record in read_recent_decisions(path)]
     except InputError as error:
         notes.skipped("chain_issuers", str(error), "run it as a user who may read the file")
         return notes.findings

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 from typing import Final
 
-from broker_auth.natsio.account_connections import CALLOUT_ACCOUNT
+from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
 from broker_auth.operate.access import Access, AccessError, Login, connect
 from broker_auth.operate.doctor.callout import examine_counting
 from broker_auth.operate.doctor.finding import Finding, Notes, Severity

@@ -13,6 +13,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from broker_auth.natsio.subjects import AUTH_ERROR_SUBJECT
 from broker_auth.operate.access import CANARY
 from broker_auth.operate.doctor.finding import Case
 from broker_auth.operate.doctor.probe import Outcome, Target, Verdict, attempt
@@ -56,9 +57,7 @@ class Refusals:
 
     async def start(self) -> None:
         """From now on."""
-        await self._service.subscribe(
-            "$SYS.ACCOUNT.CLIENT.AUTH.ERR", cb=self._hear, pending_bytes_limit=_MAX_PENDING_BYTES
-        )
+        await self._service.subscribe(AUTH_ERROR_SUBJECT, cb=self._hear, pending_bytes_limit=_MAX_PENDING_BYTES)
         await self._service.flush()
 
     async def attempt(

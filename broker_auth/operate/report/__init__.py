@@ -1,0 +1,1 @@
+"""Reports: who is connected, and who waits to be provisioned."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from broker_auth.audit.sinks import AuditRecord
+from broker_auth.audit.record import AuditRecord
 from broker_auth.operate.access import CANARY
 from broker_auth.operate.report.connections import Connection
 from broker_auth.policy.decision import Rule

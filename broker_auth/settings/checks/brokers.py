@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from broker_auth.natsio.tls import TLSFiles
 from broker_auth.settings.checks.edge_certificates import warn_of_links
 from broker_auth.settings.checks.server_tls import check_server_tls
 from broker_auth.settings.checks.tls import Named, check_client_tls
@@ -16,7 +17,7 @@ from broker_auth.settings.keys import broker as keys
 from broker_auth.settings.keys import own as own_keys
 from broker_auth.settings.keys.key import Key
 from broker_auth.settings.keys.values import is_plaintext_elsewhere
-from broker_auth.settings.model import BrokerSettings, ServerSettings, TLSFiles
+from broker_auth.settings.model import BrokerSettings, ServerSettings
 from broker_auth.settings.source import Source
 
 _WEBSOCKET: Final = ("ws://", "wss://")

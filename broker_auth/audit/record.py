@@ -1,0 +1,211 @@
+"""One record per decision (docs/policy.md#what-is-kept-of-a-decision). Never a secret, never a whole token.
+
+Records are JSON lines; ``v`` is the version of their form. ``broker-auth explain`` and ``why`` read them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, Literal
+
+import msgspec
+
+from broker_auth.audit.redact import SHOWN, bounded, redact
+from broker_auth.policy.decide import explained
+from broker_auth.policy.decision import Admit, Decision
+from broker_auth.policy.request import AuthorizationRequest
+from broker_auth.printable import printable_json
+
+VERSION: Final = 1
+MAX_REASON: Final = 512  # characters
+_MOMENTS: Final = 1024  # remembered: a turn of requests has one time, and nodes share tokens and their ends
+_NAMES: Final = 16  # of a certificate, kept in a record
+_encoder: Final = msgspec.json.Encoder()
+
+
+class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="decision"):
+    """One decision.
+
+    Attributes:
+        time: when the request was read.
+        code: ``admitted``, or why not.
+        name: the admitted identity; for denials, the name the connection gave itself.
+        client: the name the connection gave itself, where ``name`` is another.
+        host: the client's address.
+        cid: the connection's id on ``server``.
+        issuer_id: token id of the chain issuer, of a verified token that is part of a trust chain.
+        issuer_ends: when that chain issuer stops being accepted, with every token below it.
+        fingerprint: SHA-256 of the certificate that nats-server verified.
+        certificate_names: of a denial, its CN and alternative names, the first 16.
+        certificate_problem: of a denial, why its chain does not count.
+        tls: ``verified``, ``unverified`` or ``none``.
+        micros: how long it took, in microseconds, verifying and signing included; of requests that were answered
+            together, each has its share.
+        zone: the zone that decided, of the configuration.
+        broker: the configured broker whose connection the request came by; ``server`` and the like are what that
+            broker says.
+        clock_skew: seconds that this host's clock was ahead of that server's, where it was 1 s or more off.
+        request: the request, if asked for, with everything in ``redacted`` removed.
+    """
+
+    v: int = msgspec.field(default_factory=lambda: VERSION)  # a plain default would be left out
+    time: datetime
+    decision: Literal["admit", "deny"]
+    rule: str
+    rule_number: int
+    code: str
+    reason: str
+    account: str | None = None
+    name: str = ""
+    client: str = ""
+    user: str = ""
+    token_id: str = ""
+    signer: str = ""
+    issuer_id: str = ""
+    issuer_ends: datetime | None = None
+    fingerprint: str = ""
+    certificate_names: tuple[str, ...] = ()
+    certificate_problem: str = ""
+    expires: datetime | None = None
+    host: str = ""
+    kind: str = ""
+    type: str = ""
+    cid: int = 0
+    server: str = ""
+    server_id: str = ""
+    cluster: str = ""
+    zone: str = ""
+    broker: str = ""
+    clock_skew: float = 0.0
+    tls: str = ""
+    micros: int = 0
+    request: AuthorizationRequest | None = None
+    redacted: tuple[str, ...] = ()
+
+
+class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="server_error"):
+    """A connection that nats-server refused, as it tells the callout account (fact 13).
+
+    It follows a denial of ours, or stands alone where nobody answered: then it is all there is to see.
+
+    Attributes:
+        time: when nats-server closed the connection.
+        reason: nats-server's; for a denial of ours it ends with our phrase. Empty where no answer came in time.
+        host: the client's address.
+        cid: the connection's id on ``server``.
+        zone: as in :class:`AuditRecord`.
+        broker: as in :class:`AuditRecord`.
+        clock_skew: as in :class:`AuditRecord`.
+    """
+
+    v: int = msgspec.field(default_factory=lambda: VERSION)
+    time: datetime
+    reason: str
+    name: str = ""
+    user: str = ""
+    host: str = ""
+    kind: str = ""
+    type: str = ""
+    cid: int = 0
+    server: str = ""
+    server_id: str = ""
+    cluster: str = ""
+    zone: str = ""
+    broker: str = ""
+    clock_skew: float = 0.0
+
+
+Record = AuditRecord | ServerErrorRecord
+
+
+def make_record(
+    request: AuthorizationRequest,
+    decision: Decision,
+    now: float,
+    micros: int,
+    *,
+    with_request: bool = False,
+    zone: str = "",
+    broker: str = "",
+) -> AuditRecord:
+    """Return the record of one decision, every field of bounded length.
+
+    Args:
+        request: what was decided.
+        decision: how.
+        now: Unix seconds.
+        micros: how long it took, in microseconds.
+        with_request: whether to store the redacted request beside it.
+        zone: the zone that decided.
+        broker: the broker whose connection the request came by.
+    """
+    info, options, server = request.client_info, request.connect_opts, request.server_id
+    client = bounded(options.name)
+    record = AuditRecord(
+        v=VERSION,
+        time=_moment(now),
+        decision="deny",
+        rule=decision.rule,
+        rule_number=decision.rule.number,
+        code="",
+        reason=explained(decision)[:MAX_REASON],
+        name=client,
+        user=bounded(options.user),
+        token_id=bounded(decision.token_id),
+        fingerprint=decision.fingerprint,
+        host=bounded(info.host),
+        kind=bounded(info.kind),
+        type=bounded(info.type),
+        cid=bounded_int(info.id),
+        server=bounded(server.name),
+        server_id=bounded(server.id),
+        cluster=bounded(server.cluster),
+        zone=zone,
+        broker=broker,
+        tls=_tls(request, decision),
+        micros=micros,
+    )
+    if isinstance(decision, Admit):
+        record.decision = "admit"
+        record.code = "admitted"
+        record.account = decision.account
+        record.name = bounded(decision.name)
+        record.client = client if client != record.name else ""
+        record.signer = decision.signer[:SHOWN]
+        record.expires = None if decision.expires is None else _moment(decision.expires)
+    else:
+        record.code = decision.code
+        record.certificate_names = tuple([bounded(name) for name in decision.certificate_names[:_NAMES]])
+        record.certificate_problem = bounded(decision.certificate_problem)
+    if decision.chain_issuer is not None:
+        record.issuer_id = decision.chain_issuer.id
+        record.issuer_ends = _moment(decision.chain_issuer.ends)
+    if with_request:
+        record.request, record.redacted = redact(request, trusted=isinstance(decision, Admit))
+    return record
+
+
+def bounded_int(number: int) -> int:
+    """Return ``number`` if JSON readers can take it, else 0; nats-server's ids are far smaller."""
+    return number if 0 <= number < 2**63 else 0
+
+
+@lru_cache(maxsize=_MOMENTS)
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _tls(request: AuthorizationRequest, decision: Decision) -> str:
+    if request.client_tls is None:
+        return "none"
+    counts = decision.fingerprint and (isinstance(decision, Admit) or not decision.certificate_problem)
+    return "verified" if counts else "unverified"
+
+
+def encode(record: Record) -> bytes:
+    """Return the record as a line of JSON, with nothing in it that could move a terminal's cursor or reorder text."""
+    line = _encoder.encode(record)
+    if line.isascii() and b"\x7f" not in line:
+        return line + b"\n"
+    return printable_json(line.decode()).encode() + b"\n"
