@@ -101,7 +101,7 @@ def test_contributing_page_maps_every_package() -> None:
 
 def test_tests_mirror_the_rooms() -> None:
     """Each package has a directory of tests; a few are tested elsewhere, and the list says where."""
-    elsewhere = {"demo": "e2e"}
+    elsewhere = {"demo": "e2e", "files": "settings"}
     for room in rooms():
         if (PACKAGE / room).is_dir():
             assert (ROOT / "tests" / elsewhere.get(room, room)).is_dir(), room
