@@ -112,7 +112,7 @@ async def test_the_stored_request_can_be_explained_and_holds_no_password(live: L
 async def test_log_and_standard_output_have_the_records_too(live: Live) -> None:
     await denied(live, "everywhere")
     await eventually(lambda: '"name":"everywhere"' in live.service.out_file.read_text())
-    live.service.wait_for_log(r'WARNING \d+ broker_auth.audit.sinks: \{"event":"decision".*"name":"everywhere"')
+    live.service.wait_for_log(r'WARNING \d+ broker_auth.audit: \{"event":"decision".*"name":"everywhere"')
 
 
 async def test_records_are_published_where_the_rendered_configuration_lets_them_out(live: Live) -> None:
