@@ -20,13 +20,13 @@ from broker_auth.bench.floor import floor_of
 from broker_auth.bench.kinds import KINDS, Kind, Maker, Primitive, Sample
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.measure import Plan, Round, beside_floor, cpu_us
-from broker_auth.callout.reply import ReplyWriter
+from broker_auth.callout.callout import Callout, Exchange
+from broker_auth.callout.reply import Decided, ReplyWriter
 from broker_auth.callout.request import RequestReader
-from broker_auth.callout.service import BATCH_SIZE, Callout
+from broker_auth.callout.service import BATCH_SIZE
 from broker_auth.callout.stats import Stats
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.decide import decide
-from broker_auth.policy.decision import Decision
 from broker_auth.policy.request import AuthorizationRequest
 
 STAGES: Final = ("read", "decide", "write", "record")
@@ -115,7 +115,7 @@ class Bench:
                 for message in turn:
                     request = callout.open(message, xkey)
                     assert request is not None
-                    opened.append(request)
+                    opened.append(Exchange(request))
                 callout.conclude(opened, now)
             if self._stats.unanswered or self._stats.reply_failures:
                 raise AssertionError("a request of the bench was not answered")
@@ -137,31 +137,31 @@ class Bench:
         return floor
 
     def _primitives(self, sample: Sample, *, cold: bool) -> tuple[Primitive, ...]:
-        request = self.reader.read(sample.request.wire, self.server.xkey, self.now)
+        request = self.reader.verify(self.reader.open(sample.request.wire, self.server.xkey), self.now)
         decision = decide(request, self.callout.policy, self.now)
         floor = floor_of(sample.request, self.server.public, request, decision)
         return (floor, *sample.always, *(sample.cold if cold else ()))
 
     def _stages(self, samples: list[Sample]) -> dict[str, float]:
         """CPU microseconds of each stage alone, in the order of :data:`STAGES`."""
-        now, policy, xkey = self.now, self.callout.policy, self.server.xkey
+        now, policy, reader, xkey = self.now, self.callout.policy, self.reader, self.server.xkey
         requests: list[AuthorizationRequest] = []
-        decided: list[tuple[AuthorizationRequest, Decision]] = []
+        decided: list[Decided] = []
 
         def read() -> None:
-            requests.extend(self.reader.read(sample.request.wire, xkey, now) for sample in samples)
+            requests.extend(reader.verify(reader.open(sample.request.wire, xkey), now) for sample in samples)
 
         def deciding() -> None:
-            decided.extend((request, decide(request, policy, now)) for request in requests)
+            decided.extend(Decided(request, decide(request, policy, now)) for request in requests)
 
         def write() -> None:
             self._writer.write(decided, now)
 
         def record() -> None:
-            self._audit.write(*[make_record(request, decision, now, 100) for request, decision in decided])
+            self._audit.write(*[make_record(one.request, one.decision, now, 100) for one in decided])
             self._stats.took(len(decided), 0.0001)
-            for _, decision in decided:
-                self._stats.decided(decision, now)
+            for one in decided:
+                self._stats.decided(one.decision, now)
 
         costs = [cpu_us(stage, len(samples)) for stage in (read, deciding, write, record)]
         return {stage: round(cost, 1) for stage, cost in zip(STAGES, costs, strict=True)}

@@ -7,7 +7,7 @@ import nacl.bindings
 
 from broker_auth import encoding
 from broker_auth.bench.materials import Request, sign_ed25519
-from broker_auth.callout.reply import ReplyWriter
+from broker_auth.callout.reply import Decided, ReplyWriter
 from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.keys import verify_ed25519
@@ -52,7 +52,9 @@ def floor_of(sent: Request, server_public: bytes, request: AuthorizationRequest,
 
 def _texts(request: AuthorizationRequest, decision: Decision) -> tuple[bytes, ...]:
     writer = ReplyWriter(bytes(32), None)  # any key: signatures are of one size
-    response = writer.write([(request, decision)], 0.0)[0].rpartition(b".")[0]
+    decided = Decided(request, decision)
+    writer.write([decided], 0.0)
+    response = decided.answer.rpartition(b".")[0]
     if not isinstance(decision, Admit):
         return (response,)
     claims = msgspec.json.decode(encoding.decode(response.partition(b".")[2]))

@@ -52,7 +52,7 @@ def _measure(bench: Bench, trust: Trust, tokens: list[str], nodes: int, plan: Pl
 def _see(bench: Bench, tokens: list[str], nodes: int) -> None:
     """Decide one connection of each node."""
     maker = Maker(bench.trust, bench.server, bench.now)
-    request = bench.reader.read(maker.node(0, tokens[0]).request.wire, None, bench.now)
+    request = bench.reader.verify(bench.reader.open(maker.node(0, tokens[0]).request.wire, None), bench.now)
     options, policy = request.connect_opts, bench.callout.policy
     for number in range(nodes):
         changed = msgspec.structs.replace(

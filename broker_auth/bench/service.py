@@ -62,7 +62,8 @@ def materials(site: Site, trust: Trust, count: int) -> tuple[Path, Floor]:
     token = trust.provisioning_token(now)
     requests = [maker.node(number, token).request for number in range(count)]
     pool = write_pool(site.directory / "pool", [request.wire for request in requests], server.xkey)
-    request = RequestReader(None).read(requests[0].token, None, now)
+    reader = RequestReader(None)
+    request = reader.verify(reader.open(requests[0].token, None), now)
     decision = decide(request, trust.policy(issuer_mode=False), now)
     return pool, floor_of(requests[0], server.public, request, decision)
 

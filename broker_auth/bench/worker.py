@@ -22,7 +22,8 @@ import msgspec
 from broker_auth.audit.file import StreamAudit
 from broker_auth.bench.floor import Floor
 from broker_auth.bench.measure import resident_mb
-from broker_auth.callout.service import Callout, Service, make_callout
+from broker_auth.callout.callout import Callout, make_callout
+from broker_auth.callout.service import Service, tls_contexts
 from broker_auth.settings.load import load
 from broker_auth.settings.policy import build_policy
 
@@ -79,9 +80,9 @@ def _counters(callout: Callout, probe: FloorProbe) -> Counters:
 
 
 async def _serve(config: Path, floor: Floor | None, audit: StreamAudit, zone: str) -> None:
-    settings = load(config, {}, serving=True).of_zone(zone)
+    settings = load(config, {}, serving=True).serving(zone)
     callout = make_callout(settings, build_policy(settings, zone), audit)
-    service, probe, stop = Service(settings, callout), FloorProbe(floor), asyncio.Event()
+    service, probe, stop = Service(settings, callout, tls_contexts(settings)), FloorProbe(floor), asyncio.Event()
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     serving = asyncio.create_task(service.run(stop))

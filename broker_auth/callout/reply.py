@@ -62,6 +62,20 @@ class _ResponseClaims(msgspec.Struct, kw_only=True):
     nats: _Response
 
 
+class Decided(msgspec.Struct):
+    """A verified request, its decision, and the answer as far as it is made.
+
+    Attributes:
+        user_jwt: of an admission; empty for a denial.
+        answer: the bytes to publish, once every step of :meth:`ReplyWriter.write` is done.
+    """
+
+    request: AuthorizationRequest
+    decision: Decision
+    user_jwt: bytes = b""
+    answer: bytes = b""
+
+
 class ReplyWriter:
     """Signs answers with the issuer's account key, and seals them where requests are sealed."""
 
@@ -72,34 +86,30 @@ class ReplyWriter:
         self._sealer = sealer
         self._encoder = msgspec.json.Encoder()
 
-    def write(self, decided: Sequence[tuple[AuthorizationRequest, Decision]], now: float) -> list[bytes]:
-        """The answer to each request, in their order.
+    def write(self, decided: Sequence[Decided], now: float) -> None:
+        """Set the answer of each decided request.
 
         All of them go through one step before any goes through the next: libsodium and the interpreter drive
         each other out of the processor's caches, and every change between them costs (docs/performance.md).
 
         Args:
-            decided: what was asked and what was decided.
+            decided: requests and their decisions.
             now: Unix seconds.
         """
         issued = int(now)
-        users, jwts, texts, answers = [], [], [], []
-        # Loops, not comprehensions: before Python 3.12 each of those is a function made and called.
-        for request, decision in decided:
-            if isinstance(decision, Admit):
-                users.append(self._encode(self._user(request, decision, issued)))
-        for user in users:
-            jwts.append(self._sign(user))
-        in_turn = iter(jwts)
-        for request, decision in decided:
-            jwt = next(in_turn) if isinstance(decision, Admit) else None
-            texts.append(self._encode(self._response(request, decision, issued, jwt)))
-        for text in texts:
-            answers.append(self._sign(text))
-        if self._sealer is None:
-            return answers
-        seal = self._sealer.seal
-        return [seal(answer, request.server_id.xkey) for (request, _), answer in zip(decided, answers, strict=True)]
+        for one in decided:
+            if isinstance(one.decision, Admit):
+                one.user_jwt = self._encode(self._user(one.request, one.decision, issued))
+        for one in decided:
+            if one.user_jwt:
+                one.user_jwt = self._sign(one.user_jwt)
+        for one in decided:
+            one.answer = self._encode(self._response(one, issued))
+        for one in decided:
+            one.answer = self._sign(one.answer)
+        if self._sealer is not None:
+            for one in decided:
+                one.answer = self._sealer.seal(one.answer, one.request.server_id.xkey)
 
     def _user(self, request: AuthorizationRequest, admitted: Admit, issued: int) -> _UserClaims:
         return _UserClaims(
@@ -113,10 +123,8 @@ class ReplyWriter:
             nats=_User(pub=admitted.permissions.pub, sub=admitted.permissions.sub, tags=admitted.tags),
         )
 
-    def _response(
-        self, request: AuthorizationRequest, decision: Decision, issued: int, jwt: bytes | None
-    ) -> _ResponseClaims:
-        """``jwt`` of whoever is admitted."""
+    def _response(self, decided: Decided, issued: int) -> _ResponseClaims:
+        request, decision = decided.request, decided.decision
         return _ResponseClaims(
             jti=os.urandom(16).hex(),
             iat=issued,
@@ -124,7 +132,7 @@ class ReplyWriter:
             aud=request.server_id.id,
             sub=request.user_nkey,
             nats=_Response(
-                jwt=None if jwt is None else jwt.decode("ascii"),
+                jwt=decided.user_jwt.decode("ascii") if isinstance(decision, Admit) else None,
                 error=None if isinstance(decision, Admit) else decision.phrase,
                 type="authorization_response",
                 version=CLAIMS_VERSION,

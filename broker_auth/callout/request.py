@@ -58,6 +58,7 @@ class WireError(BrokerAuthError):
     def __init__(self, fault: WireFault, detail: str) -> None:
         super().__init__(f"{fault}: {detail}")
         self.fault = fault
+        self.detail = detail
 
 
 class _Header(msgspec.Struct):
@@ -76,20 +77,30 @@ class _Claims(msgspec.Struct):
     nats: AuthorizationRequest
 
 
-class Unverified(msgspec.Struct):
-    """A request taken apart; nothing in it is to be believed yet.
+class Parked(msgspec.Struct):
+    """A request that waits under load: its signed token only, which takes a third of the memory.
 
     Attributes:
-        token: the JWT, decrypted.
-        server_xkey: the header's.
-        claims: None if they are to be decoded again: under load a request takes a third of the memory then.
-        broker: the name of the broker whose connection it came by, set by the service.
+        token: the JWT, decrypted and not verified.
+        server_xkey: the ``Nats-Server-Xkey`` header.
     """
 
     token: bytes
     server_xkey: str | None
-    claims: _Claims | None
-    broker: str = ""
+
+
+class Opened(Parked):
+    """A request that is decrypted and decoded. Nothing in it is verified yet.
+
+    Attributes:
+        claims: the token's claims.
+    """
+
+    claims: _Claims
+
+    def park(self) -> Parked:
+        """Return the request without its decoded claims."""
+        return Parked(self.token, self.server_xkey)
 
 
 class RequestReader:
@@ -101,26 +112,17 @@ class RequestReader:
         self._headers = msgspec.json.Decoder(_Header)
         self._servers: BoundedCache[str, bytes] = BoundedCache(_SERVERS)
 
-    def read(self, data: bytes, server_xkey: str | None, now: float) -> AuthorizationRequest:
-        """The request in ``data``, every check done.
+    def open(self, data: bytes, server_xkey: str | None) -> Opened:
+        """Decrypt and decode a message, without verifying it.
+
+        The result is enough to choose which of many waiting requests to verify first, never to decide by.
 
         Args:
             data: the message as received.
             server_xkey: its ``Nats-Server-Xkey`` header, None if absent.
-            now: Unix seconds.
 
         Raises:
-            WireError: a check failed.
-        """
-        return self.verify(self.open(data, server_xkey), now)
-
-    def open(self, data: bytes, server_xkey: str | None) -> Unverified:
-        """The request in ``data``, decrypted and decoded but not verified.
-
-        Enough to choose which of many waiting requests to verify first, never to decide by.
-
-        Raises:
-            WireError: it cannot be read.
+            WireError: the message cannot be read.
         """
         if len(data) > MAX_REQUEST_BYTES:
             raise WireError(WireFault.TOO_LARGE, f"request is larger than {MAX_REQUEST_BYTES} bytes")
@@ -128,17 +130,19 @@ class RequestReader:
         header, claims, _ = _split(token)
         if header != HEADER:
             self._check_header(header)
-        return Unverified(token, server_xkey, self._claims(claims))
+        return Opened(token, server_xkey, self._claims(claims))
 
-    def verify(self, opened: Unverified, now: float) -> AuthorizationRequest:
-        """The request, every check of docs/interface.md#the-wire done.
+    def verify(self, received: Parked, now: float) -> AuthorizationRequest:
+        """Return the request, with every check of docs/interface.md#the-wire done.
+
+        Args:
+            received: the request as :meth:`open` returned it, or as it was parked.
+            now: Unix seconds.
 
         Raises:
             WireError: a check failed.
         """
-        claims = opened.claims
-        if claims is None:
-            claims = self._claims(_split(opened.token)[1])
+        claims = received.claims if isinstance(received, Opened) else self._claims(_split(received.token)[1])
         request = claims.nats
         # Before any signature: answers that come too late are thrown away by the server. `exp` is
         # in whole seconds, so a request is late as soon as its second has begun.
@@ -146,11 +150,11 @@ class RequestReader:
             raise WireError(WireFault.LATE, "request came too late to be answered")
         if claims.iss != request.server_id.id:
             raise WireError(WireFault.ISSUER, "request is issued by another server than it names")
-        signed, _, signature = opened.token.rpartition(b".")
+        signed, _, signature = received.token.rpartition(b".")
         if not verify_ed25519(self._servers_key(claims.iss), signed, _signature(signature)):
             raise WireError(WireFault.SIGNATURE, "request is not signed by the server it names")
         _check_content(claims, request)
-        if self._sealer is not None and request.server_id.xkey != opened.server_xkey:
+        if self._sealer is not None and request.server_id.xkey != received.server_xkey:
             raise WireError(WireFault.XKEY, "request names another xkey than its header")
         return request
 

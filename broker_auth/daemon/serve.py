@@ -96,15 +96,15 @@ def _load(config: Path, zone: str) -> Prepared:
     if report.settings is None:
         raise ConfigurationError(report.problems)
     for warning in report.warnings:
-        if zone == FLEET_ZONE or _is_about(warning, report.settings):
+        if zone == FLEET_ZONE or _is_about(warning, report.settings, zone):
             _log.warning("%s", warning)
-    return prepare(report.settings)
+    return prepare(report.settings.serving(zone))
 
 
-def _is_about(warning: Problem, settings: Settings) -> bool:
-    """Whether a warning is about a zone itself. What is said of all zones is said by the fleet's."""
+def _is_about(warning: Problem, settings: Settings, zone: str) -> bool:
+    """Return whether a warning is about this zone itself; the fleet's process logs those about all zones."""
     names = [BROKER.replace("<name>", broker.name) for broker in settings.brokers]
-    return (warning.key or "").startswith((*names, ZONE.replace("<name>", settings.only_zone.name)))
+    return (warning.key or "").startswith((*names, ZONE.replace("<name>", zone)))
 
 
 def _reload(config: Path, first: Settings, zone: str, *, alone: bool = False) -> Prepared:

@@ -25,7 +25,7 @@ from broker_auth.daemon.tasks import LongTasks
 from broker_auth.daemon.worker import Beat, Prepared, work
 from broker_auth.errors import BrokerAuthError, ConfigurationError
 from broker_auth.logs import setup as logs
-from broker_auth.settings.model import Settings
+from broker_auth.settings.model import ServingSettings, Settings
 
 Worker = Child[Beat]
 
@@ -65,7 +65,7 @@ class Supervisor:
             label: of this zone in the log, where it is not the only one.
         """
         self.prepared = prepared
-        self.zone = prepared.settings.only_zone.name
+        self.zone = prepared.settings.served.name
         self._label = f" ({label})" if label else ""
         self.replaced = dict.fromkeys(Cause, 0)
         self.reloads = {True: 0, False: 0}
@@ -235,8 +235,8 @@ class Supervisor:
         )
         return [Slot(kind) for _ in range(self._count(prepared.settings))]
 
-    def _count(self, settings: Settings) -> int:
-        return self._workers or settings.only_zone.workers
+    def _count(self, settings: ServingSettings) -> int:
+        return self._workers or settings.served.workers
 
     def _all(self) -> list[Worker]:
         return [slot.child for slot in (*self._slots, *self._old) if slot.child is not None]

@@ -26,17 +26,18 @@ from broker_auth.audit import advisories as server_errors
 from broker_auth.audit.file import StreamAudit
 from broker_auth.audit.nats_sink import NatsAudit
 from broker_auth.audit.sinks import Audit, AuditSink, DenialLog, LogAudit
+from broker_auth.callout.callout import make_callout
 from broker_auth.callout.connection import DRAIN_SECONDS, BrokerLink, Interest
 from broker_auth.callout.micro import MicroService
 from broker_auth.callout.reports import ConnectionReports
-from broker_auth.callout.service import Service, make_callout, tls_contexts
+from broker_auth.callout.service import Service, tls_contexts
 from broker_auth.callout.skew import notable
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.spawn import end_with_parent
 from broker_auth.logs import setup as logs
 from broker_auth.natsio.subjects import AUTH_ERROR_SUBJECT, AUTH_QUEUE, AUTH_REQUEST_SUBJECT
 from broker_auth.policy.model import Policy
-from broker_auth.settings.model import AuditKind, AuditSettings, Role, Settings
+from broker_auth.settings.model import AuditKind, AuditSettings, Role, ServingSettings
 from broker_auth.settings.policy import build_policy
 
 BEAT_SECONDS: Final = 1.0
@@ -56,7 +57,7 @@ except ImportError:
 class Prepared:
     """A configuration that was accepted as a whole, with its keys loaded: all that a worker needs."""
 
-    settings: Settings
+    settings: ServingSettings
     policy: Policy
     contexts: dict[str, ssl.SSLContext | None]
 
@@ -87,15 +88,15 @@ class Beat(msgspec.Struct, kw_only=True):
     resident: int = 0
 
 
-def prepare(settings: Settings) -> Prepared:
-    """Load everything these settings of one zone name, once, for every worker.
+def prepare(settings: ServingSettings) -> Prepared:
+    """Load everything that these settings name, once for all workers.
 
     Raises:
         BrokerAuthError: a file changed since the settings were checked, or cannot be opened.
     """
     outputs = make_sinks(settings.audit)  # proves that a worker can open them
     outputs.close()
-    return Prepared(settings, build_policy(settings, settings.only_zone.name), tls_contexts(settings))
+    return Prepared(settings, build_policy(settings, settings.served.name), tls_contexts(settings))
 
 
 def work(prepared: Prepared, channel: socket.socket) -> None:
@@ -137,18 +138,13 @@ class _Worker:
         subject = settings.audit.subject
         self._published = None if subject is None else NatsAudit(subject)
         self._audit = make_sinks(settings.audit, self._published)
-        self._callout = make_callout(
-            settings,
-            prepared.policy,
-            self._audit,
-            keep_requests=settings.audit.requests,
-        )
+        self._callout = make_callout(settings, prepared.policy, self._audit)
         self._micro = MicroService(AUTH_REQUEST_SUBJECT, AUTH_QUEUE)
         # One record for each refusal, whoever of us takes it: hence the queue group.
         interests = [Interest(AUTH_ERROR_SUBJECT, self._on_server_error, AUTH_QUEUE)]
         interests += [Interest(subject, self._on_question) for subject in self._micro.subjects]
         interests += ConnectionReports(settings, prepared.policy.provisioning.gauge).interests
-        self._service = Service(settings, self._callout, interests, prepared.contexts)
+        self._service = Service(settings, self._callout, prepared.contexts, interests)
         self._stop = asyncio.Event()
 
     async def run(self, channel: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Decides a stored request again and says why, rule by rule, in the order and with the numbers of docs/policy.md.
+"""Decide a stored request again and say why, rule by rule, in the order and with the numbers of docs/policy.md.
 
 1. :func:`broker_auth.operate.stored.read_stored` takes the request out of whatever holds it,
 2. :func:`explain` decides it with the rules the service uses, and tells how each rule saw it,
@@ -11,16 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
-from broker_auth.certificates.peer import RefusedPeer
 from broker_auth.operate.stored import Stored, decide_stored
+from broker_auth.policy.case import Case
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, Decision, Rule
 from broker_auth.policy.model import Policy
+from broker_auth.policy.order import rules_for
 from broker_auth.policy.permissions import Permissions, SubjectPermission
-from broker_auth.policy.request import AuthorizationRequest
-from broker_auth.policy.rules import PROVISIONER
 from broker_auth.tokens.jws import show
 
 
@@ -118,65 +117,32 @@ class Explanation:
 
 
 def explain(stored: Stored, policy: Policy, moment: float) -> Explanation:
-    """Decides the request for ``moment`` (Unix seconds) and accounts for it."""
-    decision, skipped = decide_stored(stored, policy, moment)
+    """Decide the request for ``moment`` (Unix seconds), and say what each rule made of it."""
+    decision, case = decide_stored(stored, policy, moment)
     return Explanation(
         decision=decision,
         moment=moment,
-        steps=_steps(stored.request, policy, decision, moment),
-        not_repeated=skipped,
+        steps=_steps(case, decision),
+        not_repeated=tuple(case.skipped),
         recorded=stored.recorded,
     )
 
 
-# --- Accounting
-
-
-_NAMES: Final = ("connection", "provisioner", "system user", "token", "verified TLS without a token", "everything else")
-
-
-def _steps(request: AuthorizationRequest, policy: Policy, decision: Decision, moment: float) -> tuple[Step, ...]:
-    decided = decision.rule.number
+def _steps(case: Case, decision: Decision) -> tuple[Step, ...]:
+    """Return what each rule made of a decided case."""
+    deciding = decision.rule.number
     steps = []
-    for number, name in enumerate(_NAMES):
-        if number < decided:
-            outcome = Outcome.PASSED if number == Rule.CONNECTION.number else Outcome.NOT_ITS_OWN
-            why = _why_not(number, request, policy, moment)
-        elif number == decided:
+    for rule in rules_for(edge=case.policy.edge):
+        if rule.number < deciding:
+            outcome = Outcome.PASSED if rule.number == Rule.CONNECTION.number else Outcome.NOT_ITS_OWN
+            why = rule.why_passed(case)
+        elif rule.number == deciding:
             outcome = Outcome.ADMITTED if isinstance(decision, Admit) else Outcome.DENIED
             why = explained(decision)
         else:
             outcome, why = Outcome.NOT_REACHED, ""
-        steps.append(Step(number=number, name=name, outcome=outcome, why=why))
+        steps.append(Step(number=rule.number, name=rule.name, outcome=outcome, why=why))
     return tuple(steps)
-
-
-def _why_not(number: int, request: AuthorizationRequest, policy: Policy, moment: float) -> str:
-    """Why a rule before the deciding one let the connection go on."""
-    match number:
-        case 0:
-            return f"{request.client_info.type} client over TLS, {_tls_state(request, policy, moment)}"
-        case 1:
-            return f"the user is not '{PROVISIONER}'"
-        case 2 if policy.system is None:
-            return "no system user is configured"
-        case 2:
-            return "the user is not the system user"
-        case 3:
-            return "no token is present"
-        case _:
-            return f"TLS is {_tls_state(request, policy, moment)}"
-
-
-def _tls_state(request: AuthorizationRequest, policy: Policy, moment: float) -> str:
-    chains = request.client_tls.verified_chains if request.client_tls else None
-    if not chains:
-        return "not verified: the client presented no certificate, or the server did not verify it"
-    peer = policy.peers.identify(chains, moment)
-    if isinstance(peer, RefusedPeer):
-        verified = "the server verified the client's certificate, but it leads to none of client_ca"
-        return f"not verified: {verified}: {peer.description}"
-    return f"verified as {show(peer.display_name)}"
 
 
 # --- Showing

@@ -68,16 +68,15 @@ def read_stored(data: bytes) -> Stored:
     return Stored(request=_request(value))
 
 
-def decide_stored(stored: Stored, policy: Policy, moment: float) -> tuple[Decision, tuple[str, ...]]:
+def decide_stored(stored: Stored, policy: Policy, moment: float) -> tuple[Decision, StoredCase]:
     """Decide a stored request for ``moment`` (Unix seconds) by the rules that the service applies.
 
     Returns:
-        The decision, and the checks that were skipped because the record does not hold what they need.
+        The decision, and the case as it was decided: ``skipped`` names the checks whose input the record does not hold.
     """
     full = stored.recorded is not None and stored.recorded[1] == DenyCode.PROVISIONING_FULL
-    case = _StoredCase(stored.request, policy, moment, redacted=stored.redacted, full=full)
-    decision = decide_case(case)
-    return decision, tuple(case.skipped)
+    case = StoredCase(stored.request, policy, moment, redacted=stored.redacted, full=full)
+    return decide_case(case), case
 
 
 class UnsignedTokenVerifier(TokenVerifier):
@@ -91,7 +90,7 @@ class UnsignedTokenVerifier(TokenVerifier):
         return candidates[0]
 
 
-class _StoredCase(Case, kw_only=True):
+class StoredCase(Case, kw_only=True):
     """A case that skips the checks whose input was removed from its request.
 
     Attributes:

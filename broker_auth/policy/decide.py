@@ -7,8 +7,8 @@ from typing import Any
 from broker_auth.policy.case import Case, Refused
 from broker_auth.policy.decision import Admit, Decision, Deny
 from broker_auth.policy.model import Policy
+from broker_auth.policy.order import rules_for
 from broker_auth.policy.request import AuthorizationRequest
-from broker_auth.policy.rules import EDGE_RULES, FLEET_RULES
 from broker_auth.tokens.verify import Rejected, Verified
 
 
@@ -29,8 +29,8 @@ def decide(request: AuthorizationRequest, policy: Policy, now: float) -> Decisio
 def decide_case(case: Case) -> Decision:
     """Apply the rules to a case, in their order. Never raises, whatever its request holds."""
     try:
-        for rule in EDGE_RULES if case.policy.edge else FLEET_RULES:
-            admitted = rule(case)
+        for rule in rules_for(edge=case.policy.edge):
+            admitted = rule.apply(case)
             if admitted is not None:
                 return admitted
         raise AssertionError("the last rule decides")

@@ -1,11 +1,11 @@
 """The rules of docs/policy.md#the-rules-in-order, with its numbers. The first that claims a connection decides.
 
-A rule returns None if the connection is not its own; once it is, the rule admits or refuses.
+A rule returns None if it does not claim the connection; if it does, it admits or refuses. :mod:`.order` puts the
+rules in their order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, NoReturn
 
 from broker_auth.policy import permissions
@@ -22,7 +22,21 @@ SERVED_TYPES: Final = frozenset({"nats", "websocket"})
 
 
 def rule_0_connection(case: Case) -> None:
-    """Only clients, only NATS and websocket, only over TLS, never with two different tokens."""
+    """Refuse connections that are not served, and find out who a verified certificate belongs to."""
+    _require_served_connection(case)
+    case.identify_peer()
+
+
+def rule_0_edge(case: Case) -> None:
+    """Refuse connections that an edge does not serve; its listener asks for no certificate, so no chain is read."""
+    _require_served_connection(case)
+    tls = case.request.client_tls
+    if tls is not None and tls.verified_chains:
+        case.refuse(DenyCode.EDGE_VERIFIED_TLS, "the edge says that it verified a certificate, and asks for none")
+
+
+def _require_served_connection(case: Case) -> None:
+    """Require a client, by NATS or websocket, over TLS, without two different tokens."""
     info, options = case.request.client_info, case.request.connect_opts
     if info.kind != SERVED_KIND:
         case.refuse(DenyCode.KIND, f"{info.kind[:32] or 'unnamed'} connections are not served, only clients")
@@ -32,18 +46,6 @@ def rule_0_connection(case: Case) -> None:
         case.refuse(DenyCode.NO_TLS, "the connection does not use TLS")
     if options.jwt and options.jwt != options.auth_token:
         case.refuse(DenyCode.JWT_DIFFERS, "the connection carries a jwt that is not its token")
-
-
-def rule_0_peer(case: Case) -> None:
-    """Find out who a verified certificate belongs to."""
-    case.identify_peer()
-
-
-def rule_0_edge(case: Case) -> None:
-    """Refuse what an edge's listener cannot have seen: it asks for no certificate. The chain is not read."""
-    tls = case.request.client_tls
-    if tls is not None and tls.verified_chains:
-        case.refuse(DenyCode.EDGE_VERIFIED_TLS, "the edge says that it verified a certificate, and asks for none")
 
 
 def rule_1_provisioner(case: Case) -> Admit | None:
@@ -213,30 +215,14 @@ def rule_4_verified_tls(case: Case) -> Admit | None:
     return case.admit(policy.accounts.fleet, case.peer.display_name, granted, reason)
 
 
+def rule_4_edge(case: Case) -> None:
+    """Claim nothing: at an edge no TLS connection is verified."""
+
+
 def rule_5_everything_else(case: Case) -> NoReturn:
-    """Nobody claimed it."""
+    """Refuse a connection that no rule has claimed."""
     case.rule = Rule.NONE
     case.refuse_for_want_of_tls(DenyCode.NO_CREDENTIAL, "neither verified TLS nor a token")
-
-
-FLEET_RULES: Final[tuple[Callable[[Case], Admit | None], ...]] = (
-    rule_0_connection,
-    rule_0_peer,
-    rule_1_provisioner,
-    rule_2_system,
-    rule_3_token,
-    rule_4_verified_tls,
-    rule_5_everything_else,
-)
-# No rule here names the fleet's account or the system account (docs/policy.md#at-an-edge).
-EDGE_RULES: Final[tuple[Callable[[Case], Admit | None], ...]] = (
-    rule_0_connection,
-    rule_0_edge,
-    rule_1_edge,
-    rule_2_edge,
-    rule_3_edge,
-    rule_5_everything_else,
-)
 
 
 def _client_token(case: Case, wrong_kind: DenyCode) -> tuple[Verified, ClientClaims]:

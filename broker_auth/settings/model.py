@@ -7,12 +7,13 @@ these settings into a :class:`broker_auth.policy.model.Policy`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final
 
+from broker_auth.errors import InputError
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.model import Accounts as AccountNames
 from broker_auth.secret import Secret
@@ -26,7 +27,9 @@ __all__ = [
     "KeySource",
     "ProvisioningSettings",
     "Role",
+    "ServedZone",
     "ServerSettings",
+    "ServingSettings",
     "Settings",
     "StreamSettings",
     "Zone",
@@ -247,6 +250,7 @@ class Settings:
         chain_issuer_max_age: seconds.
         metrics_listen: ``host:port`` for metrics and health, None for neither.
         pid_file: how ``broker-auth reload`` finds the service.
+        narrowed_to: the zone that these settings were narrowed to by :meth:`of_zone`; empty for all zones.
     """
 
     path: Path
@@ -269,6 +273,7 @@ class Settings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     metrics_listen: str | None = None
     pid_file: Path | None = None
+    narrowed_to: str = ""
 
     @property
     def issuer_mode(self) -> bool:
@@ -285,14 +290,46 @@ class Settings:
         paths = [self.audit.of_zone(zone).path for zone in self.zones]
         return tuple(path for path in paths if path is not None)
 
-    @property
-    def only_zone(self) -> Zone:
-        """Return the zone that these settings are of, once :meth:`of_zone` has narrowed them."""
-        (zone,) = self.zones
-        return zone
-
     def of_zone(self, name: str) -> Settings:
         """Return what the workers of one zone need: nothing of the other zones."""
         zone = self.zone(name)
         brokers = tuple(broker for broker in self.brokers if broker.zone == name)
-        return replace(self, zones=(zone,), brokers=brokers, audit=self.audit.of_zone(zone))
+        return replace(self, zones=(zone,), brokers=brokers, audit=self.audit.of_zone(zone), narrowed_to=name)
+
+    def serving(self, name: str) -> ServingSettings:
+        """Return the settings of one zone with the keys that its workers need.
+
+        Raises:
+            InputError: a key was not read, since these settings were not loaded for serving.
+        """
+        zone = self.zone(name)
+        if zone.nkey_seed is None or zone.issuer_seed is None:
+            raise InputError(f"zone {name} has no nkey_seed_file or no issuer_seed_file; run: broker-auth config check")
+        served = ServedZone(
+            name=name,
+            nkey_seed=zone.nkey_seed,
+            issuer_seed=zone.issuer_seed,
+            xkey_seed=zone.xkey_seed,
+            workers=zone.workers,
+        )
+        narrowed = self if self.narrowed_to == name else self.of_zone(name)
+        values = {item.name: getattr(narrowed, item.name) for item in fields(Settings)}
+        return ServingSettings(**values, served=served)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedZone:
+    """The zone that a process serves, with every key that it needs; fields as in :class:`Zone`."""
+
+    name: str
+    nkey_seed: Secret
+    issuer_seed: Secret
+    xkey_seed: Secret | None
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSettings(Settings):
+    """Settings narrowed to one zone, complete for serving it. Made by :meth:`Settings.serving`."""
+
+    served: ServedZone

@@ -11,10 +11,11 @@ from broker_auth.bench.flooder import Flooder, Pool
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.site import Site
+from broker_auth.callout.callout import Callout, make_callout
 from broker_auth.callout.connection import BrokerLink
-from broker_auth.callout.service import Callout, Service, make_callout
+from broker_auth.callout.service import Service, tls_contexts
 from broker_auth.settings.load import load
-from broker_auth.settings.model import Settings
+from broker_auth.settings.model import FLEET_ZONE, ServingSettings
 from broker_auth.settings.policy import build_policy
 
 FLOOD = 400
@@ -39,8 +40,8 @@ class Recorder(Flooder):
 class Patient(Service):
     """Begins to answer once all have asked: how fast they come is the machine's affair."""
 
-    def __init__(self, settings: Settings, callout: Callout) -> None:
-        super().__init__(settings, callout)
+    def __init__(self, settings: ServingSettings, callout: Callout) -> None:
+        super().__init__(settings, callout, tls_contexts(settings))
         self._asked = 0
         self._all_asked = asyncio.Event()
 
@@ -62,7 +63,7 @@ async def test_the_fleet_overtakes_a_flood_of_bad_tokens(tmp_path: Path) -> None
     bad_token = trust.provisioning_token(maker.now, foreign=True)
     bad = [maker.node(number, bad_token).request.wire for number in range(FLOOD)]
     fleet = [maker.mtls(number).request.wire for number in range(FLEET)]
-    settings = load(site.config, {}, serving=True)
+    settings = load(site.config, {}, serving=True).serving(FLEET_ZONE)
     policy = build_policy(settings)
     policy.tokens.examine(bad_token)
     audit = StreamAudit(tmp_path / "audit.log")

@@ -105,7 +105,7 @@ class Deployment:
     def _render(self, name: str) -> Path:
         settings = self.settings()
         broker = next(broker for broker in settings.brokers if broker.name == name)
-        seed = settings.only_zone.nkey_seed
+        seed = settings.zone("fleet").nkey_seed
         assert seed
         service, observer = public_nkey(seed.reveal()), public_nkey(self.observer)
         text = render(settings, broker)

@@ -15,13 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker_auth.audit.file import StreamAudit
-from broker_auth.callout.reply import ReplyWriter
-from broker_auth.callout.request import RequestReader, Unverified, WireFault
-from broker_auth.callout.service import Callout
+from broker_auth.callout.callout import Callout, Exchange
+from broker_auth.callout.reply import Decided, ReplyWriter
+from broker_auth.callout.request import RequestReader, WireFault
 from broker_auth.callout.stats import Stats
 from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed, public_nkey
 from broker_auth.natsio.xkey import Sealer
-from broker_auth.policy.decision import Decision
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.verify import Rejected, TokenVerifier, TrustedKeys, Verified
@@ -74,13 +73,15 @@ class Site:
     def answers(self, messages: Sequence[bytes], xkey: str | None = None, now: float = NOW) -> list[bytes | None]:
         """What those messages are answered that can be opened, all in one turn."""
         requests = [self.callout.open(message, xkey) for message in messages]
-        return self.callout.conclude([request for request in requests if request is not None], now)
+        batch = [Exchange(request) for request in requests if request is not None]
+        self.callout.conclude(batch, now)
+        return [exchange.answer or None for exchange in batch]
 
-    def opened(self, message: bytes, broker: str) -> Unverified:
-        """A message that came by the connection of ``broker``."""
-        opened = self.callout.open(message, None, broker)
+    def exchange(self, message: bytes, broker: str) -> Exchange:
+        """Return a message that came by the connection of ``broker``."""
+        opened = self.callout.open(message, None)
         assert opened is not None
-        return opened
+        return Exchange(opened, broker)
 
     def records(self) -> list[dict[str, Any]]:
         """What the audit file holds."""
@@ -136,7 +137,7 @@ def test_each_gets_its_own_answer_and_record(tmp_path: Path) -> None:
 
 def test_a_record_says_which_zone_decided_and_which_broker_asked(tmp_path: Path) -> None:
     with Site(tmp_path) as site:
-        asked = [site.opened(SERVER.wire(from_(fleet(), cid)), broker) for cid, broker in ((1, "east"), (2, "west"))]
+        asked = [site.exchange(SERVER.wire(from_(fleet(), cid)), broker) for cid, broker in ((1, "east"), (2, "west"))]
         site.callout.conclude(asked, NOW)
         assert [(r["cid"], r["zone"], r["broker"]) for r in site.records()] == [
             (1, "fleet", "east"),
@@ -171,10 +172,10 @@ def test_sealed_requests_are_answered_sealed_each_for_its_server(tmp_path: Path)
 class Failing(ReplyWriter):
     """Cannot write the answer of one name, which no real name has been found to do."""
 
-    def write(self, decided: Sequence[tuple[AuthorizationRequest, Decision]], now: float) -> list[bytes]:
-        if any(request.connect_opts.name == ODD for request, _ in decided):
+    def write(self, decided: Sequence[Decided], now: float) -> None:
+        if any(one.request.connect_opts.name == ODD for one in decided):
             raise ValueError("odd")
-        return super().write(decided, now)
+        super().write(decided, now)
 
 
 def test_an_answer_that_cannot_be_made_takes_no_other_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,7 +45,7 @@ accounts {{ AUTH {{ users: [
 @pytest.fixture
 def deployment(tmp_path: Path) -> Deployment:
     site = Deployment(tmp_path)
-    seed = site.settings().only_zone.nkey_seed
+    seed = site.settings().zone("fleet").nkey_seed
     assert seed
     text = CONFIG.format(
         port=site.ports["east"],
@@ -66,7 +66,7 @@ class Asking:
     """
 
     def __init__(self, deployment: Deployment, client: Client) -> None:
-        seed = deployment.settings().only_zone.xkey_seed
+        seed = deployment.settings().zone("fleet").xkey_seed
         assert seed
         self.answers: list[bytes] = []
         self._server = Server()

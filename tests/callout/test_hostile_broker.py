@@ -17,8 +17,9 @@ from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.site import Broker, Site
 from broker_auth.callout import client
+from broker_auth.callout.callout import make_callout
 from broker_auth.callout.hedging import Held
-from broker_auth.callout.service import Service, make_callout
+from broker_auth.callout.service import Service, tls_contexts
 from broker_auth.encoding import decode, encode
 from broker_auth.errors import OperationError
 from broker_auth.settings.load import load
@@ -58,8 +59,8 @@ class Scene:
 async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     monkeypatch.setattr(client, "MAX_UNSENT_BYTES", 256 * 1024)
     site = Site(tmp_path, TRUST, xkey=False, brokers=(Broker("honest", "fleet"), Broker("stolen", "fleet")))
-    settings = load(site.config, {}, serving=True)
-    service = Service(settings, make_callout(settings, build_policy(settings), Audit([])))
+    settings = load(site.config, {}, serving=True).serving("fleet")
+    service = Service(settings, make_callout(settings, build_policy(settings), Audit([])), tls_contexts(settings))
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         honest, stolen = [

@@ -12,7 +12,7 @@ import nacl.bindings
 import nkeys  # type: ignore[import-untyped]
 import pytest
 
-from broker_auth.callout.reply import ReplyWriter
+from broker_auth.callout.reply import Decided, ReplyWriter
 from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed, public_nkey
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.decide import decide
@@ -59,16 +59,19 @@ def _decode(part: bytes) -> bytes:
     return base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
 
 
+def answer(decided: Decided, now: float, writer: ReplyWriter) -> bytes:
+    writer.write([decided], now)
+    return decided.answer
+
+
 def admit(asked: AuthorizationRequest, admitted: Admit, now: float = NOW, writer: ReplyWriter = WRITER) -> bytes:
-    """The only answer to a request that is let in."""
-    (answer,) = writer.write([(asked, admitted)], now)
-    return answer
+    """Return the answer to one request that is admitted."""
+    return answer(Decided(asked, admitted), now, writer)
 
 
 def deny(asked: AuthorizationRequest, code: DenyCode, writer: ReplyWriter = WRITER) -> bytes:
-    """The only answer to a request that is not."""
-    (answer,) = writer.write([(asked, Deny(rule=Rule.NONE, code=code, detail="for the log only"))], NOW)
-    return answer
+    """Return the answer to one request that is denied."""
+    return answer(Decided(asked, Deny(rule=Rule.NONE, code=code, detail="for the log only")), NOW, writer)
 
 
 def user(admitted: Admit, now: float = NOW, asked: AuthorizationRequest = ASKED) -> dict[str, Any]:
@@ -193,17 +196,15 @@ def test_answers_keep_the_order_of_what_was_asked() -> None:
         msgspec.structs.replace(ADMIT, name="third"),
         refused,
     ]
-    answers = [opened(answer) for answer in WRITER.write(list(zip(asked, decisions, strict=True)), NOW)]
+    batch = [Decided(request, decision) for request, decision in zip(asked, decisions, strict=True)]
+    WRITER.write(batch, NOW)
+    answers = [opened(decided.answer) for decided in batch]
     assert [answer["sub"] for answer in answers] == [request.user_nkey for request in asked]
     users = [opened(answer["nats"]["jwt"]) if "jwt" in answer["nats"] else None for answer in answers]
     assert [claims and claims["name"] for claims in users] == ["first", None, "second", "third", None]
     assert [claims and claims["sub"] for claims in users] == [
         answer["sub"] if claims else None for answer, claims in zip(answers, users, strict=True)
     ]
-
-
-def test_nothing_asked_is_nothing_answered() -> None:
-    assert WRITER.write([], NOW) == []
 
 
 def test_a_sealed_answer_is_opened_by_the_server_that_asked_and_no_other() -> None:

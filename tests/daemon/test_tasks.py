@@ -66,7 +66,7 @@ from broker_auth.daemon.worker import prepare
 from broker_auth.daemon.supervisor import Supervisor
 from broker_auth.settings.load import load
 
-prepared = prepare(load(Path(sys.argv[1]), {}, serving=True).of_zone("fleet"))
+prepared = prepare(load(Path(sys.argv[1]), {}, serving=True).serving("fleet"))
 outcomes = [ZeroDivisionError("unforeseen"), None]
 
 def reload():

@@ -21,7 +21,6 @@ PACKAGE = Path(broker_auth.__file__).parent
 CORE = [path for part in ("policy", "tokens", "callout") for path in sorted((PACKAGE / part).glob("*.py"))]
 WORDS = ("redact", "replay", "unsigned", "unverif", "skip", "insecure", "bypass")
 ALLOWED = {
-    "Unverified",  # callout/request.py: a request that is read and not verified yet
     "NONCE_UNSIGNED",  # a reason to deny
 }
 

@@ -49,6 +49,7 @@ from tests.builders.tokens import (
     sign,
     sign_parts,
 )
+from tests.callout.test_request import read
 from tests.policy.grants import NODE
 
 QUICK = settings(
@@ -150,7 +151,7 @@ def creator_at(made: int) -> dict[str, Any]:
 def decided(token: str, holder: Key = HOLDER) -> Admit | Deny:
     """The decision on a whole request, as nats-server would send it."""
     asked = request(auth_token=token, nonce=NONCE, sig=nonce_signature(holder))
-    return decide(RequestReader(None).read(SERVER.wire(asked), None, NOW), POLICIES[1], NOW)
+    return decide(read(RequestReader(None), SERVER.wire(asked)), POLICIES[1], NOW)
 
 
 def bounded(decision: Admit | Deny, made: int) -> None:
@@ -325,11 +326,11 @@ def test_the_reader_raises_nothing_but_its_own(shaped: dict[str, Any], extra: An
     claims = {"iss": SERVER.id, "aud": "nats-authorization-request", "exp": NOW + 2, "nats": shaped, "x": extra}
     for body in (json.dumps(claims).encode(), json.dumps(extra).encode()):
         try:
-            asked = reader.read(SERVER.sign(body), None, NOW)
+            asked = read(reader, SERVER.sign(body))
         except WireError:
             continue
         assert isinstance(decide(asked, POLICIES[0], NOW), Admit | Deny)
-    assert reader.read(SERVER.wire(node()), None, NOW) == SERVER.asks(node())
+    assert read(reader, SERVER.wire(node())) == SERVER.asks(node())
 
 
 # --- (d) ten thousand messages
@@ -373,7 +374,7 @@ def test_ten_thousand_messages_admit_nobody_and_leave_no_trace(
             if message == good:
                 continue
             try:
-                asked = reader.read(message, None, NOW)
+                asked = read(reader, message)
             except WireError:
                 continue
             assert isinstance(decide(asked, policy, NOW), Deny)
@@ -389,4 +390,4 @@ def test_ten_thousand_messages_admit_nobody_and_leave_no_trace(
     denied += send(3_000)
     assert denied > 1_000  # the others were none
     assert grown < 120_000  # bytes; every token remembered would be three times that
-    assert isinstance(decide(reader.read(good, None, NOW), policy, NOW), Admit)
+    assert isinstance(decide(read(reader, good), policy, NOW), Admit)

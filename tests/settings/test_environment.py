@@ -13,7 +13,7 @@ def test_a_variable_overrides_the_file(directory: Directory) -> None:
     directory.set({f"{P}workers": "2"})
     settings = directory.check({"BROKER_AUTH_WORKERS": "3"}).settings
     assert settings is not None
-    assert settings.only_zone.workers == 3
+    assert settings.zone("fleet").workers == 3
 
 
 def test_a_variable_replaces_even_a_broken_value(directory: Directory) -> None:

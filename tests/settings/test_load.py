@@ -48,9 +48,9 @@ def test_the_valid_configuration(directory: Directory) -> None:
     assert (broker.name, broker.urls, broker.role) == ("default", ("tls://127.0.0.1:4222",), Role.FLEET)
     assert broker.tls.key == directory.path / "service.key"
     for secret, name in (
-        (settings.only_zone.nkey_seed, "user"),
-        (settings.only_zone.issuer_seed, "account"),
-        (settings.only_zone.xkey_seed, "curve"),
+        (settings.zone("fleet").nkey_seed, "user"),
+        (settings.zone("fleet").issuer_seed, "account"),
+        (settings.zone("fleet").xkey_seed, "curve"),
     ):
         assert secret is not None
         assert secret.reveal() == (directory.path / f"{name}.seed").read_text().strip()
@@ -159,7 +159,7 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
     assert (provisioning.max_subscriptions, provisioning.max_payload, provisioning.max_connections) == (1, 2, 3)
     assert revealed(settings) == [PASSWORD, "old"]
     assert [secret.reveal() for secret in settings.system_passwords] == [SYSTEM_PASSWORD, "older"]
-    assert (settings.only_zone.workers, settings.token_leeway, settings.deny_server_connections) == (4, 60.0, True)
+    assert (settings.zones[0].workers, settings.token_leeway, settings.deny_server_connections) == (4, 60.0, True)
     assert settings.chain_issuer_max_age == 90 * 86_400
     broker, server_settings = settings.brokers[0], settings.brokers[0].server
     assert (broker.role, broker.tls.ca, broker.tls.certificate) == (
@@ -227,7 +227,7 @@ def test_without_serving_nothing_of_the_service_is_needed_or_opened(directory: D
         directory.write(name, "junk", 0o644)
     directory.set({f"{B}urls": None, f"{B}server.listen": "0.0.0.0:4222"})
     settings = settings_of(directory, serving=False)
-    zone = settings.only_zone
+    zone = settings.zones[0]
     assert (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed) == (None, None, None)
     assert [(broker.name, broker.urls) for broker in settings.brokers] == [("default", ())]
     assert len(directory.check().problems) >= 4  # the same configuration cannot serve

@@ -1,0 +1,82 @@
+"""The rules in their order, for the fleet and for edges: what :func:`.decide` applies and ``explain`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from broker_auth.policy import rules
+from broker_auth.policy.case import Case
+from broker_auth.policy.decision import Admit
+from broker_auth.tokens.jws import show
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """A rule of docs/policy.md#the-rules-in-order.
+
+    Attributes:
+        number: its number there.
+        name: as ``explain`` shows it.
+        apply: admits the case, refuses it (:class:`.case.Refused`), or returns None if it does not claim it.
+        why_passed: says in a few words why it did not claim a case that it was applied to.
+    """
+
+    number: int
+    name: str
+    apply: Callable[[Case], Admit | None]
+    why_passed: Callable[[Case], str]
+
+
+def _connection(case: Case) -> str:
+    return f"{case.request.client_info.type} client over TLS, {_tls(case)}"
+
+
+def _not_provisioner(case: Case) -> str:  # noqa: ARG001
+    return f"the user is not '{rules.PROVISIONER}'"
+
+
+def _not_system_user(case: Case) -> str:
+    return "no system user is configured" if case.policy.system is None else "the user is not the system user"
+
+
+def _no_token(case: Case) -> str:  # noqa: ARG001
+    return "no token is present"
+
+
+def _not_verified(case: Case) -> str:
+    return f"TLS is {_tls(case)}"
+
+
+def _tls(case: Case) -> str:
+    if case.peer is not None:
+        return f"verified as {show(case.peer.display_name)}"
+    if case.refused_peer is not None:
+        verified = "the server verified the client's certificate, but it leads to none of client_ca"
+        return f"not verified: {verified}: {case.refused_peer.description}"
+    return "not verified: the client presented no certificate, or the server did not verify it"
+
+
+FLEET_RULES: Final = (
+    PolicyRule(0, "connection", rules.rule_0_connection, _connection),
+    PolicyRule(1, "provisioner", rules.rule_1_provisioner, _not_provisioner),
+    PolicyRule(2, "system user", rules.rule_2_system, _not_system_user),
+    PolicyRule(3, "token", rules.rule_3_token, _no_token),
+    PolicyRule(4, "verified TLS without a token", rules.rule_4_verified_tls, _not_verified),
+    PolicyRule(5, "everything else", rules.rule_5_everything_else, _not_verified),
+)
+# No rule here names the fleet's account or the system account (docs/policy.md#at-an-edge).
+EDGE_RULES: Final = (
+    PolicyRule(0, "connection", rules.rule_0_edge, _connection),
+    PolicyRule(1, "provisioner", rules.rule_1_edge, _not_provisioner),
+    PolicyRule(2, "system user", rules.rule_2_edge, _not_system_user),
+    PolicyRule(3, "token", rules.rule_3_edge, _no_token),
+    PolicyRule(4, "verified TLS without a token", rules.rule_4_edge, _not_verified),
+    PolicyRule(5, "everything else", rules.rule_5_everything_else, _not_verified),
+)
+
+
+def rules_for(*, edge: bool) -> tuple[PolicyRule, ...]:
+    """Return the rules of an edge, or those of the fleet, in their order."""
+    return EDGE_RULES if edge else FLEET_RULES
