@@ -1,14 +1,17 @@
-"""Base64url without padding, as JWTs use it; faster with ``pybase64`` installed."""
+"""Base64url without padding, as JWTs use it (faster with ``pybase64`` installed), and public keys in hex."""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from typing import Final
 
 _ALPHABET: Final = b"-_"
 _PLUS, _SLASH, _EQUALS = b"+/="  # as numbers they are found in a fifth of the time
 _PADDING: Final = (b"", b"===", b"==", b"=")  # by length modulo four; no text of length 1 is right
+
+_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 _encode: Callable[[bytes, bytes], bytes]
 _decode: Callable[[bytes, bytes, bool], bytes]
@@ -36,3 +39,8 @@ def decode(text: bytes) -> bytes:
     if _PLUS in text or _SLASH in text or _EQUALS in text:
         raise ValueError("not base64url without padding")
     return _decode(text + _PADDING[len(text) % 4], _ALPHABET, True)
+
+
+def is_hex_key(text: str) -> bool:
+    """Return whether a text is 32 bytes in hex, as Choria writes Ed25519 public keys."""
+    return _HEX_KEY.fullmatch(text) is not None

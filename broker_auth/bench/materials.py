@@ -108,11 +108,6 @@ class Trust:
         claims = issue.make_chain_issuer(self._client_claims(now, hex_key), self.organization)
         return self.organization.sign(claims)
 
-    def fleet_chain(self, name: str) -> tuple[str, ...]:
-        """The verified chain of a new fleet member, as nats-server reports it."""
-        leaf = self.authority.client(name).certificate_pem
-        return leaf.decode("ascii"), self.authority.certificate_pem.decode("ascii")
-
     def _client_claims(self, now: float, public_hex: str) -> issue.Claims:
         return issue.client_claims(
             now=now - 1,

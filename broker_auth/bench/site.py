@@ -10,8 +10,8 @@ from typing import Final
 
 from broker_auth.bench.flooder import USER
 from broker_auth.bench.materials import Trust
-from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.render import render
+from broker_auth.files.writing import write_private
 from broker_auth.natsio.nkey import Kind, decode_public, generate_seed, public_nkey
 from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT, PEERS_SUBJECT
 from broker_auth.sandbox.natsserver import NatsServer, free_port

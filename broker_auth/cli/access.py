@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -22,8 +22,8 @@ from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.settings.seeds import read_seed
+from broker_auth.tokens.jws import MAX_TOKEN_BYTES
 
-MAX_TOKEN_BYTES: Final = 16 * 1024  # docs/policy.md#what-is-accepted-as-a-token
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -12,8 +12,9 @@ from broker_auth.cli import options, output
 from broker_auth.cli.access import run
 from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.live import check_live
+from broker_auth.printable import printable
 from broker_auth.settings.load import check
-from broker_auth.settings.problems import Problem, Report, one_line, shown_key
+from broker_auth.settings.problems import Problem, Report, shown_key
 
 _EPILOG = options.example(
     "broker-auth config check /etc/broker-auth/broker.conf",
@@ -69,6 +70,6 @@ def _entry(problem: Problem) -> dict[str, Any]:
         "file": problem.file,
         "line": problem.line,
         "key": None if problem.key is None else shown_key(problem.key),
-        "problem": one_line(problem.what),
-        "remedy": one_line(problem.remedy),
+        "problem": printable(problem.what),
+        "remedy": printable(problem.remedy),
     }

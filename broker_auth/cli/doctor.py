@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 
 from broker_auth.cli import output
-from broker_auth.cli.access import MAX_TOKEN_BYTES, access_options, make_access, run
+from broker_auth.cli.access import access_options, make_access, run
 from broker_auth.cli.files import read_file
 from broker_auth.cli.options import FILE, config_option, example, json_option
 from broker_auth.cli.tables import make_console
@@ -19,6 +19,7 @@ from broker_auth.operate.doctor.examine import examine, healthy, in_order
 from broker_auth.operate.doctor.finding import Case, Finding, Severity
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
+from broker_auth.tokens.jws import MAX_TOKEN_BYTES
 
 _STYLES: Final = {
     Severity.ERROR: "bold red",

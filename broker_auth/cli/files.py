@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -58,57 +55,3 @@ def read_secret_option(given: str) -> Secret:
         except BadValue as error:
             raise InputError(error.what) from error
     return Secret(given)
-
-
-def write_private(path: Path, text: str, *, force: bool) -> None:
-    """Writes a file that only its owner can read; whole or not at all.
-
-    Raises:
-        InputError: it exists and ``force`` is not given, or it cannot be written.
-    """
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        _put(Path(temporary), path, force=force)
-    except FileExistsError as error:
-        raise _existing(path) from error
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-
-
-def refuse_existing(path: Path) -> None:
-    """Refuses to go on where there is something already.
-
-    Raises:
-        InputError: there is.
-    """
-    if os.path.lexists(path):
-        raise _existing(path)
-
-
-def _existing(path: Path) -> InputError:
-    return InputError(f"{path} exists; give another name, or --force to overwrite it")
-
-
-def _put(temporary: Path, path: Path, *, force: bool) -> None:
-    if force:
-        temporary.replace(path)
-        return
-    try:
-        os.link(temporary, path)  # unlike a rename, fails if somebody else was quicker
-    except PermissionError:  # a file system without hard links
-        refuse_existing(path)
-        temporary.replace(path)
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path} cannot be written ({error.strerror or type(error).__name__})")

@@ -11,6 +11,7 @@ import click
 
 from broker_auth.errors import InputError
 from broker_auth.settings.keys.durations import parse_duration
+from broker_auth.times import MAX_TIME
 
 if TYPE_CHECKING:
     _Seconds = click.ParamType[float]
@@ -57,7 +58,7 @@ def parse_time(text: str) -> float | None:
     except ValueError:
         pass
     else:
-        return seconds if 0 <= seconds <= _MAX_TIME else None
+        return seconds if 0 <= seconds <= MAX_TIME else None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -65,7 +66,6 @@ def parse_time(text: str) -> float | None:
     return None if moment.tzinfo is None else moment.timestamp()
 
 
-_MAX_TIME: Final = 253_402_300_799  # the year 9999, the last that can be shown as a date
 DURATION: Final = Duration()
 MOMENT: Final = Moment()
 FILE: Final = click.Path(path_type=Path, dir_okay=False)

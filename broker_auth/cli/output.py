@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from broker_auth import times
 from broker_auth.printable import printable
 
 
@@ -37,8 +37,5 @@ def document(value: Any) -> None:
 
 
 def rfc3339(time: float | None) -> str | None:
-    """Unix seconds as RFC 3339 in UTC, whole seconds unless there are others."""
-    if time is None:
-        return None
-    moment = datetime.fromtimestamp(time, UTC)
-    return moment.isoformat(timespec="microseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
+    """Return Unix seconds as RFC 3339 in UTC; None for no time."""
+    return None if time is None else times.rfc3339(time)

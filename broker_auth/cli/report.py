@@ -18,13 +18,14 @@ from broker_auth.cli import output
 from broker_auth.cli.access import access_options, load_settings, make_access, run
 from broker_auth.cli.lazy import Lazy, LazyGroup
 from broker_auth.cli.options import DURATION, FILE, config_option, example, json_option
-from broker_auth.cli.tables import make_console, make_table, short_bytes, short_duration, watch
+from broker_auth.cli.tables import make_console, make_table, short_bytes, watch
 from broker_auth.errors import OperationError
 from broker_auth.operate.report.connections import Connection, Observer, Report
 from broker_auth.operate.report.gathering import Ask, State
 from broker_auth.operate.report.selection import SORTS, Selection
 from broker_auth.operate.report.waiting import Waiting, waiting_nodes
 from broker_auth.settings.model import Settings
+from broker_auth.times import short_duration
 
 KINDS: Final = {"client": frozenset({"Client"}), "leaf": frozenset({"Leafnode"}), "all": frozenset[str]()}
 _T = TypeVar("_T")

@@ -10,8 +10,9 @@ from typing import Any, Final, TypeVar
 import click
 
 from broker_auth.cli import output
-from broker_auth.cli.files import read_input, refuse_existing, write_private
+from broker_auth.cli.files import read_input
 from broker_auth.errors import InputError
+from broker_auth.files.writing import refuse_existing, write_private
 from broker_auth.policy import permissions
 from broker_auth.tokens.chain import DEFAULT_MAX_AGE, claimed_issuer
 from broker_auth.tokens.claims import Claims as TypedClaims
@@ -72,7 +73,7 @@ def save(path: str, claims: Claims, key: SigningKey, *, force: bool, as_json: bo
     if path == STANDARD_OUTPUT:
         click.echo(token)
         return
-    write_private(Path(path), token, force=force)  # without a line end, as Choria reads it
+    write_private(Path(path), token.encode(), force=force)  # without a line end, as Choria reads it
     expires, now = output.rfc3339(claims["exp"]), time.time()
     issuer = claimed_issuer(_typed(claims), DEFAULT_MAX_AGE)
     if issuer is not None and issuer.ends < claims["exp"]:

@@ -12,10 +12,10 @@ from broker_auth.cli import output
 from broker_auth.cli.access import access_options, load_settings, make_access, run
 from broker_auth.cli.lazy import Lazy, LazyGroup
 from broker_auth.cli.options import config_option, example, json_option
-from broker_auth.cli.tables import short_duration
 from broker_auth.operate.access import Access
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.operate.streams.plan import Action, Change
+from broker_auth.times import short_duration
 
 streams_group = LazyGroup(
     name="streams",

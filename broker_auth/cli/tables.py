@@ -51,17 +51,6 @@ async def watch(draw: Callable[[], Awaitable[Table]], seconds: float) -> None:
             await asyncio.sleep(seconds)
 
 
-def short_duration(seconds: float) -> str:
-    """``3d4h``, ``5m10s``, ``7s``: the two largest units."""
-    whole = max(0, int(seconds))
-    parts = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        if whole >= size:
-            parts.append(f"{whole // size}{unit}")
-            whole %= size
-    return "".join(parts[:2]) or "0s"
-
-
 def short_bytes(count: int) -> str:
     """``1.2 MiB``."""
     size = float(count)

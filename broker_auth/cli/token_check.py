@@ -13,12 +13,13 @@ import click
 from broker_auth.cli import options, output
 from broker_auth.cli.files import read_file, read_input
 from broker_auth.errors import InputError
+from broker_auth.times import short_duration
 from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.check import CheckResult, Expectations, check_token
 from broker_auth.tokens.claims import Purpose
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
-from broker_auth.tokens.show import chain_issuer_line, days, lines
+from broker_auth.tokens.show import chain_issuer_line, lines
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 
 PURPOSES = {"provisioning": Purpose.PROVISIONING, "server": Purpose.SERVER, "client": Purpose.CLIENT}
@@ -179,7 +180,7 @@ def _print(result: CheckResult, now: float, *, as_json: bool) -> None:
             }
         )
     elif result.valid:
-        ends = "never expires" if result.expires is None else f"expires in {days(result.expires - now)}"
+        ends = "never expires" if result.expires is None else f"expires in {short_duration(result.expires - now, ' ')}"
         output.note(f"accepted: {result.purpose} token signed by {result.signer}, {ends}")
         for line in lines(result.claims or {}, now):
             output.note(line)

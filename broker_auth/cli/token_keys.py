@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from broker_auth.cli import options, output
-from broker_auth.cli.files import refuse_existing, write_private
 from broker_auth.cli.keyfiles import read_signing_key
 from broker_auth.errors import InputError
+from broker_auth.files.writing import refuse_existing, write_private
 from broker_auth.tokens.issue import SigningKey, new_seed, signing_key_from_seed
 
 _EPILOG = options.example(
@@ -38,9 +38,9 @@ def keys_command(seed: Path, public: Path | None, *, show_public: bool, force: b
             refuse_existing(path)
     secret = new_seed()
     public_hex = _require_ed25519(signing_key_from_seed(secret, str(seed)))
-    write_private(seed, secret.reveal(), force=force)  # without a line end, as Choria reads it
+    write_private(seed, secret.reveal().encode(), force=force)  # without a line end, as Choria reads it
     if public is not None:
-        write_private(public, public_hex, force=force)
+        write_private(public, public_hex.encode(), force=force)
     _show(seed, public_hex, as_json=as_json)
 
 

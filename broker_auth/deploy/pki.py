@@ -7,7 +7,6 @@ enough for Go's verifier (nats-server) and for ``cryptography.x509.verification`
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from broker_auth.files.writing import write_private
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 Algorithm = Literal["ec", "rsa", "ed25519"]
@@ -179,20 +180,6 @@ def general_name(text: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
         return x509.DNSName(text.removesuffix("."))  # a certificate names no host with its final dot
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that was never readable by others, not even for a moment; replaces an old one.
-
-    Written beside and renamed, so that a crash leaves the old content or the new, and an existing
-    file's looser mode is not inherited.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as sink:
-        sink.write(data)
-    temporary.replace(path)
 
 
 def _builder(name: str, key: PrivateKey, validity: Validity) -> x509.CertificateBuilder:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from broker_auth.deploy.pki import write_private
 from broker_auth.errors import InputError
 from broker_auth.files.ownership import directory_objection
+from broker_auth.files.writing import write_private
 
 
 class Workspace:

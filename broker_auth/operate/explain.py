@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -20,6 +19,7 @@ from broker_auth.policy.decision import Admit, Decision, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.order import rules_for
 from broker_auth.policy.permissions import Permissions, SubjectPermission
+from broker_auth.times import rfc3339
 from broker_auth.tokens.jws import show
 
 
@@ -83,12 +83,12 @@ class Explanation:
             "account": admit.account if admit else None,
             "name": admit.name if admit else None,
             "permissions": _subjects(admit.permissions) if admit else None,
-            "expires": None if admit is None or admit.expires is None else _date(admit.expires),
+            "expires": None if admit is None or admit.expires is None else rfc3339(int(admit.expires)),
             "code": self.code,
             "rule_number": decision.rule.number,
             "token_id": decision.token_id or None,
             "not_repeated": list(self.not_repeated),
-            "at": _date(self.moment),
+            "at": rfc3339(int(self.moment)),
             "rules": [
                 {"number": step.number, "name": step.name, "outcome": step.outcome.value, "why": step.why}
                 for step in self.steps
@@ -100,12 +100,12 @@ class Explanation:
         """The same for people."""
         decision = self.decision
         yield f"{_word(self.admitted)}: {explained(decision)}"
-        yield f"decided for {_date(self.moment)}"
+        yield f"decided for {rfc3339(int(self.moment))}"
         yield from (f"  {step}" for step in self.steps)
         if isinstance(decision, Admit):
             yield f"account: {decision.account}"
             yield f"name: {decision.name}"
-            yield f"expires: {'never' if decision.expires is None else _date(decision.expires)}"
+            yield f"expires: {'never' if decision.expires is None else rfc3339(int(decision.expires))}"
             yield from _permission_lines("publish", decision.permissions.pub)
             yield from _permission_lines("subscribe", decision.permissions.sub)
         if decision.token_id:
@@ -150,10 +150,6 @@ def _steps(case: Case, decision: Decision) -> tuple[Step, ...]:
 
 def _word(admitted: bool) -> str:
     return "admit" if admitted else "deny"
-
-
-def _date(time: float) -> str:
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _subjects(permissions: Permissions) -> dict[str, dict[str, list[str]]]:

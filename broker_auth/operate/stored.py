@@ -22,7 +22,7 @@ from broker_auth.policy.decision import Decision, DenyCode
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.secret import Secret
-from broker_auth.tokens.claims import MAX_TIME
+from broker_auth.times import MAX_TIME
 from broker_auth.tokens.jws import Jws, show
 from broker_auth.tokens.keys import VerificationKey
 from broker_auth.tokens.verify import Rejected, TokenVerifier, Verified

@@ -150,11 +150,6 @@ class NatsServer:
             self._process.kill()
             self._reap()
 
-    def restart(self, timeout: float = START_TIMEOUT) -> None:
-        """Stop it and start it on the same configuration, which may have changed."""
-        self.stop()
-        self.start(timeout)
-
     def reload(self, timeout: float = START_TIMEOUT) -> None:
         """Make it read its configuration again (SIGHUP) and wait until it did.
 

@@ -18,9 +18,10 @@ import msgspec
 
 from broker_auth.audit.record import AuditRecord, Record
 from broker_auth.deploy.init import Deployment, initialize
-from broker_auth.deploy.pki import Authority, write_private
+from broker_auth.deploy.pki import Authority
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
+from broker_auth.files.writing import write_private
 from broker_auth.operate.streams import plan as streams
 from broker_auth.sandbox.client import Credentials, connect
 from broker_auth.sandbox.holders import Issuer

@@ -34,7 +34,7 @@ class Problem:
         """``FILE:LINE: KEY: what; remedy``, in one line."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         subject = "" if self.key is None else f"{self.key}: "
-        return one_line(f"{place}: {subject}{self.what}; {self.remedy}")
+        return printable(f"{place}: {subject}{self.what}; {self.remedy}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +90,3 @@ def shown_key(key: str) -> str:
 def shown(value: str) -> str:
     """A value for a message: quoted, and cut when it is long. Not for secrets."""
     return repr(value if len(value) <= 80 else f"{value[:77]}...")
-
-
-def one_line(text: str) -> str:
-    """Return ``text`` with everything escaped that could break or repaint a terminal's line."""
-    return printable(text)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from broker_auth.times import short_duration
 from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.claims import ORG_ISSUER_PREFIX, ClientClaims, Purpose, ServerClaims
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import parse, show
-from broker_auth.tokens.show import days, masked
+from broker_auth.tokens.show import masked
 from broker_auth.tokens.verify import Rejected, TokenVerifier, Verified, check_times
 
 
@@ -106,10 +107,11 @@ def _unexpected(token: Verified, now: float, expected: Expectations) -> str | No
         found.append(f"chain_issuer: it {'may not' if expected.chain_issuer else 'may'} issue others")
     left = None if token.expires is None else token.expires - now
     if expected.min_validity is not None and left is not None and left < expected.min_validity:
-        found.append(f"min_validity: it expires in {days(left)}, less than {days(expected.min_validity)}")
+        least = short_duration(expected.min_validity, " ")
+        found.append(f"min_validity: it expires in {short_duration(left, ' ')}, less than {least}")
     if expected.max_validity is not None and (left is None or left > expected.max_validity):
-        ends = "never expires" if left is None else f"expires in {days(left)}"
-        found.append(f"max_validity: it {ends}, more than {days(expected.max_validity)}")
+        ends = "never expires" if left is None else f"expires in {short_duration(left, ' ')}"
+        found.append(f"max_validity: it {ends}, more than {short_duration(expected.max_validity, ' ')}")
     return "; ".join(found) or None
 
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
+from broker_auth.times import MAX_TIME
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.jws import show
 
-MAX_TIME: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last moment that can be shown as a date
 ORG_ISSUER_PREFIX: Final = "I-"
 CHAIN_ISSUER_PREFIX: Final = "C-"
 

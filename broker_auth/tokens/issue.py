@@ -11,14 +11,15 @@ Three steps, each a pure function but for the token id's randomness:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
 from broker_auth.secret import Secret
+from broker_auth.times import MAX_TIME
 from broker_auth.tokens import ksuid
-from broker_auth.tokens.claims import MAX_TIME, Purpose
+from broker_auth.tokens.claims import ClientPermissions, Purpose, ServerPermissions
 from broker_auth.tokens.issue_chain import issue_under, make_chain_issuer
 from broker_auth.tokens.signing import SigningKey, load_signing_key, new_seed, signing_key_from_seed
 
@@ -42,26 +43,11 @@ __all__ = [
 
 DEFAULT_ISSUER: Final = "Choria Tokens Package"  # choria-io/tokens, where no issuer is given
 DEFAULT_ORGANIZATION: Final = "choria"
-CLIENT_FLAGS: Final = (
-    "streams_admin",
-    "streams_user",
-    "events_viewer",
-    "election_user",
-    "system_user",
-    "governor",
-    "org_admin",
-    "fleet_management",
-    "signed_fleet_management",
-    "service",
-    "authentication_delegator",
-    "provisioner",
-)
-SERVER_FLAGS: Final = ("submission", "streams", "governor", "service_host")
+CLIENT_FLAGS: Final = ClientPermissions.__struct_fields__
+SERVER_FLAGS: Final = ServerPermissions.__struct_fields__
 
 Claims = dict[str, Any]
 """Claims about to be signed, by their names in the token."""
-
-_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def provisioning_claims(
@@ -230,7 +216,7 @@ def require_public_key(text: str) -> str:
     Raises:
         InputError: it is not 64 hex characters.
     """
-    if not _HEX_KEY.fullmatch(text):
+    if not is_hex_key(text):
         raise InputError("an Ed25519 public key is 64 hex characters, or a file that holds them")
     return text.lower()
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
 from broker_auth.tokens import ksuid
 from broker_auth.tokens.claims import CHAIN_ISSUER_PREFIX, ORG_ISSUER_PREFIX, Purpose, typed_claims
@@ -17,7 +18,6 @@ from broker_auth.tokens.signing import SigningKey
 
 Claims = dict[str, Any]
 
-_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 _HEX_SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{128}")
 
 
@@ -82,9 +82,9 @@ def _chain_issuer(token: str) -> _ChainIssuer:
     org_hex = claims.iss.removeprefix(ORG_ISSUER_PREFIX)
     well_formed = (
         claims.iss.startswith(ORG_ISSUER_PREFIX)
-        and _HEX_KEY.fullmatch(org_hex)
+        and is_hex_key(org_hex)
         and _HEX_SIGNATURE.fullmatch(claims.tcs)
-        and _HEX_KEY.fullmatch(claims.public_key)
+        and is_hex_key(claims.public_key)
         and ksuid.timestamp(claims.jti) is not None
         and claims.exp is not None
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import binascii
 import codecs
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +25,7 @@ from broker_auth.certificates import signatures as issued
 from broker_auth.certificates.certificate import Certificate, CertificateError
 from broker_auth.certificates.pem import Block
 from broker_auth.certificates.pemfile import certificate_of
+from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
 
 MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
@@ -34,7 +34,6 @@ MAX_RSA_EXPONENT: Final = 2**31 - 1  # as in Go's crypto/rsa; verification time 
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
 
 _PUBLIC_LABELS: Final = ("PUBLIC KEY", "RSA PUBLIC KEY")
-_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 Check = Callable[[bytes, bytes], bool]
 """Takes a message and a signature."""
@@ -81,7 +80,7 @@ def ed25519_key(public_hex: str, name: str) -> VerificationKey:
     Raises:
         InputError: it is not 64 hex characters.
     """
-    if not _HEX_KEY.fullmatch(public_hex):
+    if not is_hex_key(public_hex):
         raise InputError(f"{name}: an Ed25519 public key is 64 hex characters, got {len(public_hex)} characters")
     return _ed25519(binascii.unhexlify(public_hex), name, None)
 
@@ -106,7 +105,7 @@ def load_verification_key(data: bytes, name: str) -> VerificationKey:
     if blocks:
         return _from_blocks(blocks, name)
     text = data.removeprefix(codecs.BOM_UTF8).strip().decode("ascii", "replace")
-    if not _HEX_KEY.fullmatch(text):
+    if not is_hex_key(text):
         what = pem.what_else(data)
         raise InputError(f"{name}: neither PEM nor 64 hex characters: it {what}")
     return _ed25519(binascii.unhexlify(text), name, None)

@@ -7,11 +7,11 @@ import re
 from typing import Final
 
 from broker_auth import encoding
+from broker_auth.encoding import is_hex_key
 from broker_auth.tokens.claims import Claims
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.keys import verify_ed25519
 
-_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 _SIGNATURE: Final = re.compile(r"[A-Za-z0-9_-]{86}")  # 64 bytes in raw base64url
 
 
@@ -42,6 +42,6 @@ def public_key(claims: Claims) -> bytes:
     """
     if not claims.public_key:
         raise TokenRejected(TokenFault.CLAIM_MISSING, "token has no 'public_key'")
-    if not _HEX_KEY.fullmatch(claims.public_key):
+    if not is_hex_key(claims.public_key):
         raise TokenRejected(TokenFault.PUBLIC_KEY, "token claim 'public_key' is not 64 hex characters")
     return binascii.unhexlify(claims.public_key)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
+from broker_auth.times import MAX_TIME, rfc3339, short_duration
 from broker_auth.tokens.chain import ChainIssuer
 
 SECRET_CLAIMS: Final = frozenset({"cht", "chpwd"})  # access token and broker password of a provisioning token
@@ -48,7 +48,6 @@ _LABELS: Final = {
     "extensions": "Extensions",
 }
 _TIMES: Final = frozenset({"iat", "nbf", "exp", "issexp"})
-_LAST_TIME: Final = 253_402_300_799.0  # the year 9999
 
 
 def masked(claims: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,18 +98,9 @@ def _text(name: str, value: Any, now: float) -> str:
 
 def moment(time: float, now: float) -> str:
     """Return a time (Unix seconds) as a date, and how far it is from ``now``."""
-    if not 0 <= time <= _LAST_TIME:
+    if not 0 <= time <= MAX_TIME:
         return f"{time}, which is no date"
-    date = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{date} (in {days(time - now)})" if time > now else f"{date} ({days(now - time)} ago)"
-
-
-def days(seconds: float) -> str:
-    """A duration in its two largest units, e.g. ``29d 3h``."""
-    whole = int(seconds)
-    parts: list[str] = []
-    for unit, size in (("y", 365 * 86_400), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, whole = divmod(whole, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2])
+    date = rfc3339(int(time))
+    if time > now:
+        return f"{date} (in {short_duration(time - now, ' ')})"
+    return f"{date} ({short_duration(now - time, ' ')} ago)"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import binascii
 import codecs
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from broker_auth.certificates import pem
 from broker_auth.certificates.pem import Block
 from broker_auth.certificates.pemfile import PemError, read_private_key
+from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
 from broker_auth.secret import Secret
 from broker_auth.tokens.claims import Purpose, typed_claims
@@ -24,8 +24,6 @@ from broker_auth.tokens.jws import parse
 from broker_auth.tokens.keys import require_rsa
 
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
-
-_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +76,7 @@ def load_signing_key(data: bytes, name: str) -> SigningKey:
     if blocks := pem.split(data):
         return _signing_key(_pem_key(data, blocks, name), name)
     text = data.removeprefix(codecs.BOM_UTF8).strip().decode("ascii", "replace")
-    if not _HEX_KEY.fullmatch(text):
+    if not is_hex_key(text):
         raise InputError(f"{name}: neither a PEM private key nor an Ed25519 seed of 64 hex characters")
     return _signing_key(ed25519.Ed25519PrivateKey.from_private_bytes(binascii.unhexlify(text)), name)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker_auth.tokens.show import days
+from broker_auth.times import short_duration
 from tests.builders.tokens import (
     ABSENT,
     CREATOR,
@@ -232,7 +232,7 @@ def test_everything_unexpected_is_named() -> None:
     [(0, "0s"), (59.9, "59s"), (60, "1m"), (3661, "1h 1m"), (DAY, "1d"), (400 * DAY + 5, "1y 35d"), (DAY + 5, "1d 5s")],
 )
 def test_durations_are_shown_in_two_units(seconds: float, shown: str) -> None:
-    assert days(seconds) == shown
+    assert short_duration(seconds, " ") == shown
 
 
 # --- By configuration

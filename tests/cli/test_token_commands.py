@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from broker_auth.cli import token_provisioning
-from broker_auth.cli.files import write_private
 from broker_auth.errors import InputError
+from broker_auth.files.writing import write_private
 from tests.cli.conftest import PEM_KEYS, PROVISIONING, Office
 from tests.cli.running import PASSWORD_SECRET, TOKEN_SECRET, run, spawn
 
@@ -298,7 +298,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> Non
     file = tmp_path / "a.jwt"
     file.write_text("precious")
     with pytest.raises(InputError, match="exists"):
-        write_private(file, "text", force=False)  # as after a check that found nothing
+        write_private(file, b"text", force=False)  # as after a check that found nothing
     assert file.read_text() == "precious"
     assert os.listdir(tmp_path) == ["a.jwt"]  # noqa: PTH208 - names alone
 

@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from broker_auth.deploy.pki import Algorithm, Authority, Pair, Validity, general_name, signer, write_private
+from broker_auth.deploy.pki import Algorithm, Authority, Pair, Validity, general_name, signer
+from broker_auth.files.writing import write_private
 from broker_auth.sandbox.natsserver import NatsServer
 
 

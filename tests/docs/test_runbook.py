@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from broker_auth.deploy.pki import write_private
+from broker_auth.files.writing import write_private
 from broker_auth.natsio.nkey import Kind, generate_seed
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.holders import Issuer

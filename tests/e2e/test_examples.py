@@ -15,10 +15,10 @@ from typing import Final
 import pytest
 
 from broker_auth.deploy.init import initialize, write_zone_keys
-from broker_auth.deploy.pki import write_private
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
+from broker_auth.files.writing import write_private
 from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.natsserver import check_configuration

@@ -19,6 +19,7 @@ from broker_auth.operate.report import gathering
 from broker_auth.operate.report.gathering import Ask, ask_system, gather
 from broker_auth.operate.streams.plan import cluster_peers, current_config
 from broker_auth.sandbox.natsserver import free_port
+from broker_auth.times import parse_server_time
 from tests.callout.hostile import HostileBroker
 
 Reply = Callable[[str, dict[str, Any]], Iterator[bytes | float]]
@@ -203,7 +204,5 @@ async def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.Mon
 
 
 def test_a_time_that_a_server_made_up_ends_no_report() -> None:
-    from broker_auth.operate.report.waiting import _time
-
-    assert _time("yesterday") is None
-    assert _time("2026-11-21T22:43:12.267449897Z") == datetime(2026, 11, 21, 22, 43, 12, 267449, UTC)
+    assert parse_server_time("yesterday") is None
+    assert parse_server_time("2026-11-21T22:43:12.267449897Z") == datetime(2026, 11, 21, 22, 43, 12, 267449, UTC)

@@ -44,14 +44,10 @@ class Info(msgspec.Struct):
     """What nats-server says of itself to anybody, before TLS."""
 
     server_id: str = ""
-    server_name: str = ""
     version: str = ""
-    auth_required: bool = False
     tls_required: bool = False
-    tls_verify: bool = False
     jetstream: bool = False
     nonce: str = ""
-    max_payload: int = 0
     cluster: str = ""
     connect_urls: list[str] = []
     handshake_first: bool = False  # not said by the server: found out by its silence

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +17,7 @@ from broker_auth.operate.access import CANARY
 from broker_auth.operate.doctor.finding import Case
 from broker_auth.operate.doctor.probe import Outcome, Target, Verdict, attempt
 from broker_auth.printable import printable
+from broker_auth.times import parse_server_time
 
 _MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 EVENT_SECONDS: Final = 2.0
@@ -95,9 +95,5 @@ class Refusals:
 
 
 def _ahead(text: str, arrived: float) -> float | None:
-    seconds, _, fraction = text.removesuffix("Z").partition(".")
-    try:
-        moment = datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return moment.timestamp() - arrived
+    moment = parse_server_time(text)
+    return None if moment is None else moment.timestamp() - arrived

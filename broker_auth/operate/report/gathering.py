@@ -69,7 +69,6 @@ class Row(msgspec.Struct):
     lang: str = ""
     version: str = ""
     tls_version: str = ""
-    tls_cipher_suite: str = ""
     tls_peer_certs: list[Peer] = []
     authorized_user: str = ""
     account: str = ""

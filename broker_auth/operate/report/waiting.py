@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from broker_auth.audit.record import AuditRecord
 from broker_auth.operate.access import CANARY
 from broker_auth.operate.report.connections import Connection
 from broker_auth.policy.decision import Rule
+from broker_auth.times import parse_server_time
 
 RECENT: Final = timedelta(hours=1)  # a refused node that was not seen for longer does not wait any more
 _UNCLAIMED: Final = frozenset({Rule.PROVISIONING.value, Rule.TOKEN.value, Rule.NONE.value})
@@ -92,7 +93,7 @@ def _attempts(records: Sequence[AuditRecord]) -> dict[str, list[AuditRecord]]:
 
 
 def _connected(item: Connection, tried: Sequence[AuditRecord], now: datetime) -> Waiting:
-    began = min(_time(item.connected) or now, now)
+    began = min(parse_server_time(item.connected) or now, now)
     return Waiting(
         name=item.name,
         connected=True,
@@ -122,12 +123,3 @@ def _last_denial(tried: Sequence[AuditRecord]) -> Denial | None:
         if record.decision == "deny":
             return Denial(time=record.time, code=record.code, reason=record.reason)
     return None
-
-
-def _time(text: str) -> datetime | None:
-    """Return a time of nats-server's, which has nanoseconds; None if it is none: one broker's must not end a report."""
-    seconds, _, fraction = text.removesuffix("Z").partition(".")
-    try:
-        return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}").replace(tzinfo=UTC)
-    except ValueError:
-        return None

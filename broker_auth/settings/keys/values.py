@@ -15,6 +15,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Final, TypeVar
 
+from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue, read_secret
 from broker_auth.natsio.nkey import Kind, decode_public
@@ -34,7 +35,6 @@ MAX_NAME: Final = 128
 _TRUE: Final = frozenset({"1", "yes", "true", "y", "t"})  # go-choria confkey, strToBool
 _FALSE: Final = frozenset({"0", "no", "false", "n", "f"})
 _INTEGER: Final = re.compile(r"-?[0-9]{1,15}")
-_HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HOST: Final = r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)"
 _MAX_HOST: Final = 254  # RFC 1035, with the final dot
@@ -161,7 +161,7 @@ def choice(options: type[E]) -> Parser[E]:
 
 def hex_key(text: str, _base: Path) -> str:
     """An Ed25519 public key as 64 hex characters, in lower case."""
-    if not _HEX_KEY.fullmatch(text):
+    if not is_hex_key(text):
         what = f"is not an Ed25519 public key ({len(text)} characters)"
         raise BadValue(what, "write the issuer's public key as 64 hex characters")
     return text.lower()
@@ -178,7 +178,7 @@ def user_nkey(text: str, _base: Path) -> str:
 
 def key_source(text: str, base: Path) -> KeySource:
     """A signer: 64 hex characters, or the path of a certificate or public key."""
-    if _HEX_KEY.fullmatch(text):
+    if is_hex_key(text):
         return KeySource(name=text[:16].lower(), hex=text.lower())
     return KeySource(name=text, path=path(text, base))
 

@@ -1,0 +1,72 @@
+"""Writing files that hold secrets: never readable by others, never half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from broker_auth.errors import InputError
+
+
+def write_private(path: Path, data: bytes, *, force: bool = True) -> None:
+    """Write a file that only its owner can read.
+
+    It is written beside its place and renamed, so that a crash leaves the old content or the new, and the mode of
+    an existing file is not inherited.
+
+    Args:
+        path: where to write; its directory must exist.
+        data: the content.
+        force: whether to replace an existing file.
+
+    Raises:
+        InputError: the file exists and ``force`` is false, or it cannot be written.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _put(Path(temporary), path, force=force)
+    except FileExistsError as error:
+        raise _existing(path) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+
+
+def refuse_existing(path: Path) -> None:
+    """Require that nothing exists at a path.
+
+    Raises:
+        InputError: something does.
+    """
+    if os.path.lexists(path):
+        raise _existing(path)
+
+
+def _existing(path: Path) -> InputError:
+    return InputError(f"{path} exists; give another name, or --force to overwrite it")
+
+
+def _put(temporary: Path, path: Path, *, force: bool) -> None:
+    if force:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)  # unlike a rename, fails if somebody else was quicker
+    except PermissionError:  # a file system without hard links
+        refuse_existing(path)
+        temporary.replace(path)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written ({error.strerror or type(error).__name__})")
