@@ -132,6 +132,11 @@ class NatsServer:
         self._launch()
         self._await_ready(timeout)
 
+    def restart(self, timeout: float = START_TIMEOUT) -> None:
+        """Stop it and start it on the same configuration, which may have changed."""
+        self.stop()
+        self.start(timeout)
+
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """Ask it to end, then make it end. Does nothing when it has ended already."""
         if self._process is None:
