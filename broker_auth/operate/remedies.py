@@ -147,6 +147,11 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "`plugin.choria.network.deny_server_connections` keeps servers out here.",
         "Let the server connect to another broker, or remove the setting.",
     ),
+    DenyCode.CLIENT_HOST: Remedy(
+        "`plugin.choria.network.client_hosts` does not list the address, and "
+        "`plugin.choria.network.deny_server_connections` denies the server permissions that it would otherwise get.",
+        "List the address or its network in `client_hosts` if a client runs there; a server needs another broker.",
+    ),
     DenyCode.PUB_SUB_DISABLED: Remedy(
         "With organization issuers a certificate alone is enough only where `plugin.security.choria.ca` is set.",
         "Send a token, or set the key to let certificates of that CA publish and subscribe.",

@@ -71,6 +71,7 @@ class DenyCode(StrEnum):
     NODE_NAME = "node_name"
     PROVISIONING_FULL = "provisioning_full"
     SERVERS_DENIED = "servers_denied"
+    CLIENT_HOST = "client_host"
     PUB_SUB_DISABLED = "pub_sub_disabled"
     NO_CREDENTIAL = "no_credential"
     INTERNAL_ERROR = "internal_error"
@@ -163,6 +164,7 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.NODE_NAME: "connection name not accepted",
     DenyCode.PROVISIONING_FULL: "connection type not served",
     DenyCode.SERVERS_DENIED: "connection type not served",
+    DenyCode.CLIENT_HOST: "connection type not served",
     DenyCode.PUB_SUB_DISABLED: "credentials not sufficient",
     DenyCode.NO_CREDENTIAL: "no credentials",
     DenyCode.INTERNAL_ERROR: "internal error",

@@ -209,6 +209,8 @@ def rule_4_verified_tls(case: Case) -> Admit | None:
             )
         granted, reason = permissions.PUB_SUB, "verified TLS, publish and subscribe"
     elif policy.client_hosts and case.request.client_info.host not in policy.client_hosts:
+        if policy.deny_servers:
+            case.refuse(DenyCode.CLIENT_HOST, "the address is not in client_hosts, and server connections are denied")
         granted, reason = permissions.DEFAULT_SERVER, "verified TLS, host not in client_hosts"
     else:
         granted, reason = permissions.UNRESTRICTED, "verified TLS"

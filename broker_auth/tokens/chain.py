@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker_auth.tokens import ksuid
-from broker_auth.tokens.claims import CHAIN_ISSUER_PREFIX, ORG_ISSUER_PREFIX, Claims
+from broker_auth.tokens.claims import CHAIN_ISSUER_PREFIX, ORG_ISSUER_PREFIX, Claims, Purpose
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.keys import VerificationKey, ed25519_key, verify_ed25519
 
@@ -83,6 +83,28 @@ def signing_key(claims: Claims, org_key: VerificationKey) -> VerificationKey:
     if claims.tcs:
         raise TokenRejected(TokenFault.CHAIN_ISSUER, "token carries a trust chain, but its issuer is not in one")
     return org_key
+
+
+def refuse_unfollowed(claims: Claims, purpose: Purpose, algorithm: str) -> None:
+    """Refuse chain claims that Choria would refuse, in a token whose chain is not followed here.
+
+    Chains are followed for client and server tokens in issuer mode. Elsewhere a configured signer signs the token
+    itself, and a token that says otherwise contradicts itself (docs/policy.md#the-chain-of-trust).
+
+    Raises:
+        TokenRejected: the token claims a place in a chain.
+    """
+    in_chain = claims.iss.startswith(CHAIN_ISSUER_PREFIX)
+    if in_chain and algorithm == "EdDSA" and purpose is not Purpose.PROVISIONING:
+        raise TokenRejected(
+            TokenFault.CHAIN_ISSUER, "token is issued in a trust chain, which is followed in issuer mode only"
+        )
+    if not claims.tcs or (in_chain and claims.issexp is not None):
+        return
+    if in_chain:
+        raise TokenRejected(TokenFault.CHAIN_CLAIM_MISSING, "token of a trust chain has no 'issexp'")
+    if purpose is not Purpose.CLIENT:
+        raise TokenRejected(TokenFault.CHAIN_ISSUER, "token carries a trust chain, but its issuer is not in one")
 
 
 def _require_chain_claims(claims: Claims) -> None:

@@ -161,6 +161,7 @@ class TokenVerifier:
             candidates: Sequence[VerificationKey] = [self._issuer_key(purpose, claims)]
         else:
             candidates = self._signers[purpose]
+            chain.refuse_unfollowed(claims, purpose, jws.algorithm)
         if not candidates:
             raise TokenRejected(TokenFault.NO_SIGNER, f"no signer is configured for {purpose} tokens")
         fitting = [key for key in candidates if jws.algorithm in key.checks]
@@ -178,6 +179,8 @@ class TokenVerifier:
     def _issuer_key(self, purpose: Purpose, claims: Claims) -> VerificationKey:
         if not claims.ou:
             raise TokenRejected(TokenFault.ISSUER_MISSING, "token names no organization ('ou')")
+        if purpose is Purpose.PROVISIONING:
+            chain.refuse_unfollowed(claims, purpose, "EdDSA")
         org_key = self._keys.issuers.get(claims.ou)
         if org_key is None:
             raise TokenRejected(

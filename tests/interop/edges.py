@@ -256,6 +256,37 @@ EDGES: Final = (
     ),
     Edge(name="`tcs` without a chain's `iss`", make=_client(tcs="ab" * 64), ours=TokenFault.CHAIN_ISSUER, go=True),
     Edge(
+        name="`issexp` in the past, outside a chain",
+        make=_timed(issexp=-HOUR),
+        ours=TokenFault.ISSUER_EXPIRED,
+        go=True,
+    ),
+    Edge(
+        name="a chain issuer without `tcs`",
+        make=_chain_issuer(lambda claims: claims | {"tcs": None}),
+        ours=TokenFault.CHAIN_CLAIM_MISSING,
+        go=True,
+    ),
+    Edge(
+        name="a chain issuer whose `jti` is not a KSUID",
+        make=lambda now: sign(org_issuer(client_at(now, jti="an id")), ORG),
+        ours=TokenFault.CHAIN_ID,
+        go=True,
+    ),
+    Edge(
+        name="a chain issuer that names another organization's key",
+        make=_chain_issuer(lambda claims: claims | {"iss": f"I-{CREATOR.hex}"}),
+        ours=TokenFault.CHAIN_ISSUER_KEY,
+        go=True,
+    ),
+    Edge(
+        name="a server's token as chain issuer, without `tcs`",
+        make=_server(iss=f"I-{ORG.hex}"),
+        kind="server",
+        ours=TokenFault.CHAIN_CLAIM_MISSING,
+        go=True,
+    ),
+    Edge(
         name="a chain issuer whose `tcs` does not verify",
         make=_chain_issuer(lambda claims: claims | {"tcs": "ab" * 64}),
         ours=TokenFault.CHAIN_ORG_SIGNATURE,

@@ -158,7 +158,7 @@ CLIENTS: Table = {
     "rule3-client-x509-signed-by-the-provisioning-signer": no_client(F.ALGORITHM, X509, provisioning_signer()),
     "rule3-client-x509-no-signer": no_client(F.NO_SIGNER, trusting(X509), CLIENT_SIGNER),
     "rule3-client-x509-chains-are-not-followed": deny(
-        holder(sign(issued(client_claims()), CREATOR)), CLIENT, F.SIGNATURE, X509
+        holder(sign(issued(client_claims()), CREATOR)), CLIENT, F.CHAIN_ISSUER, X509
     ),
     "rule3-client-issuer": client(requests.client()),
     "rule3-client-issuer-foreign": no_client(F.SIGNATURE, key=FOREIGN),

@@ -58,7 +58,13 @@ HOSTS: Table = {
     "rule4-hosts-with-port": from_host("192.0.2.1:4222", "192.0.2.1", listed=False),
     "rule4-hosts-octal": from_host("192.0.2.01", "192.0.2.1", listed=False),
 }
+NO_SERVERS = replace(X509, deny_servers=True, client_hosts=hosts("192.0.2.1"))
 VERIFIED: Table = {
+    "rule4-no-servers-listed-host": admitted(UNRESTRICTED, NO_SERVERS, host="192.0.2.1"),
+    "rule4-no-servers-other-host": deny(fleet(host="192.0.2.2"), Rule.VERIFIED_TLS, DenyCode.CLIENT_HOST, NO_SERVERS),
+    "rule4-no-servers-other-host-issuer": admitted(
+        PUB_SUB, replace(ISSUER, deny_servers=True, client_hosts=hosts("192.0.2.1")), host="192.0.2.2"
+    ),
     "rule4-x509": admitted(UNRESTRICTED, X509),
     "rule4-x509-any-host-without-client-hosts": admitted(UNRESTRICTED, X509, host="no address"),
     "rule4-x509-websocket": admitted(UNRESTRICTED, X509, type="websocket"),

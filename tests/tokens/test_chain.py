@@ -17,6 +17,7 @@ from tests.builders.tokens import (
     FOREIGN,
     HOLDER,
     ORG,
+    ORGANIZATION,
     Claims,
     Key,
     client_claims,
@@ -25,6 +26,7 @@ from tests.builders.tokens import (
     issued,
     ksuid,
     org_issuer,
+    provisioning_claims,
     rsa_key,
     server_claims,
     sign,
@@ -213,3 +215,47 @@ def test_a_chain_that_broke_is_remembered_as_broken() -> None:
     verifier = TokenVerifier(TrustedKeys(issuers={"choria": ORG.verifies}))
     for token, expected in ((bad, Rejected), (good, Verified), (bad, Rejected), (good, Verified)):
         assert isinstance(verifier.examine(token), expected)
+
+
+# --- Where no chain is followed
+
+CHAIN_CLAIMS: dict[str, dict[str, Any]] = {
+    "tcs": {"tcs": "x"},
+    "tcs, I-": {"tcs": "x", "iss": f"I-{ORG.hex}"},
+    "tcs, C-": {"tcs": "x", "iss": "C-x.y"},
+    "tcs, C-, issexp": {"tcs": "x", "iss": "C-x.y", "issexp": NOW + HOUR},
+    "C-": {"iss": "C-x.y"},
+    "I-": {"iss": f"I-{ORG.hex}"},
+}
+REFUSED: dict[tuple[str, str], set[str]] = {
+    ("provisioning", "Ed25519"): {"tcs", "tcs, I-", "tcs, C-"},
+    ("provisioning", "RSA"): {"tcs", "tcs, I-", "tcs, C-"},
+    ("server", "Ed25519"): {"tcs", "tcs, I-", "tcs, C-", "tcs, C-, issexp", "C-"},
+    ("server", "RSA"): {"tcs", "tcs, I-", "tcs, C-"},
+    ("client", "Ed25519"): {"tcs, C-", "tcs, C-, issexp", "C-"},
+    ("client", "RSA"): {"tcs, C-"},
+}
+"""What Choria 0.30.2 refuses of a token that a signer of these tokens signed, by kind of token and of key."""
+
+
+@pytest.mark.parametrize(("kind", "algorithm"), REFUSED)
+@pytest.mark.parametrize("claims", CHAIN_CLAIMS)
+def test_chain_claims_count_where_no_chain_is_followed(kind: str, algorithm: str, claims: str) -> None:
+    key = ORG if algorithm == "Ed25519" else rsa_key("signer")
+    make = {"provisioning": provisioning_claims, "server": server_claims, "client": client_claims}[kind]
+    keys = TrustedKeys(issuers={}, **{kind: (key.verifies,)})  # type: ignore[arg-type]
+    examined = TokenVerifier(keys).examine(sign(make(**CHAIN_CLAIMS[claims]), key))
+    if claims not in REFUSED[kind, algorithm]:
+        assert isinstance(examined, Verified)
+        assert examined.chain_issuer is None
+    else:
+        assert isinstance(examined, Rejected)
+        assert examined.fault in (F.CHAIN_ISSUER, F.CHAIN_CLAIM_MISSING)
+
+
+@pytest.mark.parametrize("claims", ["tcs", "tcs, I-", "tcs, C-"])
+def test_chain_claims_count_in_provisioning_tokens_of_an_issuer(claims: str) -> None:
+    verifier = TokenVerifier(TrustedKeys(issuers={ORGANIZATION: ORG.verifies}))
+    examined = verifier.examine(sign(provisioning_claims(ou=ORGANIZATION, **CHAIN_CLAIMS[claims]), ORG))
+    assert isinstance(examined, Rejected)
+    assert examined.fault in (F.CHAIN_ISSUER, F.CHAIN_CLAIM_MISSING)
