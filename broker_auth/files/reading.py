@@ -17,6 +17,8 @@ MAX_SECRET_BYTES: Final = 4096  # a password or a seed; 58 characters are usual
 OTHERS: Final = 0o007
 GROUP: Final = 0o070
 
+_MISSING_REMEDY: Final = "create it or correct the path; relative paths start at the configuration file's directory"
+
 
 class BadValue(InputError):
     """A value that cannot be used. Becomes a problem at the line that holds it."""
@@ -57,7 +59,7 @@ def read(path: Path, limit: int) -> FileContent:
                 raise BadValue(f"{path} is not a regular file", "give the path of a file")
             data = file.read(limit + 1)
     except FileNotFoundError as error:
-        raise BadValue(f"{path} does not exist", _missing_remedy(path)) from error
+        raise BadValue(f"{path} does not exist", _MISSING_REMEDY) from error
     except IsADirectoryError as error:
         raise BadValue(f"{path} is a directory", "give the path of a file") from error
     except (OSError, ValueError) as error:
@@ -96,9 +98,3 @@ def read_secret(path: Path) -> Secret:
     if not secret.strip():
         raise BadValue(f"{path} is empty", "write the secret into it")
     return Secret(secret)
-
-
-def _missing_remedy(path: Path) -> str:
-    if "~" in path.parts:
-        return "write the path without ~, which is not expanded"
-    return "create it or correct the path; relative paths start at the configuration file's directory"

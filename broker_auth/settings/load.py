@@ -20,7 +20,7 @@ from broker_auth.secret import Secret
 from broker_auth.settings.checks.audit import audit_outputs
 from broker_auth.settings.checks.brokers import broker_names, brokers
 from broker_auth.settings.checks.identities import warn_of_common_names
-from broker_auth.settings.checks.plugin_directory import warn_of_plugin_directory
+from broker_auth.settings.checks.ignored import warn_of_ignored
 from broker_auth.settings.checks.trust import Trust, issuer_mode, trust
 from broker_auth.settings.checks.zones import zone_of, zones
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
@@ -36,6 +36,7 @@ from broker_auth.settings.model import (
     Settings,
     StreamSettings,
 )
+from broker_auth.settings.plugin_directory import add_plugin_directory
 from broker_auth.settings.problems import Findings, Problem, Report
 from broker_auth.settings.source import Source
 
@@ -119,10 +120,11 @@ def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope)
         return findings.report(None)
     source = Source(path, findings)
     source.add_file(parse(content.data, findings))
+    files = {findings.file: content} | add_plugin_directory(source)
     source.override_first(environ, own.BROKERS, choria.ISSUER_NAMES)
     source.add_environment(environ, source.get(own.BROKERS), source.get(choria.ISSUER_NAMES))
-    _check_own_mode(source, content)
-    warn_of_plugin_directory(source)
+    _check_modes(source, files)
+    warn_of_ignored(source)
     return findings.report(_settings(source, now, scope))
 
 
@@ -286,16 +288,18 @@ def _streams(source: Source) -> StreamSettings:
     )
 
 
-def _check_own_mode(source: Source, content: FileContent) -> None:
-    """A file with a secret written into it is itself a secret; the first such line is named."""
+def _check_modes(source: Source, files: dict[str, FileContent]) -> None:
+    """Treat a configuration file with a secret in it as a secret; name the first such line of each file."""
+    checked = set()
     for entry in source.entries.values():
         found = find(entry.key)
         inline = entry.line is not None and entry.value and not entry.value.startswith("file:")
-        if found is None or not found[0].secret or not inline:
+        if found is None or not found[0].secret or not inline or entry.file in checked:
             continue
-        remedy = f"run: chmod 600 {source.path}, or write the secret as file:PATH"
+        checked.add(entry.file)
+        content = files[entry.file]
+        remedy = f"run: chmod 600 {entry.file}, or write the secret as file:PATH"
         if content.mode & OTHERS:
             source.findings.problem(entry.problem("is written in a file that every user can access", remedy))
-        elif (strange := objection(source.path, content.status)) is not None:
+        elif (strange := objection(Path(entry.file), content.status)) is not None:
             source.findings.warning(entry.problem(f"is written in a file that {strange.what}", remedy))
-        return

@@ -32,21 +32,41 @@ class Source:
         self.path = path
         self.findings = findings
         self.entries: dict[str, Entry] = {}
+        self.others: dict[str, Entry] = {}  # keys that this service does not know
         self._parsed: dict[str, object] = {}
         self._withheld: set[str] = set()
         self._guesses = 0
 
     def add_file(self, entries: list[Entry]) -> None:
-        """Takes the entries of the file; reports duplicates, unknown keys and missing values."""
+        """Take the entries of a file over those of earlier ones; report duplicates, unknown keys and missing values.
+
+        As in Choria an empty value is ignored and the last of two counts, with a warning; a key of this service
+        that is empty or set twice is a problem.
+        """
         for entry in entries:
+            own = keytable.is_own(entry.key)
             if keytable.find(entry.key) is None:
+                self.others[entry.key] = entry
                 self._unknown(entry)
-            elif first := self.entries.get(entry.key):
-                self.findings.problem(
-                    entry.problem(f"is set twice, in lines {first.line} and {entry.line}", "keep one of them")
-                )
+            elif entry.value == "" and not own:
+                self.findings.warning(entry.problem("has no value, and is ignored, as Choria does", "write one"))
             else:
+                if first := self.entries.get(entry.key):
+                    self._twice(first, entry, own=own)
                 self.entries[entry.key] = entry
+
+    def _twice(self, first: Entry, entry: Entry, *, own: bool) -> None:
+        """Report a key that is set in two places, unless both say the same in different files."""
+        if first.file == entry.file:
+            where = f"in lines {first.line} and {entry.line}"
+        elif first.value == entry.value:
+            return
+        else:
+            where = f"here and in {first.file}:{first.line}"
+        if own:
+            self.findings.problem(entry.problem(f"is set twice, {where}", "keep one of them"))
+        else:
+            self.findings.warning(entry.problem(f"is set twice, {where}; this one counts", "keep one of them"))
 
     def _unknown(self, entry: Entry) -> None:
         if keytable.is_own(entry.key):

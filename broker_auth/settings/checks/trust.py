@@ -11,6 +11,7 @@ from broker_auth.certificates.files import expiry, read_bundle
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue, read
 from broker_auth.settings.checks import certificates as chains
+from broker_auth.settings.checks.ignored import choria_ca
 from broker_auth.settings.keys import choria, own
 from broker_auth.settings.keys.key import Key
 from broker_auth.settings.model import KeySource
@@ -124,7 +125,7 @@ def _client_ca(source: Source, now: datetime) -> tuple[Path, ...]:
             _check_ca(source, key, path, now)
         return paths
     what = "is not set, so any certificate that nats-server verified counts"
-    source.warning(own.CLIENT_CA, what, "name the fleet's CA certificates")
+    source.warning(own.CLIENT_CA, what, f"name the fleet's CA certificates; {choria_ca(source)}")
     return ()
 
 

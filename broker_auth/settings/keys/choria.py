@@ -94,7 +94,7 @@ DENY_SERVERS: Final = _flag(f"{_NETWORK}deny_server_connections", "Deny every co
 ISSUER_NAMES: Final[Key[tuple[str, ...]]] = Key(
     name="plugin.security.issuer.names",
     kind="list of names",
-    parse=values.listed(values.broker_name),
+    parse=values.listed(values.issuer_name),
     default=(),
     meaning="Organization issuers. Setting it selects issuer mode, which excludes `client_signer_cert`, "
     "`server_signer_cert` and `trusted_signers`. The name is what tokens carry in `ou`.",
@@ -105,6 +105,7 @@ ISSUER_PUBLIC: Final[Key[str | None]] = Key(
     parse=values.hex_key,
     default=None,
     meaning="Ed25519 public key of one organization issuer, 64 hex characters.",
+    dotted=True,
 )
 TRUSTED_SIGNERS: Final[Key[tuple[str, ...]]] = Key(
     name="plugin.security.choria.trusted_signers",

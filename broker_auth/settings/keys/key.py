@@ -27,6 +27,7 @@ class Key(Generic[T]):
         shown: the default as the reference writes it; empty for none.
         meaning: one paragraph of Markdown.
         secret: the value must not be shown.
+        dotted: the name in the key may hold dots.
     """
 
     name: str
@@ -36,11 +37,13 @@ class Key(Generic[T]):
     shown: str = ""
     meaning: str
     secret: bool = False
+    dotted: bool = False
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Prepares the match of a key with a name in it; no name holds a dot."""
-        pattern = re.escape(self.name).replace(re.escape(PLACEHOLDER), r"([^.\s]+)")
+        """Prepare the match of a key with a name in it."""
+        name = r"(\S+)" if self.dotted else r"([^.\s]+)"
+        pattern = re.escape(self.name).replace(re.escape(PLACEHOLDER), name)
         object.__setattr__(self, "_pattern", re.compile(pattern))
 
     @property

@@ -36,6 +36,7 @@ _TRUE: Final = frozenset({"1", "yes", "true", "y", "t"})  # go-choria confkey, s
 _FALSE: Final = frozenset({"0", "no", "false", "n", "f"})
 _INTEGER: Final = re.compile(r"-?[0-9]{1,15}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ISSUER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _HOST: Final = r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)"
 _MAX_HOST: Final = 254  # RFC 1035, with the final dot
 _HOST_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -99,11 +100,13 @@ def _parts(text: str) -> list[str]:
 
 
 def path(text: str, base: Path) -> Path:
-    """An absolute path; relative ones start at ``base``, ``~`` is an ordinary character."""
+    """Parse a path: relative ones start at ``base``, and ``~/`` is the home directory, as in Choria."""
     if looks_like_seed(text):
         raise BadValue("holds a seed, not the path of a file", "put the seed into a file of mode 0600, and name that")
     if not text.isprintable():
         raise BadValue("holds a control character", "write a plain path")
+    if text == "~" or text.startswith("~/"):
+        text = os.path.expanduser(text)  # noqa: PTH111  # leaves the text as it is where there is no home
     return Path(os.path.normpath(base / text))
 
 
@@ -144,6 +147,13 @@ def broker_name(text: str, _base: Path) -> str:
     """A broker's name: it becomes part of keys and environment variables."""
     if not _NAME.fullmatch(text):
         raise BadValue(f"{shown(text)} is not a usable name", "write at most 64 letters, digits, _ or -")
+    return text
+
+
+def issuer_name(text: str, _base: Path) -> str:
+    """Parse an organization issuer's name: it becomes part of keys, and may hold dots as in Choria."""
+    if not _ISSUER_NAME.fullmatch(text):
+        raise BadValue(f"{shown(text)} is not a usable name", "write at most 64 letters, digits, dots, _ or -")
     return text
 
 
