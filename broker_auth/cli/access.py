@@ -16,7 +16,7 @@ from broker_auth.cli.options import FILE
 from broker_auth.errors import InputError
 from broker_auth.files.ownership import configured_by
 from broker_auth.files.reading import BadValue
-from broker_auth.natsio.nkey import Kind, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, public_nkey
 from broker_auth.operate.access import Access, Proof
 from broker_auth.secret import Secret
 from broker_auth.settings.load import load
@@ -85,7 +85,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 def _break_glass(path: Path, settings: Settings) -> Secret:
     try:
         with configured_by(path):  # who names it to root on the command line has chosen it
-            seed = read_seed(path, Kind.USER)
+            seed = read_seed(path, NkeyKind.USER)
     except BadValue as error:
         raise InputError(f"--break-glass: {error.what}; {error.remedy}") from error
     known = {zone.break_glass_nkey for zone in settings.zones}

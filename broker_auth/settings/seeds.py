@@ -8,15 +8,15 @@ from typing import Final
 
 from broker_auth.errors import InputError
 from broker_auth.files.reading import MAX_SECRET_BYTES, BadValue, read_private
-from broker_auth.natsio.nkey import Kind, seed_kind
+from broker_auth.natsio.nkey import NkeyKind, seed_kind
 from broker_auth.secret import Secret
 
 _SEED_TEXT: Final = re.compile(r"S[A-Z2-7]{57}")
 _TITLES: Final = {
-    Kind.USER: "a user nkey seed (SU…)",
-    Kind.ACCOUNT: "an account nkey seed (SA…)",
-    Kind.CURVE: "a curve nkey seed (SX…)",
-    Kind.SERVER: "a server nkey seed (SN…)",
+    NkeyKind.USER: "a user nkey seed (SU…)",
+    NkeyKind.ACCOUNT: "an account nkey seed (SA…)",
+    NkeyKind.CURVE: "a curve nkey seed (SX…)",
+    NkeyKind.SERVER: "a server nkey seed (SN…)",
 }
 
 
@@ -25,7 +25,7 @@ def looks_like_seed(text: str) -> bool:
     return _SEED_TEXT.fullmatch(text) is not None
 
 
-def read_seed(path: Path, kind: Kind) -> Secret:
+def read_seed(path: Path, kind: NkeyKind) -> Secret:
     """The seed of the given kind in a private file; white space around it does not count.
 
     Raises:

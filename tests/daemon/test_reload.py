@@ -13,7 +13,7 @@ from nats.errors import Error as NatsError
 
 from broker_auth.cli import main
 from broker_auth.deploy.pki import Authority
-from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from tests.callout.deployment import PASSWORD, Deployment, Service, eventually
 
 pytestmark = pytest.mark.e2e
@@ -109,7 +109,7 @@ async def test_a_worker_replaced_after_a_refusal_runs_on_what_was_accepted(
 
 async def test_a_key_that_brokers_do_not_accept_is_refused(deployment: Deployment, service: Service) -> None:
     """It can only be found out by trying: the new workers do not get in, so the old ones stay."""
-    deployment.write_secret("user.seed", generate_seed(Kind.USER))
+    deployment.write_secret("user.seed", generate_seed(NkeyKind.USER))
     workers = service.workers
     lines = reload(service, "not reloaded")
     assert any("taken for an ordinary connection, into account choria" in line for line in lines)
@@ -136,7 +136,7 @@ async def test_many_requests_to_reload_are_served(deployment: Deployment, servic
 
 
 def test_stopping_during_a_reload_ends_every_worker(deployment: Deployment, service: Service) -> None:
-    deployment.write_secret("user.seed", generate_seed(Kind.USER))  # the new workers never get in
+    deployment.write_secret("user.seed", generate_seed(NkeyKind.USER))  # the new workers never get in
     old = service.workers
     service.signal(signal.SIGHUP)
     service.wait_for_log("taken for an ordinary connection")

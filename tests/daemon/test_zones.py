@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from broker_auth.deploy.brokerconf import ZoneFiles
 from broker_auth.deploy.plan import Topology
-from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, decode_seed, generate_seed
 from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.sandbox.site import Site
@@ -91,7 +91,7 @@ async def test_no_process_of_a_zone_holds_a_key_of_another(running: Served) -> N
     keys = {
         zone: [
             form
-            for what, kind in (("service", Kind.USER), ("issuer", Kind.ACCOUNT), ("xkey", Kind.CURVE))
+            for what, kind in (("service", NkeyKind.USER), ("issuer", NkeyKind.ACCOUNT), ("xkey", NkeyKind.CURVE))
             for form in (seed(site, zone, what), decode_seed(seed(site, zone, what).decode(), kind))
         ]
         for zone in ZONES
@@ -135,7 +135,7 @@ async def test_an_edge_cannot_veto_or_delay_a_reload_of_the_fleet(running: Serve
     path = site.directory / ZoneFiles("edge").service_seed
     before, workers = path.read_text(), running.processes()
     try:
-        path.write_text(generate_seed(Kind.USER))
+        path.write_text(generate_seed(NkeyKind.USER))
         since = len(site.service.log)
         site.service.signal(signal.SIGHUP)
         async with asyncio.timeout(10):  # a new worker of the edge is waited for for 15 s

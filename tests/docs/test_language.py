@@ -23,20 +23,14 @@ PENDING: Final = frozenset(
         "broker_auth/audit",
         "broker_auth/bench",
         "broker_auth/callout",
-        "broker_auth/certificates",
         "broker_auth/cli",
         "broker_auth/daemon",
         "broker_auth/demo",
         "broker_auth/deploy",
-        "broker_auth/files",
-        "broker_auth/logs",
-        "broker_auth/natsio",
         "broker_auth/operate",
         "broker_auth/policy",
         "broker_auth/sandbox",
         "broker_auth/settings",
-        "broker_auth/tokens",
-        "broker_auth",
         "docs",
         "examples",
         "tests/audit",
@@ -71,17 +65,13 @@ PENDING: Final = frozenset(
 
 DUPLICATES_PENDING: Final = frozenset(
     {
-        "Authority",
         "Case",
         "Finding",
         "Holder",
-        "Kind",
-        "Known",
         "Outcome",
         "Plan",
         "Report",
         "Site",
-        "Target",
         "Task",
         "Trust",
         "_Client",
@@ -148,8 +138,8 @@ VERBS: Final = frozenset(
     """
     Abort Accept Add Admit Advance Allow Answer Append Apply Ask Assert Attempt Await Begin Bind Build Cache Call
     Cancel Change Check Choose Claim Clear Close Collect Compare Compile Complete Compute Conclude Configure
-    Connect Consume Convert Copy Count Create Decide Decode Decrypt Define Delete Deliver Deny Derive Describe
-    Detect Disable Discard Disconnect Distribute Drain Draw Drop Dump Encode Encrypt End Enqueue Ensure Enter
+    Connect Consume Continue Convert Copy Count Create Decide Decode Decrypt Define Delete Deliver Deny Derive Describe
+    Detect Disable Discard Disconnect Distribute Do Drain Draw Drop Dump Encode Encrypt End Encrypt Enqueue Ensure Enter
     Enumerate Estimate Evict Examine Exchange Execute Exit Expect Expire Explain Export Extract Fail Fetch Fill
     Filter Find Finish Flush Follow Forget Fork Format Generate Get Give Group Guard Hand Handle Hash Hold Ignore
     Import Include Initialize Insert Inspect Install Interrupt Issue Iterate Join Judge Keep Kill Leave Let Limit
@@ -159,7 +149,7 @@ VERBS: Final = frozenset(
     Reopen Replace Reply Report Request Require Reserve Reset Resolve Respond Restart Restore Restrict Resume
     Retire Retry Return Roll Rotate Round Run Save Scan Schedule Seal Search Select Send Serve Set Show Shut Sign
     Signal Simulate Skip Sort Spawn Split Start Stop Store Stream Strip Submit Subscribe Summarize Supervise Swap
-    Take Tell Terminate Test Time Track Translate Try Turn Undo Unlink Unsubscribe Update Use Validate Verify Wait
+    Take Tell Terminate Test Time Track Translate Trust Try Turn Undo Unlink Unsubscribe Update Use Validate Verify Wait
     Walk Warn Watch Wrap Write Yield
     """.split()  # noqa: SIM905 - a list of words
 )

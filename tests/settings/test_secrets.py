@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from broker_auth.errors import ConfigurationError
-from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from broker_auth.settings.load import check, load
 from tests.settings.builder import CHORIA, PASSWORD, SYSTEM_PASSWORD, Directory, P
 
-SEED = generate_seed(Kind.USER)
+SEED = generate_seed(NkeyKind.USER)
 
 
 def test_settings_and_report_show_no_secret(directory: Directory) -> None:

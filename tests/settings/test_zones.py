@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from broker_auth.errors import ConfigurationError
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.settings.load import check, outline
 from broker_auth.settings.model import AuditKind, Settings, Zone
 from broker_auth.settings.policy import build_policy
 from tests.settings.builder import CHORIA, NOW, PASSWORD, SYSTEM_PASSWORD, Directory, P
 
 EDGES = ("edge1", "edge2")
-KINDS = {"nkey_seed_file": Kind.USER, "issuer_seed_file": Kind.ACCOUNT, "xkey_seed_file": Kind.CURVE}
+KINDS = {"nkey_seed_file": NkeyKind.USER, "issuer_seed_file": NkeyKind.ACCOUNT, "xkey_seed_file": NkeyKind.CURVE}
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def edges(directory: Directory) -> Directory:
         for key, kind in KINDS.items():
             directory.write(f"{name}.{key}", generate_seed(kind))
             lines[f"{P}zone.{name}.{key}"] = f"{name}.{key}"
-        lines[f"{P}zone.{name}.break_glass_nkey"] = public_nkey(generate_seed(Kind.USER))
+        lines[f"{P}zone.{name}.break_glass_nkey"] = public_nkey(generate_seed(NkeyKind.USER))
     directory.set(lines)
     return directory
 

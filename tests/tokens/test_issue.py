@@ -207,10 +207,10 @@ def test_public_keys_are_written_as_go_does() -> None:
         (lambda: a_server(public_key=""), "64 hex"),
         (lambda: a_server(public_key="0" * 63), "64 hex"),
         (lambda: a_server(permissions=["governor"]), "streams"),
-        (lambda: a_server(permissions=["org_admin"]), "no such permission 'org_admin'"),
+        (lambda: a_server(permissions=["org_admin"]), "unknown permission 'org_admin'"),
         (lambda: a_client(caller_id=""), "caller id"),
         (lambda: a_client(public_key="x" * 64), "64 hex"),
-        (lambda: a_client(permissions=["submission"]), "no such permission 'submission'"),
+        (lambda: a_client(permissions=["submission"]), "unknown permission 'submission'"),
     ],
 )
 def test_unusable_claims_are_refused(make: Callable[[], Claims], says: str) -> None:

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.callout.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
 from broker_auth.errors import InputError, OperationError
-from broker_auth.natsio.nkey import Kind, public_nkey, seed_kind
+from broker_auth.natsio.nkey import NkeyKind, public_nkey, seed_kind
 from broker_auth.operate.access import AccessError, request_json
 from broker_auth.operate.doctor.finding import Case, Finding, Notes
 from broker_auth.operate.streams.change import change_streams, streams_broker
@@ -97,7 +97,7 @@ def _seed_files(directory: Path) -> list[Path]:
 def _public(path: Path) -> str | None:
     try:
         text = path.read_text("ascii").strip()
-        return public_nkey(text) if seed_kind(text) is Kind.USER else None
+        return public_nkey(text) if seed_kind(text) is NkeyKind.USER else None
     except (OSError, UnicodeDecodeError, InputError):
         return None
 

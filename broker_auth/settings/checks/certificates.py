@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from broker_auth.certificates.certificate import Certificate, CertificateError
 from broker_auth.certificates.files import validity
-from broker_auth.certificates.pemfile import Bundle, Found
+from broker_auth.certificates.pemfile import Bundle, FileCertificate
 
 MAX_AUTHORITIES: Final = 500  # looked at; the Web's bundle has 150
 MOST: Final = 5  # doubts of one sort about one file; a bundle holds hundreds of certificates
@@ -26,10 +26,10 @@ class Doubt(NamedTuple):
 def of_authorities(bundle: Bundle, now: datetime) -> Iterator[Doubt]:
     """Yield every doubt about a file of CA certificates."""
     yield from faults(bundle)
-    yield from passed_over((item.line, item.as_authority) for item in bundle.found)
+    yield from passed_over((item.line, item.as_authority) for item in bundle.entries)
     yield from newer(bundle)
     yield from lifetimes(bundle, now)
-    for item in bundle.found[:MAX_AUTHORITIES]:
+    for item in bundle.entries[:MAX_AUTHORITIES]:
         try:
             if item.certificate.authority is False:
                 yield Doubt(f"{_named(item)} is not a CA's certificate", "give the CA's")
@@ -46,7 +46,7 @@ def passed_over(reasons: Iterable[tuple[int, str]]) -> Iterator[Doubt]:
 
 def newer(bundle: Bundle) -> Iterator[Doubt]:
     """Yield a doubt for each certificate that nats-server refuses since 2.11, and took before (Go 1.23)."""
-    for item in bundle.found:
+    for item in bundle.entries:
         if item.newer:
             what, remedy = parted(item.newer)
             yield Doubt(f"line {item.line}: nats-server 2.11 and newer refuses the certificate: {what}", remedy)
@@ -68,7 +68,7 @@ def faults(bundle: Bundle) -> Iterator[Doubt]:
 def python_faults(bundle: Bundle) -> Iterator[Doubt]:
     """Yield a doubt for each certificate that OpenSSL, and so this service's TLS, cannot read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for item in bundle.found:
+    for item in bundle.entries:
         try:
             context.load_verify_locations(cadata=item.certificate.der)
         except (ssl.SSLError, ValueError):
@@ -77,8 +77,8 @@ def python_faults(bundle: Bundle) -> Iterator[Doubt]:
 
 def lifetimes(bundle: Bundle, now: datetime) -> Iterator[Doubt]:
     """Yield a doubt for each certificate that has expired, soon will, or is not valid yet."""
-    several = len(bundle.found) > 1
-    said = ((item, found) for item in bundle.found if (found := validity(item.certificate, now)))
+    several = len(bundle.entries) > 1
+    said = ((item, found) for item in bundle.entries if (found := validity(item.certificate, now)))
     for _, (item, found) in zip(range(MOST), said, strict=False):
         remedy = "wait, or correct this host's clock" if "not valid before" in found else "renew it"
         yield Doubt(f"{_named(item)}: {found}" if several else found, remedy)
@@ -87,7 +87,7 @@ def lifetimes(bundle: Bundle, now: datetime) -> Iterator[Doubt]:
 def order(bundle: Bundle) -> Iterator[Doubt]:
     """Yield a doubt for each certificate behind the first that issued none of those before it."""
     issuers: set[bytes] = set()
-    for before, item in zip((None, *bundle.found), bundle.found, strict=False):
+    for before, item in zip((None, *bundle.entries), bundle.entries, strict=False):
         if before is not None and item.certificate.subject not in issuers:
             what = f"{_named(item)} is not the issuer of a certificate before it"
             yield Doubt(what, "write the certificate first, then its issuer, then that one's issuer")
@@ -139,5 +139,5 @@ def _address(host: str) -> str:
         return ""
 
 
-def _named(item: Found) -> str:
+def _named(item: FileCertificate) -> str:
     return f"line {item.line} ({item.certificate.subject_text or 'no name'})"

@@ -82,13 +82,13 @@ def _bundle(source: Source, named: Named) -> Bundle | None:
 
 def _check_chain(source: Source, named: Named, chain: Bundle) -> None:
     """Go's LoadX509KeyPair: the first certificate that it sees must parse, the others are sent as they are."""
-    first = next((item for item in chain.found if not item.unseen), None)
+    first = next((item for item in chain.entries if not item.unseen), None)
     if first is None:
-        _refused(source, named, chain.found[0].line, "nats-server sees no certificate: ", chain.found[0].unseen)
+        _refused(source, named, chain.entries[0].line, "nats-server sees no certificate: ", chain.entries[0].unseen)
     elif first.as_leaf:
         _refused(source, named, first.line, "nats-server refuses the certificate: ", first.as_leaf)
     else:
-        warn(source, named, chains.passed_over((item.line, item.unseen) for item in chain.found))
+        warn(source, named, chains.passed_over((item.line, item.unseen) for item in chain.entries))
     warn(source, named, chains.faults(chain))
     warn(source, named, chains.newer(chain))
 
@@ -98,8 +98,8 @@ def _check_authorities(source: Source, named: Named, now: datetime) -> None:
     bundle = _bundle(source, named)
     if bundle is None:
         return
-    first = bundle.found[0]
-    if all(item.as_authority for item in bundle.found):
+    first = bundle.entries[0]
+    if all(item.as_authority for item in bundle.entries):
         _refused(source, named, first.line, "nats-server finds no CA certificate: ", first.as_authority)
     warn(source, named, chains.of_authorities(bundle, now))
 
@@ -135,7 +135,7 @@ def _check_key(named: Named, data: bytes, path: Path | None, chain: Bundle | Non
         raise BadValue(f"{named.path}: nats-server cannot use the key: {found.what}", found.remedy)
     if chain is None or path is None:
         return
-    seen = [item for item in chain.found if not item.unseen] or list(chain.found)
+    seen = [item for item in chain.entries if not item.unseen] or list(chain.entries)
     if not belong_together(seen[0].certificate, private):
         what, remedy = mismatch(path, chain, [belong_together(item, private) for item in chain.certificates])
         raise BadValue(what, remedy)

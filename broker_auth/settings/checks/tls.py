@@ -67,7 +67,7 @@ def check_both_set(source: Source, certificate: Named, key: Named) -> None:
 
 def mismatch(path: Path, chain: Bundle, matches: list[bool]) -> Doubt:
     """Return what to say of a key that is not that of a file's first certificate."""
-    for item, matching in zip(chain.found, matches, strict=True):
+    for item, matching in zip(chain.entries, matches, strict=True):
         if matching:
             return Doubt(
                 f"is the key of the certificate in line {item.line} of {path}, and the first one counts",
@@ -82,7 +82,7 @@ def _load(path: Path, key_path: Path, chain: Bundle) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, key_path, password=_no_passphrase)
     except (OSError, ValueError) as error:
         lines = [f"line {line}: {reason}" for line, reason in chain.faults]
-        lines += [f"line {item.line}: {item.as_authority}" for item in chain.found if item.as_authority]
+        lines += [f"line {item.line}: {item.as_authority}" for item in chain.entries if item.as_authority]
         reason = "; ".join(lines[: chains.MOST]) or getattr(error, "reason", None) or type(error).__name__
         raise BadValue(
             f"{path} cannot be used with {key_path} by this service's TLS ({reason})",

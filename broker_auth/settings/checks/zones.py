@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from broker_auth.natsio.nkey import Kind, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, public_nkey
 from broker_auth.secret import Secret
 from broker_auth.settings.keys import broker as broker_keys
 from broker_auth.settings.keys import own
@@ -126,25 +126,25 @@ class _Seeds:
         self._remote = remote
 
     def nkey(self) -> Secret | None:
-        return self._required(keys.NKEY_SEED_FILE if self._name else own.NKEY_SEED_FILE, Kind.USER)
+        return self._required(keys.NKEY_SEED_FILE if self._name else own.NKEY_SEED_FILE, NkeyKind.USER)
 
     def issuer(self) -> Secret | None:
-        return self._required(keys.ISSUER_SEED_FILE if self._name else own.ISSUER_SEED_FILE, Kind.ACCOUNT)
+        return self._required(keys.ISSUER_SEED_FILE if self._name else own.ISSUER_SEED_FILE, NkeyKind.ACCOUNT)
 
     def xkey(self) -> Secret | None:
         key = keys.XKEY_SEED_FILE if self._name else own.XKEY_SEED_FILE
         if not self._source.is_set(key, self._name):
             what = "is not set, so requests carry passwords and tokens in clear"
             self._source.warning(key, what, "set it here, and the xkey in nats-server", self._name)
-        return self._read(key, Kind.CURVE)
+        return self._read(key, NkeyKind.CURVE)
 
-    def _required(self, key: Key[Path | None], kind: Kind) -> Secret | None:
+    def _required(self, key: Key[Path | None], kind: NkeyKind) -> Secret | None:
         if not self._source.is_set(key, self._name):
             remedy = "name the file `broker-auth init` wrote, or make one"
             self._source.problem(key, "is not set", remedy, self._name)
         return self._read(key, kind)
 
-    def _read(self, key: Key[Path | None], kind: Kind) -> Secret | None:
+    def _read(self, key: Key[Path | None], kind: NkeyKind) -> Secret | None:
         path = self._source.get(key, self._name)
         if path is None or (self._remote and not path.exists()):
             return None

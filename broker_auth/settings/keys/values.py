@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue, read_secret
-from broker_auth.natsio.nkey import Kind, decode_public
+from broker_auth.natsio.nkey import NkeyKind, decode_public
 from broker_auth.secret import Secret
 from broker_auth.settings.keys.durations import FORMS, parse_duration
 from broker_auth.settings.model import KeySource
@@ -180,7 +180,7 @@ def hex_key(text: str, _base: Path) -> str:
 def user_nkey(text: str, _base: Path) -> str:
     """The public nkey of a user; what is not one is not shown, for it may be the seed."""
     try:
-        decode_public(text, Kind.USER)
+        decode_public(text, NkeyKind.USER)
     except InputError as error:
         raise BadValue(str(error), "write the public key, U…; never the seed") from error
     return text
