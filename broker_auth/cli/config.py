@@ -14,7 +14,7 @@ from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.live import check_live
 from broker_auth.printable import printable
 from broker_auth.settings.load import check
-from broker_auth.settings.problems import Problem, Report, shown_key
+from broker_auth.settings.problems import ConfigurationReport, Problem, shown_key
 
 _EPILOG = options.example(
     "broker-auth config check /etc/broker-auth/broker.conf",
@@ -47,7 +47,7 @@ def check_command(ctx: click.Context, file: Path, *, live: bool, as_json: bool) 
     ctx.exit(0 if report.ok else 1)
 
 
-def _print(file: Path, report: Report) -> None:
+def _print(file: Path, report: ConfigurationReport) -> None:
     for warning in report.warnings:
         output.warning(str(warning))
     for problem in report.problems:
@@ -57,7 +57,7 @@ def _print(file: Path, report: Report) -> None:
         output.note(f"{file}: valid" + (f", with {count} warning{'s' * (count > 1)}" if count else ""))
 
 
-def _document(report: Report) -> dict[str, Any]:
+def _document(report: ConfigurationReport) -> dict[str, Any]:
     return {
         "valid": report.ok,
         "problems": [_entry(problem) for problem in report.problems],

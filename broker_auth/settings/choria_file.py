@@ -12,19 +12,19 @@ from typing import Final
 
 from broker_auth.settings.problems import Findings, Problem, shown_key
 
-MAX_FILE_BYTES: Final = 256 * 1024  # a hundred times the largest configuration known
+MAX_FILE_BYTES: Final = 256 * 1024  # a hundred times the largest known configuration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One key that was set, and where.
+    """A key that is set, its value and its place.
 
     Attributes:
         key: the full key, ``plugin.…``.
-        value: trimmed; None when the value cannot be read and has been reported already.
-        file: the configuration file or ``environment``; what a problem names.
-        line: counted from 1, None in the environment.
-        label: what a problem calls it: the key, or the environment variable.
+        value: trimmed; None if the value cannot be read, which has been reported.
+        file: the configuration file or ``environment``, for problems.
+        line: counted from 1; None in the environment.
+        label: its name in problems: the key, or the environment variable.
     """
 
     key: str
@@ -34,7 +34,7 @@ class Entry:
     label: str
 
     def problem(self, what: str, remedy: str) -> Problem:
-        """A problem that points at this entry."""
+        """Return a problem at the place of this entry."""
         return Problem(file=self.file, line=self.line, key=self.label, what=what, remedy=remedy)
 
 
@@ -47,8 +47,8 @@ def parse(data: bytes, findings: Findings, *, file: str = "", prefix: str = "") 
         file: the file's name in them; by default that of the configuration file.
         prefix: stands before each key that is written, as in ``plugin.d``.
 
-    A byte-order mark and CRLF are tolerated. Only line feeds separate lines, so that numbers agree
-    with an editor's. The value runs to the end of the line: ``#`` in it is no comment, as in Choria.
+    A byte-order mark and CRLF are accepted. Only line feeds separate lines, so that line numbers match an editor's.
+    A value extends to the end of the line: as in Choria, ``#`` in it does not start a comment.
     """
     file = file or findings.file
     entries = []

@@ -197,7 +197,7 @@ def test_where_nobody_is_named_the_service_is_not_either(tmp_path: Path, theirs:
     assert initialize(own(tmp_path / "d", theirs)).settings.provisioning.provisioner_identities == ()
 
 
-MEMBER = "a stolen edge is a member of the fleet"
+MEMBER = "a compromised edge can connect as a fleet member"
 
 
 def warnings(plan: Plan) -> list[str]:

@@ -324,7 +324,7 @@ def test_an_edge_that_could_be_a_member_of_the_fleet_is_a_warning(tmp_path: Path
     site = Site(tmp_path)
     site.write_config("plugin.broker_auth.broker.fleet.server.leaf.tls.ca = ca.pem")
     found = examine_configuration(check(site.config, {}, serving=True))
-    assert [item.severity for item in found if "a stolen edge is a member of the fleet" in item.what] == [WARNING]
+    assert [item.severity for item in found if "can connect as a fleet member" in item.what] == [WARNING]
 
 
 async def test_it_says_what_it_could_not_look_at(tmp_path: Path) -> None:

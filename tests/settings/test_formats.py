@@ -13,7 +13,7 @@ from broker_auth.settings.choria_file import parse
 from broker_auth.settings.keys.durations import parse_duration
 from broker_auth.settings.keys.table import KEYS
 from broker_auth.settings.load import check
-from broker_auth.settings.problems import Findings, Report
+from broker_auth.settings.problems import ConfigurationReport, Findings
 from broker_auth.settings.source import MAX_GUESSES
 from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, Directory
 
@@ -118,7 +118,7 @@ def test_not_durations(text: str) -> None:
     assert "write" in str(caught.value)
 
 
-def checked(directory: Path, data: bytes, environ: dict[str, str] | None = None) -> Report:
+def checked(directory: Path, data: bytes, environ: dict[str, str] | None = None) -> ConfigurationReport:
     path = directory / "broker.conf"
     path.write_bytes(data)
     report = check(path, environ or {})

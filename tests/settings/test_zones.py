@@ -77,9 +77,9 @@ WRONG: Mapping[str, tuple[Mapping[str, str | None], str]] = {
     "half of the keys": ({f"{P}zone.edge1.issuer_seed_file": None}, "issuer_seed_file: is not set"),
     "the other edge's key": (
         {f"{P}zone.edge2.issuer_seed_file": "edge1.issuer_seed_file"},
-        "zone.edge2.issuer_seed_file: is the key of zone edge1, too",
+        "zone.edge2.issuer_seed_file: is also the key of zone edge1",
     ),
-    "the fleet's key": ({f"{P}zone.edge1.nkey_seed_file": "user.seed"}, "is the key of zone fleet, too"),
+    "the fleet's key": ({f"{P}zone.edge1.nkey_seed_file": "user.seed"}, "is also the key of zone fleet"),
     "a seed of another kind": ({f"{P}zone.edge1.nkey_seed_file": "edge1.issuer_seed_file"}, "an account nkey seed"),
     "a seed that is missing": ({f"{P}zone.edge1.nkey_seed_file": "nowhere.seed"}, "nowhere.seed"),
     "a zone that no broker is in": ({f"{P}zone.edge3.workers": "2"}, "describes zone 'edge3', which no broker is in"),

@@ -364,9 +364,9 @@ def _forged() -> str:
         (lambda: issue_under(a_server(), creator_token(), signing(FOREIGN)), "not the key"),
         (lambda: issue_under(a_server(), creator_token(), load_signing_key(pem(RSA), "rsa.key")), "not the key"),
         (lambda: issue_under(a_server(now=NOW + HOUR), creator_token(), signing(CREATOR)), "expired"),
-        (lambda: issue_under(a_server(), _plain(), signing(CREATOR)), "is not one"),
-        (lambda: issue_under(a_server(), _without_ksuid(), signing(CREATOR)), "is not one"),
-        (lambda: issue_under(a_server(), _forged(), signing(CREATOR)), "not signed into the chain"),
+        (lambda: issue_under(a_server(), _plain(), signing(CREATOR)), "not a chain issuer's"),
+        (lambda: issue_under(a_server(), _without_ksuid(), signing(CREATOR)), "not a chain issuer's"),
+        (lambda: issue_under(a_server(), _forged(), signing(CREATOR)), "chain signature of the chain issuer's token"),
         (lambda: issue_under(a_server(), "a.b.c", signing(CREATOR)), "cannot be read"),
     ],
 )

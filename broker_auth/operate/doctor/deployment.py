@@ -18,7 +18,7 @@ from broker_auth.operate.access import AccessError, request_json
 from broker_auth.operate.doctor.finding import Case, Finding, Notes
 from broker_auth.operate.streams.change import change_streams, streams_broker
 from broker_auth.operate.streams.plan import Action
-from broker_auth.settings.problems import Report
+from broker_auth.settings.problems import ConfigurationReport
 from broker_auth.tokens.chain import WARNING_SECONDS
 from broker_auth.tokens.show import moment
 
@@ -27,7 +27,7 @@ _MAX_FILES: Final = 1000
 _RENEW_ISSUER: Final = "renew it and have it issue new tokens (docs/runbook.md#a-chain-issuer)"
 
 
-def examine_configuration(report: Report) -> list[Finding]:
+def examine_configuration(report: ConfigurationReport) -> list[Finding]:
     """Problems and warnings of the configuration: keys, modes of files, expiring certificates."""
     notes = Notes()
     for problem in report.problems:

@@ -22,7 +22,7 @@ from broker_auth.operate.doctor.finding import Case, Finding, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
 from broker_auth.operate.doctor.service import examine_service
 from broker_auth.settings.model import BrokerSettings
-from broker_auth.settings.problems import Report
+from broker_auth.settings.problems import ConfigurationReport
 
 # What is reported missing, and what is reported where it is there.
 _MISSING: Final = {
@@ -34,7 +34,7 @@ _FIRST: Final = frozenset({"clock.skew"})  # clocks that differ are the cause of
 NO_SERVICE: Final = frozenset({"callout.no_answer", "callout.user", "listener.unreachable", "callout.admits_anybody"})
 
 
-async def examine(case: Case, report: Report) -> tuple[Finding, ...]:
+async def examine(case: Case, report: ConfigurationReport) -> tuple[Finding, ...]:
     """Every finding, the worst first.
 
     Args:
