@@ -25,16 +25,16 @@ _EPILOG = options.example(
 
 @click.command("check", epilog=_EPILOG)
 @click.argument("file", type=options.FILE)
-@click.option("--live", is_flag=True, help="Also log in to every broker as the service, and say what is wrong there.")
+@click.option("--live", is_flag=True, help="Also log in to every broker as the service, and report problems there.")
 @options.json_option
 @click.pass_context
 def check_command(ctx: click.Context, file: Path, *, live: bool, as_json: bool) -> None:
-    """Check a configuration, with what the environment overrides, as 'serve' would read it.
+    """Check a configuration, with overrides by the environment, as 'serve' would read it.
 
-    With --live each broker is asked for its version, and whether it takes this service for the service: run it
-    where the service runs. 'broker-auth doctor' examines more.
+    With --live, checks each broker's version, and whether it accepts this service as its callout service: run it
+    on the service's host. 'broker-auth doctor' checks more.
 
-    Exit code 0: it can be used, perhaps with warnings. 1: it cannot; every problem is named with
+    Exit code 0: it can be used, possibly with warnings. 1: it cannot; every problem is listed with
     file, line, key and remedy.
     """
     report = check(file, os.environ, remote=live)

@@ -23,7 +23,6 @@ PENDING: Final = frozenset(
         "broker_auth/audit",
         "broker_auth/bench",
         "broker_auth/callout",
-        "broker_auth/cli",
         "broker_auth/daemon",
         "broker_auth/demo",
         "broker_auth/deploy",

@@ -225,8 +225,8 @@ STREAM_BYTES: Final = _count(
     "streams.max_bytes",
     1024**3,
     2**62,
-    "Maximum size in bytes of each event stream on disk; the oldest events are removed first. Without it, waiting nodes "
-    "could fill the disk. `streams apply` sets it on a stream that has no such limit yet.",
+    "Maximum size in bytes of each event stream on disk; the oldest events are removed first. Without it, waiting "
+    "nodes could fill the disk. `streams apply` sets it on a stream that has no such limit yet.",
 )
 STREAM_MESSAGES: Final = _count(
     "streams.max_msgs",
