@@ -76,7 +76,7 @@ def _entry(line: bytes, number: int, findings: Findings, file: str, prefix: str)
         problem("is not valid UTF-8", "save the file as UTF-8")
         return None
     if not separator:
-        # The line is not repeated here: it may hold a password.
+        # The message does not quote the line, which may hold a password.
         ignored("is not `key = value`")
         return None
     if not key:

@@ -21,7 +21,7 @@ from broker_auth.settings.checks.audit import audit_outputs
 from broker_auth.settings.checks.brokers import broker_names, brokers
 from broker_auth.settings.checks.identities import warn_of_common_names
 from broker_auth.settings.checks.ignored import warn_of_ignored
-from broker_auth.settings.checks.trust import issuer_mode, trust
+from broker_auth.settings.checks.trust import TrustSettings, issuer_mode, trust
 from broker_auth.settings.checks.zones import zone_of, zones
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
 from broker_auth.settings.keys import broker as broker_keys
@@ -289,7 +289,7 @@ def _streams(source: Source) -> StreamSettings:
 
 
 def _check_modes(source: Source, files: dict[str, FileContent]) -> None:
-    """Treat a configuration file with a secret in it as a secret; name the first such line of each file."""
+    """Check the mode of configuration files with inline secrets; report the first such line of each."""
     checked = set()
     for entry in source.entries.values():
         match = find(entry.key)

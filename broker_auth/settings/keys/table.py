@@ -139,8 +139,8 @@ key under `plugin.broker_auth.` is an error. `broker-auth config check FILE` rep
 * **List**: comma separated; white space around the items does not count.
 * **File**: relative paths start at the directory of the configuration file, also when the environment names them;
   `~/` is the home directory of the user that runs the program. Files with seeds, secrets and private keys must be
-  [private](files.md#secrets-and-private-keys): mode 0600, or 0440 and 0640 for a group of the service. What
-  certificates and keys may look like: [Files](files.md).
+  [private](files.md#secrets-and-private-keys): mode 0600, or 0440 and 0640 for a group of the service. Accepted
+  formats of certificates and keys: [Files](files.md).
 * **Secret**: written inline, or `file:PATH` for a private file whose last line end is removed. A configuration
   file with an inline secret must not be readable by others.
 * **Environment**: the variable listed with a key overrides the file. In the name of a broker or issuer, letters are
