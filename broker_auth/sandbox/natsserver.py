@@ -205,7 +205,7 @@ class NatsServer:
         with self._news:
             return list(self._lines)
 
-    def wait_for_log(self, pattern: str | re.Pattern[str], timeout: float = 10.0, *, since: int = 0) -> str:
+    def wait_for_log(self, pattern: str | re.Pattern[str], timeout: float = START_TIMEOUT, *, since: int = 0) -> str:
         """The first line after ``since`` that the pattern is found in, waiting up to ``timeout`` seconds.
 
         Raises:

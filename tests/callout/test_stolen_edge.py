@@ -26,9 +26,9 @@ from tests.builders.peers import fleet_chain
 from tests.builders.requests import Server, fleet, node, provisioner
 from tests.callout.deployment import eventually
 from tests.callout.hostile import HostileBroker
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
-SECONDS = 15.0
 
 
 class Relay:
@@ -87,7 +87,7 @@ class Thief:
         """The account that the fleet's server puts it in, or why it does not."""
         self._writer.write(connect + b"PING\r\n")
         account = ""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(HANG_SECONDS):
             while line := await self._reader.readline():
                 if line.startswith(b"INFO"):
                     account = json.loads(line.partition(b" ")[2]).get("remote_account", "")
@@ -110,7 +110,7 @@ async def relayed(site: Site) -> tuple[str, bytes]:
     await site.servers["edge"].__aexit__(None, None, None)
     thief = await Thief.reach(site)
     try:
-        async with Relay(site, thief.nonce).listening() as relay, asyncio.timeout(SECONDS):
+        async with Relay(site, thief.nonce).listening() as relay, asyncio.timeout(HANG_SECONDS):
             said = await relay.connect
         return await thief.log_in(said), said
     finally:
@@ -140,7 +140,7 @@ async def test_the_fleet_logs_in_while_a_stolen_edge_does_its_worst(tmp_path: Pa
         await site.servers["edge"].__aexit__(None, None, None)
         async with stolen(site) as edge:
             flooding = asyncio.create_task(flood(site, edge))
-            await eventually(lambda: "edge" in zones(site), SECONDS)
+            await eventually(lambda: "edge" in zones(site))
             for number in range(30):
                 if number == 10:
                     site.service.signal(signal.SIGHUP)
@@ -166,7 +166,7 @@ async def stolen(site: Site) -> AsyncIterator[HostileBroker]:
     port = urlsplit(site.deployment.settings.brokers[1].urls[0]).port
     assert port
     async with HostileBroker(port, tls=context).listening() as edge:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(HANG_SECONDS):
             await edge.subscribed.wait()
         yield edge
 

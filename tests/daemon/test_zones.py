@@ -21,6 +21,7 @@ from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.sandbox.site import Site
 from tests.callout.deployment import eventually
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 ZONES = ("fleet", "edge")
@@ -36,7 +37,7 @@ class Served:
 
     def page(self, path: str) -> tuple[int, dict[str, object]]:
         try:
-            with urllib.request.urlopen(f"http://{self.metrics}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{self.metrics}{path}", timeout=HANG_SECONDS) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -164,7 +165,7 @@ async def test_the_fleet_gets_in_while_every_process_of_the_edge_is_dead_or_stop
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
     await running.site.service.wait_for_log("broker edge: subscribed at", since if number is signal.SIGKILL else 0)
-    await eventually(lambda: running.page("/readyz/edge")[0] == 200, 20)
+    await eventually(lambda: running.page("/readyz/edge")[0] == 200)
     await (await connect(running.site.node_url, "waiting.example.net", running.site.credentials("node"))).close()
 
 

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.site import Site
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 LIMIT = 3
@@ -47,7 +48,7 @@ async def test_one_token_fills_the_account_and_the_provisioner_gets_in(tmp_path:
 
 async def _admitted(site: Site, name: str) -> Client:
     """Connect a node, which is denied until the server has reported that others left."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
                 return await connect(site.node_url, name, site.credentials("node"))

@@ -19,13 +19,14 @@ from broker_auth.sandbox.site import Site
 from broker_auth.secret import Secret
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
 from tests.callout.deployment import eventually
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 
 
 async def plain(url: str, **options: Any) -> Client:
     """nats-py as anybody uses it."""
-    return await nats.connect(url, allow_reconnect=False, connect_timeout=8, **options)
+    return await nats.connect(url, allow_reconnect=False, connect_timeout=HANG_SECONDS, **options)
 
 
 def tls(site: Site, name: str = "") -> ssl.SSLContext:
@@ -75,10 +76,10 @@ async def test_without_a_service_nobody_gets_in_and_nobody_is_thrown_out(edge_si
 
 async def test_a_session_ends_when_its_token_does(edge_site: Site) -> None:
     key = load_signing_key((edge_site.directory / "pki" / "signer.key").read_bytes(), "signer")
-    claims = provisioning_claims(now=time.time(), validity=3, token=Secret("x"), urls=("tls://127.0.0.1:1",))
+    claims = provisioning_claims(now=time.time(), validity=5, token=Secret("x"), urls=("tls://127.0.0.1:1",))
     credentials = replace(edge_site.credentials("node"), token=key.sign(claims))
     client = await connect(edge_site.node_url, "short", credentials)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while client.is_connected:
             await asyncio.sleep(0.05)
     assert time.time() >= claims["exp"]
@@ -133,13 +134,13 @@ async def test_no_reply_subject_of_a_node_makes_streams_publish_for_it(edge_site
         buckets = ("CHORIA_LEADER_ELECTION", "CHORIA_PROVISIONER_ELECTION")
         for target in ("mcollective.broadcast.agent.rpcutil", *(f"$KV.{bucket}.provisioner" for bucket in buckets)):
             await node.publish("choria.lifecycle.event.startup.provision_mode_server", b"{}", reply=target)
-            await events.next_msg(5)
+            await events.next_msg(HANG_SECONDS)
         # Answered after what the stream did with the events.
-        told = await member.request("$JS.API.STREAM.INFO.CHORIA_EVENTS", timeout=5)
+        told = await member.request("$JS.API.STREAM.INFO.CHORIA_EVENTS", timeout=HANG_SECONDS)
         assert json.loads(told.data)["state"]["messages"] == 3
         assert to_fleet.pending_msgs == 0
         for bucket in buckets:
-            elected = await member.request(f"$JS.API.STREAM.INFO.KV_{bucket}", timeout=5)
+            elected = await member.request(f"$JS.API.STREAM.INFO.KV_{bucket}", timeout=HANG_SECONDS)
             assert json.loads(elected.data)["state"]["messages"] == 0
     finally:
         await node.close()
