@@ -16,6 +16,7 @@ settings.register_profile(
     "fuzz",
     max_examples=int(os.environ.get("EXAMPLES", "5000")),
     deadline=None,
+    derandomize=False,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
