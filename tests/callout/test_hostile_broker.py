@@ -77,7 +77,10 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             await asyncio.gather(serving, return_exceptions=True)
 
 
-async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(scene: Scene) -> None:
+async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "DEAD_CHECKS", 10**6)  # on a slow machine it would be dropped for these first
     scene.stolen.stop_reading()
     wire, stats = scene.request(), scene.service.callout.stats
     asked = 0

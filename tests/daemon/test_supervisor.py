@@ -114,7 +114,7 @@ async def test_a_worker_is_replaced_as_soon_as_the_system_allows_it(deployment: 
     service.wait_for_log("worker cannot be started: Too many open files", since=mark)
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
     service.wait_for_log("subscribed at", since=mark)
-    assert len(service.workers) == 2
+    await eventually(lambda: len(service.workers) == 2)
     await (await deployment.connect()).close()
 
 
