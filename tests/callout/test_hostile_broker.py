@@ -42,10 +42,11 @@ class Scene:
     stolen: HostileBroker
     stop: asyncio.Event
     serving: asyncio.Task[None]
-    maker: Maker = field(default_factory=lambda: Maker(TRUST, PlayedServer(), time.time()))
+    server: PlayedServer = field(default_factory=PlayedServer)
 
     def request(self, number: int = 0) -> bytes:
-        return self.maker.mtls(number).request.wire
+        """Return a request of this moment: the service answers none that is older than a second or two."""
+        return Maker(TRUST, self.server, time.time()).mtls(number).request.wire
 
     async def honest_login(self) -> None:
         """A login through the honest broker is answered, which the service does in time or not at all."""
@@ -82,10 +83,11 @@ async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(
 ) -> None:
     monkeypatch.setattr(client, "DEAD_CHECKS", 10**6)  # on a slow machine it would be dropped for these first
     scene.stolen.stop_reading()
-    wire, stats = scene.request(), scene.service.callout.stats
+    stats = scene.service.callout.stats
     asked = 0
     async with asyncio.timeout(HANG_SECONDS):
         while not stats.dropped["stolen"]:
+            wire = scene.request()
             for _ in range(50):
                 scene.stolen.ask(wire, "inbox." + "x" * 900)  # an answer that is larger fills the socket sooner
             asked += 50
@@ -96,7 +98,7 @@ async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(
     async with asyncio.timeout(HANG_SECONDS):
         await eventually(lambda: scene.stolen.connections > 1)
         await scene.stolen.subscribed.wait()
-    scene.stolen.ask(wire, "inbox.again")
+    scene.stolen.ask(scene.request(), "inbox.again")
     async with asyncio.timeout(HANG_SECONDS):
         while (await scene.stolen.answers.get())[0] != "inbox.again":
             pass
@@ -169,12 +171,11 @@ async def test_addresses_that_a_broker_names_are_not_connected_to(scene: Scene) 
 
 
 async def test_a_flood_that_claims_verified_chains_does_not_delay_another_brokers_login(scene: Scene) -> None:
-    wires = [scene.request(number) for number in range(40)]
     ending = asyncio.Event()
 
     async def flood() -> None:
         while not ending.is_set():
-            for wire in wires:
+            for wire in [scene.request(number) for number in range(8)] * 5:
                 scene.stolen.ask(wire, "inbox.flood")
             await scene.stolen.flush()
             await asyncio.sleep(0)

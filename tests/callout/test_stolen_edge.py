@@ -187,7 +187,7 @@ async def flood(site: Site, edge: HostileBroker) -> None:
                 edge.stop_reading()
             await edge.flush()
             await asyncio.sleep(0)
-        except (OSError, KeyError):
+        except (OSError, KeyError, AttributeError):  # the last of a TLS connection that has ended (CPython 3.11)
             await asyncio.sleep(0.05)  # the service has dropped this connection, and makes another
 
 
