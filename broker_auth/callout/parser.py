@@ -24,7 +24,7 @@ class TappingParser(FramedParser):
         self._client = client
 
     def take(self, data: bytes, position: int) -> int:
-        """Hand over tapped messages up to the first line that is none of theirs."""
+        """Hand over tapped messages, up to the first line of another kind."""
         taps, size = self._client.taps, len(data)
         while position < size and data[position] in b"HM" and (line := message_line(data, position)):
             sid, reply, headers_size, message_size = line.groups()
