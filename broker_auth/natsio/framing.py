@@ -48,7 +48,7 @@ class FramedParser(Parser):
         self.rest = b""  # the beginning of a line, or of a message that `take` waits for
 
     async def parse(self, data: bytes = b"") -> None:
-        """Act on what was received, in order.
+        """Process the received bytes in order.
 
         Raises:
             ProtocolError: no server sends this.
