@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -99,7 +100,22 @@ class Flood:
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(self._task) + b"\n")
         self._process.stdin.flush()
+        self._stuck = time.monotonic() + self._task.seconds + _GRACE
         return self
+
+    def ended(self, seconds: float) -> bool:
+        """Wait that long for the flooder to end; return whether it has.
+
+        Raises:
+            OperationError: it should have ended long ago.
+        """
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > self._stuck:
+                raise OperationError("the flooder did not end in time") from None
+            return False
+        return True
 
     def outcome(self) -> Outcome:
         """What came back.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from broker_auth.bench.run import PARTS
 
+NOISY: Final = "noisy"  # said below the table
 _WIDEST: Final = 1000  # columns of text; no table comes near
 
 
@@ -19,7 +21,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     unbounded = console.options.update(max_width=_WIDEST)
     for part, figures in results.items():
         rows = _rows(figures)
-        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        columns = [column for column in dict.fromkeys(chain.from_iterable(rows.values())) if column != NOISY]
         table = Table(title=f"{part}: {PARTS[part].about}", title_justify="left", show_edge=False)
         table.add_column("", no_wrap=True)
         for column in columns:
@@ -28,6 +30,10 @@ def show(results: Mapping[str, Any], console: Console) -> None:
             table.add_row(name, *(_text(row.get(column)) for column in columns))
         table.width = Measurement.get(console, unbounded, table).maximum
         console.print(table, crop=False)
+        if names := [name for name, row in rows.items() if row.get(NOISY)]:
+            console.print(
+                f"Too noisy to mean anything: {', '.join(names)}. Repeat on a quieter machine.", soft_wrap=True
+            )
         console.print()
 
 
