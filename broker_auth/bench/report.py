@@ -20,7 +20,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     """One table for each part, as wide as its figures: a narrow terminal wraps lines, it loses no digits."""
     unbounded = console.options.update(max_width=_WIDEST)
     for part, figures in results.items():
-        rows = _rows(figures)
+        rows = {name: _merged(row) for name, row in _rows(figures).items()}
         columns = [column for column in dict.fromkeys(chain.from_iterable(rows.values())) if column != NOISY]
         table = Table(title=f"{part}: {PARTS[part].about}", title_justify="left", show_edge=False)
         table.add_column("", no_wrap=True)
@@ -50,6 +50,16 @@ def _rows(figures: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, A
             else:
                 rows |= _rows(value, f"{prefix} {name}".strip())
     return rows
+
+
+def _merged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row with minimum and maximum of a ratio beside its median, in one column."""
+    merged = dict(row)
+    for name, value in row.items():
+        if f"{name}_min" in row:
+            lowest, highest = merged.pop(f"{name}_min"), merged.pop(f"{name}_max")
+            merged[name] = f"{value:g} ({lowest:g} to {highest:g})"
+    return merged
 
 
 def _text(value: object) -> str:

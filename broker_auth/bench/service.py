@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from broker_auth.bench.flooder import Outcome, Task
-from broker_auth.bench.floor import Floor, floor_of
+from broker_auth.bench.floor import Floor, floor_by_policy
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.pairs import Pair, ratio_of, verdict
 from broker_auth.bench.processes import Flood, Worker, flood, write_pool
 from broker_auth.bench.site import Site
-from broker_auth.callout.request import RequestReader
 from broker_auth.errors import OperationError
-from broker_auth.policy.decide import decide
 
 SLICE_SECONDS: Final = 0.1  # in which CPU per request and the floor make a pair
 
@@ -65,10 +63,7 @@ def materials(site: Site, trust: Trust, count: int) -> tuple[Path, Floor]:
     token = trust.provisioning_token(now)
     requests = [maker.node(number, token).request for number in range(count)]
     pool = write_pool(site.directory / "pool", [request.wire for request in requests], server.xkey)
-    reader = RequestReader(None)
-    request = reader.verify(reader.open(requests[0].token, None), now)
-    decision = decide(request, trust.policy(issuer_mode=False), now)
-    return pool, floor_of(requests[0], server.public, request, decision)
+    return pool, floor_by_policy(requests[0], server.public, trust.policy(issuer_mode=False), now)
 
 
 def _measure(site: Site, pool: Path, floor: Floor, load: Load, count: int) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from broker_auth.bench import connects, decision, flood, report, scale, service
+from broker_auth.bench import connects, decision, flood, report, scale, service, storm
+from broker_auth.bench.contenders import MODES, Clients
 from broker_auth.bench.measure import Plan
-from broker_auth.bench.run import PARTS, run
+from broker_auth.bench.run import PARTS, Extent, run
 from broker_auth.bench.service import Load
 from broker_auth.cli import main
 from broker_auth.errors import InputError
@@ -51,19 +52,22 @@ def test_service_counts_what_both_sides_saw() -> None:
         assert cost["resident_mb"] > 1
 
 
-def test_connects_compares_static_authorization_with_callout() -> None:
-    figures = connects.run_connects(seconds=0.3, rounds=1)
-    assert set(figures) == {"static", "callout", "callout_xkey"}
-    assert figures["static"]["service_cpu_ms"] == 0
-    for mode in ("callout", "callout_xkey"):
-        assert figures[mode]["service_cpu_ms"] > 0
-        assert figures[mode]["failed"] == 0
-        assert figures[mode]["share_of_static"] > 0
+def test_connects_compares_ways_to_decide() -> None:
+    figures = connects.run(connects.Plan(rounds=1, seconds=0.05), clients=[Clients.MEMBERS])  # nodes: the storm below
+    assert figures.pop("choria") == {"skipped": "set CHORIA to the path of a choria program to measure its broker, too"}
+    modes = {f"{mode}_members" for mode in MODES}
+    assert set(figures) == modes | {f"{mode}_at_100" for mode in modes}
+    for name, cost in figures.items():
+        assert cost["failed"] == 0, name
+        assert cost["connects_per_s"] > 0
+        assert (cost["service_cpu_ms"] > 0) is ("callout" in name)
+        assert (set(cost) > RATIO) is ("callout" in name)
+        assert ("share_of_static" in cost) is ("callout" in name and not name.endswith("_at_100"))
 
 
 def test_everybody_gets_in_after_a_storm() -> None:
-    (figures,) = connects.run_storm((20,)).values()
-    for mode in connects.MODES:
+    (figures,) = storm.run((20,)).values()
+    for mode in MODES:
         assert figures[mode]["missing"] == 0
         assert figures[mode]["server_mb"] > 1
 
@@ -86,11 +90,14 @@ def test_a_part_that_does_not_exist_is_named() -> None:
         run(["speed"], quick=True)
 
 
-def test_the_command_prints_one_json_document() -> None:
+def test_the_command_prints_one_json_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = Extent(quick=lambda: decision.run(TINY, ("mtls",)), full=lambda: {}, about="very small")
+    monkeypatch.setitem(PARTS, "decision", tiny)
     done = CliRunner().invoke(main, ["bench", "decision", "--quick", "--json"])
     assert done.exit_code == 0, done.output
     document: dict[str, Any] = json.loads(done.stdout)
     assert set(document) == {"decision"}
+    assert set(document["decision"]["mtls"]) > RATIO
 
 
 def test_tables_show_every_row(tmp_path: Path) -> None:
@@ -110,6 +117,12 @@ def test_rows_too_noisy_to_mean_anything_are_named_in_one_line(tmp_path: Path) -
     text = shown({"decision": kinds, "scale": {"5_nodes": {"ratio": 1.3, "noisy": False}}}, tmp_path)
     noisy = [line for line in text.splitlines() if "noisy" in line]
     assert noisy == ["Too noisy to mean anything: client, x. Repeat on a quieter machine."]
+
+
+def test_extremes_of_a_ratio_stand_beside_it(tmp_path: Path) -> None:
+    text = shown({"scale": {"5_nodes": {"ratio": 1.25, "ratio_min": 1.2, "ratio_max": 1.5, "pairs": 16}}}, tmp_path)
+    assert "1.25 (1.2 to 1.5)" in text
+    assert "ratio_min" not in text
 
 
 def shown(figures: dict[str, Any], directory: Path) -> str:
