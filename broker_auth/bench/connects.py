@@ -36,8 +36,8 @@ class Plan:
     seconds: float
 
 
-QUICK: Final = Plan(rounds=8, seconds=0.2)
-FULL: Final = Plan(rounds=12, seconds=0.75)
+QUICK: Final = Plan(rounds=8, seconds=0.15)
+FULL: Final = Plan(rounds=24, seconds=0.4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
