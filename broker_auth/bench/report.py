@@ -13,6 +13,7 @@ from rich.table import Table
 from broker_auth.bench.run import PARTS
 
 NOISY: Final = "noisy"  # said below the table
+SKIPPED: Final = "skipped"  # said below the table
 _WIDEST: Final = 1000  # columns of text; no table comes near
 
 
@@ -21,6 +22,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     unbounded = console.options.update(max_width=_WIDEST)
     for part, figures in results.items():
         rows = {name: _merged(row) for name, row in _rows(figures).items()}
+        left_out = {name: rows.pop(name)[SKIPPED] for name in list(rows) if SKIPPED in rows[name]}
         columns = [column for column in dict.fromkeys(chain.from_iterable(rows.values())) if column != NOISY]
         table = Table(title=f"{part}: {PARTS[part].about}", title_justify="left", show_edge=False)
         table.add_column("", no_wrap=True)
@@ -30,6 +32,8 @@ def show(results: Mapping[str, Any], console: Console) -> None:
             table.add_row(name, *(_text(row.get(column)) for column in columns))
         table.width = Measurement.get(console, unbounded, table).maximum
         console.print(table, crop=False)
+        for name, reason in left_out.items():
+            console.print(f"Left out: {name}; {reason}.", soft_wrap=True)
         if names := [name for name, row in rows.items() if row.get(NOISY)]:
             console.print(
                 f"Too noisy to mean anything: {', '.join(names)}. Repeat on a quieter machine.", soft_wrap=True

@@ -119,6 +119,13 @@ def test_rows_too_noisy_to_mean_anything_are_named_in_one_line(tmp_path: Path) -
     assert noisy == ["Too noisy to mean anything: client, x. Repeat on a quieter machine."]
 
 
+def test_what_was_left_out_is_said_in_one_line_with_the_reason(tmp_path: Path) -> None:
+    text = shown({"connects": {"static": {"p50_ms": 1.5}, "choria": {"skipped": "set CHORIA to a program"}}}, tmp_path)
+    assert "Left out: choria; set CHORIA to a program." in text.splitlines()
+    assert text.count("choria") == 1
+    assert "skipped" not in text
+
+
 def test_extremes_of_a_ratio_stand_beside_it(tmp_path: Path) -> None:
     text = shown({"scale": {"5_nodes": {"ratio": 1.25, "ratio_min": 1.2, "ratio_max": 1.5, "pairs": 16}}}, tmp_path)
     assert "1.25 (1.2 to 1.5)" in text
