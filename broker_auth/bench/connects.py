@@ -22,22 +22,22 @@ from broker_auth.bench.contenders import CHORIA, MODES, STATIC, Clients, Contend
 from broker_auth.bench.floor import Floor
 from broker_auth.bench.materials import Trust
 from broker_auth.bench.measure import cpu_us, percentile
-from broker_auth.bench.pairs import Pair, Ratio, ratio_of, verdict
+from broker_auth.bench.pairs import MeasuredPair, Ratio, ratio_of, verdict
 from broker_auth.bench.processes import Connectors
 
 RATE: Final = 100  # connections per second, where there are not as many as possible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SlicePlan:
     """How much to measure: each broker ``rounds`` times for ``seconds``, as fast as possible and at a rate."""
 
     rounds: int
     seconds: float
 
 
-QUICK: Final = Plan(rounds=8, seconds=0.15)
-FULL: Final = Plan(rounds=24, seconds=0.4)
+QUICK: Final = SlicePlan(rounds=8, seconds=0.15)
+FULL: Final = SlicePlan(rounds=24, seconds=0.4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Slice:
         return len(self.done.times_ms) / self.done.seconds
 
 
-def run(plan: Plan, choria: Path | None = None, clients: Sequence[Clients] = tuple(Clients)) -> dict[str, Any]:
+def run(plan: SlicePlan, choria: Path | None = None, clients: Sequence[Clients] = tuple(Clients)) -> dict[str, Any]:
     """Return what a connection costs, by mode.
 
     Names of modes end in ``_members`` where these connect, and in ``_at_100`` at :data:`RATE`.
@@ -80,7 +80,7 @@ def run(plan: Plan, choria: Path | None = None, clients: Sequence[Clients] = tup
     return results if choria else results | {CHORIA: {"skipped": LEFT_OUT}}
 
 
-def _measure(clients: Clients, trust: Trust, plan: Plan, choria: Path | None) -> dict[str, Any]:
+def _measure(clients: Clients, trust: Trust, plan: SlicePlan, choria: Path | None) -> dict[str, Any]:
     suffix = "_members" if clients is Clients.MEMBERS else ""
     modes = (*MODES, CHORIA) if choria else MODES
     results: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def figures(mode: str, rounds: Sequence[Mapping[str, Slice]], *, compare: bool) 
     shown = {name: round(value, 3) for name, value in costs.items()}
     ratios: list[Ratio] = []
     beside_floor = [
-        Pair(work=one.service_cpu / len(one.done.times_ms) * 1e6, floor=one.floor_us)
+        MeasuredPair(work=one.service_cpu / len(one.done.times_ms) * 1e6, floor=one.floor_us)
         for one in own
         if one.service_cpu is not None
     ]
@@ -156,7 +156,7 @@ def figures(mode: str, rounds: Sequence[Mapping[str, Slice]], *, compare: bool) 
         ratios.append(ratio_of(beside_floor, least=1.0))
         shown |= ratios[-1].figures()
     if compare and mode != STATIC:
-        shares = [Pair(work=slices[mode].per_second, floor=slices[STATIC].per_second) for slices in rounds]
+        shares = [MeasuredPair(work=slices[mode].per_second, floor=slices[STATIC].per_second) for slices in rounds]
         ratios.append(ratio_of(shares))
         shown |= ratios[-1].figures("share_of_static")
     return shown | (verdict(*ratios) if ratios else {})

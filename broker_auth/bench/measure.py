@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from broker_auth.bench.pairs import Pair, Ratio, Work, measure_pairs, ratio_of
+from broker_auth.bench.pairs import MeasuredPair, Ratio, Work, measure_pairs, ratio_of
 from broker_auth.errors import OperationError
 
 
@@ -57,7 +57,7 @@ def beside_floor(
         plan: how often all of them are done.
         prepare: called before each round, unmeasured.
     """
-    pairs: list[Pair] = []
+    pairs: list[MeasuredPair] = []
     for _ in range(plan.rounds):
         prepare()
         pairs += measure_pairs(work, floor)

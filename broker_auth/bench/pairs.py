@@ -16,7 +16,7 @@ Work = Callable[[], object]
 """Does one slice of work."""
 
 
-class Pair(NamedTuple):
+class MeasuredPair(NamedTuple):
     """Two quantities of one unit and one slice of time, such as CPU of the work and of its floor."""
 
     work: float
@@ -58,7 +58,7 @@ class Ratio:
         return {key: round(value, 3) for key, value in values.items()}
 
 
-def ratio_of(pairs: Sequence[Pair], least: float = 0.0) -> Ratio:
+def ratio_of(pairs: Sequence[MeasuredPair], least: float = 0.0) -> Ratio:
     """Return the ratios of ``pairs``, of which there is at least one.
 
     Args:
@@ -96,7 +96,7 @@ class Clock:
 CPU: Final = Clock()
 
 
-def measure_pairs(work: Sequence[Work], floor: Sequence[Work], clock: Clock = CPU) -> list[Pair]:
+def measure_pairs(work: Sequence[Work], floor: Sequence[Work], clock: Clock = CPU) -> list[MeasuredPair]:
     """Return the CPU nanoseconds of each slice of work beside those of its floor, measured one right after the other.
 
     The floor is single-threaded. The work is charged with all that the process used besides, so that a thread
@@ -111,7 +111,7 @@ def measure_pairs(work: Sequence[Work], floor: Sequence[Work], clock: Clock = CP
         else:
             nanoseconds = _thread_time(least, clock)
             doing()
-        pairs.append(Pair(work=clock.process() - began - nanoseconds, floor=nanoseconds))
+        pairs.append(MeasuredPair(work=clock.process() - began - nanoseconds, floor=nanoseconds))
     return pairs
 
 

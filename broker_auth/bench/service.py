@@ -19,7 +19,7 @@ from broker_auth.bench.flooder import Outcome, Task
 from broker_auth.bench.floor import Floor, floor_by_policy
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
-from broker_auth.bench.pairs import Pair, ratio_of, verdict
+from broker_auth.bench.pairs import MeasuredPair, ratio_of, verdict
 from broker_auth.bench.processes import Flood, Worker, flood, write_pool
 from broker_auth.bench.site import Site
 from broker_auth.errors import OperationError
@@ -106,7 +106,7 @@ class Totals(NamedTuple):
         )
 
 
-def paired(taken: Sequence[Totals]) -> list[Pair]:
+def paired(taken: Sequence[Totals]) -> list[MeasuredPair]:
     """Return CPU per request beside the floor, in microseconds, for each slice in which the service was busy.
 
     Left out are the ends of the flood: slices with less than half of what was answered in the fullest.
@@ -114,7 +114,7 @@ def paired(taken: Sequence[Totals]) -> list[Pair]:
     parts = [after.since(before) for before, after in pairwise(taken)]
     busy = max((part.admitted for part in parts), default=0) / 2
     return [
-        Pair(work=part.cpu_seconds / part.admitted * 1e6, floor=part.floor_seconds / part.floors * 1e6)
+        MeasuredPair(work=part.cpu_seconds / part.admitted * 1e6, floor=part.floor_seconds / part.floors * 1e6)
         for part in parts
         if part.floors and part.admitted and part.admitted >= busy
     ]

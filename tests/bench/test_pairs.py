@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from broker_auth.bench.pairs import Clock, Pair, Ratio, measure_pairs, ratio_of, verdict
+from broker_auth.bench.pairs import Clock, MeasuredPair, Ratio, measure_pairs, ratio_of, verdict
 from broker_auth.bench.service import Totals, paired
 
 
@@ -34,14 +34,14 @@ class Machine:
 
 
 def ratios(values: Sequence[float], least: float = 1.0) -> Ratio:
-    return ratio_of([Pair(work=value, floor=1.0) for value in values], least)
+    return ratio_of([MeasuredPair(work=value, floor=1.0) for value in values], least)
 
 
 def test_work_and_floor_alternate_and_take_turns_in_being_first() -> None:
     machine = Machine()
     work = [machine.slice("work", 12) for _ in range(4)]
     floor = [machine.slice("floor", 10) for _ in range(4)]
-    assert measure_pairs(work, floor, machine.clock) == [Pair(work=12, floor=10)] * 4
+    assert measure_pairs(work, floor, machine.clock) == [MeasuredPair(work=12, floor=10)] * 4
     assert machine.done == ["floor", "work", "work", "floor"] * 2
 
 
@@ -67,11 +67,11 @@ def test_other_threads_count_as_work_whenever_they_run(beside: str) -> None:
         [machine.slice("floor", 10, others["floor"]) for _ in range(2)],
         machine.clock,
     )
-    assert pairs == [Pair(work=15, floor=10)] * 2
+    assert pairs == [MeasuredPair(work=15, floor=10)] * 2
 
 
 def test_ratio_is_that_of_pairs_and_not_of_sums() -> None:
-    pairs = [Pair(work=12, floor=10), Pair(work=13, floor=10), Pair(work=1400, floor=1000)]
+    pairs = [MeasuredPair(work=12, floor=10), MeasuredPair(work=13, floor=10), MeasuredPair(work=1400, floor=1000)]
     assert ratio_of(pairs).figures("alone") == {"alone": 1.3, "alone_min": 1.2, "alone_max": 1.4}
     assert ratio_of(pairs).pairs == 3
 
@@ -124,9 +124,12 @@ def totals(*parts: tuple[int, float, int, float]) -> list[Totals]:
 
 def test_running_service_is_paired_slice_by_slice() -> None:
     parts = ((100, 0.015, 20, 0.0020), (80, 0.024, 10, 0.0020))
-    assert paired(totals(*parts)) == [pytest.approx(Pair(150.0, 100.0)), pytest.approx(Pair(300.0, 200.0))]
+    assert paired(totals(*parts)) == [
+        pytest.approx(MeasuredPair(150.0, 100.0)),
+        pytest.approx(MeasuredPair(300.0, 200.0)),
+    ]
 
 
 def test_begin_and_end_of_a_flood_are_left_out() -> None:
     parts = ((0, 0.001, 5, 0.0005), (3, 0.001, 5, 0.0005), (100, 0.015, 20, 0.0020), (100, 0.015, 0, 0.0))
-    assert paired(totals(*parts)) == [pytest.approx(Pair(150.0, 100.0))]
+    assert paired(totals(*parts)) == [pytest.approx(MeasuredPair(150.0, 100.0))]

@@ -53,7 +53,9 @@ def test_service_counts_what_both_sides_saw() -> None:
 
 
 def test_connects_compares_ways_to_decide() -> None:
-    figures = connects.run(connects.Plan(rounds=1, seconds=0.05), clients=[Clients.MEMBERS])  # nodes: the storm below
+    figures = connects.run(
+        connects.SlicePlan(rounds=1, seconds=0.05), clients=[Clients.MEMBERS]
+    )  # nodes: the storm below
     assert figures.pop("choria") == {"skipped": "set CHORIA to the path of a choria program to measure its broker, too"}
     modes = {f"{mode}_members" for mode in MODES}
     assert set(figures) == modes | {f"{mode}_at_100" for mode in modes}
