@@ -1,6 +1,6 @@
 """Plays nodes and members: real TLS connections to a real broker, each with a token or a certificate.
 
-A process of its own (``python -m broker_auth.bench.connector``): for each JSON line in, a :class:`Task`, one line
+A separate process (``python -m broker_auth.bench.connector``): for each JSON line in, a :class:`Task`, one line
 out, a :class:`Connected`. The connections of a storm are kept until standard input ends, so that everybody's memory
 can be looked at.
 """
@@ -24,7 +24,7 @@ _RETRY: Final = 1.0  # seconds a node waits on average before it tries again, as
 
 
 class Task(msgspec.Struct, kw_only=True):
-    """What to do.
+    """A task of this process.
 
     Attributes:
         port: of the broker on 127.0.0.1.
@@ -50,7 +50,7 @@ class Task(msgspec.Struct, kw_only=True):
 
 
 class Connected(msgspec.Struct, kw_only=True):
-    """What happened.
+    """The result of a task.
 
     Attributes:
         times_ms: of each connection that succeeded.

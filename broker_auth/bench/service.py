@@ -89,7 +89,7 @@ def _shorter(task: Task, in_flight: int = 64) -> Task:
 
 
 class Totals(NamedTuple):
-    """What all workers together have done so far."""
+    """Work of all workers together since their start."""
 
     admitted: int
     cpu_seconds: float

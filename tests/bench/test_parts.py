@@ -121,7 +121,7 @@ def test_rows_too_noisy_to_mean_anything_are_named_in_one_line(tmp_path: Path) -
     assert noisy == ["Too noisy to mean anything: client, x. Repeat on a quieter machine."]
 
 
-def test_what_was_left_out_is_said_in_one_line_with_the_reason(tmp_path: Path) -> None:
+def test_left_out_rows_are_named_below_the_table_with_the_reason(tmp_path: Path) -> None:
     text = shown({"connects": {"static": {"p50_ms": 1.5}, "choria": {"skipped": "set CHORIA to a program"}}}, tmp_path)
     assert "Left out: choria; set CHORIA to a program." in text.splitlines()
     assert text.count("choria") == 1
