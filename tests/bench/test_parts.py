@@ -92,6 +92,16 @@ def test_a_part_that_does_not_exist_is_named() -> None:
         run(["speed"], quick=True)
 
 
+def test_choria_variable_that_names_no_program_fails_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CHORIA", "/nowhere/choria")
+    started: list[str] = []
+    with pytest.raises(InputError, match=r"^CHORIA: /nowhere/choria is not a program"):
+        run([], quick=True, started=started.append)
+    assert not started
+
+
 def test_the_command_prints_one_json_document(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = Extent(quick=lambda: decision.run(TINY, ("mtls",)), full=lambda: {}, about="very small")
     monkeypatch.setitem(PARTS, "decision", tiny)
