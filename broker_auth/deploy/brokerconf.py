@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from broker_auth.deploy.plan import Plan, Topology
+from broker_auth.deploy.members import member_names
+from broker_auth.deploy.plan import Edge, Plan, Topology
 from broker_auth.errors import InputError
 from broker_auth.settings.keys.table import find
 from broker_auth.settings.model import FLEET_ZONE
@@ -90,13 +91,13 @@ _NOTES: Final = {
 }
 
 
-def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_user: str | None) -> str:
+def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_users: Sequence[str]) -> str:
     """The whole file. Paths inside the plan's directory are written relative to it.
 
     Args:
         plan: with every file named, the development PKI's included.
         break_glass: by zone, the public key of its break-glass user.
-        leaf_user: the name by which the fleet's leaf listener knows the edge's certificate.
+        leaf_users: the names by which the fleet's leaf listener knows the edges' certificates.
 
     Raises:
         InputError: a value cannot be written in this format.
@@ -106,8 +107,8 @@ def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_user: str | None) -
         ("Who gets in", _credentials(plan)),
         ("This service", _service(plan, break_glass[FLEET_ZONE])),
         *((f"Zone {zone}", zone_lines(zone, public)) for zone, public in break_glass.items() if zone != FLEET_ZONE),
-        ("The fleet's nats-server", _fleet(plan, leaf_user)),
-        ("The edge's nats-server", _edge(plan)),
+        ("The fleet's nats-servers" if plan.clustered else "The fleet's nats-server", _fleet(plan, leaf_users)),
+        *((f"The nats-server of {edge.name}", _edge(plan, edge)) for edge in plan.edges),
     ):
         body = "\n".join(_written(key, value) for key, value in lines)
         if body:
@@ -140,7 +141,7 @@ def _credentials(plan: Plan) -> Iterator[Line]:
 
 
 def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
-    yield _OWN + "brokers", "fleet, edge" if plan.topology is Topology.EDGE else "fleet"
+    yield _OWN + "brokers", ", ".join(("fleet", *(edge.name for edge in plan.edges)))
     files = ZoneFiles()
     yield _OWN + "nkey_seed_file", files.service_seed
     yield _OWN + "issuer_seed_file", files.issuer_seed
@@ -163,39 +164,41 @@ def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
     yield prefix + "break_glass_nkey", break_glass
 
 
-def _fleet(plan: Plan, leaf_user: str | None) -> Iterator[Line]:
+def _fleet(plan: Plan, leaf_users: Sequence[str]) -> Iterator[Line]:
     broker, files = _OWN + "broker.fleet.", plan.files
     server = broker + "server."
     single = plan.topology is Topology.SINGLE
-    yield broker + "urls", f"tls://{_host(plan.host)}:{plan.port}"
+    yield broker + "urls", _urls(plan.fleet, plan.port)
     yield broker + "role", "single" if single else "fleet"
-    yield server + "name", "fleet"
+    yield server + "name", member_names(plan.fleet)[0] if plan.clustered else "fleet"
     yield server + "listen", f"{_host(plan.bind)}:{plan.port}"
     yield server + "tls.certificate", _path(plan, files.server_cert)
     yield server + "tls.key", _path(plan, files.server_key)
-    if not single:
+    if not single or plan.clustered:
         yield server + "tls.ca", _path(plan, files.ca)
     yield server + "store_dir", "jetstream"
     if plan.topology is Topology.WEBSOCKET:
         yield server + "websocket.listen", f"{_host(plan.bind)}:{plan.websocket_port}"
-    if leaf_user:
+    if plan.clustered:
+        yield server + "cluster.name", "fleet"
+        yield server + "cluster.listen", f"{_host(plan.bind)}:{plan.cluster_port}"
+        yield server + "cluster.routes", _urls(plan.fleet, plan.cluster_port)
+    if leaf_users:
         yield server + "leaf.listen", f"{_host(plan.bind)}:{plan.leaf_port}"
         yield server + "leaf.tls.ca", _path(plan, files.leaf_ca)
-        yield server + "leaf.user", leaf_user
+        yield server + "leaf.user", ", ".join(leaf_users)
 
 
-def _edge(plan: Plan) -> Iterator[Line]:
-    if plan.topology is not Topology.EDGE:
-        return
-    broker, files = _OWN + "broker.edge.", plan.files
+def _edge(plan: Plan, edge: Edge) -> Iterator[Line]:
+    broker, files = f"{_OWN}broker.{edge.name}.", plan.files.of_edge(edge.name)
     server = broker + "server."
-    yield broker + "urls", f"tls://{_host(plan.edge_host or plan.host)}:{plan.edge_port}"
+    yield broker + "urls", _urls([edge.host], plan.edge_port)
     yield broker + "role", "edge"
-    yield server + "name", "edge"
+    yield server + "name", edge.name
     yield server + "listen", f"{_host(plan.bind)}:{plan.edge_port}"
     yield server + "tls.certificate", _path(plan, files.edge_cert or files.server_cert)
     yield server + "tls.key", _path(plan, files.edge_key or files.server_key)
-    yield server + "leaf.remotes", f"tls://{_host(plan.host)}:{plan.leaf_port}"
+    yield server + "leaf.remotes", _urls(plan.fleet, plan.leaf_port)
     yield server + "leaf.tls.ca", _path(plan, files.ca)
     yield server + "leaf.tls.certificate", _path(plan, files.leaf_cert)
     yield server + "leaf.tls.key", _path(plan, files.leaf_key)
@@ -229,6 +232,10 @@ def _list(plan: Plan, signers: Sequence[str]) -> str:
 def _signer(plan: Plan, signer: str) -> str:
     inline = len(signer) == 64 and not Path(signer).exists()
     return signer if inline else _path(plan, Path(signer))
+
+
+def _urls(hosts: Sequence[str], port: int) -> str:
+    return ", ".join(f"tls://{_host(host)}:{port}" for host in hosts)
 
 
 def _host(host: str) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
+
+EDGE: Final = "edge"  # the edge's name where none is given
+PLACEHOLDER: Final = "{edge}"  # in file names of edges: the edge's name
 
 
 class Topology(StrEnum):
@@ -21,7 +26,8 @@ class OwnFiles:
     """The operator's own PEM files. The edge's server certificate is the fleet's unless given.
 
     ``leaf_ca`` is what the fleet verifies edges by. Not ``ca``, because whoever has a client certificate
-    of that one is a member of the fleet.
+    of that one is a member of the fleet. ``{edge}`` in the names of the four files of edges stands for the
+    name of each.
     """
 
     ca: Path | None = None
@@ -35,6 +41,23 @@ class OwnFiles:
     service_cert: Path | None = None
     service_key: Path | None = None
 
+    def of_edge(self, name: str) -> OwnFiles:
+        """Return the files of one edge, its name in place of ``{edge}``."""
+        own = {
+            item: Path(str(path).replace(PLACEHOLDER, name))
+            for item in ("edge_cert", "edge_key", "leaf_cert", "leaf_key")
+            if (path := getattr(self, item)) is not None
+        }
+        return dataclasses.replace(self, **own)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An edge to be written: its name, which is also its broker's and its zone's, and its host in URLs."""
+
+    name: str
+    host: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -43,7 +66,9 @@ class Plan:
     Attributes:
         directory: where; made if it does not exist.
         hosts: names and addresses of the servers; the first stands in URLs.
-        edge_host: the edge's name in URLs, if it runs elsewhere.
+        fleet_hosts: the fleet's servers, in URLs before ``hosts``; several are a cluster.
+        edge_host: the host of the only edge in URLs, if it runs elsewhere.
+        named_edges: edges with names; by default there is one, named "edge".
         listen: the address all listeners bind to.
         signer_cert: signers of provisioning tokens: files, or 64 hex characters.
         issuers: organization name and public key (64 hex characters).
@@ -55,7 +80,9 @@ class Plan:
     topology: Topology = Topology.EDGE
     dev_pki: bool = False
     hosts: Sequence[str] = ()
+    fleet_hosts: Sequence[str] = ()
     edge_host: str | None = None
+    named_edges: Sequence[Edge] = ()
     listen: str | None = None
     files: OwnFiles = field(default_factory=OwnFiles)
     signer_cert: Sequence[str] = ()
@@ -65,17 +92,40 @@ class Plan:
     edge_port: int = 4223
     leaf_port: int = 7422
     websocket_port: int = 4443
+    cluster_port: int = 6222
     force: bool = False
 
     @property
-    def host(self) -> str:
-        """What stands in the fleet's URLs."""
-        return self.hosts[0] if self.hosts else "127.0.0.1"
+    def fleet(self) -> tuple[str, ...]:
+        """The hosts in the fleet's URLs."""
+        return tuple(self.fleet_hosts) or tuple(self.hosts[:1]) or ("127.0.0.1",)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the fleet is a cluster."""
+        return len(self.fleet_hosts) > 1
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """The edges to be written."""
+        if self.topology is not Topology.EDGE:
+            return ()
+        return tuple(self.named_edges) or (Edge(EDGE, self.edge_host or self.fleet[0]),)
+
+    @property
+    def fleet_names(self) -> tuple[str, ...]:
+        """Hosts for the certificate of the fleet's servers."""
+        return (*self.hosts, *self.fleet_hosts, *((self.edge_host,) if self.edge_host else ()))
+
+    def edge_names(self, edge: Edge) -> tuple[str, ...]:
+        """Hosts for the certificate of an edge. It names no fleet server, unless both may be on one machine."""
+        return (edge.host,) if self.named_edges else (edge.host, *self.fleet_names)
 
     @property
     def bind(self) -> str:
-        """The address listeners bind to: a development PKI is for this machine, until told otherwise."""
-        return self.listen or ("127.0.0.1" if self.dev_pki else "0.0.0.0")  # noqa: S104 - a server's listener
+        """The address listeners bind to: a development PKI is for this machine, until other hosts are named."""
+        local = self.dev_pki and not self.clustered and not self.named_edges
+        return self.listen or ("127.0.0.1" if local else "0.0.0.0")  # noqa: S104 - a server's listener
 
 
 def missing_options(plan: Plan) -> list[str]:
@@ -84,7 +134,7 @@ def missing_options(plan: Plan) -> list[str]:
         return []
     files, mutual = plan.files, plan.topology is not Topology.SINGLE
     wanted: list[tuple[str, object, bool]] = [
-        ("--host", plan.hosts, True),
+        ("--host or --fleet-host", plan.hosts or plan.fleet_hosts, True),
         ("--ca", files.ca, True),
         ("--server-cert", files.server_cert, True),
         ("--server-key", files.server_key, True),

@@ -261,11 +261,11 @@ def test_a_link_certificate_of_another_ca_is_not_kept_in_silence(tmp_path: Path)
 
 def test_what_is_missing_is_named_at_once() -> None:
     assert missing_options(Plan(directory=Path("d"))) == [
-        "--host", "--ca", "--server-cert", "--server-key", "--service-cert", "--service-key",
+        "--host or --fleet-host", "--ca", "--server-cert", "--server-key", "--service-cert", "--service-key",
         "--leaf-ca", "--leaf-cert", "--leaf-key", "--signer-cert or --issuer",
     ]  # fmt: skip
     assert missing_options(Plan(directory=Path("d"), topology=Topology.SINGLE)) == [
-        "--host", "--ca", "--server-cert", "--server-key", "--issuer",
+        "--host or --fleet-host", "--ca", "--server-cert", "--server-key", "--issuer",
     ]  # fmt: skip
 
 
