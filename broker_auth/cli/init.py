@@ -10,7 +10,7 @@ import click
 
 from broker_auth.cli import options, output
 from broker_auth.deploy.init import Deployment, initialize
-from broker_auth.deploy.plan import Edge, OwnFiles, Plan, Topology, missing_options, superfluous_options
+from broker_auth.deploy.plan import Edge, Layout, OwnFiles, Plan, Topology, missing_options, superfluous_options
 
 _PORT = click.IntRange(1, 65535)
 _EPILOG = options.example(
@@ -44,6 +44,14 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
     show_default=True,
     help="edge: unprovisioned nodes connect to a separate nats-server. websocket: to a wss:// listener. "
     "single: one listener, all logins by token.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice([item.value for item in Layout]),
+    default=Layout.DIRECTORY.value,
+    show_default=True,
+    help="Where audit records and streams go. directory: into DIRECTORY. system: below /var/log, /run and /var/lib. "
+    "container: to the log and below /data, with health checks by HTTP.",
 )
 @click.option("--dev-pki", is_flag=True, help="Also create throw-away certificates and signing keys.")
 @click.option("--host", "hosts", multiple=True, help="Name or address of the servers; the first is used in URLs.")
@@ -102,12 +110,19 @@ def init_command(*, as_json: bool, **args: Any) -> None:
 
 
 def _plan(
-    *, topology: str, issuers: Sequence[str], fleet_hosts: Sequence[str], edges: Sequence[str], **args: Any
+    *,
+    topology: str,
+    layout: str,
+    issuers: Sequence[str],
+    fleet_hosts: Sequence[str],
+    edges: Sequence[str],
+    **args: Any,
 ) -> Plan:
     files = {name: args.pop(name) for name in OwnFiles.__dataclass_fields__}
     named = (_pair(text, "--edge: write NAME=HOST, the edge's name and its host") for text in edges)
     return Plan(
         topology=Topology(topology),
+        layout=Layout(layout),
         issuers=tuple(
             _pair(text, "--issuer: write NAME=HEX, the organization's name and its public key") for text in issuers
         ),

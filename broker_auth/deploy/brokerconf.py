@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.deploy.members import member_names
-from broker_auth.deploy.plan import Edge, Plan, Topology
+from broker_auth.deploy.plan import Edge, Layout, Plan, Topology
 from broker_auth.errors import InputError
 from broker_auth.settings.keys.table import find
 from broker_auth.settings.model import FLEET_ZONE
@@ -18,8 +18,29 @@ from broker_auth.settings.model import FLEET_ZONE
 KEYS = "keys"
 CLIENT_PASSWORD = f"{KEYS}/client_password"
 SYSTEM_PASSWORD = f"{KEYS}/system_password"
-AUDIT_FILE = "audit.jsonl"
-PID_FILE = "broker-auth.pid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outputs:
+    """What programs write, as values of ``broker.conf``."""
+
+    audit: str
+    streams: str
+    pid_file: str | None = None
+    metrics: str | None = None
+    monitor: str | None = None
+
+
+_OUTPUTS: Final = {
+    Layout.DIRECTORY: _Outputs(audit="file:audit.jsonl", pid_file="broker-auth.pid", streams="jetstream"),
+    Layout.SYSTEM: _Outputs(
+        audit="file:/var/log/broker-auth/audit.jsonl",
+        pid_file="/run/broker-auth/broker-auth.pid",
+        streams="/var/lib/nats",
+    ),
+    # Read-only but for the streams: records go out with the log, and probes ask by HTTP.
+    Layout.CONTAINER: _Outputs(audit="log", metrics="0.0.0.0:9464", monitor="127.0.0.1:8222", streams="/data"),
+}
 
 _OWN = "plugin.broker_auth."
 _CHORIA = "plugin.choria.network."
@@ -84,10 +105,8 @@ class ZoneFiles:
 _NOTES: Final = {
     _OWN + "provisioner.identities": "This service's own certificate is named with them, because reports and the "
     "doctor see edges through the provisioning account. It knows the password in any case.",
-    _OWN + "audit.output": "`broker-auth why` reads the file. Where the service may not write here, as in "
-    "examples/systemd, name another place: /var/log/broker-auth/audit.jsonl. In a read-only container: log.",
-    _OWN + "pid_file": "Where the service may not write here: /run/broker-auth/broker-auth.pid. A second service on "
-    "this machine needs another one: set BROKER_AUTH_PID_FILE for it.",
+    _OWN + "audit.output": "`broker-auth why` reads the file if one is named.",
+    _OWN + "pid_file": "A second service on this machine needs another one: set BROKER_AUTH_PID_FILE for it.",
 }
 
 
@@ -147,12 +166,13 @@ def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
     yield _OWN + "issuer_seed_file", files.issuer_seed
     yield _OWN + "xkey_seed_file", files.xkey_seed
     yield _OWN + "break_glass_nkey", break_glass
-    yield _OWN + "audit.output", f"file:{AUDIT_FILE}"
-    yield _OWN + "pid_file", PID_FILE
+    outputs = _OUTPUTS[plan.layout]
+    yield _OWN + "audit.output", outputs.audit
+    if outputs.pid_file:
+        yield _OWN + "pid_file", outputs.pid_file
+    if outputs.metrics:
+        yield _OWN + "metrics.listen", outputs.metrics
     yield _OWN + "tls.ca", _path(plan, plan.files.ca)
-    if plan.files.service_cert:
-        yield _OWN + "tls.certificate", _path(plan, plan.files.service_cert)
-        yield _OWN + "tls.key", _path(plan, plan.files.service_key)
 
 
 def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
@@ -170,13 +190,17 @@ def _fleet(plan: Plan, leaf_users: Sequence[str]) -> Iterator[Line]:
     single = plan.topology is Topology.SINGLE
     yield broker + "urls", _urls(plan.fleet, plan.port)
     yield broker + "role", "single" if single else "fleet"
+    if files.service_cert:  # for the fleet alone: edges ask for none, and with it a host of theirs could join the fleet
+        yield broker + "tls.certificate", _path(plan, files.service_cert)
+        yield broker + "tls.key", _path(plan, files.service_key)
     yield server + "name", member_names(plan.fleet)[0] if plan.clustered else "fleet"
     yield server + "listen", f"{_host(plan.bind)}:{plan.port}"
     yield server + "tls.certificate", _path(plan, files.server_cert)
     yield server + "tls.key", _path(plan, files.server_key)
     if not single or plan.clustered:
         yield server + "tls.ca", _path(plan, files.ca)
-    yield server + "store_dir", "jetstream"
+    yield server + "store_dir", _OUTPUTS[plan.layout].streams
+    yield from _monitor(plan, server)
     if plan.topology is Topology.WEBSOCKET:
         yield server + "websocket.listen", f"{_host(plan.bind)}:{plan.websocket_port}"
     if plan.clustered:
@@ -198,10 +222,16 @@ def _edge(plan: Plan, edge: Edge) -> Iterator[Line]:
     yield server + "listen", f"{_host(plan.bind)}:{plan.edge_port}"
     yield server + "tls.certificate", _path(plan, files.edge_cert or files.server_cert)
     yield server + "tls.key", _path(plan, files.edge_key or files.server_key)
+    yield from _monitor(plan, server)
     yield server + "leaf.remotes", _urls(plan.fleet, plan.leaf_port)
     yield server + "leaf.tls.ca", _path(plan, files.ca)
     yield server + "leaf.tls.certificate", _path(plan, files.leaf_cert)
     yield server + "leaf.tls.key", _path(plan, files.leaf_key)
+
+
+def _monitor(plan: Plan, server: str) -> Iterator[Line]:
+    if listen := _OUTPUTS[plan.layout].monitor:
+        yield server + "monitor.listen", listen
 
 
 def _written(key: str, value: str) -> str:

@@ -21,6 +21,14 @@ class Topology(StrEnum):
     SINGLE = "single"
 
 
+class Layout(StrEnum):
+    """Where programs write: below the deployment's directory, as packages do (docs/systemd.md), or as containers do."""
+
+    DIRECTORY = "directory"
+    SYSTEM = "system"
+    CONTAINER = "container"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnFiles:
     """The operator's own PEM files. The edge's server certificate is the fleet's unless given.
@@ -69,6 +77,7 @@ class Plan:
         fleet_hosts: the fleet's servers, in URLs before ``hosts``; several are a cluster.
         edge_host: the host of the only edge in URLs, if it runs elsewhere.
         named_edges: edges with names; by default there is one, named "edge".
+        layout: where audit records, the pid file and streams go.
         listen: the address all listeners bind to.
         signer_cert: signers of provisioning tokens: files, or 64 hex characters.
         issuers: organization name and public key (64 hex characters).
@@ -78,6 +87,7 @@ class Plan:
 
     directory: Path
     topology: Topology = Topology.EDGE
+    layout: Layout = Layout.DIRECTORY
     dev_pki: bool = False
     hosts: Sequence[str] = ()
     fleet_hosts: Sequence[str] = ()
@@ -123,8 +133,8 @@ class Plan:
 
     @property
     def bind(self) -> str:
-        """The address listeners bind to: a development PKI is for this machine, until other hosts are named."""
-        local = self.dev_pki and not self.clustered and not self.named_edges
+        """The address listeners bind to: a development PKI is for this machine, until other hosts are meant."""
+        local = self.dev_pki and not (self.clustered or self.named_edges or self.layout is Layout.CONTAINER)
         return self.listen or ("127.0.0.1" if local else "0.0.0.0")  # noqa: S104 - a server's listener
 
 
