@@ -85,6 +85,12 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
 @_file("leaf-key", "Its private key.")
 @_file("service-cert", "Client certificate of this service.")
 @_file("service-key", "Its private key.")
+@_file(
+    "user-cert",
+    "Certificate in contexts of the nats command; '{user}' in its name stands for member, provisioner and operator. "
+    "It need not be on this machine.",
+)
+@_file("user-key", "Its private key, in the same way.")
 @click.option("--signer-cert", multiple=True, help="Signer of provisioning tokens: a file, or 64 hex characters.")
 @click.option("--issuer", "issuers", multiple=True, metavar="NAME=HEX", help="Organization issuer and public key.")
 @click.option("--provisioner", "provisioners", multiple=True, help="Certificate name accepted as the provisioner.")
@@ -144,6 +150,7 @@ def _document(deployment: Deployment) -> dict[str, Any]:
     return {
         "configuration": str(deployment.configuration),
         "servers": {name: str(path) for name, path in deployment.servers.items()},
+        "contexts": str(deployment.contexts),
         "break_glass_seeds": [str(seed) for seed in deployment.break_glass_seeds],
         "warnings": [str(warning) for warning in deployment.warnings],
         "next": list(deployment.next_commands),
@@ -153,6 +160,7 @@ def _document(deployment: Deployment) -> dict[str, Any]:
 def _print(plan: Plan, deployment: Deployment) -> None:
     written = [deployment.configuration, *deployment.servers.values()]
     output.note(f"Wrote {', '.join(str(path) for path in written)}")
+    output.note(f"Contexts of the nats command are in {deployment.contexts}, as XDG_CONFIG_HOME")
     if plan.force:
         output.note("Existing keys, passwords and certificates were kept")
     if deployment.break_glass_seeds:

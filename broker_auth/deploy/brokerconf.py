@@ -188,7 +188,7 @@ def _fleet(plan: Plan, leaf_users: Sequence[str]) -> Iterator[Line]:
     broker, files = _OWN + "broker.fleet.", plan.files
     server = broker + "server."
     single = plan.topology is Topology.SINGLE
-    yield broker + "urls", _urls(plan.fleet, plan.port)
+    yield broker + "urls", urls(plan.fleet, plan.port)
     yield broker + "role", "single" if single else "fleet"
     if files.service_cert:  # for the fleet alone: edges ask for none, and with it a host of theirs could join the fleet
         yield broker + "tls.certificate", _path(plan, files.service_cert)
@@ -206,7 +206,7 @@ def _fleet(plan: Plan, leaf_users: Sequence[str]) -> Iterator[Line]:
     if plan.clustered:
         yield server + "cluster.name", "fleet"
         yield server + "cluster.listen", f"{_host(plan.bind)}:{plan.cluster_port}"
-        yield server + "cluster.routes", _urls(plan.fleet, plan.cluster_port)
+        yield server + "cluster.routes", urls(plan.fleet, plan.cluster_port)
     if leaf_users:
         yield server + "leaf.listen", f"{_host(plan.bind)}:{plan.leaf_port}"
         yield server + "leaf.tls.ca", _path(plan, files.leaf_ca)
@@ -216,14 +216,14 @@ def _fleet(plan: Plan, leaf_users: Sequence[str]) -> Iterator[Line]:
 def _edge(plan: Plan, edge: Edge) -> Iterator[Line]:
     broker, files = f"{_OWN}broker.{edge.name}.", plan.files.of_edge(edge.name)
     server = broker + "server."
-    yield broker + "urls", _urls([edge.host], plan.edge_port)
+    yield broker + "urls", urls([edge.host], plan.edge_port)
     yield broker + "role", "edge"
     yield server + "name", edge.name
     yield server + "listen", f"{_host(plan.bind)}:{plan.edge_port}"
     yield server + "tls.certificate", _path(plan, files.edge_cert or files.server_cert)
     yield server + "tls.key", _path(plan, files.edge_key or files.server_key)
     yield from _monitor(plan, server)
-    yield server + "leaf.remotes", _urls(plan.fleet, plan.leaf_port)
+    yield server + "leaf.remotes", urls(plan.fleet, plan.leaf_port)
     yield server + "leaf.tls.ca", _path(plan, files.ca)
     yield server + "leaf.tls.certificate", _path(plan, files.leaf_cert)
     yield server + "leaf.tls.key", _path(plan, files.leaf_key)
@@ -264,8 +264,9 @@ def _signer(plan: Plan, signer: str) -> str:
     return signer if inline else _path(plan, Path(signer))
 
 
-def _urls(hosts: Sequence[str], port: int) -> str:
-    return ", ".join(f"tls://{_host(host)}:{port}" for host in hosts)
+def urls(hosts: Sequence[str], port: int, *, scheme: str = "tls") -> str:
+    """Return a list of URLs, an IPv6 address in brackets."""
+    return ", ".join(f"{scheme}://{_host(host)}:{port}" for host in hosts)
 
 
 def _host(host: str) -> str:

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker_auth.deploy.pki import LOCAL_NAMES, Authority, Pair, PrivateKey, signer
-from broker_auth.deploy.plan import EDGE, PLACEHOLDER, OwnFiles, Plan, Topology
+from broker_auth.deploy.plan import EDGE, PLACEHOLDER, USER_PLACEHOLDER, OwnFiles, Plan, Topology
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import InputError
 from broker_auth.secret import Secret
@@ -128,6 +128,8 @@ def completed(workspace: Workspace, plan: Plan) -> Plan:
         leaf_key=at(path(link, "key")) if edge else None,
         service_cert=None if single else at(path("service", "pem")),
         service_key=None if single else at(path("service", "key")),
+        user_cert=None if single else at(path(USER_PLACEHOLDER, "pem")),
+        user_key=None if single else at(path(USER_PLACEHOLDER, "key")),
     )
     if single:
         public = at(path("issuer", "public")).read_text(encoding="ascii").strip()

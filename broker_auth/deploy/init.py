@@ -11,7 +11,7 @@ from pathlib import Path
 
 from broker_auth.certificates.certificate import Certificate, CertificateError
 from broker_auth.certificates.files import read_certificates
-from broker_auth.deploy import brokerconf, devpki
+from broker_auth.deploy import brokerconf, contexts, devpki
 from broker_auth.deploy.members import member_names, render_all
 from broker_auth.deploy.plan import PLACEHOLDER, Edge, OwnFiles, Plan, Topology, missing_options, superfluous_options
 from broker_auth.deploy.render import is_address
@@ -36,6 +36,7 @@ class Deployment:
     Attributes:
         configuration: ``broker.conf``.
         servers: name of each nats-server to its configuration: the broker's, in a cluster the member's.
+        contexts: directory of contexts of the ``nats`` command: its ``$XDG_CONFIG_HOME``.
         settings: what ``broker.conf`` says.
         warnings: what is allowed in it but probably not meant.
         break_glass_seeds: to be moved to a safe place offline; without those that have been.
@@ -44,6 +45,7 @@ class Deployment:
 
     configuration: Path
     servers: dict[str, Path]
+    contexts: Path
     settings: Settings
     warnings: tuple[Problem, ...]
     break_glass_seeds: tuple[Path, ...]
@@ -87,10 +89,14 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
         raise ConfigurationError(report.problems)
     settings = report.settings
     servers = {name: workspace.write(f"{name}.conf", text) for name, text in render_all(settings).items()}
+    for name, text in contexts.contexts(plan).items():
+        workspace.make_directory(str(Path(name).parent))
+        workspace.write(name, text)
     seeds = [workspace.path(brokerconf.ZoneFiles(zone).break_glass_seed) for zone in zones]
     return Deployment(
         configuration=configuration,
         servers=servers,
+        contexts=workspace.path(contexts.HOME),
         settings=settings,
         warnings=report.warnings,
         break_glass_seeds=tuple(seed for seed in seeds if seed.exists()),
@@ -140,7 +146,13 @@ def _file_names(plan: Plan) -> tuple[str, ...]:
     servers = [f"{name}.conf" for name in (*_fleet_servers(plan), *(edge.name for edge in plan.edges))]
     keys = [name for zone in _zones(plan) for name in brokerconf.ZoneFiles(zone).names]
     keys += [brokerconf.CLIENT_PASSWORD, brokerconf.SYSTEM_PASSWORD]
-    return (CONFIGURATION, *servers, *keys, *(devpki.file_names(plan) if plan.dev_pki else ()))
+    return (
+        CONFIGURATION,
+        *servers,
+        *contexts.file_names(plan),
+        *keys,
+        *(devpki.file_names(plan) if plan.dev_pki else ()),
+    )
 
 
 def _check(plan: Plan) -> None:
@@ -158,7 +170,9 @@ def _check(plan: Plan) -> None:
 
 
 def _files(files: OwnFiles) -> list[Path]:
-    given = [getattr(files, item.name) for item in dataclasses.fields(files)]
+    """Return the files that are read here; certificates of users may be on their machines alone."""
+    names = [item.name for item in dataclasses.fields(files) if not item.name.startswith("user_")]
+    given = [getattr(files, name) for name in names]
     return [file for file in given if file is not None]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 EDGE: Final = "edge"  # the edge's name where none is given
+USER_PLACEHOLDER: Final = "{user}"  # in file names of users' certificates: member, provisioner, operator
 PLACEHOLDER: Final = "{edge}"  # in file names of edges: the edge's name
 
 
@@ -35,7 +36,8 @@ class OwnFiles:
 
     ``leaf_ca`` is what the fleet verifies edges by. Not ``ca``, because whoever has a client certificate
     of that one is a member of the fleet. ``{edge}`` in the names of the four files of edges stands for the
-    name of each.
+    name of each. ``user_cert`` and ``user_key`` are written into contexts of the ``nats`` command and not read;
+    ``{user}`` in them stands for "member", "provisioner" and "operator".
     """
 
     ca: Path | None = None
@@ -48,6 +50,8 @@ class OwnFiles:
     leaf_key: Path | None = None
     service_cert: Path | None = None
     service_key: Path | None = None
+    user_cert: Path | None = None
+    user_key: Path | None = None
 
     def of_edge(self, name: str) -> OwnFiles:
         """Return the files of one edge, its name in place of ``{edge}``."""
@@ -123,6 +127,11 @@ class Plan:
         return tuple(self.named_edges) or (Edge(EDGE, self.edge_host or self.fleet[0]),)
 
     @property
+    def has_user_certificates(self) -> bool:
+        """Whether certificates of members, provisioners and operators are known or made."""
+        return self.files.user_cert is not None or (self.dev_pki and self.topology is not Topology.SINGLE)
+
+    @property
     def fleet_names(self) -> tuple[str, ...]:
         """Hosts for the certificate of the fleet's servers."""
         return (*self.hosts, *self.fleet_hosts, *((self.edge_host,) if self.edge_host else ()))
@@ -155,6 +164,8 @@ def missing_options(plan: Plan) -> list[str]:
         ("--leaf-key", files.leaf_key, plan.topology is Topology.EDGE),
         ("--edge-cert", files.edge_cert, files.edge_key is not None),
         ("--edge-key", files.edge_key, files.edge_cert is not None),
+        ("--user-cert", files.user_cert, files.user_key is not None),
+        ("--user-key", files.user_key, files.user_cert is not None),
         ("--issuer", plan.issuers, not mutual),
         ("--signer-cert or --issuer", plan.signer_cert or plan.issuers, mutual),
     ]
@@ -177,6 +188,8 @@ def superfluous_options(plan: Plan) -> list[str]:
         ("--leaf-key", files.leaf_key),
         ("--service-cert", files.service_cert),
         ("--service-key", files.service_key),
+        ("--user-cert", files.user_cert),
+        ("--user-key", files.user_key),
         ("--signer-cert", plan.signer_cert),
         ("--issuer", plan.issuers),
     ]
