@@ -133,15 +133,19 @@ sys.exit(report.settings is None)
 """
 
 
-@pytest.mark.parametrize(("user", "status"), [(SERVICE, 0), (0, 0), (NATS, 1)], ids=["service", "root", "nats"])
-def test_the_configuration_is_valid_for_the_service_and_for_root(root: Path, user: int, status: int) -> None:
-    done = subprocess.run(
+def _checked(root: Path, user: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", _CHECK, root / "etc/broker-auth/broker.conf", str(user)],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+@pytest.mark.parametrize(("user", "status"), [(SERVICE, 0), (0, 0), (NATS, 1)], ids=["service", "root", "nats"])
+def test_the_configuration_is_valid_for_the_service_and_for_root(root: Path, user: int, status: int) -> None:
+    done = _checked(root, user)
     assert (done.returncode, done.stderr) == (status, "")
     assert (done.stdout.strip() == "") == (status == 0)
 
@@ -151,3 +155,11 @@ def test_root_adds_a_zone_to_keys_that_the_group_reads(root: Path) -> None:
     done = CliRunner().invoke(main, ["config", "zone", str(configuration), "edge2"])
     assert done.exit_code == 0, done.output
     shutil.rmtree(root / "etc/broker-auth/keys/edge2")
+
+
+def test_another_user_is_told_whose_configuration_it_is(root: Path) -> None:
+    """One line, and not one for each file that this user cannot read."""
+    done = _checked(root, NATS)
+    (line,) = done.stdout.splitlines()
+    assert "broker.conf" in line
+    assert "cannot be read (Permission denied); run this as the service's user, as in: sudo -u broker-auth" in line
