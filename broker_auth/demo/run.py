@@ -1,4 +1,4 @@
-"""The demo's course: start everything, let everybody try, show who hears whom, stop everything."""
+"""The demo's course: start everything, let everybody try, show who hears whom and how a node joins, stop everything."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
+from broker_auth.demo.last_mile import LastMile
 from broker_auth.demo.outcome import Outcome
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.site import Site
@@ -22,11 +23,12 @@ class Result:
 
     admission: list[Outcome]
     isolation: list[Outcome]
+    onboarding: list[Outcome]
 
     @property
     def ok(self) -> bool:
         """Whether every row did what it should."""
-        return all(outcome.as_expected for outcome in (*self.admission, *self.isolation))
+        return all(outcome.as_expected for outcome in (*self.admission, *self.isolation, *self.onboarding))
 
 
 async def run_demo(topology: Topology, show: Callable[[Site, Result], None], *, keep: bool) -> Result:
@@ -46,8 +48,10 @@ async def run_demo(topology: Topology, show: Callable[[Site, Result], None], *, 
         async with Site(Path(directory) / "site", topology) as site:
             admission = await try_all(site, attempts(site))
             await site.apply_streams()
-            result = Result(admission=admission, isolation=await show_isolation(site))
-            show(site, result)
-            if keep:
-                await asyncio.Event().wait()
+            async with LastMile(site) as last_mile:
+                isolation = await show_isolation(site)
+                result = Result(admission=admission, isolation=isolation, onboarding=await last_mile.show())
+                show(site, result)
+                if keep:
+                    await asyncio.Event().wait()
         return result

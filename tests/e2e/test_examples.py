@@ -1,14 +1,9 @@
-"""The examples do what they say: configurations that are valid, and a node and a provisioner that meet."""
+"""The example configurations are valid, and nats-servers start with them."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 import re
 import shutil
-import sys
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +13,7 @@ from broker_auth.deploy.init import initialize, write_zone_keys
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
-from broker_auth.files.writing import write_private
-from broker_auth.natsio.client import round_trip
-from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.natsserver import check_configuration
-from broker_auth.sandbox.site import Site
-from broker_auth.sandbox.tied import tied
 from broker_auth.settings.load import check
 from tests.deadlines import HANG_SECONDS
 
@@ -74,112 +64,3 @@ def test_a_configuration_with_a_placeholder_left_is_refused(tmp_path: Path, topo
     left = [line for line in configuration.read_text().splitlines() if PLACEHOLDER.search(line)]
     assert left
     assert refused == {line.partition(" = ")[0] for line in left}
-
-
-class Program:
-    """One of the example scripts, running."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.seen: list[str] = []
-
-    async def line(self, start: str) -> str:
-        """What follows ``start`` on the next line that begins with it."""
-        assert self.process.stdout
-        async with asyncio.timeout(HANG_SECONDS):
-            while line := (await self.process.stdout.readline()).decode():
-                self.seen.append(line)
-                if line.startswith(start):
-                    return line.removeprefix(start).strip()
-        pytest.fail(f"the program ended without {start!r}: {self.seen}")
-
-
-@contextlib.asynccontextmanager
-async def running(script: str, arguments: Sequence[object]) -> AsyncIterator[Program]:
-    """Run an example as anybody would; it is stopped whatever happens."""
-    process = await asyncio.create_subprocess_exec(
-        *tied([sys.executable, str(EXAMPLES / script), *map(str, arguments)]),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        yield Program(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        assert process.stdout
-        await process.stdout.read()  # so that its pipe is closed before the loop is
-
-
-def provisioner_arguments(site: Site) -> list[object]:
-    """For provisioner.py."""
-    pki = site.directory / "pki"
-    password = site.directory / "keys" / "client_password"
-    return [site.fleet_url, site.ca, pki / "provisioner.pem", pki / "provisioner.key", password]
-
-
-def node_arguments(site: Site, identity: str) -> list[object]:
-    """For node.py."""
-    token = site.directory / "provisioning.jwt"
-    if not token.exists():
-        write_private(token, site.node_issuer.node_token().encode() + b"\n")
-    return [site.node_url, token, site.ca, identity]
-
-
-async def meet(site: Site) -> None:
-    """A node waits first, a second one comes later; both are asked, and both answer."""
-    async with (
-        running("node.py", node_arguments(site, "node1.example.net")) as first,
-        running("provisioner.py", provisioner_arguments(site)) as provisioner,
-    ):
-        answer = json.loads(await provisioner.line("answer:"))
-        assert answer == {"identity": "node1.example.net", "ready": True}
-        assert await first.line("asked:") == "who are you?"
-        async with asyncio.timeout(HANG_SECONDS):
-            assert await first.process.wait() == 0
-        async with running("node.py", node_arguments(site, "node2.example.net")):
-            assert json.loads(await provisioner.line("answer:"))["identity"] == "node2.example.net"
-
-
-async def test_node_and_provisioner_meet_by_way_of_the_edge(edge_site: Site) -> None:
-    await meet(edge_site)
-    rules = {
-        record.client or record.name: record.rule for record in edge_site.audit_records() if record.decision == "admit"
-    }
-    assert rules == {
-        "node1.example.net": "provisioning",
-        "node2.example.net": "provisioning",
-        "provisioner": "provisioner",
-    }
-
-
-async def test_node_and_provisioner_meet_by_way_of_websocket(tmp_path: Path) -> None:
-    async with Site(tmp_path / "site", Topology.WEBSOCKET) as site:
-        await meet(site)
-
-
-ROGUE: Final = (
-    b"{}",
-    b"not json",
-    b'"a"',
-    b'{"identity": ">"}',
-    b'{"identity": "a\\r\\nPUB x 0"}',
-    b'{"identity": "a..b"}',
-)
-
-
-async def test_the_provisioner_asks_nobody_a_rogue_node_makes_up(edge_site: Site) -> None:
-    async with running("provisioner.py", provisioner_arguments(edge_site)) as provisioner:
-        async with running("node.py", node_arguments(edge_site, "node1.example.net")):
-            await provisioner.line("answer:")  # it listens
-        rogue = await connect(edge_site.node_url, "rogue", edge_site.credentials("node"))
-        try:
-            for event in ROGUE:
-                await rogue.publish("choria.lifecycle.event.startup.provision_mode_server", event)
-            await rogue.publish("choria.lifecycle.event.startup.provision_mode_server", b'{"identity": "nobody"}')
-            await round_trip(rogue)
-            assert await provisioner.line("silent:") == "nobody"
-        finally:
-            await rogue.close()
-        assert sum(line.startswith("ignored:") for line in provisioner.seen) == len(ROGUE)
