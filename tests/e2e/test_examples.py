@@ -15,7 +15,6 @@ from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.sandbox.natsserver import check_configuration
 from broker_auth.settings.load import check
-from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 
