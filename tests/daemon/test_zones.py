@@ -196,6 +196,7 @@ async def test_each_zone_has_an_audit_file_of_its_own(running: Served) -> None:
     for url, name in ((site.fleet_url, "stranger-1"), (site.node_url, "stranger-2")):
         with pytest.raises(ConnectRefusedError):
             await connect(url, name, replace(site.credentials("provisioner"), password="wrong"))
+        assert site.audit_record(name), "is written a moment after the answer"
     fleet, edge = (path.read_text() for path in site.deployment.settings.audit_files)
     assert "stranger-1" in fleet
     assert "stranger-1" not in edge
