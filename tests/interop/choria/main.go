@@ -6,12 +6,9 @@
 package main
 
 import (
-	"os"
-
 	"github.com/choria-io/go-choria/build"
 	"github.com/choria-io/go-choria/cmd"
 	"github.com/choria-io/go-choria/plugin"
-	"github.com/choria-io/go-choria/protocol"
 	golang "github.com/choria-io/go-choria/providers/agent/mcorpc/golang"
 	"github.com/choria-io/go-choria/providers/agent/mcorpc/golang/provision"
 	"github.com/sirupsen/logrus"
@@ -20,9 +17,6 @@ import (
 func main() {
 	build.ProvisionModeDefault = "true"
 	build.ProvisionJWTFile = "provisioning.jwt" // in the working directory
-	if os.Getenv("CHORIA_PROTOCOL_INSECURE") != "" {
-		protocol.Secure = "false" // to talk to nodes that have no keys yet
-	}
 
 	plugins := map[string]plugin.Pluggable{
 		"golangmco":        golang.ChoriaPlugin(),
