@@ -1,8 +1,7 @@
 """Choria's streams in the fleet's account: what they should be, what they are, and making them so.
 
-Names, subjects and limits are those of go-choria ``broker/network/network_jetstream.go``; the scout
-and executor streams it also makes are no concern of a broker's authentication. What an operator set
-on a stream beyond these fields is kept.
+Names, subjects and limits are those of go-choria ``broker/network/network_jetstream.go``, but for the
+executor's stream, which is not made here. What an operator set on a stream beyond these fields is kept.
 """
 
 from __future__ import annotations
@@ -144,7 +143,7 @@ def wanted_streams(settings: StreamSettings, peers: int) -> tuple[Wanted, ...]:
         stream(
             f"KV_{PROVISIONER_BUCKET}",
             f"$KV.{PROVISIONER_BUCKET}.provisioner",
-            settings.leader_election_ttl,
+            settings.provisioner_election_ttl,
             settings.leader_election_replicas,
             description="Leader election of Choria's provisioners",
             duplicate_window=_DUPLICATES,
