@@ -6,6 +6,9 @@
 package main
 
 import (
+	"runtime/debug"
+	"strings"
+
 	"github.com/choria-io/go-choria/build"
 	"github.com/choria-io/go-choria/cmd"
 	"github.com/choria-io/go-choria/plugin"
@@ -15,6 +18,7 @@ import (
 )
 
 func main() {
+	build.Version = released()
 	build.ProvisionModeDefault = "true"
 	build.ProvisionJWTFile = "provisioning.jwt" // in the working directory
 
@@ -27,6 +31,20 @@ func main() {
 	}
 	must(cmd.ParseCLI())
 	must(cmd.Run())
+}
+
+// released returns the version of the module that this program is built of; the module's own variable may be older.
+func released() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return build.Version
+	}
+	for _, dependency := range info.Deps {
+		if dependency.Path == "github.com/choria-io/go-choria" {
+			return strings.TrimPrefix(dependency.Version, "v")
+		}
+	}
+	return build.Version
 }
 
 func must(err error) {
