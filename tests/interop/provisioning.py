@@ -29,8 +29,9 @@ from tests.interop.choria_program import Choria, ChoriaRefused, found_by_ping, r
 ACCESS_TOKEN: Final = "s3cret"  # nodes ask it of their provisioner
 CALLER: Final = "alice.mcollective"  # Choria's servers take requests of certificates that are named so
 HELPER: Final = Path(__file__).parent / "helper.py"
-DEADLINE: Final = 90.0  # seconds: bounds a hang; every step takes a few
+DEADLINE: Final = 180.0  # seconds: bounds a hang; a provisioner looks for nodes every minute if it missed their events
 _LEADS: Final = "Became leader after winning election"
+_RECONNECTED: Final = "client reconnected after a previous disconnection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,11 @@ class Provisioner:
     def leads(self) -> bool:
         """Whether it has said that it leads."""
         return _LEADS in self.log.read_text(errors="replace")
+
+    @property
+    def reconnected(self) -> bool:
+        """Whether it has said that it came back to a broker."""
+        return _RECONNECTED in self.log.read_text(errors="replace")
 
 
 class Fleet:

@@ -22,7 +22,7 @@ from tests.interop.choria_program import Choria
 from tests.interop.provisioning import ACCESS_TOKEN, Fleet, Shape, until
 from tests.interop.tried import Programs, name, servers
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 SHAPES = [
     Shape(issuer=False, topology=Topology.EDGE),
@@ -103,6 +103,7 @@ async def test_provisioning_goes_on_after_the_fleet_was_restarted(fleet: Fleet) 
         await until(lambda: provisioner.leads)
         for server in fleet.site.servers.values():
             await asyncio.to_thread(server.restart)
+        await until(lambda: provisioner.reconnected)  # else it misses the node's event, and finds it a minute later
         async with fleet.running_node():
             identity = await fleet.joined()
             for server in fleet.site.servers.values():
