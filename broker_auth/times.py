@@ -1,11 +1,11 @@
-"""Times and durations as text: RFC 3339, nats-server's nanoseconds, and durations for people."""
+"""Times and durations as text: RFC 3339, nats-server's nanoseconds, readable durations."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Final
 
-MAX_TIME: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last moment that can be shown as a date
+MAX_TIME: Final = 253_402_300_799  # 9999-12-31T23:59:59Z, the last time that can be formatted as a date
 _UNITS: Final = (("y", 365 * 86_400), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 

@@ -1,4 +1,4 @@
-"""Writing files that hold secrets: never readable by others, never half written."""
+"""Atomic writing of files with secrets, readable only by their owner."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from broker_auth.errors import InputError
 def write_private(path: Path, data: bytes, *, force: bool = True) -> None:
     """Write a file that only its owner can read.
 
-    It is written beside its place and renamed, so that a crash leaves the old content or the new, and the mode of
-    an existing file is not inherited.
+    A temporary file in the same directory is written and renamed, so that a crash leaves either the old or the new
+    content, and the mode of an existing file is not inherited.
 
     Args:
         path: where to write; its directory must exist.
@@ -44,10 +44,10 @@ def write_private(path: Path, data: bytes, *, force: bool = True) -> None:
 
 
 def refuse_existing(path: Path) -> None:
-    """Require that nothing exists at a path.
+    """Refuse to overwrite an existing file.
 
     Raises:
-        InputError: something does.
+        InputError: the path exists.
     """
     if os.path.lexists(path):
         raise _existing(path)
@@ -62,7 +62,7 @@ def _put(temporary: Path, path: Path, *, force: bool) -> None:
         temporary.replace(path)
         return
     try:
-        os.link(temporary, path)  # unlike a rename, fails if somebody else was quicker
+        os.link(temporary, path)  # unlike a rename, fails if another process was faster
     except PermissionError:  # a file system without hard links
         refuse_existing(path)
         temporary.replace(path)

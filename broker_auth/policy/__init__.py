@@ -1,5 +1,5 @@
-"""The decision: who gets in, into which account, with which permissions. No I/O, no clock, no NATS.
+"""The decision: whether a connection is admitted, to which account, with which permissions. No I/O, clock or NATS.
 
 Read :mod:`.rules` first (the rules in order, numbered as in ``docs/policy.md``), then
-:mod:`.permissions` (what an admitted connection may do) and :mod:`.decision` (what comes out).
+:mod:`.permissions` (the permissions of admitted connections) and :mod:`.decision` (the result).
 """

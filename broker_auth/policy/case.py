@@ -1,4 +1,4 @@
-"""One connection under decision: the request, the policy, the time, and the checks all rules share."""
+"""The state of one decision: the request, the policy, the time, and the checks that rules share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from broker_auth.tokens.verify import Rejected, Verified, check_times
 
 
 class Refused(Exception):
-    """Ends a decision from anywhere within a rule."""
+    """A rule denies the connection; ends the decision from anywhere within the rule."""
 
     def __init__(self, code: Code, detail: str) -> None:
         super().__init__(detail)
@@ -32,10 +32,10 @@ class Case(msgspec.Struct):
     """The state of one decision.
 
     Attributes:
-        rule: the rule that has claimed the connection so far; denials are recorded under it.
-        peer: the verified peer, None on unverified TLS.
-        refused_peer: a peer that nats-server verified and whose chain does not count here.
-        token: the token, once a rule has looked at it.
+        rule: the last rule that has claimed the connection; denials are recorded under it.
+        peer: the verified peer; None on unverified TLS.
+        refused_peer: a peer that nats-server verified, but whose chain does not lead to a configured CA.
+        token: the token, once a rule has examined it.
     """
 
     request: AuthorizationRequest
@@ -51,7 +51,7 @@ class Case(msgspec.Struct):
         raise Refused(code, detail)
 
     def identify_peer(self) -> None:
-        """Find out whether TLS is verified, by our own CAs (docs/policy.md#0-what-is-not-served)."""
+        """Determine whether TLS is verified by the configured CAs (docs/policy.md#0-what-is-not-served)."""
         tls = self.request.client_tls
         if tls is None or not tls.verified_chains:
             return
@@ -64,23 +64,23 @@ class Case(msgspec.Struct):
             self.refuse(DenyCode.CHAIN_UNUSABLE, peer.description)
 
     def refuse_for_want_of_tls(self, code: Code, detail: str) -> NoReturn:
-        """Deny the connection for want of verified TLS; says why a certificate that was shown does not count."""
+        """Deny the connection because TLS is not verified; the detail says why a presented certificate was refused."""
         self.refuse(code, f"{detail}; {self.refused_peer.description}" if self.refused_peer else detail)
 
     def require_password(self, accepted: Iterable[Secret], code: DenyCode) -> None:
-        """The password is one of ``accepted``; all are compared, each in constant time."""
-        given = self.request.connect_opts.password
-        matches = [secret.matches(given) for secret in accepted if secret]
-        if not given or not any(matches):
-            self.refuse(code, "wrong password" if given else "no password")
+        """Require that the password is one of ``accepted``; compare it with each of them in constant time."""
+        password = self.request.connect_opts.password
+        matches = [secret.matches(password) for secret in accepted if secret]
+        if not password or not any(matches):
+            self.refuse(code, "wrong password" if password else "no password")
 
     def examine_token(self) -> Verified | Rejected:
-        """The token, whatever it is; its time and nonce are not looked at yet."""
+        """Return the result of examining the token, without checking its times and the nonce."""
         self.token = self.policy.tokens.examine(self.request.connect_opts.auth_token)
         return self.token
 
     def require_valid(self, token: Verified | Rejected, *, nonce: bool) -> Verified:
-        """The token is verified, in its time and, with ``nonce``, held by whoever presents it."""
+        """Require a verified token that is valid now and, with ``nonce``, whose key signed the nonce."""
         if isinstance(token, Rejected):
             self.refuse(token.fault, token.detail)
         try:
@@ -97,10 +97,10 @@ class Case(msgspec.Struct):
         return token
 
     def require_place(self) -> None:
-        """Check that one more node leaves provisioners a place (docs/policy.md#the-places-of-provisioners)."""
+        """Require that another node leaves connections for provisioners (docs/policy.md#the-places-of-provisioners)."""
         if self.policy.provisioning.gauge.full(self.request.server_id.id, self.now):
             limit = "plugin.broker_auth.provisioning.limits.max_connections"
-            self.refuse(DenyCode.PROVISIONING_FULL, f"as many connections as {limit} allows nodes are there")
+            self.refuse(DenyCode.PROVISIONING_FULL, f"the account has as many connections as {limit} allows for nodes")
 
     def admit(
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None

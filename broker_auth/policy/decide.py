@@ -1,4 +1,4 @@
-"""``decide``: one authorization request, one policy, one moment, one decision. Pure."""
+"""``decide``: a pure function from an authorization request, a policy and the time to a decision."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def decide(request: AuthorizationRequest, policy: Policy, now: float) -> Decisio
     """Decide one connection by the rules of docs/policy.md#the-rules-in-order.
 
     Args:
-        request: what nats-server says of the connection.
-        policy: what to decide by.
-        now: Unix seconds, read once per request.
+        request: nats-server's description of the connection.
+        policy: the loaded policy.
+        now: Unix seconds, read once for each request.
 
     Returns:
-        Admit or Deny; nothing is raised, whatever the request holds.
+        Admit or Deny; never raises, for any request.
     """
     return decide_case(Case(request, policy, now))
 
 
 def decide_case(case: Case) -> Decision:
-    """Apply the rules to a case, in their order. Never raises, whatever its request holds."""
+    """Apply the rules to a case, in their order. Never raises, for any request."""
     try:
         for rule in rules_for(edge=case.policy.edge):
             admitted = rule.apply(case)
@@ -46,7 +46,7 @@ def decide_case(case: Case) -> Decision:
 
 
 def explained(decision: Decision) -> str:
-    """The decision's reason in one line, as audit records and ``explain`` show it."""
+    """Return the decision's reason in one line, for audit records and ``explain``."""
     if isinstance(decision, Admit):
         return decision.reason
     return f"{decision.code}: {decision.detail}"
@@ -59,7 +59,7 @@ def _token_id(token: Verified | Rejected | None) -> str:
 
 
 def _peer(case: Case) -> dict[str, Any]:
-    """What a denial says of the peer's certificate, whether it counts or not."""
+    """Return the fields of a denial that describe the peer's certificate, accepted or not."""
     if (peer := case.peer or case.refused_peer) is None:
         return {}
     problem = case.refused_peer.reason if case.refused_peer else ""

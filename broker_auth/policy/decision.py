@@ -1,4 +1,4 @@
-"""What a decision is: a value that also holds everything audit records and ``explain`` show."""
+"""The decision as a value, with everything that audit records and ``explain`` show."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NUMBERS: Final = {
 
 
 class DenyCode(StrEnum):
-    """Why a connection is denied, where it is not its token's fault (:class:`TokenFault`)."""
+    """Reasons for denying a connection, other than faults of its token (:class:`TokenFault`)."""
 
     KIND = "connection_kind"
     TYPE = "connection_type"
@@ -81,16 +81,16 @@ Code = DenyCode | TokenFault
 
 
 class Admit(msgspec.Struct, frozen=True, kw_only=True):
-    """The connection gets in.
+    """The connection is admitted.
 
     Attributes:
-        name: identity shown in broker logs and connection reports.
+        name: identity in broker logs and connection reports.
         expires: Unix seconds at which nats-server ends the session; None if its credential never ends.
         reason: one line.
-        token_id: ``jti`` of the token that counted, empty without one.
+        token_id: ``jti`` of the token that was used; empty without a token.
         signer: name of the key that signed it.
         fingerprint: SHA-256 of a verified peer's certificate, hex.
-        chain_issuer: who issued the token, or may issue others with it, if it is part of a trust chain.
+        chain_issuer: the token's chain issuer, or the token itself if it is a chain issuer's.
     """
 
     rule: Rule
@@ -112,14 +112,14 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Deny(msgspec.Struct, frozen=True, kw_only=True):
-    """The connection does not get in. ``detail`` is for the audit log and never leaves it.
+    """The connection is denied. ``detail`` is only for the audit log.
 
     Attributes:
-        token_id: what the token claims, verified or not.
-        fingerprint: SHA-256 of the peer's certificate, whether its chain counts or not.
+        token_id: ``jti`` of the token, verified or not.
+        fingerprint: SHA-256 of the peer's certificate, accepted or not.
         certificate_names: CN and alternative names of that certificate.
-        certificate_problem: why its chain does not count; empty if it does.
-        chain_issuer: of a verified token only.
+        certificate_problem: why its chain is refused; empty if it is accepted.
+        chain_issuer: only for a verified token.
     """
 
     rule: Rule
@@ -133,7 +133,7 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def phrase(self) -> str:
-        """What nats-server is told, and logs: one of a dozen fixed phrases (docs/interface.md#the-wire)."""
+        """The message for nats-server and its log: one of a dozen fixed phrases (docs/interface.md#the-wire)."""
         return PHRASES.get(self.code, "token not accepted")
 
 
@@ -172,4 +172,4 @@ PHRASES: Final[dict[Code, str]] = {
     TokenFault.ISSUER_EXPIRED: "token expired",
     TokenFault.CHAIN_ISSUER_TOO_OLD: "token expired",
 }
-"""Every other code, all of them tokens' faults, is ``token not accepted``."""
+"""All other codes, which are token faults, have the phrase ``token not accepted``."""

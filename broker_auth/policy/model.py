@@ -1,4 +1,4 @@
-"""The loaded policy: everything a decision needs, prepared so that deciding does no work twice.
+"""The loaded policy: everything that a decision needs, prepared once.
 
 Built from settings by :func:`broker_auth.settings.policy.build_policy`.
 """
@@ -19,7 +19,7 @@ from broker_auth.tokens.verify import TokenVerifier
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounts:
-    """The three accounts a connection can be placed in."""
+    """The three accounts to which connections are assigned."""
 
     fleet: str = "choria"
     provisioning: str = "provisioning"
@@ -28,13 +28,13 @@ class Accounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityPatterns:
-    """Which verified peers may be the provisioner; none given means any (docs/policy.md#1-the-provisioner)."""
+    """The identities of provisioners; an empty set allows every verified peer (docs/policy.md#1-the-provisioner)."""
 
     literals: frozenset[str] = frozenset()
     expressions: tuple[re.Pattern[str], ...] = ()
 
     def allow(self, peer: PeerIdentity) -> bool:
-        """Return whether a literal equals one of the peer's names, or an expression matches one of its kind whole."""
+        """Return whether a literal equals a name of the peer, or an expression fully matches a name of its kind."""
         if not self.literals and not self.expressions:
             return True
         return self.match(peer.names)
@@ -49,16 +49,16 @@ class IdentityPatterns:
 
 
 def _kind(name: str) -> str:
-    """Return the prefix for which a name or an expression is written; empty for DNS names."""
+    """Return the prefix of a name or an expression; empty for DNS names."""
     return next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provisioning:
-    """Whether and how unprovisioned nodes and their provisioner get in.
+    """The settings for unprovisioned nodes and provisioners.
 
     Attributes:
-        gauge: how full the provisioning account is; it changes while the service runs.
+        gauge: the estimate of connections in the provisioning account; changes while the service runs.
     """
 
     enabled: bool = False
@@ -73,7 +73,7 @@ class Provisioning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemUser:
-    """The user of the system account; several passwords overlap during a rotation."""
+    """The user of the system account; it has several passwords during a rotation."""
 
     user: str
     passwords: tuple[Secret, ...]
@@ -81,7 +81,7 @@ class SystemUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostList:
-    """``client_hosts``: addresses and CIDRs."""
+    """The addresses and CIDRs in ``client_hosts``."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
@@ -89,7 +89,7 @@ class HostList:
         return bool(self.networks)
 
     def __contains__(self, host: object) -> bool:
-        """Whether the address is listed; what is no address is not."""
+        """Return whether the address is in the list; False for anything that is not an IP address."""
         try:
             address = ip_address(str(host).partition("%")[0])
         except ValueError:
@@ -101,12 +101,12 @@ class HostList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the rules are applied with.
+    """The configuration of the rules.
 
     Attributes:
-        edge: the brokers that ask are edges (docs/policy.md#at-an-edge).
-        issuer_mode: organization issuers are configured (docs/policy.md#two-modes).
-        pub_sub: issuer mode: verified TLS without a token gets pub-sub permissions.
+        edge: whether the brokers are edges (docs/policy.md#at-an-edge).
+        issuer_mode: whether organization issuers are configured (docs/policy.md#two-modes).
+        pub_sub: whether, in issuer mode, verified TLS without a token gets pub-sub permissions.
         token_leeway: seconds, for ``nbf`` and ``iat``.
     """
 

@@ -1,4 +1,4 @@
-"""The rules in their order, for the fleet and for edges: what :func:`.decide` applies and ``explain`` shows."""
+"""The rules in order, for the fleet and for edges, as :func:`.decide` applies and ``explain`` shows them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class PolicyRule:
 
     Attributes:
         number: its number there.
-        name: as ``explain`` shows it.
-        apply: admits the case, refuses it (:class:`.case.Refused`), or returns None if it does not claim it.
-        why_passed: says in a few words why it did not claim a case that it was applied to.
+        name: its name in ``explain``.
+        apply: admits the case, refuses it (:class:`.case.Refused`), or returns None if it does not claim the case.
+        why_passed: returns in a few words why the rule did not claim a case.
     """
 
     number: int
@@ -53,7 +53,7 @@ def _tls(case: Case) -> str:
     if case.peer is not None:
         return f"verified as {show(case.peer.display_name)}"
     if case.refused_peer is not None:
-        verified = "the server verified the client's certificate, but it leads to none of client_ca"
+        verified = "the server verified the client's certificate, but it does not lead to client_ca"
         return f"not verified: {verified}: {case.refused_peer.description}"
     return "not verified: the client presented no certificate, or the server did not verify it"
 
@@ -66,7 +66,7 @@ FLEET_RULES: Final = (
     PolicyRule(4, "verified TLS without a token", rules.rule_4_verified_tls, _not_verified),
     PolicyRule(5, "everything else", rules.rule_5_everything_else, _not_verified),
 )
-# No rule here names the fleet's account or the system account (docs/policy.md#at-an-edge).
+# These rules never assign the fleet's account or the system account (docs/policy.md#at-an-edge).
 EDGE_RULES: Final = (
     PolicyRule(0, "connection", rules.rule_0_edge, _connection),
     PolicyRule(1, "provisioner", rules.rule_1_edge, _not_provisioner),

@@ -1,7 +1,7 @@
 """The permission tables of docs/policy.md#permissions, one function for each.
 
-An allow list is itself the denial of everything else, and an empty one without a deny would mean
-"everything" to nats-server (fact 17): :func:`restricted` never lets that happen.
+An allow list denies everything else, but nats-server takes an empty list without a deny as "everything" (fact 17);
+:func:`restricted` prevents that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from broker_auth.tokens.jws import show
 
 
 class SubjectPermission(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Subjects allowed and denied; a denied one wins."""
+    """Allowed and denied subjects; a denial takes precedence."""
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class SubjectPermission(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Permissions(msgspec.Struct, frozen=True):
-    """What a session may publish and subscribe to, in the user JWT's own form."""
+    """The subjects that a session may publish and subscribe to, in the format of user JWTs."""
 
     pub: SubjectPermission
     sub: SubjectPermission
@@ -41,11 +41,11 @@ class Permissions(msgspec.Struct, frozen=True):
 UNRESTRICTED: Final = Permissions(SubjectPermission(), SubjectPermission())
 _EVERYTHING: Final = (">",)
 _CHORIA: Final = "choria"
-_PROFILES: Final = 512  # remembered permission sets of tokens; 1.5 KB each, made anew in 7 µs
+_PROFILES: Final = 512  # cached permission sets of tokens; 1.5 KB each, rebuilt in 7 µs
 
 
 def restricted(publish: Iterable[str], subscribe: Iterable[str]) -> Permissions:
-    """Only these subjects; an empty list denies everything explicitly."""
+    """Return permissions for only these subjects; an empty list denies everything explicitly."""
     return Permissions(_only(publish), _only(subscribe))
 
 
@@ -54,7 +54,7 @@ def _only(subjects: Iterable[str]) -> SubjectPermission:
     return SubjectPermission(allow=allow) if allow else SubjectPermission(deny=_EVERYTHING)
 
 
-# --- Provisioning node: a rogue one must learn nothing and reach nobody
+# --- Provisioning node: a rogue node must not learn or reach anything
 
 # Every subject is written out: the fleet's stream keeps each new one in memory, so a wildcard would let one
 # token exhaust nats-server. A Choria server publishes no others while it waits (go-choria server/lifecycle.go).
@@ -70,22 +70,22 @@ _NODE_AGENTS: Final = (
     "provisioning.broadcast.agent.choria_util",
     "provisioning.broadcast.agent.choria_provision",
 )
-# Queue groups of every name, which waiting nodes do not need: a link carries a subject once for each, so one node
-# could fill the link of its edge and keep the others out (fact 16 of docs/nats-server.md).
+# Denies all queue groups, which waiting nodes do not need: a leaf node connection carries each subject once for each
+# group, so a node could exhaust its edge's connection and block the others (fact 16 of docs/nats-server.md).
 _NO_QUEUE: Final = ("> >",)
 SHARED_NODE: Final = Permissions(_NODE_PUBLISH, SubjectPermission((*_NODE_AGENTS, "provisioning.node.>"), _NO_QUEUE))
 
 
 def isolated_node(name: str) -> Permissions:
-    """Return the permissions of a node that hears only what is sent to it, under a valid node name."""
+    """Return the permissions of a node that receives only messages to its name, which must be a valid node name."""
     return Permissions(_NODE_PUBLISH, SubjectPermission((*_NODE_AGENTS, f"provisioning.node.{name}"), _NO_QUEUE))
 
 
 # --- System user
 
 # nats-server's own requests and events, and two of JetStream's that repair a cluster and name no account.
-# Everything else of the system account leads into other accounts' streams: JetStream believes a request there
-# that names one, and replication carries their messages (fact 27 of docs/nats-server.md).
+# Everything else in the system account gives access to other accounts' streams: JetStream trusts the account named
+# in a request there, and replication carries their messages (fact 27 of docs/nats-server.md).
 SYSTEM: Final = Permissions(
     SubjectPermission(allow=("$SYS.REQ.>", "$JS.API.SERVER.REMOVE", "$JS.API.META.LEADER.STEPDOWN")),
     # Replies: clients of NATS use the first inbox, Choria's the second.
@@ -118,10 +118,10 @@ _SERVER_STREAM_API: Final = (
 
 @lru_cache(maxsize=_PROFILES)
 def server(claims: ServerClaims) -> Permissions:
-    """A server's permissions from its claims.
+    """Return a server's permissions from its claims.
 
     Raises:
-        TokenRejected: a claim that becomes part of a subject is unfit for one.
+        TokenRejected: a claim that becomes part of a subject contains invalid characters.
     """
     _require(is_literal(claims.identity), "identity", claims.identity)
     for collective in claims.collectives:
@@ -191,10 +191,10 @@ ORG_ADMIN: Final = Permissions(SubjectPermission(allow=_EVERYTHING), SubjectPerm
 
 @lru_cache(maxsize=_PROFILES)
 def client(claims: ClientClaims) -> Permissions:
-    """A client's permissions from its claims.
+    """Return a client's permissions from its claims.
 
     Raises:
-        TokenRejected: a claim that becomes part of a subject is unfit for one.
+        TokenRejected: a claim that becomes part of a subject contains invalid characters.
     """
     _require_subjects("pub_subjects", claims.pub_subjects)
     _require_subjects("sub_subjects", claims.sub_subjects)
@@ -249,13 +249,13 @@ def granted(claims: Claims) -> Permissions:
 
 
 def _digests(text: str) -> tuple[str, str]:
-    """MD5 names an inbox here, as Choria's clients do; nothing rests on it."""
+    """Return the MD5 digests that name inboxes in Choria's clients; security does not depend on them."""
     data = text.encode()
     return hashlib.md5(data, usedforsecurity=False).hexdigest(), hashlib.sha256(data).hexdigest()
 
 
 def _republished(organization: str) -> tuple[str, ...]:
-    if not organization:  # absent only in x509 mode; counts as another organization than choria
+    if not organization:  # absent only in x509 mode; treated as an organization other than choria
         return ()
     _require(is_token(organization), "ou", organization)
     return (f"{organization}.republish.>",)

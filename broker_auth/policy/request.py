@@ -1,8 +1,8 @@
-"""The authorization request: what nats-server says about one connection.
+"""The authorization request: nats-server's description of a connection.
 
-Field names are those of the decoded ``nats`` object, so a request is decoded from the wire, from an
-audit record or from a file for ``explain`` in one step, and types are checked there, once. Fields
-that no rule and no record uses are ignored; empty strings are left out by the server (fact 7).
+Field names are those of the decoded ``nats`` object, so that a request from the wire, from an audit record or from
+a file for ``explain`` is decoded and type-checked in one step. Fields that are not used by rules or records are
+ignored; the server omits empty strings (fact 7).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import msgspec
 
 
 class ServerId(msgspec.Struct, frozen=True, kw_only=True):
-    """Which server asks. ``id`` is its nkey (``N…``), ``xkey`` its curve key if it encrypts."""
+    """The requesting server. ``id`` is its nkey (``N…``), ``xkey`` its curve key if it encrypts."""
 
     id: str
     name: str = ""
@@ -23,7 +23,7 @@ class ServerId(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server knows of the client. ``nonce`` is there only if the client sent ``sig``."""
+    """The server's information about the client. ``nonce`` is present only if the client sent ``sig``."""
 
     host: str = ""
     id: int = 0
@@ -34,7 +34,7 @@ class ClientInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectOpts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the client said in CONNECT: hostile until proven otherwise. ``repr`` shows no secret."""
+    """The client's CONNECT options, which are untrusted. ``repr`` omits secrets."""
 
     jwt: str = ""
     nkey: str = ""
@@ -52,7 +52,7 @@ class ConnectOpts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientTLS(msgspec.Struct, frozen=True, kw_only=True):
-    """TLS state. ``certs`` is what the client offered unverified, and is never used (fact 2)."""
+    """The TLS state. ``certs`` are unverified certificates from the client and are never used (fact 2)."""
 
     version: str = ""
     cipher: str = ""
@@ -60,7 +60,7 @@ class ClientTLS(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuthorizationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection that wants in. ``client_tls`` is None on plain TCP."""
+    """The request to admit a connection. ``client_tls`` is None on plain TCP."""
 
     server_id: ServerId
     user_nkey: str

@@ -1,4 +1,4 @@
-"""The rules of docs/policy.md#the-rules-in-order, with its numbers. The first that claims a connection decides.
+"""The rules of docs/policy.md#the-rules-in-order, with the same numbers. The first rule that claims it decides.
 
 A rule returns None if it does not claim the connection; if it does, it admits or refuses. :mod:`.order` puts the
 rules in their order.
@@ -22,17 +22,19 @@ SERVED_TYPES: Final = frozenset({"nats", "websocket"})
 
 
 def rule_0_connection(case: Case) -> None:
-    """Refuse connections that are not served, and find out who a verified certificate belongs to."""
+    """Refuse connections that are not served, and identify the peer of a verified certificate."""
     _require_served_connection(case)
     case.identify_peer()
 
 
 def rule_0_edge(case: Case) -> None:
-    """Refuse connections that an edge does not serve; its listener asks for no certificate, so no chain is read."""
+    """Refuse connections that an edge does not serve; its listener does not request certificates."""
     _require_served_connection(case)
     tls = case.request.client_tls
     if tls is not None and tls.verified_chains:
-        case.refuse(DenyCode.EDGE_VERIFIED_TLS, "the edge says that it verified a certificate, and asks for none")
+        case.refuse(
+            DenyCode.EDGE_VERIFIED_TLS, "the edge reports a verified certificate, but does not request certificates"
+        )
 
 
 def _require_served_connection(case: Case) -> None:
@@ -49,7 +51,7 @@ def _require_served_connection(case: Case) -> None:
 
 
 def rule_1_provisioner(case: Case) -> Admit | None:
-    """User ``provisioner``: the password, and a verified peer or (where allowed) a token that stands in for it."""
+    """Admit the user ``provisioner`` with the password and a verified peer or, if allowed, a token instead of it."""
     if case.request.connect_opts.user != PROVISIONER:
         return None
     case.rule = Rule.PROVISIONER
@@ -73,21 +75,21 @@ def rule_1_provisioner(case: Case) -> Admit | None:
 
 
 def _provisioner_token(case: Case) -> Verified | None:
-    """Issuer mode needs a client token with ``provisioner``; one that is presented must verify, needed or not."""
+    """Require a client token with ``provisioner`` in issuer mode; a presented token must be valid in any case."""
     needed = case.policy.issuer_mode and not case.policy.provisioning.provisioner_without_token
     if not case.request.connect_opts.auth_token:
         if needed:
             case.refuse(DenyCode.PROVISIONER_TOKEN_MISSING, "the provisioner needs a client token")
         return None
     token, claims = _client_token(case, DenyCode.PROVISIONER_TOKEN_KIND)
-    # Without a verified peer the token is all there is beside the password, whatever else is configured.
+    # Without a verified peer, the token is the only credential besides the password, so it is always required.
     if (needed or case.peer is None) and not claims.permissions.provisioner:
         case.refuse(DenyCode.PROVISIONER_CLAIM, "the client token does not carry the permission 'provisioner'")
     return token
 
 
 def rule_1_edge(case: Case) -> Admit | None:
-    """Admit a provisioner at an edge only by a token: the password that a certificate goes with is not known here."""
+    """Admit a provisioner at an edge only by a token: the password for logins with a certificate is not loaded here."""
     if case.request.connect_opts.user == PROVISIONER and case.policy.provisioning.require_mtls:
         case.rule = Rule.PROVISIONER
         case.refuse(DenyCode.EDGE_PROVISIONER, "provisioners connect to the fleet, not to an edge")
@@ -103,7 +105,7 @@ def rule_2_edge(case: Case) -> None:
 
 
 def rule_2_system(case: Case) -> Admit | None:
-    """The system user: the password, and a verified peer or a client token made for it."""
+    """Admit the system user with the password and a verified peer, or a client token with the permission."""
     system = case.policy.system
     if system is None or case.request.connect_opts.user != system.user:
         return None
@@ -125,7 +127,7 @@ def rule_2_system(case: Case) -> Admit | None:
 
 
 def rule_3_token(case: Case) -> Admit | None:
-    """A token is present: its unverified purpose picks who looks at it."""
+    """Decide a connection with a token by the rule for the token's unverified purpose."""
     if not case.request.connect_opts.auth_token:
         return None
     case.rule = Rule.TOKEN
@@ -197,7 +199,7 @@ _BY_PURPOSE: Final = {
 
 
 def rule_4_verified_tls(case: Case) -> Admit | None:
-    """No token, but a verified peer: the fleet in x509 mode, plain publish and subscribe in issuer mode."""
+    """Admit a verified peer without a token: to the fleet in x509 mode, with pub-sub permissions in issuer mode."""
     if case.peer is None:
         return None
     case.rule = Rule.VERIFIED_TLS
@@ -218,7 +220,7 @@ def rule_4_verified_tls(case: Case) -> Admit | None:
 
 
 def rule_4_edge(case: Case) -> None:
-    """Claim nothing: at an edge no TLS connection is verified."""
+    """Pass: an edge does not verify TLS connections."""
 
 
 def rule_5_everything_else(case: Case) -> NoReturn:
@@ -228,7 +230,7 @@ def rule_5_everything_else(case: Case) -> NoReturn:
 
 
 def _client_token(case: Case, wrong_kind: DenyCode) -> tuple[Verified, ClientClaims]:
-    """A valid client token with its nonce signed, as the provisioner and the system user may need."""
+    """Return a valid client token whose key signed the nonce, for the provisioner and the system user."""
     token = case.examine_token()
     if token.purpose not in (Purpose.CLIENT, None):
         case.refuse(wrong_kind, f"a client token is needed, not a {token.purpose} one")

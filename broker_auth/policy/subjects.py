@@ -1,34 +1,34 @@
-"""NATS subjects, and what may become part of one (docs/policy.md#permissions)."""
+"""Checks of NATS subjects and of text that becomes part of a subject (docs/policy.md#permissions)."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-MAX_NAME_LENGTH: Final = 253  # characters; a DNS name's
+MAX_NAME_LENGTH: Final = 253  # characters, as in DNS names
 _UNFIT: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
-# Host names, nearly all there is, are known fit at one look; whatever else is looked at closely.
+# A fast check for host names, which are nearly all cases; other text gets the complete check.
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 def is_subject(text: str) -> bool:
-    """Whether ``text`` is a subject, wildcards allowed: no empty token, no white space, ``>`` only last."""
+    """Return whether ``text`` is a subject, wildcards included: no empty token, no white space, ``>`` only last."""
     tokens = text.split(".")
     return all(tokens) and not _UNFIT.search(text) and ">" not in tokens[:-1]
 
 
 def is_literal(text: str) -> bool:
-    """Whether ``text`` can stand in a subject as it is, dots included: no wildcard, no empty token."""
+    """Return whether ``text`` is part of a subject without escaping, dots included: no wildcard, no empty token."""
     return "*" not in text and ">" not in text and is_subject(text)
 
 
 def is_token(text: str) -> bool:
-    """Whether ``text`` can be one token of a subject: :func:`is_literal` without dots."""
+    """Return whether ``text`` is a single token of a subject: :func:`is_literal` without dots."""
     return "." not in text and is_literal(text)
 
 
 def is_node_name(text: str) -> bool:
-    """Whether a provisioning node's connection name may become its subject."""
+    """Return whether the connection name of a provisioning node is valid as its subject."""
     return len(text) <= MAX_NAME_LENGTH and (_HOST_NAME.fullmatch(text) is not None or is_literal(text))
 
 

@@ -163,7 +163,7 @@ def test_for_people(config: Path) -> None:
 def test_an_unknown_ca_is_told_from_no_certificate(config: Path) -> None:
     foreign = explained(config, requests.fleet(chains=(foreign_chain(),)))["rules"][4]["why"]
     none = explained(config, NO_CLIENT_CERTIFICATE)["rules"][4]["why"]
-    assert "leads to none of client_ca" in foreign
+    assert "does not lead to client_ca" in foreign
     assert "presented no certificate" in none
 
 
