@@ -36,26 +36,26 @@ def test_unsafe_characters_are_escaped_everywhere(character: str) -> None:
 
 
 @pytest.mark.parametrize("character", UNSAFE, ids=lambda character: f"U+{ord(character):04X}")
-def test_a_record_holds_them_escaped_and_is_read_back_whole(character: str) -> None:
+def test_record_contains_escaped_characters_and_is_read_back_unchanged(character: str) -> None:
     line = encode(denied(name=f"a{character}b")).decode()
     assert character not in line.rstrip("\n")
     assert json.loads(line)["name"] == f"a{character}b"
 
 
-def test_letters_of_any_language_are_left_alone() -> None:
+def test_letters_of_any_language_are_unchanged() -> None:
     text = "Ærø 東京 Ωμέγα 🙂"
     assert printable(text) == text
     assert "東京" in encode(denied(name=text)).decode()
 
 
 @given(st.text())
-def test_nothing_unprintable_is_left(text: str) -> None:
+def test_output_is_printable(text: str) -> None:
     assert printable(text).isprintable()
     assert printable_lines(text).replace("\n", "").replace("\t", "").isprintable()
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_json_document_stays_what_it_says(text: str) -> None:
+def test_escaped_json_document_is_equivalent(text: str) -> None:
     document = printable_json(msgspec.json.encode({"a": text}).decode())
     assert document.isprintable()
     assert json.loads(document) == {"a": text}

@@ -1,4 +1,4 @@
-"""The DER reader and the certificates made of it: hostile bytes end in one kind of error, and quickly."""
+"""The DER parser and certificates: hostile bytes cause one kind of error, quickly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASKED = ("alternative_names", "authority", "path_length", "may_sign_certificates
 
 
 def use(certificate: Certificate) -> None:
-    """Everything that anybody asks of a certificate."""
+    """Use every property of a certificate."""
     assert certificate.common_name.isprintable() or not certificate.common_name
     for text in (certificate.subject_text, certificate.issuer_text, repr(certificate)):
         assert text.isprintable()
@@ -147,13 +147,13 @@ def test_malformed_time_is_refused(tag: int, text: str) -> None:
         der.time(data, der.only(data, tag))
 
 
-def test_certificate_larger_than_tls_takes_is_refused() -> None:
+def test_certificate_over_the_size_limit_of_tls_is_refused() -> None:
     names = c.alternative_names(*(c.dns(f"{number:060}.example.net") for number in range(4000)))
     with pytest.raises(CertificateError, match="larger than 262144 bytes"):
         parse_certificate(c.make(extensions=(*c.CLIENT, names)).der)
 
 
-def test_error_names_the_certificate_of_a_file_that_cannot_be_read() -> None:
+def test_error_names_the_unreadable_certificate_of_a_file() -> None:
     good, bad = c.make(), c.make(end=b"\0")
     with pytest.raises(CertificateError, match=r"^certificate 2 cannot be read: it is malformed"):
         certificates_from_pem((good.pem + bad.pem).encode())

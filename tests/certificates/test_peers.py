@@ -1,4 +1,4 @@
-"""Who a verified peer is, and whether its chain leads to a CA of ours (docs/policy.md#0-what-is-not-served)."""
+"""The identity of a verified peer, and whether its chain leads to our CA (docs/policy.md#0-what-is-not-served)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.builders.peers import LONG, authority, client, fleet_chain, intermedi
 
 ED25519_ROOT = pki.signer("Ed25519 CA", algorithm="ed25519", validity=LONG)
 DER = client().certificate.public_bytes(Encoding.DER)
-VERSION = DER.index(bytes.fromhex("a003020102")) + 4  # of the DER: X.509 version 3 is written 2
+VERSION = DER.index(bytes.fromhex("a003020102")) + 4  # offset in the DER, where X.509 version 3 is written as 2
 
 
 def as_pem(der: bytes) -> str:
@@ -40,7 +40,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("chains", UNUSABLE.values(), ids=UNUSABLE)
 @pytest.mark.parametrize("roots", ["none", "fleet", "ed25519"])
-def test_a_chain_that_cannot_be_parsed_is_unusable(chains: tuple[tuple[str, ...], ...], roots: str) -> None:
+def test_unparsable_chain_is_unusable(chains: tuple[tuple[str, ...], ...], roots: str) -> None:
     chosen = {"none": [], "fleet": [parsed(authority())], "ed25519": [parsed(ED25519_ROOT)]}[roots]
     peer = PeerVerifier(chosen).identify(chains, NOW)
     assert isinstance(peer, RefusedPeer)
@@ -48,7 +48,7 @@ def test_a_chain_that_cannot_be_parsed_is_unusable(chains: tuple[tuple[str, ...]
     assert peer.description
 
 
-def test_mutated_certificates_never_verify_and_never_raise_anything_else() -> None:
+def test_mutated_certificates_never_verify_or_raise_other_errors() -> None:
     chosen = random.Random(4)  # noqa: S311 - reproducible, not secret
     peers = verifier()
     for _ in range(1500):
@@ -68,7 +68,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE)
-def test_roots_that_cannot_be_read_are_refused(data: bytes) -> None:
+def test_unreadable_roots_are_refused(data: bytes) -> None:
     with pytest.raises(InputError, match=r"^ca\.pem: "):
         load_roots(data, "ca.pem")
 

@@ -1,4 +1,4 @@
-"""Splitting PEM: every shape that people have, what Go sees of it, and hostile bytes."""
+"""Splitting PEM: formats found in practice, what Go reads of them, and hostile bytes."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def read(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("shape", [*BOTH_READ.values(), *GO_ONLY.values()], ids=[*BOTH_READ, *GO_ONLY])
-def test_what_go_sees_is_marked_so(shape: Shape) -> None:
+def test_block_that_go_reads_is_marked_visible(shape: Shape) -> None:
     assert pemshapes.decoded(ONE) in seen(shape(ONE, OTHER))
 
 
 @pytest.mark.parametrize("name", ["byte-order mark"])
-def test_what_go_does_not_see_is_marked_so(name: str) -> None:
+def test_block_that_go_skips_is_marked_unseen(name: str) -> None:
     assert seen(PYTHON_ONLY[name](ONE, OTHER)) == []
 
 
@@ -67,7 +67,7 @@ def test_what_go_does_not_see_is_marked_so(name: str) -> None:
         ("carriage returns alone", "carriage returns"),
     ],
 )
-def test_blocks_that_go_does_not_see_are_read_and_explained(name: str, reason: str) -> None:
+def test_blocks_that_go_skips_are_read_with_a_reason(name: str, reason: str) -> None:
     data = NEITHER[name](ONE, OTHER)
     first = pem.split(data)[0]
     last = ONE.count(b"\n")
@@ -80,7 +80,7 @@ def test_joined_blocks_name_their_lines() -> None:
     first, second = pem.split(ONE.rstrip() + OTHER)
     assert (second.line, second.unseen) == (ONE.count(b"\n"), pem.JOINED)
     assert first.line == 1
-    shared = ONE.rstrip()[:-5] + OTHER  # five dashes for both lines
+    shared = ONE.rstrip()[:-5] + OTHER  # both lines share five dashes
     assert read(shared) == [pemshapes.decoded(ONE), pemshapes.decoded(OTHER)]
 
 
@@ -95,7 +95,7 @@ def test_joined_blocks_name_their_lines() -> None:
     ],
     ids=["cut short", "without begin", "mislabelled", "damaged", "empty"],
 )
-def test_a_block_that_cannot_be_read_has_a_fault_at_its_line(data: bytes, fault: str) -> None:
+def test_unreadable_block_has_a_fault_with_its_line(data: bytes, fault: str) -> None:
     (block,) = pem.split(b"text\n" + data)
     assert fault in block.fault
     assert block.line >= 2
@@ -106,12 +106,12 @@ def test_a_block_that_cannot_be_read_has_a_fault_at_its_line(data: bytes, fault:
     ("data", "says"),
     [(b" \n", "empty"), (ONE.decode().encode("utf-16"), "UTF-16"), (pemshapes.decoded(ONE), "DER"), (b"x", "no PEM")],
 )
-def test_files_without_pem_are_told_apart(data: bytes, says: str) -> None:
+def test_files_without_pem_are_described(data: bytes, says: str) -> None:
     assert pem.split(data) == ()
     assert says in pem.what_else(data)
 
 
-def test_a_private_key_is_not_shown() -> None:
+def test_private_key_is_not_shown() -> None:
     (block,) = pem.split(b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n")
     assert block.body == b"secret"
     assert "secret" not in repr(block)
@@ -119,7 +119,7 @@ def test_a_private_key_is_not_shown() -> None:
 
 
 @given(st.lists(ATOMS | st.binary(max_size=6), max_size=25).map(b"".join))
-def test_any_bytes_are_split(data: bytes) -> None:
+def test_arbitrary_bytes_are_split(data: bytes) -> None:
     lines = data.count(b"\n") + data.count(b"\r") + 1
     blocks = pem.split(data)
     assert len(blocks) <= data.count(b"-----BEGIN ") + data.count(b"-----END ")
@@ -144,8 +144,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_files_take_time_in_proportion_to_their_size(piece: bytes) -> None:
-    """A megabyte, the most that is read, in seconds at most; twice as much as half of it, not four times."""
+def test_parsing_time_is_linear_in_the_size(piece: bytes) -> None:
+    """A megabyte, the maximum size, takes seconds at most, and twice as long as half of it, not four times."""
 
     def spent(size: int) -> float:
         data = piece * (size // len(piece))

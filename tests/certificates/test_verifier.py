@@ -1,4 +1,4 @@
-"""docs/certificates.md beside the code: which certificates count, which do not, and what is said of them."""
+"""docs/certificates.md compared with the code: accepted and refused certificates, and the reasons."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def test_every_kind_is_documented_once() -> None:
     assert [row[0] for row in ROWS] == list(kinds())
 
 
-@pytest.mark.parametrize(("label", "said"), [(row[0], row[2]) for row in ROWS])
-def test_documented_verdict(label: str, said: str) -> None:
+@pytest.mark.parametrize(("label", "message"), [(row[0], row[2]) for row in ROWS])
+def test_documented_verdict(label: str, message: str) -> None:
     peer = verdict(kinds()[label])
-    assert {"accepts": PeerIdentity, "refuses": RefusedPeer}[said] is type(peer), peer
+    assert {"accepts": PeerIdentity, "refuses": RefusedPeer}[message] is type(peer), peer
     if isinstance(peer, RefusedPeer):
         assert peer.fingerprint == certificate.pem_fingerprint(kinds()[label].leaf.pem)
         assert len(peer.description) <= 256
@@ -91,7 +91,7 @@ def test_refusal_says_what_is_wrong(label: str) -> None:
 # --- Attackers
 
 
-STRANGER = root(number=3)  # of the root's name, with another key
+STRANGER = root(number=3)  # the root's name with another key
 LEAF = make(ROOT, subject=name(("CN", "leaf")), own=c.key("ec", 4))
 
 
@@ -161,7 +161,7 @@ FORGED: dict[str, tuple[Made, ...]] = {
     ),
     "RSA signature by an EC key's name": (make(ROOT, algorithm=c.rsa_algorithm()), ROOT),
     "Ed25519 signature by an EC key's name": (make(ROOT, algorithm=c.sequence(c.oid(c.ED25519))), ROOT),
-    "signature algorithm nobody knows": (make(ROOT, algorithm=c.sequence(c.oid("2a03"))), ROOT),
+    "unknown signature algorithm": (make(ROOT, algorithm=c.sequence(c.oid("2a03"))), ROOT),
     "signature algorithm with SHA-1": (make(ROOT, algorithm=c.sequence(c.oid(c.SHA1_EC))), ROOT),
 }
 
@@ -184,13 +184,13 @@ def test_valid_chain_of_the_same_builders_is_accepted() -> None:
         assert isinstance(identify(*chain), PeerIdentity)
 
 
-def test_root_without_the_ca_flag_counts_for_itself_alone() -> None:
+def test_root_without_the_ca_flag_is_accepted_only_as_leaf() -> None:
     pinned = make(own=c.key("ec", 5))
     assert isinstance(identify(pinned, roots=(pinned,)), PeerIdentity)
     assert isinstance(identify(make(pinned, subject=name(("CN", "x"))), pinned, roots=(pinned,)), RefusedPeer)
 
 
-def test_version_1_root_counts_only_where_it_is_configured() -> None:
+def test_version_1_ca_is_accepted_only_as_configured_root() -> None:
     old = root(subject=name(("CN", "old")), number=7, version=1)
     assert isinstance(identify(make(old), old, roots=(old,)), PeerIdentity)
     below = make(ROOT, subject=name(("CN", "old")), own=old.key, version=1)
@@ -212,7 +212,7 @@ def test_longest_of_several_paths_ends_the_session() -> None:
 
 
 @pytest.mark.parametrize("count", [8, 60])
-def test_ca_renewed_often_is_looked_through(count: int) -> None:
+def test_all_certificates_of_a_renewed_ca_are_tried(count: int) -> None:
     generations = [root(serial=c.integer(number + 1)) for number in range(count)]
     leaf = make(MIDDLE)
     reported = tuple((leaf.pem, MIDDLE.pem, made.pem) for made in generations)
@@ -227,7 +227,7 @@ def test_chains_beyond_the_bound_are_named_in_the_reason() -> None:
     assert "the first 64 of 65 chains" in peer.reason
 
 
-def test_intermediate_is_remembered_only_for_those_it_signed() -> None:
+def test_cached_intermediate_is_used_only_for_certificates_it_signed() -> None:
     peers = PeerVerifier([ROOT.parsed])
     assert isinstance(peers.identify(((make(MIDDLE).pem, MIDDLE.pem),), NOW), PeerIdentity)
     forged = make(MIDDLE, signs=c.key("ec", 9), subject=name(("CN", "forged")))
@@ -235,7 +235,7 @@ def test_intermediate_is_remembered_only_for_those_it_signed() -> None:
     assert isinstance(peers.identify(((make(MIDDLE).pem, MIDDLE.pem),), c.NOT_AFTER), RefusedPeer)
 
 
-def test_intermediates_are_not_remembered_where_nothing_is_verified() -> None:
+def test_intermediates_are_not_cached_without_verification() -> None:
     peers = PeerVerifier([])
     fake = make(subject=name(("CN", "fake")), spki=c.rsa_public((1 << 16384) - 1, 3), extensions=CA)
     below = make(issuer_name=fake.subject, subject=name(("CN", "below")), spki=c.rsa_public((1 << 16384) - 1, 3))
@@ -247,7 +247,7 @@ def test_intermediates_are_not_remembered_where_nothing_is_verified() -> None:
 # --- The cache
 
 
-def test_same_bytes_cut_differently_are_not_one_peer() -> None:
+def test_same_bytes_split_differently_are_distinct_peers() -> None:
     leaf = make(MIDDLE)
     for poison in (
         ((leaf.pem + MIDDLE.pem,),),
@@ -261,7 +261,7 @@ def test_same_bytes_cut_differently_are_not_one_peer() -> None:
         assert isinstance(peers.identify(((leaf.pem, MIDDLE.pem),), NOW), PeerIdentity)
 
 
-def test_refused_chains_displace_no_peer() -> None:
+def test_refused_chains_do_not_evict_peers() -> None:
     peers = PeerVerifier([ROOT.parsed])
     good = ((make(ROOT).pem, ROOT.pem),)
     peers.identify(good, NOW)
@@ -270,7 +270,7 @@ def test_refused_chains_displace_no_peer() -> None:
     assert (len(peers._known), len(peers._refused)) == (1, 512)
 
 
-def test_peers_with_very_many_names_are_not_remembered() -> None:
+def test_peers_with_too_many_names_are_not_cached() -> None:
     many = c.alternative_names(*(c.dns(f"n{number}.example.net") for number in range(5000)))
     peers = PeerVerifier([ROOT.parsed])
     peer = peers.identify(((make(ROOT, extensions=(*CLIENT, many)).pem,),), NOW)
@@ -279,13 +279,13 @@ def test_peers_with_very_many_names_are_not_remembered() -> None:
     assert len(peers._known) == 0
 
 
-# --- What a stolen broker can cost
+# --- Cost caused by a compromised broker
 
 _HUGE = (1 << 16384) - 1
 
 
 def costly(modulus: int, exponent: int) -> tuple[str, ...]:
-    """Nine CAs with such keys below one another, the last by the root's name: fresh ones on each call."""
+    """Return a chain of nine CAs with such keys, the last with the root's name; new ones on each call."""
     links = [
         make(ROOT, subject=c.CA_NAME, spki=c.rsa_public(modulus - 2 * number, exponent), extensions=CA)
         for number in range(9)
@@ -298,16 +298,16 @@ def costly(modulus: int, exponent: int) -> tuple[str, ...]:
     [(_HUGE, 65537), (_HUGE, 2**63 + 1), ((1 << 8192) - 1, 2**63 + 1), ((1 << 8192) - 1, 2**31 - 1), (1 << 100_000, 3)],
     ids=["16384 bits", "16384 bits, 64-bit exponent", "64-bit exponent", "largest that is taken", "100000 bits"],
 )
-def test_chain_of_costly_keys_is_refused_at_once(modulus: int, exponent: int) -> None:
+def test_chain_with_costly_keys_is_refused_quickly(modulus: int, exponent: int) -> None:
     chain = costly(modulus, exponent)
     peers = PeerVerifier([ROOT.parsed])
     start = time.process_time()
     assert isinstance(peers.identify((chain,), NOW), RefusedPeer)
-    assert time.process_time() - start < 0.05  # one signature by such a key took 0.1 to 0.8 s
+    assert time.process_time() - start < 0.05  # a signature by such a key took 0.1 to 0.8 s
 
 
 def test_work_for_one_connection_is_bounded() -> None:
-    """CAs that all call themselves the root, in every order, beside eight roots of one name."""
+    """CAs that all have the root's name, in every order, with eight roots of the same name."""
     roots = [root(serial=c.integer(number + 1), number=20 + number) for number in range(8)]
     links = [make(subject=c.CA_NAME, own=c.key("ec", 40 + number), extensions=CA).pem for number in range(9)]
     leaf = make(issuer_name=c.CA_NAME).pem
@@ -335,7 +335,7 @@ def named(*alternatives: bytes, cn: str = "cn") -> Made:
 def test_common_name_counts_only_without_alternative_names() -> None:
     assert names(named()) == ("cn",)
     assert names(named(c.dns("d"))) == ("d",)
-    assert names(named(c.tlv(0x88, b"\x2a"))) == ()  # of a kind that no rule can name
+    assert names(named(c.tlv(0x88, b"\x2a"))) == ()  # a kind that rules cannot name
     assert names(make(ROOT, subject=name(("CN", "cn")), extensions=(*CLIENT, c.alternative_names()))) == ()
 
 
@@ -348,7 +348,7 @@ def test_common_name_does_not_count_below_constrained_names() -> None:
     assert names(make(alone), roots=(alone,)) == ()
 
 
-def test_kinds_of_names_are_told_apart() -> None:
+def test_kinds_of_names_are_distinguished() -> None:
     everything = (c.dns("d"), c.email("m@d"), c.uri("spiffe://d"), c.tlv(0x87, bytes((192, 0, 2, 7))))
     assert names(named(*everything)) == ("d", "uri:spiffe://d", "email:m@d", "ip:192.0.2.7")
     for text in ("uri:spiffe://d", "email:m@d", "ip:192.0.2.7"):
@@ -370,7 +370,7 @@ def test_kinds_of_names_are_told_apart() -> None:
         (("CN", b"\xd8\x00", c.BMP), "�"),
     ],
 )
-def test_text_is_read_by_its_type_and_stays_on_its_line(written: tuple[str, str | bytes, int], shown: str) -> None:
+def test_text_is_decoded_by_its_type_and_stays_on_one_line(written: tuple[str, str | bytes, int], shown: str) -> None:
     peer = identify(make(ROOT, subject=name(written)))
     assert isinstance(peer, PeerIdentity)
     assert peer.display_name == shown
@@ -384,8 +384,8 @@ def test_long_names_are_cut_in_reasons() -> None:
     assert "x" * 40 in peer.description
 
 
-def test_kinds_do_not_mix() -> None:
-    """The table's builders share nothing that one row could spoil for another."""
+def test_kinds_are_independent() -> None:
+    """The table's builders share no state that one row could change for another."""
     kind = kinds()["X.509 version 1"]
     assert kind.leaf.parsed.version == 1
     assert isinstance(verdict(replace(kind, root=ROOT)), RefusedPeer)

@@ -58,7 +58,7 @@ def test_warnings_do_not_fail(directory: Directory) -> None:
     assert (document["warnings"][0]["key"], document["warnings"][0]["line"]) == (f"{P}xkey_seed_file", None)
 
 
-def test_the_environment_counts(directory: Directory) -> None:
+def test_environment_overrides_the_file(directory: Directory) -> None:
     file = directory.save()
     checked = run("config", "check", file, "--json", env={"BROKER_AUTH_WORKERS": "none"})
     assert checked.code == 1
@@ -66,7 +66,7 @@ def test_the_environment_counts(directory: Directory) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"\x00" * 100, b"= =\n", b"x" * 3_000_000])
-def test_rubbish_is_named(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "broker.conf"
     file.write_bytes(content)
     checked = run("config", "check", file, "--json")

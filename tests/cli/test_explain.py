@@ -102,7 +102,7 @@ CASE = pytest.mark.parametrize(
 
 
 @CASE
-def test_it_decides_as_the_service_does(config: Path, request_: AuthorizationRequest, code: str, rule: int) -> None:
+def test_explain_decides_like_the_service(config: Path, request_: AuthorizationRequest, code: str, rule: int) -> None:
     decision = decide(request_, build_policy(load(config, {}, serving=False)), NOW)
     shown = explained(config, request_)
     assert (shown["code"], shown["rule_number"]) == (code, rule)
@@ -120,9 +120,7 @@ def test_it_decides_as_the_service_does(config: Path, request_: AuthorizationReq
 
 
 @CASE
-def test_every_rule_is_accounted_for_in_order(
-    config: Path, request_: AuthorizationRequest, code: str, rule: int
-) -> None:
+def test_every_rule_is_listed_in_order(config: Path, request_: AuthorizationRequest, code: str, rule: int) -> None:
     steps = explained(config, request_)["rules"]
     assert [step["number"] for step in steps] == [0, 1, 2, 3, 4, 5]
     decided = "admitted it" if code == "admitted" else "denied it"
@@ -152,7 +150,7 @@ def test_the_document(config: Path) -> None:
     assert shown["permissions"]["pub"]["deny"] == []
 
 
-def test_for_people(config: Path) -> None:
+def test_text_output(config: Path) -> None:
     shown = explain(config, requests.node(), *AT)
     assert shown.out.startswith("admit: provisioning token\ndecided for 2027-01-15T08:00:00Z\n")
     assert "  rule 0, connection: passed: nats client over TLS, not verified" in shown.out
@@ -160,21 +158,21 @@ def test_for_people(config: Path) -> None:
     assert "everything in the account" in explain(config, requests.provisioner(), *AT).out
 
 
-def test_an_unknown_ca_is_told_from_no_certificate(config: Path) -> None:
+def test_unknown_ca_is_distinguished_from_a_missing_certificate(config: Path) -> None:
     foreign = explained(config, requests.fleet(chains=(foreign_chain(),)))["rules"][4]["why"]
     none = explained(config, NO_CLIENT_CERTIFICATE)["rules"][4]["why"]
     assert "does not lead to client_ca" in foreign
     assert "presented no certificate" in none
 
 
-def test_the_time_decides(config: Path) -> None:
+def test_decision_depends_on_the_given_time(config: Path) -> None:
     request = requests.node()
     assert explained(config, request, "--at", "2027-01-15T08:00:00Z")["decision"] == "admit"
     assert explained(config, request, "--at", "2027-01-15T10:30:00+01:30")["code"] == "token_expired"
     assert explained(config, request, "--at", str(NOW - 1))["code"] == "token_not_yet_valid"
 
 
-def test_without_a_time_it_is_decided_for_now(config: Path) -> None:
+def test_default_time_is_now(config: Path) -> None:
     now = int(time.time())
     claims = provisioning_claims(iat=now, nbf=now, exp=now + HOUR)
     assert explained(config, requests.node(sign(claims, provisioning_signer())), "--json")["decision"] == "admit"
@@ -189,12 +187,12 @@ def record(config: Path, request: AuthorizationRequest, now: float = NOW) -> Any
     return make_record(request, decision, now, 100, with_request=True)
 
 
-def test_claims_and_the_object_in_them_are_the_same(config: Path) -> None:
+def test_claims_and_their_nats_object_give_the_same_result(config: Path) -> None:
     request = requests.SERVER.asks(requests.node())
     assert explained(config, requests.SERVER.claims(request)) == explained(config, request)
 
 
-def test_a_request_can_be_a_file(config: Path) -> None:
+def test_request_can_be_read_from_a_file(config: Path) -> None:
     file = config.parent / "request.json"
     file.write_bytes(msgspec.json.encode(requests.fleet()))
     shown = run("explain", file, "--config", config, "--json", *AT)
@@ -211,7 +209,7 @@ REDACTED: list[tuple[AuthorizationRequest, list[str]]] = [
 
 
 @pytest.mark.parametrize(("request_", "skipped"), REDACTED)
-def test_a_record_is_decided_for_its_time_and_says_what_it_lacks(
+def test_record_is_decided_for_its_time_and_lists_skipped_checks(
     config: Path, request_: AuthorizationRequest, skipped: list[str]
 ) -> None:
     shown = explained(config, record(config, request_), "--json")
@@ -224,13 +222,13 @@ def test_a_record_is_decided_for_its_time_and_says_what_it_lacks(
     assert "otherwise" not in text
 
 
-def test_what_cannot_be_repeated_can_differ_from_what_was_decided(config: Path) -> None:
+def test_decision_with_skipped_checks_can_differ_from_the_recorded_one(config: Path) -> None:
     kept = record(config, requests.provisioner(password="guess"))
     assert explained(config, kept, "--json")["recorded"] == {"decision": "deny", "code": "provisioner_password"}
     assert "the service decided otherwise then: 'deny', 'provisioner_password'" in explain(config, kept).out
 
 
-def test_how_many_nodes_there_were_is_not_repeated(config: Path) -> None:
+def test_number_of_connections_is_a_skipped_check(config: Path) -> None:
     policy = changed(build_policy(load(config, {}, serving=False)), gauge=requests.gauge(3))
     kept = make_record(requests.node(), decide(requests.node(), policy, NOW), NOW, 100, with_request=True)
     shown = explained(config, kept, "--json")
@@ -238,14 +236,14 @@ def test_how_many_nodes_there_were_is_not_repeated(config: Path) -> None:
     assert shown["not_repeated"] == ["token signature", "number of connections"]
 
 
-def test_what_can_be_repeated_is(config: Path) -> None:
+def test_other_checks_are_performed(config: Path) -> None:
     shown = explained(config, record(config, requests.node(EXPIRED)), "--json")
     assert (shown["code"], shown["not_repeated"]) == ("token_expired", ["token signature"])
     later = explained(config, record(config, requests.client(CLIENT_SIGNER)), "--at", str(NOW + 2 * HOUR))
     assert later["code"] == "token_expired"
 
 
-def test_without_redaction_a_cut_token_is_not_taken(config: Path) -> None:
+def test_truncated_token_without_redaction_is_rejected(config: Path) -> None:
     cut = requests.node(requests.node().connect_opts.auth_token.rpartition(".")[0] + ".")
     assert explained(config, cut)["code"] == "token_not_compact"
 
@@ -286,21 +284,21 @@ NOT_REQUESTS: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("stored", "says"), NOT_REQUESTS, ids=lambda value: str(value)[:30])
-def test_what_is_no_request_is_refused(config: Path, stored: object, says: str) -> None:
+def test_input_that_is_not_a_request_is_refused(config: Path, stored: object, says: str) -> None:
     refused = explain(config, stored, "--json")
     assert (refused.code, refused.out) == (1, "")
     assert says in refused.error
 
 
 @pytest.mark.parametrize("change", [lambda opts: opts | {"user": 1}, lambda opts: opts | {"pass": [PASSWORD]}])
-def test_wrong_types_are_refused_without_showing_them(config: Path, change: Callable[[Any], Any]) -> None:
+def test_wrong_types_are_refused_without_quoting_values(config: Path, change: Callable[[Any], Any]) -> None:
     request = msgspec.to_builtins(requests.fleet())
     refused = explain(config, request | {"connect_opts": change(request["connect_opts"])})
     assert (refused.code, refused.out) == (1, "")
     assert "$.connect_opts." in refused.error
 
 
-def test_a_record_is_decided_by_the_rules_of_its_zone(config: Path) -> None:
+def test_record_is_decided_by_the_rules_of_its_zone(config: Path) -> None:
     """What the fleet admits, an edge must not ask for; and a zone that is not configured is named."""
     config.write_text(
         config.read_text()

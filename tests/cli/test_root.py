@@ -27,7 +27,7 @@ EVERY_COMMAND = [
 ]
 
 
-def test_the_promised_commands_exist() -> None:
+def test_documented_commands_exist() -> None:
     promised = {("token", name) for name in ("provisioning", "server", "client", "keys", "check", "inspect")}
     assert promised | {("config", "check"), ("explain",)} <= set(EVERY_COMMAND)
 
@@ -53,7 +53,7 @@ def test_groups_list_their_commands_without_importing_them(group: tuple[str, ...
     assert (bare.code, bare.out, bare.err) == (2, "", shown.out)
 
 
-def test_help_tells_how_to_complete() -> None:
+def test_help_explains_shell_completion() -> None:
     shown = run("--help")
     for shell in ("bash", "zsh", "fish"):
         assert f"_BROKER_AUTH_COMPLETE={shell}_source broker-auth" in shown.out
@@ -67,7 +67,7 @@ def test_help_tells_how_to_complete() -> None:
         ("broker-auth token keys --sh", "--show-public"),
     ],
 )
-def test_completion_completes(words: str, expected: str) -> None:
+def test_shell_completion(words: str, expected: str) -> None:
     env = {"_BROKER_AUTH_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
     result = run(env=env)
     assert result.out.splitlines() == [f"plain,{expected}"]
@@ -167,7 +167,7 @@ def running(function: Callable[[], object]) -> Run:
         return run_unchecked("explain")
 
 
-def test_errors_of_ours_become_one_line() -> None:
+def test_own_errors_are_one_line() -> None:
     assert raising(InputError("key.pem: is\nodd \x1b[31m")) == Run(1, "", "Error: key.pem: is odd \\x1b[31m\n")
 
 
@@ -181,7 +181,7 @@ def test_system_errors_name_the_file() -> None:
     assert raising(error) == Run(1, "", "Error: /var/x: No space left on device\n")
 
 
-def test_a_reader_that_has_gone_is_not_complained_to() -> None:
+def test_broken_pipe_is_silent() -> None:
     assert raising(BrokenPipeError(errno.EPIPE, "Broken pipe")) == Run(1, "", "")
 
 
@@ -190,7 +190,7 @@ def test_an_interrupt_is_130() -> None:
     assert (interrupted.code, interrupted.err.strip()) == (130, "")
 
 
-def test_what_nobody_expected_is_one_line_without_its_text() -> None:
+def test_unexpected_error_is_one_line_without_its_message() -> None:
     result = raising(RuntimeError("s3cret-access-token"))
     assert result.code == 1
     assert result.error.startswith("internal error: tests.cli.test_root:")
@@ -204,7 +204,7 @@ def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.err.splitlines()[-1].startswith("Error: internal error: ")
 
 
-def test_exit_codes_pass_through_and_results_do_not() -> None:
+def test_exit_codes_are_passed_through_but_results_are_not() -> None:
     def exits() -> None:
         click.get_current_context().exit(3)
 
@@ -215,7 +215,7 @@ def test_exit_codes_pass_through_and_results_do_not() -> None:
 # --- As a process
 
 
-def test_the_program_is_also_a_module() -> None:
+def test_program_runs_as_a_module() -> None:
     assert spawn("--version") == Run(0, f"broker-auth {__version__}\n", "")
     assert spawn("token", "chekc") == Run(2, "", "Error: no such command 'chekc'; did you mean 'check'?\n")
 

@@ -83,7 +83,7 @@ def test_the_document(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("build", [a_provisioning, a_server, a_client])
-def test_people_see_the_claims_without_secrets(build: Callable[..., Claims]) -> None:
+def test_text_output_shows_claims_without_secrets(build: Callable[..., Claims]) -> None:
     accepted = run("token", "check", "-", *TRUST, stdin=sign(build(), ORG))
     assert (accepted.code, accepted.err) == (0, "")
     first, *others = accepted.out.splitlines()
@@ -91,7 +91,7 @@ def test_people_see_the_claims_without_secrets(build: Callable[..., Claims]) -> 
     assert any(line.strip() == "Organization: choria" for line in others)
 
 
-def test_a_strangers_text_cannot_repaint_the_terminal() -> None:
+def test_untrusted_text_is_escaped_on_the_terminal() -> None:
     accepted = run("token", "check", "-", *TRUST, stdin=sign(a_client(callerid="a\x1b[2J\nb"), ORG))
     assert accepted.code == 0
     assert "\x1b" not in accepted.out
@@ -99,7 +99,7 @@ def test_a_strangers_text_cannot_repaint_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("signer", ["hex", "hex file", "pem file"])
-def test_signers_can_be_given_in_every_form(tmp_path: Path, signer: str) -> None:
+def test_signers_are_accepted_in_every_form(tmp_path: Path, signer: str) -> None:
     file = tmp_path / "signer"
     file.write_bytes(ORG.public_pem if signer == "pem file" else ORG.hex.encode() + b"\n")
     given = ORG.hex if signer == "hex" else str(file)
@@ -149,7 +149,7 @@ REJECTED: list[tuple[str, Callable[[], str]]] = [
 
 
 @pytest.mark.parametrize(("code", "make"), REJECTED)
-def test_rejections_name_their_reason(code: str, make: Callable[[], str]) -> None:
+def test_rejection_has_its_code(code: str, make: Callable[[], str]) -> None:
     token = make()
     assert check(token)["reason"].startswith(f"{code}: ")
     for_people = run("token", "check", "-", *TRUST, stdin=token)
@@ -157,7 +157,7 @@ def test_rejections_name_their_reason(code: str, make: Callable[[], str]) -> Non
     assert for_people.error.startswith(f"token rejected: {code}: ")
 
 
-def test_claims_are_shown_only_if_the_signature_holds() -> None:
+def test_claims_are_shown_only_if_the_signature_is_valid() -> None:
     expired = check(sign(a_client(exp=START - 1), ORG))
     assert (expired["purpose"], expired["signer"], expired["claims"]["exp"]) == (
         "choria_client_id",
@@ -228,7 +228,7 @@ def test_expectations(options: tuple[str, ...], build: Callable[[], Claims], rea
     assert checked["claims"] is not None
 
 
-def test_everything_unexpected_is_named() -> None:
+def test_every_unmet_expectation_is_reported() -> None:
     reason = check(sign(a_client(), ORG), "--purpose", "server", "--identity", "x", "--min-validity", "1y")["reason"]
     assert [part.partition(":")[0] for part in reason.split("; ")] == ["purpose", "identity", "min_validity"]
 
@@ -253,13 +253,13 @@ def configuration(directory: Path, **keys: str) -> Path:
     return file
 
 
-def test_a_configuration_says_whom_to_trust(tmp_path: Path) -> None:
+def test_configuration_sets_the_trusted_keys(tmp_path: Path) -> None:
     trust = ("--config", str(configuration(tmp_path)))
     assert check(sign(a_server(), ORG), trust=trust)["signer"] == "choria"
     assert check(sign(a_server(), FOREIGN), trust=trust)["valid"] is False
 
 
-def test_a_configuration_says_how_strictly(tmp_path: Path) -> None:
+def test_configuration_sets_the_strictness(tmp_path: Path) -> None:
     early, endless = sign(a_client(nbf=int(time.time()) + 50), ORG), sign(a_provisioning(exp=ABSENT), ORG)
     trust = ("--config", str(configuration(tmp_path)))
     assert check(early, trust=trust)["reason"].startswith("token_not_yet_valid")
@@ -299,7 +299,7 @@ def test_as_a_process() -> None:
 # --- Inspect
 
 
-def test_inspecting_says_that_nothing_is_verified() -> None:
+def test_inspect_states_that_nothing_is_verified() -> None:
     shown = run("token", "inspect", "-", stdin=sign(a_provisioning(), FOREIGN))
     assert (shown.code, shown.err) == (0, "")
     first, *others = shown.out.splitlines()
@@ -334,20 +334,20 @@ def test_a_token_without_its_signature_can_be_inspected() -> None:
         (a_client(exp="never"), "token_claim_type"),
     ],
 )
-def test_what_is_wrong_with_the_claims_is_told(claims: Claims, fault: str) -> None:
+def test_problem_of_the_claims_is_shown(claims: Claims, fault: str) -> None:
     token = sign(claims, ORG)
     assert run("token", "inspect", "-", "--json", stdin=token).json["fault"].startswith(fault)
     assert f"It would be rejected: {fault}" in run("token", "inspect", "-", stdin=token).out
 
 
-def test_numbers_json_does_not_know_are_still_json() -> None:
+def test_infinite_numbers_are_shown_as_valid_json() -> None:
     token = sign('{"purpose": "choria_client_id", "x": [1e999, {"y": -1e999}], "exp": 1e999, "iat": -5}', ORG)
     shown = run("token", "inspect", "-", "--json", stdin=token)
     assert shown.json["claims"]["x"] == ["inf", {"y": "-inf"}]
     assert run("token", "inspect", "-", stdin=token).code == 0
 
 
-def test_what_is_no_token_cannot_be_inspected() -> None:
+def test_text_that_is_not_a_token_cannot_be_inspected() -> None:
     refused = run("token", "inspect", "-", stdin="hello")
     assert (refused.code, refused.out) == (1, "")
     assert refused.error.startswith("not a token: token_not_compact")
@@ -372,7 +372,7 @@ def test_a_token_expires_with_its_chain_issuer() -> None:
     assert check(token, "--min-validity", "3d")["reason"].startswith("min_validity: ")
 
 
-def test_inspecting_an_expired_token_exits_with_1() -> None:
+def test_inspect_exits_with_1_for_an_expired_token() -> None:
     expired = sign(a_client(exp=START - 1), FOREIGN)
     assert run("token", "inspect", "-", stdin=expired).code == 1
     assert run("token", "inspect", "-", "--json", stdin=expired).code == 1
@@ -397,11 +397,11 @@ def test_inspecting_an_expired_token_exits_with_1() -> None:
         (a_server(identity="a b"), "--may-publish", "choria.reply.x", "token_claim_subject"),
     ],
 )
-def test_subjects_are_judged_by_the_policy(claims: Claims, option: str, subject: str, code: str) -> None:
+def test_subjects_are_checked_by_the_policy(claims: Claims, option: str, subject: str, code: str) -> None:
     assert check(sign(claims, ORG), option, subject)["code"] == code
 
 
-def test_subject_that_is_no_subject_is_wrong_usage() -> None:
+def test_invalid_subject_is_wrong_usage() -> None:
     done = run("token", "check", "-", *TRUST, "--may-publish", "a..b", stdin=sign(a_client(), ORG))
     assert done.code == 2
     assert "'a..b' is not a subject" in done.err
@@ -420,7 +420,7 @@ def test_query_must_be_true(query: str, code: str) -> None:
     assert check(sign(a_client(callerid="up=alice", permissions={}), ORG), "--query", query)["code"] == code
 
 
-def test_query_that_is_no_expression_is_wrong_usage() -> None:
+def test_invalid_query_is_wrong_usage() -> None:
     done = run("token", "check", "-", *TRUST, "--query", "a ==", stdin=sign(a_client(), ORG))
     assert done.code == 2
     assert "is not a JMESPath expression" in done.err
@@ -493,7 +493,7 @@ def test_prometheus_text(three: list[Path]) -> None:
     }
 
 
-def test_file_name_cannot_end_a_line(tmp_path: Path) -> None:
+def test_file_name_cannot_break_a_line(tmp_path: Path) -> None:
     file = tmp_path / 'a"\nb.jwt'
     file.write_text(sign(a_server(), ORG))
     done = run("token", "check", file, *TRUST, "--format", "prometheus")

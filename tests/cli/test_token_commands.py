@@ -38,7 +38,7 @@ def raw_claims(token: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["provisioning", "server", "client", "chain_issuer"])
-def test_what_is_made_is_accepted(office: Office, kind: str) -> None:
+def test_issued_token_is_accepted(office: Office, kind: str) -> None:
     token = getattr(office, kind)()
     accepted = run("token", "check", token, *office.trust)
     assert (accepted.code, accepted.err) == (0, "")
@@ -51,7 +51,7 @@ def test_what_is_made_is_accepted(office: Office, kind: str) -> None:
 
 @pytest.mark.parametrize("name", PEM_KEYS)
 @pytest.mark.parametrize("kind", ["provisioning", "server", "client"])
-def test_every_form_of_key_signs_every_kind(office: Office, pem_keys: Path, name: str, kind: str) -> None:
+def test_every_type_of_key_signs_every_kind_of_token(office: Office, pem_keys: Path, name: str, kind: str) -> None:
     key, holder = pem_keys / f"{name}.key", office.path / "holder.public"
     options: dict[str, tuple[object, ...]] = {
         "provisioning": (key, *PROVISIONING),
@@ -67,7 +67,7 @@ def test_every_form_of_key_signs_every_kind(office: Office, pem_keys: Path, name
 
 
 @pytest.mark.parametrize("kind", ["server", "client"])
-def test_a_chain_holds_from_end_to_end(office: Office, kind: str) -> None:
+def test_chain_verifies_from_end_to_end(office: Office, kind: str) -> None:
     issuer, seed, holder = office.chain_issuer(), office.path / "aaa.seed", office.path / "holder.public"
     under = ("--chain-issuer-token", issuer, "--validity", "9d")
     options: dict[str, tuple[object, ...]] = {
@@ -84,7 +84,7 @@ def test_a_chain_holds_from_end_to_end(office: Office, kind: str) -> None:
     assert "chain_org_signature" in foreign.error
 
 
-def test_a_chain_needs_the_issuers_own_key(office: Office) -> None:
+def test_issuing_requires_the_key_of_the_chain_issuer(office: Office) -> None:
     args = ("--public-key", office.path / "holder.public", "--chain-issuer-token", office.chain_issuer())
     out = office.path / "new.jwt"
     assert (
@@ -143,7 +143,7 @@ def test_provisioning_is_insecure_by_default_as_in_choria(office: Office) -> Non
 
 
 @pytest.mark.parametrize("way", ["environment", "file"])
-def test_the_access_token_can_stay_off_the_command_line(office: Office, way: str) -> None:
+def test_access_token_can_be_kept_off_the_command_line(office: Office, way: str) -> None:
     out, secret = office.path / "p.jwt", office.path / "token.txt"
     secret.write_text(TOKEN_SECRET)
     secret.chmod(0o600)
@@ -154,7 +154,7 @@ def test_the_access_token_can_stay_off_the_command_line(office: Office, way: str
     assert raw_claims(out)["cht"] == TOKEN_SECRET
 
 
-def test_the_access_token_is_asked_for_on_a_terminal(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_token_is_prompted_for_on_a_terminal(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal:
         class stdin:
             @staticmethod
@@ -168,7 +168,7 @@ def test_the_access_token_is_asked_for_on_a_terminal(office: Office, monkeypatch
     assert raw_claims(out)["cht"] == TOKEN_SECRET
 
 
-def test_without_a_terminal_the_access_token_must_be_given(office: Office) -> None:
+def test_access_token_is_required_without_a_terminal(office: Office) -> None:
     refused = spawn("token", "provisioning", office.path / "p.jwt", office.path / "org.seed", "--urls", "u")
     assert refused.code == 2
     assert "give --token" in refused.error
@@ -242,7 +242,7 @@ def test_client_options(office: Office) -> None:
     assert (plain["opa_policy"], plain["exp"] - plain["iat"]) == ("package x", 3600)
 
 
-def test_a_client_without_a_public_key_is_warned_of(office: Office) -> None:
+def test_client_token_without_public_key_causes_a_warning(office: Office) -> None:
     made = run("token", "client", office.path / "c.jwt", "up=alice", office.path / "org.seed")
     assert made.code == 0
     assert made.err.startswith("Warning: without --public-key a broker refuses the token")
@@ -261,7 +261,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize(("kind", "identity", "options", "says"), UNUSABLE)
-def test_a_token_no_broker_would_take_is_not_made(
+def test_token_that_brokers_would_refuse_is_not_issued(
     office: Office, kind: str, identity: tuple[str], options: tuple[str, ...], says: str
 ) -> None:
     key = (office.path / "holder.public", office.path / "org.seed") if kind == "server" else (office.path / "org.seed",)
@@ -282,7 +282,7 @@ def test_extensions_must_be_a_json_object(office: Office, extensions: str) -> No
 # --- Files
 
 
-def test_nothing_is_overwritten_unless_told_to(office: Office) -> None:
+def test_files_are_overwritten_only_with_force(office: Office) -> None:
     token = office.provisioning()
     before = token.read_text()
     again = ("token", "provisioning", token, office.path / "org.seed", *PROVISIONING)
@@ -294,7 +294,7 @@ def test_nothing_is_overwritten_unless_told_to(office: Office) -> None:
     assert token.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+def test_file_created_concurrently_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "a.jwt"
     file.write_text("precious")
     with pytest.raises(InputError, match="exists"):
@@ -313,7 +313,7 @@ def test_a_link_is_not_followed(office: Office) -> None:
     assert not link.is_symlink()
 
 
-def test_nothing_is_left_behind(office: Office) -> None:
+def test_no_temporary_files_remain(office: Office) -> None:
     before = set(office.path.iterdir())
     token = office.provisioning()
     assert set(office.path.iterdir()) - before == {token}
@@ -324,7 +324,7 @@ def test_a_token_can_go_to_standard_output(office: Office) -> None:
     assert run("token", "check", "-", *office.trust, stdin=made.out).code == 0
 
 
-def test_making_a_token_reports_as_json(office: Office) -> None:
+def test_issuing_reports_json(office: Office) -> None:
     out = office.path / "p.jwt"
     made = run("token", "provisioning", out, office.path / "org.seed", *PROVISIONING, "--json")
     claims = claims_of(out)
@@ -335,7 +335,7 @@ def test_making_a_token_reports_as_json(office: Office) -> None:
 
 
 @pytest.mark.parametrize(("mode", "code", "says"), [(0o600, 0, ""), (0o640, 0, "Warning: "), (0o604, 1, "Error: ")])
-def test_signing_keys_must_not_be_open_to_everybody(office: Office, mode: int, code: int, says: str) -> None:
+def test_signing_keys_must_not_be_accessible_to_every_user(office: Office, mode: int, code: int, says: str) -> None:
     seed = office.path / "org.seed"
     seed.chmod(mode)
     made = run("token", "provisioning", office.path / "p.jwt", seed, *PROVISIONING)
@@ -364,7 +364,7 @@ def test_secret_files_must_be_private(office: Office) -> None:
 # --- Keys
 
 
-def test_keys_are_as_choria_stores_them(tmp_path: Path) -> None:
+def test_keys_have_chorias_format(tmp_path: Path) -> None:
     seed, public = tmp_path / "a.seed", tmp_path / "a.public"
     made = run("token", "keys", seed, public)
     assert (made.code, made.err) == (0, "")
@@ -379,7 +379,7 @@ def test_keys_are_as_choria_stores_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("existing", ["a.seed", "a.public"])
-def test_keys_are_not_overwritten_unless_told_to(tmp_path: Path, existing: str) -> None:
+def test_keys_are_overwritten_only_with_force(tmp_path: Path, existing: str) -> None:
     (tmp_path / existing).write_text("precious")
     args = ("token", "keys", tmp_path / "a.seed", tmp_path / "a.public")
     refused = run(*args)
@@ -389,7 +389,7 @@ def test_keys_are_not_overwritten_unless_told_to(tmp_path: Path, existing: str) 
     assert len((tmp_path / existing).read_text()) == 64
 
 
-def test_only_seeds_have_a_public_key_to_show(pem_keys: Path) -> None:
+def test_public_key_can_be_shown_only_for_seeds(pem_keys: Path) -> None:
     shown = run("token", "keys", pem_keys / "p256.key", "--show-public")
     assert shown.code == 1
     assert "not an Ed25519 seed" in shown.error
@@ -404,7 +404,7 @@ def ends(issuer: Path) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))
 
 
-def test_issuing_says_until_when_a_chain_issuer_is_accepted(office: Office) -> None:
+def test_issuing_prints_the_end_of_the_chain_issuer(office: Office) -> None:
     new, seed, key = office.path / "new.jwt", office.path / "org.seed", office.path / "aaa.public"
     args = ("--public-key", key, "--issuer", "--validity", "1y")
     made = run("token", "client", new, "aaa=login", seed, *args)
@@ -415,14 +415,14 @@ def test_issuing_says_until_when_a_chain_issuer_is_accepted(office: Office) -> N
     assert issued.json["chain_issuer_ends"] == ends(new)
 
 
-def test_issuing_warns_of_a_validity_beyond_the_highest_age(office: Office) -> None:
+def test_issuing_warns_about_a_validity_beyond_the_maximum_age(office: Office) -> None:
     new, seed, key = office.path / "new.jwt", office.path / "org.seed", office.path / "aaa.public"
     made = run("token", "client", new, "aaa=login", seed, "--public-key", key, "--issuer", "--validity", "5y")
     assert made.code == 0
     assert f"brokers deny it from {ends(new)} on" in made.err
 
 
-def test_check_and_inspect_say_until_when(office: Office) -> None:
+def test_check_and_inspect_print_the_end_of_the_chain_issuer(office: Office) -> None:
     issuer = office.chain_issuer()
     checked = run("token", "check", issuer, *office.trust)
     assert f"accepted until {ends(issuer)}" in checked.out

@@ -90,7 +90,7 @@ def mentioned() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "call"), written(), ids=lambda value: shlex.join(value)[:60] if value else "none")
-def test_every_command_line_in_the_documentation_can_be_typed(page: str, call: list[str]) -> None:
+def test_every_command_line_in_the_documentation_is_valid(page: str, call: list[str]) -> None:
     command, context, words = find(list(call))
     try:
         command.make_context(context.info_name, words, parent=context.parent)
@@ -111,7 +111,7 @@ def test_every_command_mentioned_in_the_documentation_exists(page: str, text: st
 @pytest.mark.parametrize(
     ("path", "command"), list(commands(main)), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_the_examples_in_help_can_be_typed(path: str, command: click.Command) -> None:
+def test_examples_in_help_are_valid(path: str, command: click.Command) -> None:
     epilog = re.sub(r"\\\n\s*", " ", command.epilog or "")
     shown = list(calls(line.strip() for line in epilog.splitlines()))
     assert shown, path
@@ -120,7 +120,7 @@ def test_the_examples_in_help_can_be_typed(path: str, command: click.Command) ->
         found.make_context(context.info_name, words, parent=context.parent)
 
 
-def test_a_wrong_command_line_is_noticed() -> None:
+def test_wrong_command_line_is_detected() -> None:
     assert list(calls(["$ A=1 broker-auth token keys a \\", "    b > c | broker-auth why x  # so", "made"])) == [
         ["token", "keys", "a", "b"],
         ["why", "x"],
@@ -131,7 +131,7 @@ def test_a_wrong_command_line_is_noticed() -> None:
             command.make_context(context.info_name, words, parent=context.parent)
 
 
-def test_the_documentation_is_found() -> None:
+def test_command_lines_are_found() -> None:
     assert len(written()) > 20
     assert len(mentioned()) > 20
     assert isinstance(main, LazyGroup)

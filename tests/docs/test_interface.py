@@ -241,7 +241,7 @@ DOCUMENTS: Final[dict[str, Callable[[Path], Any]]] = {
 }
 
 
-def test_words_of_documents() -> None:
+def test_enumerated_values_of_documents() -> None:
     cells = {code(row[0])[0]: code(row[1]) for row in [*PAGE["explain"][0][1:], *PAGE["streams apply"][0][1:]]}
     assert cells["rules[].outcome"] == [outcome.value for outcome in Outcome]
     assert sorted(cells["streams[].action"]) == sorted(action.value for action in Action)

@@ -80,7 +80,7 @@ def test_every_file_and_test_exists(page: Path) -> None:
         assert not test or re.search(rf"def {test}\b", (ROOT / file).read_text(encoding="utf-8")), test
 
 
-def test_a_wrong_name_is_noticed() -> None:
+def test_wrong_name_is_detected() -> None:
     assert known("plugin.broker_auth.broker.<name>.urls")
     assert known("plugin.broker_auth.broker.fleet.server.leaf.tls.ca")
     assert not known("plugin.broker_auth.broker.urls")

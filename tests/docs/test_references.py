@@ -66,7 +66,7 @@ def files() -> list[Path]:
     ]
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_is_valid() -> None:
     wrong = {str(path): found for path in files() if (found := sorted(broken(_text(path))))}
     assert wrong == {}
 
@@ -97,7 +97,7 @@ def test_references_are_found() -> None:
         "NATS_FACTS 4",
     ],
 )
-def test_a_reference_that_leads_nowhere_is_noticed(text: str) -> None:
+def test_broken_reference_is_detected(text: str) -> None:
     assert list(broken(text))
 
 
@@ -109,11 +109,11 @@ def test_a_reference_that_leads_nowhere_is_noticed(text: str) -> None:
         ("Pub-sub", "pub-sub"),
     ],
 )
-def test_a_heading_has_the_anchor_that_mkdocs_gives_it(heading: str, anchor: str) -> None:
+def test_anchor_of_a_heading_is_that_of_mkdocs(heading: str, anchor: str) -> None:
     assert slug(heading) == anchor
 
 
-def test_every_decision_is_listed_in_its_order_and_shape() -> None:
+def test_every_decision_page_is_listed_in_order_and_has_the_same_headings() -> None:
     decisions = DOCS / "decisions"
     pages = sorted(decisions.glob("[0-9]*.md"))
     assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))

@@ -37,7 +37,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield made
 
 
-async def test_the_edge_links_to_the_fleet(site: Site) -> None:
+async def test_edge_connects_to_the_fleet(site: Site) -> None:
     provisioner = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
     node = await connect(site.node_url, "node1.example.net", site.credentials("node"))
     try:
@@ -49,7 +49,7 @@ async def test_the_edge_links_to_the_fleet(site: Site) -> None:
 
 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
-async def test_who_steals_an_edge_is_no_member_of_the_fleet(site: Site, stolen: str) -> None:
+async def test_certificate_of_a_stolen_edge_is_refused_by_the_fleet(site: Site, stolen: str) -> None:
     member = await connect(site.fleet_url, "member", site.credentials("fleet"))  # who shows a good one is let in
     await member.close()
     with pytest.raises(ConnectRefusedError):
@@ -58,7 +58,7 @@ async def test_who_steals_an_edge_is_no_member_of_the_fleet(site: Site, stolen: 
 
 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
-def test_the_service_does_not_count_them_either(tmp_path: Path, stolen: str) -> None:
+def test_service_refuses_certificates_of_edges_too(tmp_path: Path, stolen: str) -> None:
     """docs/policy.md#0-what-is-not-served, should the fleet's listener be open to more than it ought to be."""
     pki = Site(tmp_path / "site").directory / "pki"
     verifier = PeerVerifier(load_roots((pki / "ca.pem").read_bytes(), "ca.pem"))
@@ -68,7 +68,7 @@ def test_the_service_does_not_count_them_either(tmp_path: Path, stolen: str) -> 
     assert isinstance(verifier.identify([member], time.time()), PeerIdentity)
 
 
-async def test_a_link_of_the_fleets_ca_would_be_a_member_of_the_fleet(site: Site) -> None:
+async def test_leaf_certificate_of_the_fleets_ca_would_be_accepted_by_the_fleet(site: Site) -> None:
     """What ``config check`` warns of: the CA is all that keeps a link out."""
     pki = site.directory / "pki"
     key = load_pem_private_key((pki / "ca.key").read_bytes(), password=None)
@@ -100,7 +100,7 @@ async def _heard(node: Client, events: Subscription) -> None:
             return
 
 
-async def test_a_thief_of_a_provisioning_token_can_take_a_waiting_nodes_name(site: Site) -> None:
+async def test_stolen_provisioning_token_allows_taking_the_name_of_a_waiting_node(site: Site) -> None:
     node, thief = [
         await connect(site.node_url, "node1.example.net", site.credentials("node"))
         for _ in ("waits", "stole its token")
@@ -119,7 +119,7 @@ async def test_a_thief_of_a_provisioning_token_can_take_a_waiting_nodes_name(sit
         await asyncio.gather(node.close(), thief.close(), provisioner.close())
 
 
-async def test_a_stolen_certificate_is_no_provisioner_even_with_the_password(site: Site) -> None:
+async def test_stolen_certificate_with_the_password_is_not_a_provisioner(site: Site) -> None:
     member = site.credentials("fleet")
     password = site.settings.provisioning.client_passwords[0].reveal()
     thief = Credentials(

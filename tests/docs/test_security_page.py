@@ -14,14 +14,14 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py(?:::\w+)?)`", TEXT)))
 
 
 @pytest.mark.parametrize("named", NAMED)
-def test_a_named_test_exists(named: str) -> None:
+def test_named_test_exists(named: str) -> None:
     path, _, name = named.partition("::")
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     assert name in defined if name else any(item.startswith("test_") for item in defined)
 
 
-def test_each_thing_that_an_edge_cannot_do_names_its_test() -> None:
+def test_each_prevented_attack_names_its_test() -> None:
     section = TEXT.partition("What it cannot do to the fleet:")[2].partition("\n!!! danger")[0]
     points = re.split(r"\n\* ", section)[1:]
     assert len(points) > 10

@@ -32,7 +32,7 @@ def test_pictures_are_readable_on_a_telephone_by_day_and_night(path: Path) -> No
     assert {"title", "desc"} <= {child.tag.rpartition("}")[2] for child in picture}
 
 
-def test_the_site_builds_and_has_readers_fetch_nothing_from_elsewhere(tmp_path: Path) -> None:
+def test_documentation_site_builds_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,

@@ -157,7 +157,7 @@ NETWORKS = [(name, settings, attempts, False) for name, settings, attempts in X5
 @pytest.mark.parametrize(
     ("settings", "attempts", "issuer"), [network[1:] for network in NETWORKS], ids=[network[0] for network in NETWORKS]
 )
-async def test_what_choria_decides(
+async def test_decision_of_chorias_broker(
     choria_server: Choria, tmp_path: Path, settings: dict[str, str], attempts: list[Attempt], *, issuer: bool
 ) -> None:
     write_pki(tmp_path)

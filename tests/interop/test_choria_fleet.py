@@ -37,7 +37,7 @@ async def test_a_client_asks_a_server(choria_server: Choria, tmp_path: Path, by:
         assert "permissions violation" not in (tmp_path / "node.log").read_text().lower()
 
 
-async def test_a_client_that_does_not_manage_the_fleet_reaches_nobody(choria_server: Choria, tmp_path: Path) -> None:
+async def test_client_without_fleet_management_reaches_no_server(choria_server: Choria, tmp_path: Path) -> None:
     async with Site(tmp_path / "site", Topology.SINGLE) as site:
         manager = configuration(site, tmp_path / "manager", site.issuer.client("up=alice", "fleet_management"))
         viewer = configuration(site, tmp_path / "viewer", site.issuer.client("up=bob", "events_viewer"))
@@ -48,7 +48,7 @@ async def test_a_client_that_does_not_manage_the_fleet_reaches_nobody(choria_ser
         assert "admitted" in {record.code for record in site.audit_records() if record.name == "up=bob"}
 
 
-async def test_a_token_without_its_key_is_of_no_use(choria_server: Choria, tmp_path: Path) -> None:
+async def test_token_without_its_key_is_denied(choria_server: Choria, tmp_path: Path) -> None:
     async with Site(tmp_path / "site", Topology.SINGLE) as site:
         stolen, own = site.issuer.client("up=alice", "org_admin"), site.issuer.client("up=thief")
         thief = configuration(site, tmp_path / "thief", Holder(token=stolen.token, seed=own.seed))

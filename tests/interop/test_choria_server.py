@@ -36,7 +36,7 @@ async def test_a_server_waits_to_be_provisioned(choria_server: Choria, tmp_path:
         assert "permissions violation" not in denied.lower()
 
 
-async def test_choria_finds_and_asks_it(choria_server: Choria, tmp_path: Path) -> None:
+async def test_choria_discovers_and_queries_it(choria_server: Choria, tmp_path: Path) -> None:
     async with Site(tmp_path / "site") as site:
         write_token(site, choria_server.directory, protocol_v2=False)
         configuration = write_client_configuration(site, tmp_path)
@@ -49,7 +49,7 @@ async def test_choria_finds_and_asks_it(choria_server: Choria, tmp_path: Path) -
             assert presented == (choria_server.directory / "provisioning.jwt").read_text()
 
 
-async def test_a_server_with_a_foreign_token_stays_out(choria_server: Choria, tmp_path: Path) -> None:
+async def test_server_with_an_untrusted_token_is_denied(choria_server: Choria, tmp_path: Path) -> None:
     async with Site(tmp_path / "site") as site:
         foreign = load_signing_key(rsa_key("foreign signer").private_pem, "foreign signer")
         write_token(site, choria_server.directory, protocol_v2=False, key=foreign)

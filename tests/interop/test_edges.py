@@ -17,13 +17,13 @@ each = pytest.mark.parametrize("edge", EDGES, ids=[edge.name for edge in EDGES])
 
 
 @each
-def test_here(edge: Edge) -> None:
+def test_result_here(edge: Edge) -> None:
     now = int(time.time())
     assert verdict(edge.make(now), now) == edge.ours
 
 
 @each
-def test_in_go(edge: Edge, go: Go, keys: KeyFiles) -> None:
+def test_result_in_go(edge: Edge, go: Go, keys: KeyFiles) -> None:
     # Go reads its own clock; no row is closer than a second to its limits, most are an hour away.
     token = edge.make(int(time.time()))
     try:

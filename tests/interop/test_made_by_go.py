@@ -41,7 +41,7 @@ def test_provisioning_by_issuer(go: Go, keys: KeyFiles) -> None:
     assert fault(make_provisioning(go, keys.foreign), issuer()) == TokenFault.SIGNATURE
 
 
-def test_server_with_everything(go: Go, keys: KeyFiles) -> None:
+def test_server_token_with_all_claims(go: Go, keys: KeyFiles) -> None:
     token = make_server(go, keys, permissions=dict.fromkeys(SERVER_FLAGS, True), publish=["acme.registration.>"])
     claims = accepted(token, issuer()).claims
     assert isinstance(claims, ServerClaims)
@@ -64,7 +64,7 @@ def test_client_permission(go: Go, keys: KeyFiles, flag: str) -> None:
     assert [name for name in CLIENT_FLAGS if getattr(claims.permissions, name)] == [flag]
 
 
-def test_client_with_everything(go: Go, keys: KeyFiles) -> None:
+def test_client_token_with_all_claims(go: Go, keys: KeyFiles) -> None:
     more: dict[str, Any] = {"agents": ["rpcutil.*"], "properties": {"group": "ops"}, "opa": OPA}
     token = make_client(go, keys, publish=["a.>"], subscribe=["b.*"], **more)
     claims = accepted(token, issuer()).claims
@@ -92,7 +92,7 @@ def test_issued_by_a_chain_issuer(go: Go, keys: KeyFiles, kind: str) -> None:
     assert abs(verified.claims.issexp - parent.exp) < HOUR
 
 
-def test_issued_by_one_the_organization_did_not_name(go: Go, keys: KeyFiles) -> None:
+def test_issued_by_chain_issuer_that_the_organization_did_not_sign(go: Go, keys: KeyFiles) -> None:
     foreign = make_client(go, keys, signing_key=keys.foreign, public_key=keys.creator.hex, chain_issuer=True)
     token = make_client(go, keys, signing_key=keys.creator, issued_by=foreign)
     assert fault(token, issuer()) == TokenFault.CHAIN_ORG_SIGNATURE
@@ -105,7 +105,7 @@ def test_expired(go: Go, keys: KeyFiles) -> None:
         check_times(verified, verified.claims.exp)
 
 
-def test_ids_hold_the_time_they_were_made_at(go: Go, keys: KeyFiles) -> None:
+def test_ids_contain_their_time(go: Go, keys: KeyFiles) -> None:
     claims = accepted(make_client(go, keys), issuer()).claims
     assert ksuid.timestamp(claims.jti) == claims.iat == go.ask("ksuid", id=claims.jti)
     ours = ksuid.new(int(time.time()))
@@ -118,7 +118,7 @@ def test_ids_hold_the_time_they_were_made_at(go: Go, keys: KeyFiles) -> None:
 
 
 @pytest.mark.parametrize("make", ["client", "server"])
-def test_what_a_client_of_go_connects_with(go: Go, keys: KeyFiles, make: str) -> None:
+def test_credentials_of_go_client(go: Go, keys: KeyFiles, make: str) -> None:
     token = {"client": make_client, "server": make_server}[make](go, keys)
     seed = str(keys.holder.private)
     offered = go.ask("connect", token=token, collective="mcollective", seed=seed, nonce=NONCE)

@@ -120,7 +120,7 @@ def test_issued_by_a_chain_issuer(go: Go, keys: KeyFiles, kind: str) -> None:
         go.ask("check", kind=kind, token=token, key=str(keys.foreign.public))
 
 
-def test_issued_by_our_holder_of_gos_chain_issuer(go: Go, keys: KeyFiles) -> None:
+def test_issued_here_with_chain_issuer_made_by_go(go: Go, keys: KeyFiles) -> None:
     theirs = go.ask(
         "make",
         kind="client",
@@ -134,7 +134,7 @@ def test_issued_by_our_holder_of_gos_chain_issuer(go: Go, keys: KeyFiles) -> Non
     go.ask("check", kind="client", token=token, key=str(keys.org.public))
 
 
-def test_gos_client_can_connect_with_it(go: Go, keys: KeyFiles) -> None:
+def test_go_client_can_connect_with_it(go: Go, keys: KeyFiles) -> None:
     token = signing(keys.org).sign(client())
     seed = str(keys.holder.private)
     offered = go.ask("connect", token=token, collective="mcollective", seed=seed, nonce=NONCE)

@@ -1,4 +1,4 @@
-"""Log and audit never make a process wait, whoever does not read them; what is lost is counted."""
+"""Log and audit output never blocks a process; lost lines are counted."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.audit.records import denied
 from tests.deadlines import HANG_SECONDS
 
 LINE = b"x" * 200 + b"\n"
-SOON = 20.0  # seconds; who waits for the reader for each of thousands of lines, however shortly, takes longer
+SOON = 20.0  # seconds; waiting for the reader, however shortly, for each of thousands of lines would take longer
 
 
 class Pipe:
-    """A pipe with a reader that does nothing until it is asked to."""
+    """A pipe whose reader reads only on request."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
@@ -40,7 +40,7 @@ class Pipe:
         return data
 
     def hang_up(self) -> None:
-        """Let whoever waits for the reader fail, so that no thread outlives its test and writes elsewhere."""
+        """Close the pipe, so that a waiting thread fails and does not outlive its test."""
         os.close(self.reading)
         self.reading = -1
 
@@ -57,7 +57,7 @@ def pipe() -> Iterator[Pipe]:
     pipe.close()
 
 
-def test_a_thread_waits_for_the_reader_and_nobody_else(pipe: Pipe) -> None:
+def test_only_the_writer_thread_waits_for_the_reader(pipe: Pipe) -> None:
     outlet = ThreadOutlet(DescriptorTarget(pipe.writing), max_bytes=100 * len(LINE))
     began = time.monotonic()
     for _ in range(5000):
@@ -71,10 +71,10 @@ def test_a_thread_waits_for_the_reader_and_nobody_else(pipe: Pipe) -> None:
     outlet.write(b"end")
     reader.join(HANG_SECONDS)
     outlet.close()
-    assert outlet.lost == 5000 - kept, "what was queued has been written"
+    assert outlet.lost == 5000 - kept, "the queued lines were written"
 
 
-def test_the_end_does_not_wait_for_a_reader_either(pipe: Pipe) -> None:
+def test_close_does_not_wait_for_a_reader(pipe: Pipe) -> None:
     outlet = ThreadOutlet(DescriptorTarget(pipe.writing))
     for _ in range(100):
         outlet.write(LINE)
@@ -88,7 +88,7 @@ def test_the_end_does_not_wait_for_a_reader_either(pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize("again", [True, False], ids=["opened once more", "asked for room"])
-def test_a_process_without_threads_drops_what_a_pipe_does_not_take(
+def test_process_without_threads_drops_lines_that_a_full_pipe_refuses(
     pipe: Pipe, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not again:
@@ -99,7 +99,7 @@ def test_a_process_without_threads_drops_what_a_pipe_does_not_take(
         outlet.write(LINE)
     assert time.monotonic() - began < SOON
     assert outlet.lost >= 1000 - 4096 // len(LINE) - 1
-    assert fcntl.fcntl(pipe.writing, fcntl.F_GETFL) & os.O_NONBLOCK == 0, "others have this descriptor too"
+    assert fcntl.fcntl(pipe.writing, fcntl.F_GETFL) & os.O_NONBLOCK == 0, "other processes share this descriptor"
     os.read(pipe.reading, 65536)
     lost = outlet.lost
     outlet.write(b"again\n")
@@ -107,8 +107,8 @@ def test_a_process_without_threads_drops_what_a_pipe_does_not_take(
     assert os.read(pipe.reading, 100).endswith(b"again\n")
 
 
-def test_a_process_without_threads_drops_what_a_socket_does_not_take() -> None:
-    ours, theirs = socket.socketpair()  # what a service manager gives for standard error
+def test_process_without_threads_drops_lines_that_a_full_socket_refuses() -> None:
+    ours, theirs = socket.socketpair()  # as a service manager uses for standard error
     with ours, theirs:
         outlet = TryingOutlet(ours.fileno())
         began = time.monotonic()
@@ -118,11 +118,11 @@ def test_a_process_without_threads_drops_what_a_socket_does_not_take() -> None:
         assert outlet.lost > 1000
         assert ours.getblocking()
         theirs.close()
-        outlet.write(LINE)  # nor does it end us that nobody is left
+        outlet.write(LINE)  # a closed peer does not end the process
         outlet.abandon()
 
 
-def test_lost_lines_are_told_once_the_reader_is_back(pipe: Pipe) -> None:
+def test_lost_lines_are_reported_once_the_reader_returns(pipe: Pipe) -> None:
     handler = logs._Handler(TryingOutlet(pipe.writing))
     record = logging.makeLogRecord({"msg": "y" * 500})
     for _ in range(50):
@@ -134,7 +134,7 @@ def test_lost_lines_are_told_once_the_reader_is_back(pipe: Pipe) -> None:
     assert f"{lost} log lines were lost".encode() in os.read(pipe.reading, 65536)
 
 
-def test_an_audit_pipe_nobody_reads_stops_nothing(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_audit_pipe_blocks_nothing(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     with os.fdopen(os.dup(pipe.writing), "w") as out:
         monkeypatch.setattr("sys.stdout", out)
         sink = StreamAudit("-")
@@ -151,7 +151,7 @@ def test_an_audit_pipe_nobody_reads_stops_nothing(pipe: Pipe, monkeypatch: pytes
 
 
 def _append(path: Path, first: int, records: int, max_bytes: int, keep: int) -> None:
-    """Append records, in a process of its own."""
+    """Append records, in a separate process."""
     sink = StreamAudit(path, max_bytes, keep)
     for cid in range(first, first + records):
         sink.write(denied(cid=cid))
@@ -178,7 +178,7 @@ def _cids(path: Path) -> list[int]:
     return [json.loads(line)["cid"] for file in rotated(path) for line in file.read_bytes().splitlines()]
 
 
-def test_processes_rotate_one_file_together_and_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_rotation_by_processes_loses_no_record(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     _fill(path, processes=3, records=400, max_bytes=30_000, keep=50)
     assert len(rotated(path)) > 5
@@ -186,7 +186,7 @@ def test_processes_rotate_one_file_together_and_lose_nothing(tmp_path: Path) -> 
     assert all(file.stat().st_mode & 0o777 == 0o640 for file in rotated(path))
 
 
-def test_no_more_files_are_kept_than_configured(tmp_path: Path) -> None:
+def test_at_most_the_configured_number_of_files_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     _fill(path, processes=1, records=500, max_bytes=10_000, keep=2)
     assert [file.name for file in rotated(path)] == ["audit.jsonl.2", "audit.jsonl.1", "audit.jsonl"]
@@ -196,7 +196,7 @@ def test_no_more_files_are_kept_than_configured(tmp_path: Path) -> None:
     assert cids[-1] == 500
 
 
-def test_a_file_that_something_else_moved_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_moved_by_another_program_is_reopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker_auth.audit.file._LOOK_SECONDS", 0.0)
     path = tmp_path / "audit.jsonl"
     file = AuditFile(path)
@@ -207,7 +207,7 @@ def test_a_file_that_something_else_moved_is_noticed(tmp_path: Path, monkeypatch
     assert path.read_bytes() == b"2\n"
 
 
-def test_a_directory_that_cannot_be_written_to_costs_rotation_and_no_record(
+def test_unwritable_directory_prevents_rotation_but_loses_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> Path:

@@ -1,4 +1,4 @@
-"""A log and an audit pipe that nobody reads stop no login."""
+"""An unread log and an unread audit pipe do not block logins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 LOGINS = 40  # each writes more than the pipe holds
 
 
-async def test_nobody_waits_for_whoever_reads_the_log(tmp_path: Path) -> None:
+async def test_unread_log_delays_no_login(tmp_path: Path) -> None:
     deployment, metrics = Deployment(tmp_path), f"127.0.0.1:{free_port()}"
     deployment.write_config(
         "plugin.broker_auth.audit.output = log, stdout", f"plugin.broker_auth.metrics.listen = {metrics}"
@@ -58,11 +58,11 @@ async def test_nobody_waits_for_whoever_reads_the_log(tmp_path: Path) -> None:
                     with pytest.raises(NatsError, match="Authorization Violation"):
                         await deployment.provisioner("wrong", name=f"stranger{number}")
             assert page("/healthz")
-            # The workers' queues hold megabytes; what the supervisor cannot write is lost at once.
+            # The workers' queues hold megabytes; the supervisor drops lines that it cannot write immediately.
             service.send_signal(signal.SIGHUP)
             assert await eventually(lambda: lost("broker_auth_log_lost_total"))
         finally:
             service.terminate()
-            assert service.wait(HANG_SECONDS) == 0, "nor does the end wait for them"
+            assert service.wait(HANG_SECONDS) == 0, "stopping does not wait for a reader"
             os.close(reading)
             os.close(writing)

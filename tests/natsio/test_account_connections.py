@@ -1,4 +1,4 @@
-"""Reports of connections are read, and anything else is passed over."""
+"""Reports of connections are parsed, and other messages ignored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def changed(**changes: Any) -> bytes:
     return json.dumps({key: value for key, value in (REPORT | changes).items() if value is not None}).encode()
 
 
-def test_a_report_is_read() -> None:
+def test_report_is_parsed() -> None:
     report = read_report(changed())
     assert report is not None
     assert (report.server.id, report.server.name) == ("NDBT4HM", "fleet-1")
@@ -60,7 +60,7 @@ def test_anything_else_is_not_a_report(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200) | st.text().map(str.encode))
-def test_no_message_is_too_odd(data: bytes) -> None:
+def test_arbitrary_message_is_handled(data: bytes) -> None:
     assert read_report(data) is None
 
 
@@ -71,7 +71,7 @@ def test_no_message_is_too_odd(data: bytes) -> None:
         max_leaves=12,
     )
 )
-def test_no_value_is_too_odd(value: Any) -> None:
+def test_arbitrary_value_is_handled(value: Any) -> None:
     for key in ("server", "acc", "total_conns"):
         report = read_report(json.dumps(REPORT | {key: value}).encode())
         assert report is None or 0 <= report.connections <= 2**31

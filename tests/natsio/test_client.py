@@ -1,4 +1,4 @@
-"""Nobody on the way to a broker gets a password, a signature or a word in by keeping TLS away."""
+"""A machine in the middle that suppresses TLS gets no password or signature, and cannot inject messages."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ LOGIN = Login(what="the system user", user="system", password=Secret("not for th
 
 
 class Between:
-    """Says one thing to everybody, and keeps what they say."""
+    """A server that sends the same message to every client, and stores what it receives."""
 
     def __init__(self, port: int, greeting: bytes) -> None:
         self.port = port
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         self.gone = asyncio.Event()
         self._greeting = greeting
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(self._greeting)
-        self.heard.append(await reader.read(100))
+        self.received.append(await reader.read(100))
         writer.close()
         self.gone.set()
 
@@ -52,45 +52,45 @@ def greeting(after: str = "", **more: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         pytest.param(greeting(), id="silent"),
         pytest.param(greeting(tls_required=False), id="not required"),
         pytest.param(greeting(tls_available=True), id="available"),
         pytest.param(greeting(tls_required="false"), id="no boolean"),
-        pytest.param(greeting("PONG\r\n", tls_required=True), id="spoken for the server"),
+        pytest.param(greeting("PONG\r\n", tls_required=True), id="injected after INFO"),
     ],
 )
 @pytest.mark.parametrize("scheme", ["tls", "nats"])
-async def test_no_login_goes_out_in_clear(said: bytes, scheme: str) -> None:
+async def test_no_login_is_sent_in_clear(message: bytes, scheme: str) -> None:
     context = ssl.create_default_context()
-    async with Between(free_port(), said).listening() as between:
+    async with Between(free_port(), message).listening() as between:
         with pytest.raises(AccessError, match="offers no TLS"):
             await connect(f"{scheme}://127.0.0.1:{between.port}", LOGIN, context)
         async with asyncio.timeout(HANG_SECONDS):
             await between.gone.wait()
-    assert between.heard == [b""]
+    assert between.received == [b""]
 
 
-async def test_a_tls_url_is_enough_to_insist() -> None:
+async def test_tls_url_alone_enforces_tls() -> None:
     client = SecuredClient()
     async with Between(free_port(), greeting()).listening() as between:
         with pytest.raises(NatsError, match="offers no TLS"):
             await client.connect(f"tls://127.0.0.1:{between.port}", allow_reconnect=False)
-        await client.close()  # or the server would never end: since Python 3.12 it waits for connections
+        await client.close()  # since Python 3.12 the server waits for its connections to end
 
 
-async def test_without_tls_in_the_configuration_none_is_demanded() -> None:
+async def test_tls_is_not_required_without_tls_in_the_configuration() -> None:
     async with Between(free_port(), greeting()).listening() as between:
         with pytest.raises(AccessError):
             await connect(f"nats://127.0.0.1:{between.port}", LOGIN, None)
         async with asyncio.timeout(HANG_SECONDS):
             await between.gone.wait()
-    assert between.heard[0].startswith(b"CONNECT ")
+    assert between.received[0].startswith(b"CONNECT ")
 
 
 @pytest.mark.e2e
-async def test_the_service_signs_no_nonce_in_clear(tmp_path: Path) -> None:
+async def test_service_does_not_sign_a_nonce_in_clear(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     assert tls_context(deployment.settings().brokers[0].tls) is not None
     between = Between(deployment.ports["east"], greeting())
@@ -102,12 +102,12 @@ async def test_the_service_signs_no_nonce_in_clear(tmp_path: Path) -> None:
                 await between.gone.wait()
     finally:
         service.stop()
-    assert set(between.heard) == {b""}
+    assert set(between.received) == {b""}
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("said", [b"MSG $SYS.REQ.USER.AUTH 1 reply 900000000\r\n", b"MSG " + b"x" * 9_000_000])
-async def test_a_broker_that_never_ends_a_message_is_left(tmp_path: Path, said: bytes) -> None:
+@pytest.mark.parametrize("message", [b"MSG $SYS.REQ.USER.AUTH 1 reply 900000000\r\n", b"MSG " + b"x" * 9_000_000])
+async def test_connection_to_broker_with_endless_message_is_closed(tmp_path: Path, message: bytes) -> None:
     deployment = Deployment(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
@@ -121,7 +121,7 @@ async def test_a_broker_that_never_ends_a_message_is_left(tmp_path: Path, said: 
                 if line.startswith(b"PING"):
                     writer.write(b"PONG\r\n")
                 elif line.startswith(b"SUB $SYS.REQ.USER.AUTH"):
-                    writer.write(said)
+                    writer.write(message)
         left.set()
         writer.close()
 

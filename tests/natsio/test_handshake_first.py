@@ -1,4 +1,4 @@
-"""Listeners that say nothing before TLS (``handshake_first``), for the service, for commands and for the doctor."""
+"""Listeners that send nothing before TLS (``handshake_first``), for the service, commands and the doctor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Broker:
-    """A nats-server that demands a client certificate, and the files to connect to it with."""
+    """A nats-server that requires a client certificate, and the files to connect to it."""
 
     def __init__(self, directory: Path, handshake_first: str) -> None:
         authority = Authority.create()
@@ -56,14 +56,14 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield made
 
 
-async def test_a_client_connects_whichever_comes_first(broker: Broker) -> None:
-    for _ in range(2):  # the second time it is known which
+async def test_client_connects_with_info_first_or_tls_first(broker: Broker) -> None:
+    for _ in range(2):  # the second time the result is cached
         client: Client = await connect(broker.url, LOGIN, broker.tls)
         assert client.is_connected
         await client.close()
 
 
-async def test_the_probe_sees_through_it(broker: Broker) -> None:
+async def test_probe_detects_handshake_first(broker: Broker) -> None:
     target = Target(broker.url)
     info = await read_info(target, broker.tls)
     assert info.version
@@ -76,7 +76,7 @@ async def test_the_probe_sees_through_it(broker: Broker) -> None:
     assert outcome.verdict is Verdict.REFUSED
 
 
-async def test_a_wrong_certificate_is_told_as_such(tmp_path: Path) -> None:
+async def test_wrong_certificate_is_reported_as_such(tmp_path: Path) -> None:
     broker = Broker(tmp_path, "true")
     (tmp_path / "other.pem").write_bytes(Authority.create().certificate_pem)
     other = tls_context(TLSFiles(ca=tmp_path / "other.pem"))
@@ -84,14 +84,14 @@ async def test_a_wrong_certificate_is_told_as_such(tmp_path: Path) -> None:
         await connect(broker.url, LOGIN, other)
 
 
-async def test_a_slow_server_is_met_in_its_own_way_the_next_time() -> None:
-    """It hears the beginning of TLS and never a word in clear, the second time only after it said INFO."""
+async def test_slow_server_is_retried_with_info_first() -> None:
+    """It receives a TLS handshake and never plaintext, the second time only after it has sent INFO."""
     early: list[bytes] = []
     late: list[bytes] = []
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            # As slow both times: longer than a client waits for INFO that does not know this server.
+            # Equally slow both times: longer than a client without cached result waits for INFO.
             async with asyncio.timeout(1.2 * INFO_SECONDS if early else HANG_SECONDS):
                 early.append(await reader.read(1000))
         except TimeoutError:

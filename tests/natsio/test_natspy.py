@@ -1,4 +1,4 @@
-"""nats-py's private parts: all of them are known, their absence is said at start, and no guard fails open."""
+"""nats-py's private parts: all are listed, missing ones are reported at start, and no check fails open."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from tests.cli.running import run
 
 PACKAGE = Path(broker_auth.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OWN = {"_closed"}  # of our own objects, and of nats-py's too
+OWN = {"_closed"}  # a name of our objects as well as of nats-py's
 KNOWN = {name for names in PRIVATE.values() for name in names}
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """Let each test check anew, and none after it."""
+    """Clear the cached check before and after each test."""
     natspy.check.cache_clear()
     yield
     natspy.check.cache_clear()
 
 
-def test_the_installed_nats_py_has_everything() -> None:
+def test_installed_nats_py_has_every_private_part() -> None:
     natspy.check()
 
 
-def test_a_next_major_version_is_not_installed() -> None:
-    (wanted,) = [item for item in PROJECT["dependencies"] if item.startswith("nats-py")]
-    assert wanted == "nats-py>=2.13,<3"
+def test_next_major_version_of_nats_py_is_excluded() -> None:
+    (requirement,) = [item for item in PROJECT["dependencies"] if item.startswith("nats-py")]
+    assert requirement == "nats-py>=2.13,<3"
 
 
 def private_names_of_nats_py() -> set[str]:
-    """Every private attribute of the objects that this project handles."""
+    """Return every private attribute of the nats-py objects that this project uses."""
     made = natspy._made().values()
     return {name for thing in made for name in dir(thing) if name.startswith("_") and not name.startswith("__")}
 
 
-def test_every_private_name_that_is_used_is_checked_at_start() -> None:
-    """In modules that handle a client; names of our own are not nats-py's."""
+def test_every_private_name_in_use_is_checked_at_start() -> None:
+    """Checks modules that use a client; our own private names are excluded."""
     foreign = private_names_of_nats_py()
     for path in sorted(PACKAGE.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def test_every_private_name_that_is_used_is_checked_at_start() -> None:
 
 
 @pytest.mark.parametrize("kind", PRIVATE)
-def test_a_missing_part_is_one_line_with_the_version(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_part_is_reported_in_one_line_with_the_version(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRIVATE, kind, PRIVATE[kind] | {"_gone"})
     with pytest.raises(OperationError) as error:
         natspy.check()
@@ -75,7 +75,7 @@ def test_a_missing_part_is_one_line_with_the_version(kind: str, monkeypatch: pyt
         SecuredClient()
 
 
-def test_serve_says_so_before_anything_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_serve_reports_a_missing_part_before_anything_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(PRIVATE, "Client", frozenset({"_gone"}))
     config = tmp_path / "broker.conf"
     config.write_text("")
@@ -95,7 +95,7 @@ INFO = {"tls_required": True}
 
 
 @pytest.mark.parametrize("transport", [None, object(), TcpTransport()])  # type: ignore[no-untyped-call]
-def test_a_buffer_that_cannot_be_seen_refuses_the_connection(transport: object) -> None:
+def test_connection_is_refused_if_its_buffer_cannot_be_inspected(transport: object) -> None:
     client = connecting("tls://127.0.0.1:4222", None)
     client._transport = transport  # type: ignore[assignment]
     with pytest.raises(ChangedError, match="nothing was sent"):
@@ -103,14 +103,14 @@ def test_a_buffer_that_cannot_be_seen_refuses_the_connection(transport: object) 
 
 
 @pytest.mark.parametrize("server", [None, object()])
-def test_a_connection_whose_scheme_cannot_be_seen_is_refused(server: object) -> None:
+def test_connection_is_refused_if_its_scheme_cannot_be_read(server: object) -> None:
     client = connecting("nats://127.0.0.1:4222", ssl.create_default_context())
     client._current_server = server  # type: ignore[assignment]
     with pytest.raises(Error):
         client.before_info(INFO, True)
 
 
-def test_websocket_and_plain_connections_have_no_buffer_to_look_at() -> None:
+def test_websocket_and_plain_connections_have_no_buffer_to_inspect() -> None:
     connecting("wss://127.0.0.1:443", ssl.create_default_context()).before_info({}, True)
     connecting("nats://127.0.0.1:4222", None).before_info({}, True)
     connecting("tls://127.0.0.1:4222", None).before_info({}, False)

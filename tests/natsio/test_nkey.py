@@ -1,4 +1,4 @@
-"""nkeys against the reference implementation, and every way a text may be wrong."""
+"""nkeys compared with the reference implementation, and every kind of invalid text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_seeds_are_random() -> None:
 
 
 @pytest.mark.parametrize("kind", list(NkeyKind))
-def test_every_changed_character_of_a_public_key_is_refused(kind: NkeyKind) -> None:
+def test_public_key_with_any_changed_character_is_refused(kind: NkeyKind) -> None:
     public = nkey.public_nkey(nkey.generate_seed(kind))
     for index, character in enumerate(public):
         other = ALPHABET[(ALPHABET.index(character) + 1) % 32]
@@ -77,14 +77,14 @@ def test_the_spare_bits_of_a_seed_must_be_zero(bits: int) -> None:
         "+" + "U" * 55,
     ],
 )
-def test_what_is_no_key_at_all_is_refused(wrong: str) -> None:
+def test_text_that_is_not_a_key_is_refused(wrong: str) -> None:
     with pytest.raises(InputError):
         nkey.decode_public(wrong, NkeyKind.USER)
     with pytest.raises(InputError):
         nkey.decode_seed(("S" + wrong + "AAA")[:58], NkeyKind.USER)
 
 
-def test_another_kind_is_refused() -> None:
+def test_key_of_another_kind_is_refused() -> None:
     seed = nkey.generate_seed(NkeyKind.ACCOUNT)
     with pytest.raises(InputError, match="another kind"):
         nkey.decode_seed(seed, NkeyKind.USER)
@@ -101,6 +101,6 @@ def test_a_seed_never_appears_in_an_error() -> None:
     assert caught.value.__cause__ is None
 
 
-def test_a_key_of_the_wrong_length_is_not_encoded() -> None:
+def test_key_of_the_wrong_length_is_not_encoded() -> None:
     with pytest.raises(InputError, match="32 bytes"):
         nkey.encode_public(b"short", NkeyKind.USER)

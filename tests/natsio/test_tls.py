@@ -1,4 +1,4 @@
-"""The TLS context for brokers: as lenient about files and CAs as nats-server, and no more."""
+"""The TLS context for brokers: exactly as lenient about files and CAs as nats-server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def trusting(path: Path, data: bytes) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_ca_file_in_any_shape_is_used(tmp_path: Path, name: str) -> None:
+def test_ca_file_in_any_format_is_used(tmp_path: Path, name: str) -> None:
     context = trusting(tmp_path / "ca.pem", SHAPES[name](ONE.certificate_pem, OTHER.certificate_pem))
     assert pemshapes.decoded(ONE.certificate_pem) in context.get_ca_certs(binary_form=True)
 
@@ -36,7 +36,7 @@ def test_both_of_two_joined_files_are_trusted(tmp_path: Path) -> None:
     assert context.cert_store_stats()["x509"] == 2
 
 
-def test_brokers_are_verified_with_their_names(tmp_path: Path) -> None:
+def test_names_of_brokers_are_verified(tmp_path: Path) -> None:
     context = trusting(tmp_path / "ca.pem", ONE.certificate_pem)
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
@@ -44,7 +44,7 @@ def test_brokers_are_verified_with_their_names(tmp_path: Path) -> None:
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
 
 
-def test_an_encrypted_key_is_refused_without_a_question(tmp_path: Path) -> None:
+def test_encrypted_key_is_refused_without_a_prompt(tmp_path: Path) -> None:
     pair = ONE.client("service")
     certificate, key = pair.write(tmp_path, "service")
     key.write_bytes(pair.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))

@@ -1,4 +1,4 @@
-"""Sealing, against NaCl's own box and among services."""
+"""Sealing, compared with NaCl's box, and between services."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker_auth.natsio.xkey import Sealer, SealError
 
 SERVICE, SERVER, OTHER = (PrivateKey(bytes([number]) * 32) for number in (1, 2, 3))
 SEALER = Sealer(bytes(SERVICE))
-# X25519 points of small order: the shared key is zero, whoever holds which secret (RFC 7748, section 6.1)
+# X25519 points of small order: the shared key is zero for any secret (RFC 7748, section 6.1)
 SMALL_ORDER = [
     bytes(32),
     bytes([1]) + bytes(31),
@@ -30,14 +30,14 @@ def sealed_by(key: PrivateKey, message: bytes, to: PrivateKey = SERVICE) -> byte
 
 
 @pytest.mark.parametrize("message", [b"", b"x", b"\0" * 100_000])
-def test_what_nacl_boxes_is_opened_and_the_other_way_round(message: bytes) -> None:
+def test_boxes_are_compatible_with_nacl_in_both_directions(message: bytes) -> None:
     assert SEALER.open(sealed_by(SERVER, message), name(SERVER)) == message
     sealed = SEALER.seal(message, name(SERVER))
     assert sealed[:4] == b"xkv1"
     assert Box(SERVER, SERVICE.public_key).decrypt(sealed[4:]) == message
 
 
-def test_no_nonce_is_used_twice() -> None:
+def test_nonces_are_unique() -> None:
     assert len({SEALER.seal(b"x", name(SERVER))[4:28] for _ in range(100)}) == 100
 
 
@@ -62,14 +62,14 @@ def test_anything_else_is_refused(sealed: bytes, server: str) -> None:
 
 @pytest.mark.parametrize("point", SMALL_ORDER, ids=lambda point: point.hex()[:8])
 def test_a_key_of_small_order_is_refused(point: bytes) -> None:
-    """Else anybody knew the shared key, and could open what is sealed for it."""
+    """Otherwise anybody would know the shared key, and could open messages sealed with it."""
     with pytest.raises(SealError):
         SEALER.open(sealed_by(SERVER, b"x"), encode_public(point, NkeyKind.CURVE))
     with pytest.raises(SealError):
         SEALER.seal(b"x", encode_public(point, NkeyKind.CURVE))
 
 
-def test_shared_keys_are_bounded_and_not_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_shared_keys_is_bounded_and_correct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xkey, "_SERVERS", 3)
     sealer = Sealer(bytes(SERVICE))
     servers = [PrivateKey.generate() for _ in range(8)]

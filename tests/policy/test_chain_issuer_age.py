@@ -110,14 +110,14 @@ def test_rule(row: Row) -> None:
     row.check()
 
 
-def test_an_old_token_that_the_organization_signed_itself_has_no_chain_issuer() -> None:
+def test_old_token_signed_by_the_organization_has_no_chain_issuer() -> None:
     decision = decide(requests.client(ORG, {"jti": ksuid(NOW - 5 * YEAR), "iat": NOW - 5 * YEAR}), ISSUER, NOW)
     assert isinstance(decision, Admit)
     assert decision.chain_issuer is None
 
 
 @pytest.mark.parametrize(("now", "admits"), [(NOW, True), (NOW + 1, False)])
-def test_a_cached_token_ends_with_its_chain_issuer(now: float, admits: bool) -> None:
+def test_cached_token_expires_with_its_chain_issuer(now: float, admits: bool) -> None:
     asked, policy = below(NOW - AGE + 1), ISSUER
     assert isinstance(decide(asked, policy, NOW), Admit)
     assert policy.tokens.recall(asked.connect_opts.auth_token) is not None
@@ -133,13 +133,13 @@ def test_admissions_and_denials_name_the_chain_issuer(made: int) -> None:
     assert itself.chain_issuer == expected
 
 
-def test_a_chain_issuer_is_not_named_where_no_chain_was_verified() -> None:
+def test_chain_issuer_is_not_recorded_without_chain_verification() -> None:
     forged = decide(holder(sign(issued(client_claims()), ORG)), issuer_policy(), NOW)
     assert isinstance(forged, Deny)
     assert forged.chain_issuer is None
 
 
-def test_without_issuers_no_chain_is_followed_and_none_ends() -> None:
+def test_chain_age_is_ignored_without_issuers() -> None:
     old = sign(aged(NOW - AGE) | {"exp": NOW + DAY}, CLIENT_SIGNER)
     decision = decide(holder(old, CREATOR), x509_policy(), NOW)
     assert isinstance(decision, Admit)

@@ -44,7 +44,7 @@ ALL: tuple[Code, ...] = (*DenyCode, *TokenFault)
 OF_THE_SERVICE = {DenyCode.INTERNAL_ERROR}  # said by the service when a decision fails, never decided
 
 
-def test_every_code_is_given_by_some_row() -> None:
+def test_every_code_occurs_in_some_row() -> None:
     assert set(get_args(Code)) == {DenyCode, TokenFault}
     given = codes(TABLES) | {fault for _, fault in BAD_TOKENS.values()}
     assert set(ALL) - given == OF_THE_SERVICE
@@ -55,7 +55,7 @@ def test_every_rule_admits_or_denies_in_some_row() -> None:
 
 
 @pytest.mark.parametrize("mode", ["x509", "issuer"])
-def test_a_bad_token_is_denied_whatever_comes_with_it(mode: str) -> None:
+def test_bad_token_is_denied_with_any_other_credentials(mode: str) -> None:
     """By rule 3 in every mode, on verified TLS too."""
     policy = {"x509": x509_policy, "issuer": issuer_policy}[mode]()
     for token, _ in BAD_TOKENS.values():
@@ -80,7 +80,7 @@ def test_codes_are_unique_texts() -> None:
     assert len({code.value for code in ALL}) == len(ALL)
 
 
-def test_phrases_are_few_fixed_and_say_nothing_of_the_request() -> None:
+def test_phrases_are_few_and_independent_of_the_request() -> None:
     phrases = {Deny(rule=Rule.NONE, code=code, detail="the detail").phrase for code in ALL}
     assert len(phrases) <= 12
     assert phrases == {*PHRASES.values(), "token not accepted"}
@@ -102,14 +102,14 @@ def test_a_denial_shows_no_secret() -> None:
             assert secret not in shown
 
 
-def test_a_token_id_that_is_denied_is_recorded() -> None:
+def test_denial_records_the_token_id() -> None:
     decision = decide(node(name="a b"), x509_policy(), NOW)
     assert isinstance(decision, Deny)
     assert decision.token_id == TOKEN_ID
     assert explained(decision) == f"node_name: {decision.detail}"
 
 
-def test_the_same_question_has_the_same_answer() -> None:
+def test_decision_is_deterministic() -> None:
     policy = issuer_policy()
     for table in test_rule3_token.TABLES:
         for row in table.values():
@@ -120,7 +120,7 @@ def test_the_same_question_has_the_same_answer() -> None:
     assert explained(fresh) == fresh.reason
 
 
-def test_numbers_are_policys() -> None:
+def test_rule_numbers_match_the_documentation() -> None:
     numbers = {rule.value: rule.number for rule in Rule}
     assert numbers == {
         "connection": 0,
@@ -136,7 +136,7 @@ def test_numbers_are_policys() -> None:
 
 
 @pytest.mark.parametrize("module", ["broker_auth.policy.decide", "broker_auth.tokens.verify"])
-def test_the_core_does_no_io(module: str) -> None:
+def test_core_loads_no_io_modules(module: str) -> None:
     """Neither NATS nor an event loop nor sockets are loaded with it."""
     program = f"import sys, {module}; print(*sorted({{'nats', 'asyncio', 'uvloop', 'aiohttp'}} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -101,7 +101,7 @@ def test_rules() -> None:
     assert documented == {rule.value: rule.number for rule in Rule}
 
 
-def test_rules_have_a_section_each() -> None:
+def test_each_rule_has_a_section() -> None:
     sections = re.findall(r"^### (\d)\.", (DOCS / "policy.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert [int(number) for number in sections] == sorted({rule.number for rule in Rule})
 
@@ -233,7 +233,7 @@ def test_fixed_permissions(heading: str) -> None:
     }
 
 
-def test_organization_administrators_are_documented_as_they_are() -> None:
+def test_organization_administrator_is_documented() -> None:
     claims = ClientClaims(callerid="up=alice", permissions=ClientPermissions(org_admin=True, streams_user=True))
     assert permissions.client(claims) == permissions.ORG_ADMIN
 
@@ -332,7 +332,7 @@ def test_tokens_are_judged_as_documented(edge: Any) -> None:
 
 
 @pytest.mark.parametrize("page", ["policy.md", "moving-from-choria.md"])
-def test_keys_of_ours_exist(page: str) -> None:
+def test_own_keys_exist(page: str) -> None:
     mentioned = set(re.findall(r"plugin\.broker_auth\.[a-z_.<>]*[a-z_]", (DOCS / page).read_text(encoding="utf-8")))
     assert mentioned
     assert [key for key in mentioned if find(key.replace("<name>", "x")) is None] == []

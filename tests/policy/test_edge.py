@@ -71,22 +71,22 @@ TABLES = (DENIED,)
 
 
 @rows(DENIED)
-def test_an_edge_is_refused(row: Row) -> None:
+def test_edge_request_is_refused(row: Row) -> None:
     row.check()
 
 
 @pytest.mark.parametrize("policy", [EDGE, WITHOUT_SECRETS], ids=["all known", "without the passwords"])
-def test_a_node_gets_what_it_gets_elsewhere(policy: Policy) -> None:
+def test_node_gets_the_same_permissions_at_an_edge(policy: Policy) -> None:
     """The password that makes provisioning complete is not needed to admit a node."""
     assert decide(node(), policy, NOW) == decide(node(), x509_policy(), NOW)
 
 
-def test_a_provisioner_by_token_gets_what_it_gets_elsewhere() -> None:
+def test_provisioner_by_token_gets_the_same_permissions_at_an_edge() -> None:
     assert decide(with_token(), BY_TOKEN, NOW) == decide(with_token(), replace(BY_TOKEN, edge=False), NOW)
 
 
 @pytest.mark.parametrize("policy", [EDGE, ISSUER_EDGE, BY_TOKEN, WITHOUT_SECRETS])
-def test_nothing_an_edge_may_ask_leads_out_of_the_provisioning_account(policy: Policy) -> None:
+def test_edge_requests_are_admitted_only_to_the_provisioning_account(policy: Policy) -> None:
     asked = [
         maker(**changes)
         for maker in (fleet, provisioner, system, node, client, server, with_token)

@@ -40,12 +40,12 @@ def names(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_no_name_speaks_of_a_skipped_check(path: Path) -> None:
+def test_no_name_mentions_a_skipped_check(path: Path) -> None:
     used = names(ast.parse(path.read_text(encoding="utf-8")))
     assert not [name for name in used if any(word in name.lower() for word in WORDS)]
 
 
-def test_functions_that_check_take_nothing_but_what_they_check() -> None:
+def test_checking_functions_have_no_option_to_skip() -> None:
     taken = {
         function.__qualname__: list(inspect.signature(function).parameters)
         for function in (decide, decide_case, parse, TokenVerifier.examine, Case.require_password, Case.examine_token)
@@ -70,7 +70,7 @@ def test_leniency_is_off_by_default(function: object) -> None:
     assert not any(defaults.values())
 
 
-def test_the_service_loads_nothing_that_can_skip_a_check() -> None:
+def test_service_loads_no_module_that_can_skip_a_check() -> None:
     code = (
         "import sys, broker_auth.daemon.serve, broker_auth.daemon.worker, broker_auth.callout.service\n"
         "print([name for name in sys.modules if name.endswith(('.stored', '.explain'))])"

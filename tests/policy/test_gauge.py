@@ -52,21 +52,21 @@ def test_servers_of_a_broker_share_the_limit_and_other_brokers_do_not() -> None:
     assert not gauge.full("id9", NOW)
 
 
-def test_a_server_that_started_again_counts_once() -> None:
+def test_restarted_server_counts_once() -> None:
     gauge = reported(60)
     gauge.report_nodes("fleet", "another-id", "0", 60, NOW)
     assert not gauge.full("another-id", NOW)
 
 
 @pytest.mark.parametrize("away", [STALE_SECONDS + 1, -STALE_SECONDS - 1])
-def test_an_old_report_counts_no_longer(away: float) -> None:
+def test_old_report_is_ignored(away: float) -> None:
     gauge = reported(LIMIT, LIMIT)
     assert not gauge.full("id0", NOW + away)
     gauge.report_nodes("fleet", "id0", "0", 1, NOW + away)
     assert not gauge.full("id0", NOW + away)
 
 
-def test_a_server_without_nodes_does_not_repeat_it_and_counts_as_empty() -> None:
+def test_server_without_nodes_counts_as_empty_without_repeated_reports() -> None:
     gauge = reported(0)
     later = NOW + 2 * STALE_SECONDS
     gauge.report_services("fleet", "id0", "0", 1, later)
@@ -84,14 +84,14 @@ def test_admissions_count_until_they_are_reported() -> None:
     assert not gauge.full("id0", NOW)
 
 
-def test_admissions_that_are_never_reported_are_forgotten() -> None:
+def test_unreported_admissions_are_forgotten() -> None:
     gauge = reported(0)
     admit(gauge, LIMIT)
     assert gauge.full("id0", NOW + 2)
     assert not gauge.full("id0", NOW + 6)
 
 
-def test_other_workers_are_taken_to_admit_as_many() -> None:
+def test_other_workers_are_assumed_to_admit_equally_many() -> None:
     gauge = reported(0, workers=2)
     admit(gauge, LIMIT // 2 - 1)
     assert not gauge.full("id0", NOW)
@@ -109,7 +109,7 @@ def test_services_on_other_hosts_are_counted_by_their_connections() -> None:
     assert gauge.full("id0", NOW)
 
 
-def test_it_does_not_grow() -> None:
+def test_memory_is_bounded() -> None:
     gauge = ConnectionGauge(LIMIT)
     for number in range(3 * MAX_SERVERS):
         gauge.report_nodes("fleet", f"id{number}", str(number), 1, NOW)
@@ -126,7 +126,7 @@ EVENTS = st.lists(st.tuples(st.booleans(), st.integers(0, 7), st.floats(0, 3)), 
 
 
 @given(EVENTS)
-def test_never_more_than_the_limit_are_admitted_by_one_worker(events: list[tuple[bool, int, float]]) -> None:
+def test_one_worker_never_admits_more_than_the_limit(events: list[tuple[bool, int, float]]) -> None:
     """Reports that are late by any time within which admissions are remembered lose none of them."""
     gauge, now, there, reported_ = ConnectionGauge(5), float(NOW), 0, 0
     gauge.report_nodes("fleet", "id0", "0", 0, now)

@@ -89,7 +89,7 @@ def every_set(names: list[str]) -> list[frozenset[str]]:
 
 
 @pytest.mark.parametrize("chosen", every_set(EFFECTIVE), ids=lambda chosen: "+".join(sorted(chosen)) or "none")
-def test_a_client_gets_what_its_flags_add(chosen: frozenset[str]) -> None:
+def test_client_gets_the_permissions_of_its_flags(chosen: frozenset[str]) -> None:
     expected = plus(ALICE, *(added for needed, added in CLIENT_ADDS.items() if needed <= chosen))
     assert client(flags(chosen)) == expected
     assert client(flags(chosen | set(WITHOUT_EFFECT))) == expected
@@ -114,16 +114,16 @@ REPUBLISH: list[tuple[Any, str]] = [("choria", "choria.republish.>"), ("other", 
 
 
 @pytest.mark.parametrize(("ou", "subject"), REPUBLISH)
-def test_a_streams_user_hears_what_its_organization_republishes(ou: str, subject: str) -> None:
+def test_streams_user_may_subscribe_to_republished_messages_of_its_organization(ou: str, subject: str) -> None:
     given = client({"ou": ou} | flags({"streams_user"}))
     assert given.subscribe == ALICE.subscribe | {subject}
 
 
-def test_a_streams_user_without_organization_hears_nothing_republished() -> None:
+def test_streams_user_without_organization_gets_no_republished_messages() -> None:
     assert client({"ou": ABSENT} | flags({"streams_user"}), X509, CLIENT_SIGNER).subscribe == ALICE.subscribe
 
 
-def test_a_clients_own_subjects_are_added() -> None:
+def test_subjects_of_a_client_token_are_added() -> None:
     claims = {"pub_subjects": ["a.>", "b.*.c"], "sub_subjects": ["x", "*.y"]}
     assert client(claims) == plus(ALICE, grant("a.> b.*.c", "x *.y"))
     assert client(claims | flags({"org_admin"})) == ORG_ADMIN
@@ -161,7 +161,7 @@ def server_adds(ou: str | None) -> dict[frozenset[str], Grant]:
 
 @pytest.mark.parametrize("chosen", every_set(["service_host", "submission", "governor", "streams"]))
 @pytest.mark.parametrize("ou", ["choria", "other", None])
-def test_a_server_gets_what_its_flags_add(chosen: frozenset[str], ou: str | None) -> None:
+def test_server_gets_the_permissions_of_its_flags(chosen: frozenset[str], ou: str | None) -> None:
     expected = plus(SERVER, *(added for needed, added in server_adds(ou).items() if needed <= chosen))
     if ou is None:
         assert server({"ou": ABSENT} | flags(chosen), X509, SERVER_SIGNER) == expected
@@ -169,12 +169,12 @@ def test_a_server_gets_what_its_flags_add(chosen: frozenset[str], ou: str | None
         assert server({"ou": ou} | flags(chosen)) == expected
 
 
-def test_a_server_of_organization_choria_in_x509_mode_uses_the_api_itself() -> None:
+def test_server_of_organization_choria_uses_the_api_directly() -> None:
     given = server({"ou": "choria"} | flags({"streams"}), X509, SERVER_SIGNER)
     assert given == plus(SERVER, grant(api("$JS.API"), "choria.republish.>"))
 
 
-def test_a_server_of_many_collectives_is_in_each() -> None:
+def test_server_is_member_of_each_collective() -> None:
     claims = {"collectives": ["one", "two"]} | flags({"service_host", "submission", "governor", "streams"})
     expected = grant(
         f"""
@@ -193,11 +193,11 @@ def test_a_server_of_many_collectives_is_in_each() -> None:
     assert server(claims | {"collectives": ["one", "two", "one"]}) == expected
 
 
-def test_a_servers_publish_subjects_are_added_and_sub_subjects_mean_nothing() -> None:
+def test_server_token_adds_publish_subjects_only() -> None:
     assert server({"pub_subjects": ["a.>"], "sub_subjects": [">"]}) == plus(SERVER, grant("a.>"))
 
 
-def test_a_clients_flags_mean_nothing_to_a_server() -> None:
+def test_client_flags_are_ignored_for_servers() -> None:
     assert server(flags({"org_admin", "streams_admin", "fleet_management"})) == SERVER
 
 
@@ -264,12 +264,12 @@ TABLES = (UNFIT,)
 
 
 @rows(*TABLES)
-def test_a_claim_unfit_for_a_subject_denies(row: Any) -> None:
+def test_claim_that_is_invalid_in_a_subject_denies(row: Any) -> None:
     row.check()
 
 
 @pytest.mark.parametrize("identity", ["a", "a.b.c", "ünï", "-", "$x"])
-def test_an_identity_may_hold_dots(identity: str) -> None:
+def test_identity_may_contain_dots(identity: str) -> None:
     assert f"mcollective.node.{identity}" in server({"identity": identity}).subscribe
 
 

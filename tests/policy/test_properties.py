@@ -83,25 +83,25 @@ def unaccepted(token: str) -> None:
 @given(st.text(max_size=400) | st.text(alphabet="eyJ.-_Aa0=+/{}\"'\\\ud800 \n", max_size=200))
 @example("\ud800.\udfff.\ud800")
 @example("a" * 20_000)
-def test_any_text_is_rejected(text: str) -> None:
+def test_arbitrary_text_is_rejected(text: str) -> None:
     unaccepted(text)
 
 
 @given(st.binary(max_size=60), st.binary(max_size=200), st.binary(min_size=1, max_size=80))
-def test_any_three_parts_are_rejected(header: bytes, claims: bytes, signature: bytes) -> None:
+def test_arbitrary_three_parts_are_rejected(header: bytes, claims: bytes, signature: bytes) -> None:
     unaccepted(f"{b64(header)}.{b64(claims)}.{b64(signature)}")
     unaccepted(sign_parts('{"alg":"EdDSA"}', claims, FOREIGN.signature))
 
 
 @given(st.sampled_from([client_claims(), server_claims(), provisioning_claims(), issued(client_claims())]), ANY_CLAIMS)
-def test_any_claims_signed_by_nobody_we_trust_are_rejected(claims: dict[str, Any], changes: dict[str, Any]) -> None:
+def test_arbitrary_claims_by_untrusted_keys_are_rejected(claims: dict[str, Any], changes: dict[str, Any]) -> None:
     text = json.dumps(claims | changes)
     unaccepted(sign_parts('{"alg":"EdDSA"}', text, FOREIGN.signature))
     unaccepted(sign_parts('{"alg":"RS256"}', text, rsa_key("foreign").signature))
 
 
 @given(st.sampled_from([client_claims(), server_claims()]), ANY_CLAIMS)
-def test_any_claims_signed_by_an_organization_never_raise(claims: dict[str, Any], changes: dict[str, Any]) -> None:
+def test_arbitrary_claims_by_an_organization_do_not_raise(claims: dict[str, Any], changes: dict[str, Any]) -> None:
     """An issuer that signs nonsense must not stop the service either."""
     token = sign_parts('{"alg":"EdDSA"}', json.dumps(claims | changes), ORG.signature)
     for policy in POLICIES:
@@ -154,7 +154,7 @@ def bounded(decision: Admit | Deny, made: int) -> None:
 @given(MADE, st.sampled_from([client_claims, server_claims]), ISSUED_CHANGES, ANY_CLAIMS)
 @example(NOW - AGE, client_claims, {"exp": NOW + 10 * 365 * DAY, "issexp": NOW + 10 * 365 * DAY}, {})
 @example(NOW - AGE + 1, client_claims, {}, {"permissions": {"org_admin": True}})
-def test_nothing_a_chain_issuer_signs_outlives_its_age(
+def test_tokens_of_a_chain_issuer_end_with_its_age(
     made: int, build: Callable[..., dict[str, Any]], changes: dict[str, Any], more: dict[str, Any]
 ) -> None:
     """Whatever it writes into a token that it signs truly, with a place in the chain that it signs truly."""
@@ -163,7 +163,7 @@ def test_nothing_a_chain_issuer_signs_outlives_its_age(
 
 
 @given(MADE, MADE, st.sampled_from(["iss", "jti", "both"]))
-def test_a_chain_issuer_cannot_take_another_age(made: int, pretended: int, where: str) -> None:
+def test_chain_issuer_cannot_change_its_age(made: int, pretended: int, where: str) -> None:
     """The id of a younger issuer in ``iss``, or another ``jti`` in its own token, breaks the chain."""
     younger = ksuid(pretended, b"fedcba9876543210")
     claims = issued(client_claims(), creator_token=creator_at(made))
@@ -178,14 +178,14 @@ def test_a_chain_issuer_cannot_take_another_age(made: int, pretended: int, where
 
 
 @given(MADE, ISSUED_CHANGES)
-def test_a_chain_issuer_itself_is_bounded_by_its_age(made: int, changes: dict[str, Any]) -> None:
+def test_token_of_a_chain_issuer_ends_with_its_age(made: int, changes: dict[str, Any]) -> None:
     bounded(decided(sign(json.dumps(creator_at(made) | changes), ORG), CREATOR), made)
 
 
 @given(st.text(max_size=40) | st.text(alphabet=ALPHABET, min_size=27, max_size=27))
 @example("z" * 27)
 @example("0" * 27)
-def test_any_creators_id_is_a_ksuid_or_refused(creators_id: str) -> None:
+def test_creator_id_must_be_a_ksuid(creators_id: str) -> None:
     """Signed by the organization, so that only the id decides."""
     parent = org_issuer(client_claims(jti=creators_id, public_key=CREATOR.hex))
     decision = decided(sign(issued(client_claims(), creator_token=parent), CREATOR))
@@ -232,7 +232,7 @@ def credentials(asked: AuthorizationRequest, policy: Policy) -> set[str]:
 
 
 @given(st.sampled_from([*PEERLESS, *FOREIGNERS]), ANY_OPTIONS, st.sampled_from(POLICIES))
-def test_nobody_without_mtls_gets_in_without_a_token(
+def test_without_mtls_admission_requires_a_token(
     asked: AuthorizationRequest, options: dict[str, Any], policy: Policy
 ) -> None:
     """Whatever a client says in CONNECT, passwords included: no verified peer and no valid token, no entry."""
@@ -254,7 +254,7 @@ def test_nobody_without_mtls_gets_in_without_a_token(
 
 
 @given(ANY_OPTIONS, st.sampled_from(POLICIES))
-def test_a_fleet_member_is_nothing_more_whatever_it_says(options: dict[str, Any], policy: Policy) -> None:
+def test_fleet_member_gets_nothing_more_by_its_connect_options(options: dict[str, Any], policy: Policy) -> None:
     changed = msgspec.to_builtins(fleet())
     changed["connect_opts"] |= options
     mutated = msgspec.convert(changed, AuthorizationRequest)
@@ -290,7 +290,7 @@ SHAPED = st.fixed_dictionaries(
 
 
 @given(SHAPED, st.sampled_from(POLICIES))
-def test_anything_shaped_like_a_request_is_decided_or_is_none(shaped: dict[str, Any], policy: Policy) -> None:
+def test_request_like_input_is_decided_or_refused(shaped: dict[str, Any], policy: Policy) -> None:
     try:
         asked = msgspec.convert(shaped, AuthorizationRequest)
     except msgspec.ValidationError:
@@ -301,7 +301,7 @@ def test_anything_shaped_like_a_request_is_decided_or_is_none(shaped: dict[str, 
 
 
 @given(SHAPED, ANYTHING)
-def test_the_reader_raises_nothing_but_its_own(shaped: dict[str, Any], extra: Any) -> None:
+def test_reader_raises_only_its_own_errors(shaped: dict[str, Any], extra: Any) -> None:
     reader = RequestReader(None)
     claims = {"iss": SERVER.id, "aud": "nats-authorization-request", "exp": NOW + 2, "nats": shaped, "x": extra}
     for body in (json.dumps(claims).encode(), json.dumps(extra).encode()):
@@ -339,7 +339,7 @@ def noise(chosen: random.Random, valid: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("made", [x509_policy, issuer_policy], ids=["x509", "issuer"])
-def test_ten_thousand_messages_admit_nobody_and_leave_no_trace(
+def test_ten_thousand_messages_admit_nobody_and_do_not_grow_memory(
     made: Callable[[], Policy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "REJECTED_CACHE", 64)  # soon full, so that growth beyond it is seen

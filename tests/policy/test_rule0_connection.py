@@ -277,7 +277,7 @@ def test_rule_0(row: Row) -> None:
     row.check()
 
 
-def test_a_remembered_peer_expires_like_any_other() -> None:
+def test_cached_peer_expires() -> None:
     policy = issuer_policy(peers=verifier())
     short = authority().client(FLEET_NAME, validity=validity(NOW - DAY, NOW + 10))
     asked = fleet(chains=(chain(short, authority()),))
@@ -288,14 +288,14 @@ def test_a_remembered_peer_expires_like_any_other() -> None:
         row.check()
 
 
-def test_a_refused_peer_is_not_admitted_by_a_later_ask() -> None:
+def test_refused_peer_stays_refused() -> None:
     policy = replace(X509, peers=verifier())
     row = deny(fleet(chains=(foreign_chain(),)), NONE, DenyCode.NO_CREDENTIAL, policy)
     for now in (NOW, NOW, NOW + 1, NOW + HOUR):
         replace(row, now=now).check()
 
 
-def test_peers_that_share_all_but_the_leaf_are_told_apart() -> None:
+def test_peers_that_differ_only_in_the_leaf_are_distinguished() -> None:
     peers = verifier()
     good = peers.identify((fleet_chain(),), NOW)
     assert isinstance(good, PeerIdentity)
@@ -304,7 +304,7 @@ def test_peers_that_share_all_but_the_leaf_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_remembered_peers_are_bounded(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_peer_cache_is_bounded(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr("broker_auth.certificates.verifier.PEER_CACHE", 4)
     peers = verifier()
     asked: list[Chain] = [(*fleet_chain(), *[pem(authority())] * extra) for extra in range(count)]
@@ -329,7 +329,7 @@ def test_sans_of_all_textual_kinds_are_names() -> None:
     ],
     ids=["nothing else", "provisioner", "system user"],
 )
-def test_denial_says_what_is_wrong_with_the_certificate(asked: AuthorizationRequest, policy: Policy) -> None:
+def test_denial_contains_the_problem_of_the_certificate(asked: AuthorizationRequest, policy: Policy) -> None:
     decision = decide(asked, policy, NOW)
     assert isinstance(decision, Deny)
     leaf = parsed(client(ca="foreign CA"))
@@ -343,7 +343,7 @@ def test_denial_says_what_is_wrong_with_the_certificate(asked: AuthorizationRequ
     assert (record.certificate_names, record.certificate_problem) == ((FLEET_NAME, FLEET_NAME), problem)
 
 
-def test_denial_of_a_verified_peer_names_its_certificate() -> None:
+def test_denial_of_a_verified_peer_contains_its_certificate() -> None:
     asked = provisioner(chains=(fleet_chain(),))
     decision = decide(asked, X509, NOW)
     assert isinstance(decision, Deny)
@@ -351,7 +351,7 @@ def test_denial_of_a_verified_peer_names_its_certificate() -> None:
     assert make_record(asked, decision, NOW, 1).tls == "verified"
 
 
-def test_record_keeps_a_bounded_part_of_the_certificates_names() -> None:
+def test_record_contains_a_bounded_number_of_certificate_names() -> None:
     names = tuple(DNSName("x" * 300 + str(number)) for number in range(100))
     stranger = custom(authority("foreign CA").pair, sans=names)
     asked = fleet(chains=(chain(stranger, authority("foreign CA")),))

@@ -427,7 +427,7 @@ def test_rule_3(row: Row) -> None:
     row.check()
 
 
-def test_two_organizations_each_sign_for_themselves_only() -> None:
+def test_organizations_sign_only_their_own_tokens() -> None:
     other = ed25519_key("other organization")
     keys = issuer_keys({ORGANIZATION: ORG.verifies, "other": other.verifies})
     policy = replace(ISSUER, tokens=TokenVerifier(keys))
@@ -437,7 +437,7 @@ def test_two_organizations_each_sign_for_themselves_only() -> None:
 
 
 @pytest.mark.parametrize("later", [0, 1, HOUR])
-def test_a_remembered_token_expires_like_any_other(later: int) -> None:
+def test_cached_token_expires(later: int) -> None:
     policy = trusting(ISSUER)
     asked = requests.client()
     for now in (NOW, NOW + 1, TOKEN_ENDS - 1):

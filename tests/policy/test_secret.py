@@ -16,7 +16,7 @@ def test_only_the_secret_itself_matches() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "ünï", "\ud800", "x" * 100_000])
-def test_any_text_can_be_one(value: str) -> None:
+def test_arbitrary_text_can_be_a_secret(value: str) -> None:
     assert Secret(value).matches(value)
     assert not Secret(value).matches(value + "x")
     assert bool(Secret(value)) is bool(value)
@@ -30,7 +30,7 @@ def test_equal_secrets_are_equal() -> None:
     assert len({Secret("a"), Secret("a"), Secret("b")}) == 2
 
 
-def test_it_is_never_shown() -> None:
+def test_secret_is_never_shown() -> None:
     secret = Secret("hunter2")
     for shown in (repr(secret), str(secret), f"{secret}", f"{secret!r:>20}", repr([secret]), "%s" % secret):  # noqa: UP031
         assert "hunter2" not in shown

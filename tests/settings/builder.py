@@ -1,4 +1,4 @@
-"""A complete, valid configuration in a directory of its own, of which each test changes one thing."""
+"""A complete, valid configuration in a temporary directory, of which each test changes one setting."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ISSUER_MODE = {
 
 
 def certificate(name: str, days: float = 365.0) -> tuple[bytes, EllipticCurvePrivateKey]:
-    """A self-signed certificate that expires in ``days`` from now, and its key."""
+    """Create a self-signed certificate that expires in ``days`` from now, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     expires = NOW + timedelta(days=days)
@@ -65,12 +65,12 @@ def certificate(name: str, days: float = 365.0) -> tuple[bytes, EllipticCurvePri
 
 
 def private_pem(key: EllipticCurvePrivateKey) -> bytes:
-    """The key as unencrypted PKCS 8."""
+    """Return the key as unencrypted PKCS 8."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def public_pem(key: EllipticCurvePrivateKey) -> bytes:
-    """The public key as PEM."""
+    """Return the public key as PEM."""
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -87,14 +87,14 @@ class Directory:
         return self.path / "broker.conf"
 
     def write(self, name: str, data: bytes | str, mode: int = 0o600) -> Path:
-        """Writes a file of the given mode."""
+        """Write a file with this mode."""
         path = self.path / name
         path.write_bytes(data.encode() if isinstance(data, str) else data)
         path.chmod(mode)
         return path
 
     def set(self, changes: Mapping[str, str | None]) -> None:
-        """Sets keys, or removes those that are None."""
+        """Set keys, or remove those that are None."""
         for key, value in changes.items():
             if value is None:
                 self.keys.pop(key, None)
@@ -102,18 +102,18 @@ class Directory:
                 self.keys[key] = value
 
     def save(self, mode: int = 0o600) -> Path:
-        """Writes the configuration file."""
+        """Write the configuration file."""
         return self.write("broker.conf", "".join(f"{key} = {value}\n" for key, value in self.keys.items()), mode)
 
     def line(self, key: str) -> int:
-        """The line :meth:`save` puts a key in."""
+        """Return the line to which :meth:`save` writes a key."""
         return list(self.keys).index(key) + 1
 
     def check(self, environ: Mapping[str, str] | None = None, *, serving: bool = True) -> ConfigurationReport:
-        """Saves and checks."""
+        """Save and check the configuration."""
         return check(self.save(), environ or {}, serving=serving, now=NOW)
 
 
 def check_file(directory: Directory) -> tuple[Problem, ...]:
-    """The problems of the configuration file as it is now, which a test wrote by itself."""
+    """Return the problems of a configuration file that the test has written."""
     return check(directory.config, {}, now=NOW).problems

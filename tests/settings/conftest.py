@@ -1,4 +1,4 @@
-"""The fixture that every test of configurations starts from."""
+"""The fixture for tests of configurations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.settings.builder import SYSTEM_PASSWORD, Directory, certificate, priv
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Directory:
-    """A directory whose configuration has neither problems nor warnings."""
+    """Return a directory whose configuration has neither problems nor warnings."""
     made = Directory(tmp_path)
     for kind in (NkeyKind.USER, NkeyKind.ACCOUNT, NkeyKind.CURVE):
         made.write(f"{kind.name.lower()}.seed", generate_seed(kind) + "\n")

@@ -1,4 +1,4 @@
-"""``plugin.broker_auth.audit.output``: every form, and every way to get it wrong."""
+"""``plugin.broker_auth.audit.output``: every form, and every mistake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.settings.builder import Directory, P
 KEY = f"{P}audit.output"
 
 
-def test_records_go_to_the_log_unless_told_otherwise(directory: Directory) -> None:
+def test_records_go_to_the_log_by_default(directory: Directory) -> None:
     settings = directory.check().settings
     assert settings
     assert settings.audit.outputs == (AuditOutput(kind=AuditKind.LOG),)
@@ -47,14 +47,14 @@ def test_every_form(directory: Directory) -> None:
         ("nats:a, nats:b", "names 2 outputs of kind nats"),
     ],
 )
-def test_what_is_wrong_is_named(directory: Directory, written: str, what: str) -> None:
+def test_wrong_output_is_reported(directory: Directory, written: str, what: str) -> None:
     directory.set({KEY: written})
     (problem,) = directory.check().problems
     assert problem.line == directory.line(KEY)
     assert what in problem.what
 
 
-def test_an_edge_alone_has_nowhere_to_publish(directory: Directory) -> None:
+def test_subject_output_without_fleet_broker_is_refused(directory: Directory) -> None:
     directory.set({KEY: "nats:audit", f"{P}broker.default.role": "edge"})
     (problem,) = directory.check().problems
     assert "no broker has the role" in problem.what

@@ -1,4 +1,4 @@
-"""The environment overrides the file, and a variable that means nothing is a problem."""
+"""The environment overrides the file, and unknown variables are problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_variable_overrides_the_file(directory: Directory) -> None:
     assert settings.zone("fleet").workers == 3
 
 
-def test_a_variable_replaces_even_a_broken_value(directory: Directory) -> None:
+def test_variable_replaces_an_invalid_value(directory: Directory) -> None:
     directory.set({f"{P}workers": "many", f"{P}brokers": "a b"})
     assert directory.check({"BROKER_AUTH_WORKERS": "3", "BROKER_AUTH_BROKERS": "default"}).ok
 
@@ -38,7 +38,7 @@ def test_brokers_and_issuers_named_by_the_environment_have_variables(directory: 
             "BROKER_AUTH_PLUGIN_SECURITY_ISSUER_CHORIA_PUBLIC": HEX_KEY,
         }
     )
-    assert report.settings is not None, [str(found) for found in report.problems]
+    assert report.settings is not None, [str(problem) for problem in report.problems]
     assert [(broker.name, broker.urls) for broker in report.settings.brokers] == [
         ("default", ("tls://127.0.0.1:4222",)),
         ("edge-1", ("tls://127.0.0.1:4223",)),
@@ -65,13 +65,13 @@ def test_a_relative_path_in_the_environment_starts_at_the_file(directory: Direct
         ("BROKER_AUTH_CLIENT_CA", "ca\udcff.pem", "control character"),
     ],
 )
-def test_a_bad_variable_is_one_problem_that_names_it(directory: Directory, name: str, value: str, about: str) -> None:
+def test_invalid_variable_is_one_problem_with_its_name(directory: Directory, name: str, value: str, about: str) -> None:
     (problem,) = directory.check({name: value}).problems
     assert (problem.file, problem.line, problem.key) == ("environment", None, name)
     assert about in str(problem)
 
 
-def test_brokers_that_share_a_variable_cannot_use_it(directory: Directory) -> None:
+def test_variable_shared_by_two_brokers_is_refused(directory: Directory) -> None:
     directory.set(
         {
             f"{P}brokers": "a-b, a_b",
@@ -85,7 +85,7 @@ def test_brokers_that_share_a_variable_cannot_use_it(directory: Directory) -> No
     assert f"{P}broker.a-b.urls or {P}broker.a_b.urls" in problem.what
 
 
-def test_other_variables_and_the_programs_own_are_left_alone(directory: Directory) -> None:
+def test_unrelated_and_program_variables_are_ignored(directory: Directory) -> None:
     assert directory.check({"PATH": "/bin", "BROKER_AUTH_CONFIG": "x", "_BROKER_AUTH_COMPLETE": "x"}).ok
 
 

@@ -1,4 +1,4 @@
-"""The file format and durations by themselves, and input nobody meant to write."""
+"""The file format, durations, and arbitrary input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_only_line_feeds_count_lines() -> None:
     assert parsed("a = 1\u2028\rx\nb = 2".encode()) == ([("a", "1\u2028\rx", 1), ("b", "2", 2)], [])
 
 
-def test_lines_that_cannot_be_read_are_reported_and_skipped() -> None:
+def test_unreadable_lines_are_reported_and_skipped() -> None:
     data = b"a = \xff\nno separator\n= nothing\n\xff = 1\nb = 2"
     assert parsed(data) == ([("a", None, 1), ("b", "2", 5)], [(1, "a"), (4, None)])
 
@@ -55,7 +55,7 @@ def test_empty_value_of_a_choria_key_is_ignored_with_a_warning(directory: Direct
     assert "has no value, and is ignored" in str(warning)
 
 
-def test_last_of_two_choria_keys_counts_with_a_warning(directory: Directory) -> None:
+def test_last_of_two_choria_keys_is_used_with_a_warning(directory: Directory) -> None:
     directory.set({f"{CHORIA}client_hosts": "192.0.2.1"})
     path = directory.save()
     directory.write("broker.conf", path.read_text() + f"{CHORIA}client_hosts = 192.0.2.2\n")
@@ -66,7 +66,7 @@ def test_last_of_two_choria_keys_counts_with_a_warning(directory: Directory) -> 
     assert "is set twice, in lines" in str(warning)
 
 
-def test_issuer_names_hold_dots(directory: Directory) -> None:
+def test_issuer_names_may_contain_dots(directory: Directory) -> None:
     directory.set(
         ISSUER_MODE
         | {
@@ -112,7 +112,7 @@ def test_durations(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", " ", "s", "-1s", "+1s", "1.s", ".5s", "1x", "1 h", "1h ago", "٣s", "1e3s", "101y", "1" * 65]
 )
-def test_not_durations(text: str) -> None:
+def test_invalid_durations_are_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_duration(text)
     assert "write" in str(caught.value)
@@ -122,8 +122,8 @@ def checked(directory: Path, data: bytes, environ: dict[str, str] | None = None)
     path = directory / "broker.conf"
     path.write_bytes(data)
     report = check(path, environ or {})
-    for found in (*report.problems, *report.warnings):
-        assert str(found).isprintable()
+    for problem in (*report.problems, *report.warnings):
+        assert str(problem).isprintable()
     return report
 
 
@@ -138,24 +138,24 @@ VALUES = (
 
 @HOSTILE
 @given(data=st.binary(max_size=400))
-def test_any_bytes_are_a_report(tmp_path: Path, data: bytes) -> None:
-    assert checked(tmp_path, data).problems  # nothing so short is a configuration that can serve
+def test_arbitrary_bytes_give_a_report(tmp_path: Path, data: bytes) -> None:
+    assert checked(tmp_path, data).problems  # such a short file is never a complete configuration
 
 
 @HOSTILE
 @given(lines=st.lists(st.tuples(WRITTEN, VALUES), max_size=12))
-def test_any_values_are_a_report(tmp_path: Path, lines: list[tuple[str, str]]) -> None:
+def test_arbitrary_values_give_a_report(tmp_path: Path, lines: list[tuple[str, str]]) -> None:
     data = "\n".join(f"{key} = {value}" for key, value in lines).encode("utf-8", "surrogatepass")
     assert checked(tmp_path, data).problems
 
 
 @HOSTILE
 @given(environ=st.dictionaries(st.text(max_size=20).map("BROKER_AUTH_{}".format) | st.text(max_size=9), VALUES))
-def test_any_environment_is_a_report(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_arbitrary_environment_gives_a_report(tmp_path: Path, environ: dict[str, str]) -> None:
     assert checked(tmp_path, b"", environ).problems
 
 
-def test_a_file_of_nothing_but_mistakes_is_read_in_bounded_time(tmp_path: Path) -> None:
+def test_suggestions_for_a_file_full_of_mistakes_are_bounded(tmp_path: Path) -> None:
     lines = [f"plugin.broker_auth.mistake_number_{number} = x" for number in range(5000)]
     report = checked(tmp_path, "\n".join(lines).encode())
     assert sum(problem.line is not None for problem in report.problems) == 5000

@@ -1,4 +1,4 @@
-"""One rule for hosts, in URLs, listeners and the options of ``init``."""
+"""The same rule for hosts in URLs, listeners and the options of ``init``."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ BAD += ["[::1", "[1::2::3]", "[192.0.2.7]", "[a]", "x" * 64, ".".join(["x" * 60]
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_hosts_that_are_taken(text: str) -> None:
+def test_valid_hosts_are_accepted(text: str) -> None:
     assert host(text) == text.strip("[]")
     assert url("tls")(f"tls://{text}:4222", Path())
     assert address(f"{text}:4222", Path())
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_hosts_that_are_refused(text: str) -> None:
+def test_invalid_hosts_are_refused(text: str) -> None:
     with pytest.raises(BadValue):
         host(text)
     with pytest.raises(BadValue):
@@ -48,17 +48,17 @@ def test_hosts_that_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["nats_1", "broker.example.net.", "[::1]", "::1"])
-def test_init_takes_what_the_configuration_takes(tmp_path: Path, text: str) -> None:
+def test_init_accepts_hosts_that_the_configuration_accepts(tmp_path: Path, text: str) -> None:
     plan = Plan(directory=tmp_path / "d", topology=Topology.WEBSOCKET, dev_pki=True, hosts=[text])
     deployment = initialize(plan)
-    assert deployment.warnings == ()  # the certificate that was made names the host
+    assert deployment.warnings == ()  # the created certificate names the host
     shown = f"[{text}]" if text == "::1" else text
     assert f"urls = tls://{shown}:4222" in deployment.configuration.read_text()
 
 
 @pytest.mark.parametrize("text", ["999.1.1.1", "a..b", "[1.2.3.4]", "-a"])
 @pytest.mark.parametrize("option", ["hosts", "edge_host", "listen"])
-def test_init_refuses_what_the_configuration_refuses(tmp_path: Path, option: str, text: str) -> None:
+def test_init_refuses_hosts_that_the_configuration_refuses(tmp_path: Path, option: str, text: str) -> None:
     plan = Plan(directory=tmp_path / "d", dev_pki=True, **{option: [text] if option == "hosts" else text})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="is not a"):
         initialize(plan)

@@ -18,7 +18,7 @@ IDENTITIES = f"{P}provisioner.identities"
 
 
 def present(directory: Directory, *alternatives: bytes, common_name: str = "provisioner.example.net") -> None:
-    """Let the service present a certificate of these names."""
+    """Configure a service certificate with these names."""
     extension = (c.alternative_names(*alternatives),) if alternatives else ()
     made: Made = make(subject=name(("CN", common_name)), extensions=(*CLIENT, *extension), own=c.key("ec", 70))
     directory.write("service.pem", made.pem)
@@ -38,13 +38,13 @@ def warnings(directory: Directory) -> list[str]:
     return [warning.what for warning in report.warnings]
 
 
-def test_warning_of_a_common_name_that_does_not_count(directory: Directory) -> None:
+def test_warning_about_an_ignored_common_name(directory: Directory) -> None:
     present(directory, c.dns("service.example.net"), c.uri("spiffe://x"))
-    said = directory.check().warnings
-    assert [(problem.line, "is the common name of" in problem.what) for problem in said] == [
+    reported = directory.check().warnings
+    assert [(problem.line, "is the common name of" in problem.what) for problem in reported] == [
         (directory.line(IDENTITIES), True)
     ]
-    assert "service.example.net, uri:spiffe://x" in said[0].remedy
+    assert "service.example.net, uri:spiffe://x" in reported[0].remedy
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_warning_of_a_common_name_that_does_not_count(directory: Directory) -> N
         ("/a.*/, provisioner.example.net", (c.dns("abc"),)),
     ],
 )
-def test_no_warning_where_no_common_name_is_depended_on(
+def test_no_warning_if_no_identity_depends_on_a_common_name(
     directory: Directory, identities: str, alternatives: tuple[bytes, ...]
 ) -> None:
     present(directory, *alternatives)
@@ -65,7 +65,7 @@ def test_no_warning_where_no_common_name_is_depended_on(
     assert warnings(directory) == []
 
 
-def test_warning_of_an_expression_that_only_the_common_name_matches(directory: Directory) -> None:
+def test_warning_about_an_expression_that_matches_only_the_common_name(directory: Directory) -> None:
     present(directory, c.dns("a"))
     directory.set({IDENTITIES: r"/provisioner\..*/"})
     assert len(warnings(directory)) == 1
@@ -87,7 +87,7 @@ def test_prefix_of_a_literal_is_normalized(identity: str, literal: str) -> None:
 
 
 def test_every_kind_of_ca_can_be_configured(directory: Directory) -> None:
-    """Nothing in a certificate crashes anything, and none of these is refused."""
+    """Unusual certificates cause no crash and are accepted."""
     roots = [root for kind in kinds().values() for root in kind.configured]
     odd = make(subject=name(("CN", "negative")), serial=c.tlv(0x02, b"\xff\x01"), extensions=c.CA)
     directory.write("odd.pem", "".join(root.pem for root in (*roots, odd)))
@@ -99,11 +99,11 @@ def test_every_kind_of_ca_can_be_configured(directory: Directory) -> None:
     assert expiries(report.settings)
 
 
-def test_look_at_edges_certificates_takes_every_kind(directory: Directory) -> None:
-    """It follows chains, and must not end with an odd one."""
+def test_check_of_edge_certificates_handles_every_kind(directory: Directory) -> None:
+    """It follows chains, and must terminate for unusual ones."""
     made = [item for kind in kinds().values() for item in (kind.leaf, *kind.between, kind.root)]
     directory.write("odd.pem", "".join(item.pem for item in made if readable(item)))
     listen, authority = broker_keys.LEAF_LISTEN.of("default"), broker_keys.LEAF_CA.of("default")
     directory.set({f"{P}client_ca": "odd.pem", listen: "127.0.0.1:7422", authority: "odd.pem"})
-    said = [problem.what for problem in (*directory.check().problems, *directory.check().warnings)]
-    assert any("leaf certificates are issued by the fleet's CA" in what for what in said), said
+    reported = [problem.what for problem in (*directory.check().problems, *directory.check().warnings)]
+    assert any("leaf certificates are issued by the fleet's CA" in what for what in reported), reported

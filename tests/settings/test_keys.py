@@ -6,7 +6,7 @@ import pytest
 
 from broker_auth.settings.keys.table import KEYS, find, nearest, reference, variables
 
-# docs/configuration.md#keys-of-this-service and docs/configuration.md#keys-of-choria, written out once more.
+# docs/configuration.md#keys-of-this-service and docs/configuration.md#keys-of-choria, as a second list.
 PROMISED = [
     "plugin.choria.network.provisioning.signer_cert",
     "plugin.choria.network.provisioning.client_password",
@@ -60,17 +60,17 @@ PROMISED = [
 
 
 @pytest.mark.parametrize("written", PROMISED)
-def test_every_promised_key_is_known(written: str) -> None:
-    found = find(written)
-    assert found is not None
-    assert found[0].of(found[1]) == written
+def test_every_documented_key_is_known(written: str) -> None:
+    match = find(written)
+    assert match is not None
+    assert match[0].of(match[1]) == written
 
 
 @pytest.mark.parametrize(
     "written",
     ["plugin.broker_auth.broker.a.b.urls", "plugin.broker_auth.broker..urls", "plugin.broker_auth.Workers", ""],
 )
-def test_what_is_not_a_key(written: str) -> None:
+def test_unknown_keys_are_not_matched(written: str) -> None:
     assert find(written) is None
 
 
@@ -80,7 +80,7 @@ def test_no_two_keys_share_a_name_or_a_variable() -> None:
     assert shared == {}
 
 
-def test_the_nearest_key_keeps_the_name_written() -> None:
+def test_suggested_key_keeps_the_written_name() -> None:
     assert nearest("plugin.broker_auth.broker.edge.tls.certifcate") == "plugin.broker_auth.broker.edge.tls.certificate"
 
 

@@ -1,4 +1,4 @@
-"""What a valid configuration becomes."""
+"""Loading of valid configurations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ B = f"{P}broker.default."
 
 def settings_of(directory: Directory, *, serving: bool = True) -> Settings:
     report = directory.check(serving=serving)
-    assert report.settings is not None, [str(found) for found in report.problems]
+    assert report.settings is not None, [str(problem) for problem in report.problems]
     return report.settings
 
 
@@ -35,7 +35,7 @@ def revealed(settings: Settings) -> list[str]:
 
 def test_the_valid_configuration_has_no_findings(directory: Directory) -> None:
     report = directory.check()
-    assert ([str(found) for found in (*report.problems, *report.warnings)], report.ok) == ([], True)
+    assert ([str(problem) for problem in (*report.problems, *report.warnings)], report.ok) == ([], True)
 
 
 def test_the_valid_configuration(directory: Directory) -> None:
@@ -210,7 +210,7 @@ def test_client_ca_falls_back_to_chorias(directory: Directory) -> None:
     assert (settings.client_ca, settings.pub_sub_ca) == ((directory.path / "service.pem",), True)
 
 
-def test_paths_start_at_the_file_and_not_at_the_working_directory(
+def test_relative_paths_start_at_the_configuration_directory(
     directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory.save()
@@ -224,7 +224,7 @@ def test_a_secret_file_loses_one_line_end_only(directory: Directory) -> None:
     assert settings_of(directory).system_passwords[0].reveal() == " two words "
 
 
-def test_without_serving_nothing_of_the_service_is_needed_or_opened(directory: Directory) -> None:
+def test_without_serving_service_files_are_not_required_or_opened(directory: Directory) -> None:
     for name in ("user.seed", "account.seed", "curve.seed", "service.key", "service.pem"):
         directory.write(name, "junk", 0o644)
     directory.set({f"{B}urls": None, f"{B}server.listen": "0.0.0.0:4222"})

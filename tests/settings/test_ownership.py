@@ -1,4 +1,4 @@
-"""Whose files may hold secrets: modes, groups and owners, tried as root and as another user."""
+"""Modes, groups and owners of files with secrets, as root and as another user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from broker_auth.files import ownership
 from tests.settings.builder import Directory, P
 
-STRANGER = 12_345  # a user and group that nobody here is
+STRANGER = 12_345  # an unused user and group id
 SEED = f"{P}nkey_seed_file"
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -21,7 +21,7 @@ def problems(directory: Directory) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o440, 0o640])
-def test_secrets_of_the_own_group_are_taken(directory: Directory, mode: int) -> None:
+def test_secrets_of_own_group_are_accepted(directory: Directory, mode: int) -> None:
     for name in ("user.seed", "account.seed", "curve.seed", "system.password", "service.key"):
         (directory.path / name).chmod(mode)
     assert problems(directory) == []
@@ -29,11 +29,11 @@ def test_secrets_of_the_own_group_are_taken(directory: Directory, mode: int) -> 
 
 @pytest.mark.parametrize("mode", [0o444, 0o604, 0o660, 0o620, 0o610, 0o601, 0o602, 0o4604, 0o777])
 @pytest.mark.parametrize("name", ["user.seed", "system.password", "service.key"])
-def test_secrets_open_to_more_are_refused(directory: Directory, name: str, mode: int) -> None:
+def test_secrets_accessible_to_others_are_refused(directory: Directory, name: str, mode: int) -> None:
     (directory.path / name).chmod(mode)
-    (found,) = problems(directory)
-    assert f"{name} has mode {mode:04o}" in found
-    assert f"chmod 600 {directory.path / name}" in found
+    (reported,) = problems(directory)
+    assert f"{name} has mode {mode:04o}" in reported
+    assert f"chmod 600 {directory.path / name}" in reported
 
 
 @as_root
@@ -41,12 +41,12 @@ def test_secrets_open_to_more_are_refused(directory: Directory, name: str, mode:
 def test_secrets_of_another_group_are_refused(directory: Directory, name: str) -> None:
     (directory.path / name).chmod(0o440)
     os.chown(directory.path / name, 0, STRANGER)
-    (found,) = problems(directory)
-    assert f"belongs to group {STRANGER}" in found
+    (reported,) = problems(directory)
+    assert f"belongs to group {STRANGER}" in reported
 
 
 @as_root
-def test_another_group_without_access_does_not_matter(directory: Directory) -> None:
+def test_other_group_without_access_is_accepted(directory: Directory) -> None:
     os.chown(directory.path / "user.seed", 0, STRANGER)
     assert problems(directory) == []
 
@@ -55,8 +55,8 @@ def test_another_group_without_access_does_not_matter(directory: Directory) -> N
 @pytest.mark.parametrize("name", ["user.seed", "system.password", "service.key"])
 def test_secrets_of_another_user_are_refused(directory: Directory, name: str) -> None:
     os.chown(directory.path / name, STRANGER, 0)
-    (found,) = problems(directory)
-    assert f"{name} belongs to user {STRANGER}" in found
+    (reported,) = problems(directory)
+    assert f"{name} belongs to user {STRANGER}" in reported
 
 
 @as_root
@@ -67,13 +67,13 @@ def test_secrets_in_another_users_directory_are_refused(directory: Directory) ->
     directory.set({SEED: "keys/user.seed"})
     assert problems(directory) == []
     os.chown(keys, STRANGER, 0)
-    (found,) = problems(directory)
-    assert f"lies in a directory that belongs to user {STRANGER}" in found
+    (reported,) = problems(directory)
+    assert f"lies in a directory that belongs to user {STRANGER}" in reported
 
 
 @as_root
-def test_root_takes_the_files_of_who_owns_the_configuration(directory: Directory) -> None:
-    """Root runs commands on the deployment of a service that runs as another user."""
+def test_root_accepts_files_of_the_configuration_owner(directory: Directory) -> None:
+    """Root runs commands on a deployment whose service runs as another user."""
     directory.path.chmod(0o750)
     for path in (directory.path, *directory.path.iterdir()):
         os.chown(path, STRANGER, STRANGER)
@@ -83,7 +83,7 @@ def test_root_takes_the_files_of_who_owns_the_configuration(directory: Directory
 
 
 @as_root
-def test_a_user_takes_files_of_root_and_of_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_accepts_only_own_files_and_those_of_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "seed"
     path.write_bytes(b"x")
 

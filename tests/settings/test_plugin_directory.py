@@ -31,7 +31,7 @@ def problems(directory: Directory) -> list[str]:
     return [str(problem) for problem in directory.check().problems]
 
 
-def test_keys_of_choria_cfg_count_over_the_main_file(directory: Directory) -> None:
+def test_keys_of_choria_cfg_override_the_main_file(directory: Directory) -> None:
     directory.set({f"{CHORIA}client_hosts": "192.0.2.1"})
     put(directory, "# x\n\nnetwork.client_hosts = 198.51.100.0/24\nnetwork.deny_server_connections=1\n")
     loaded = settings(directory)
@@ -42,14 +42,14 @@ def test_keys_of_choria_cfg_count_over_the_main_file(directory: Directory) -> No
     assert str(directory.config) in found
 
 
-def test_environment_counts_over_plugin_d(directory: Directory) -> None:
+def test_environment_overrides_plugin_d(directory: Directory) -> None:
     put(directory, "network.client_hosts = 198.51.100.0/24\n")
     report = directory.check({"BROKER_AUTH_PLUGIN_CHORIA_NETWORK_CLIENT_HOSTS": "192.0.2.9"})
     assert report.settings is not None
     assert [str(network) for network in report.settings.client_hosts] == ["192.0.2.9/32"]
 
 
-def test_same_value_in_both_files_is_no_warning(directory: Directory) -> None:
+def test_same_value_in_both_files_causes_no_warning(directory: Directory) -> None:
     put(directory, f"network.provisioning.client_password = {PASSWORD}\n")
     assert warnings(directory) == []
 
@@ -84,7 +84,7 @@ def test_public_keys_of_issuers_are_read_in_security_cfg(directory: Directory) -
         ("choria.network.cfg", "client_hosts = 192.0.2.0/24", f"{CHORIA}client_hosts", "plugin.d/choria.cfg only"),
     ],
 )
-def test_known_key_where_choria_does_not_read_it_is_warned_of(
+def test_known_key_in_a_file_that_choria_does_not_read_causes_a_warning(
     directory: Directory, name: str, text: str, key: str, why: str
 ) -> None:
     put(directory, text, name)
@@ -117,7 +117,7 @@ def test_secret_in_an_open_file_is_a_problem_and_not_shown(directory: Directory)
     assert "hunter3" not in found
 
 
-def test_file_that_choria_could_not_read_is_a_problem(directory: Directory) -> None:
+def test_unreadable_file_is_a_problem(directory: Directory) -> None:
     put(directory, "")
     (directory.path / "plugin.d" / "choria.cfg").unlink()
     os.mkfifo(directory.path / "plugin.d" / "choria.cfg")

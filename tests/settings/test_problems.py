@@ -1,4 +1,4 @@
-"""Every way to be wrong: one row, exactly one problem, at the right file, line and key."""
+"""Every mistake: one row, exactly one problem, at the right file, line and key."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, Directory, P, c
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One change to the valid configuration and the one finding it causes.
+    """A change to the valid configuration and the problem that it causes.
 
-    ``about`` is a word or two of the finding, so that a row cannot pass for another reason.
+    ``about`` is a part of the problem, so that a row cannot pass for another reason.
     """
 
     key: str
@@ -28,12 +28,12 @@ class Row:
 
 
 def one(key: str, value: str | None, about: str) -> Row:
-    """A row that changes only the key that is to blame."""
+    """Return a row that changes only the wrong key."""
     return Row(key=key, about=about, change={key: value})
 
 
 def file(key: str, name: str, data: bytes | str, about: str, mode: int = 0o600) -> Row:
-    """A row that changes only the file a key names."""
+    """Return a row that changes only the file that a key names."""
     return Row(key=key, about=about, prepare=lambda made: made.write(name, data, mode))
 
 
@@ -83,7 +83,7 @@ PROBLEMS = {
     "accounts equal": one(f"{P}account.system", "provisioning", "same account"),
     "account equals a default": one(f"{P}account.fleet", "system", "same account"),
     "break-glass seed": one(f"{P}break_glass_nkey", SEED, "nkey"),
-    # whom to trust
+    # trusted keys
     "signer missing": one(SIGNER, "nowhere.pem", "does not exist"),
     "second signer missing": one(SIGNER, "signer.pem, nowhere.pem", "nowhere.pem does not exist"),
     "signer is a directory": one(SIGNER, ".", "is a directory"),
@@ -94,7 +94,7 @@ PROBLEMS = {
     "server signer missing": one(f"{CHORIA}server_signer_cert", "nowhere.pem", "does not exist"),
     "home directory": one(SIGNER, "~/signer.pem", "does not exist"),
     "CA missing": one(f"{P}client_ca", "nowhere.pem", "does not exist"),
-    "CA is no certificate": one(f"{P}client_ca", "ca.key", "no readable PEM certificate"),
+    "CA is not a certificate": one(f"{P}client_ca", "ca.key", "no readable PEM certificate"),
     "Choria CA missing": Row(
         key="plugin.security.choria.ca",
         about="does not exist",
@@ -226,9 +226,9 @@ def test_one_mistake_is_one_problem_at_its_line(directory: Directory, row: Row) 
     directory.set(row.change)
     row.prepare(directory)
     report = directory.check()
-    assert [(found.file, found.line, found.key) for found in report.problems] == [
+    assert [(problem.file, problem.line, problem.key) for problem in report.problems] == [
         (str(directory.config), directory.line(row.key) if row.key in directory.keys else None, row.key)
-    ], [str(found) for found in report.problems]
+    ], [str(problem) for problem in report.problems]
     assert row.about in str(report.problems[0])
     assert report.settings is None
 
@@ -236,7 +236,7 @@ def test_one_mistake_is_one_problem_at_its_line(directory: Directory, row: Row) 
 def test_all_problems_are_reported_at_once_in_the_order_of_lines(directory: Directory) -> None:
     directory.set({f"{P}workers": "0", f"{P}nkey_seed_file": None, f"{CHORIA}system.user": "provisioner", f"{P}x": "1"})
     report = directory.check()
-    assert [found.key for found in report.problems] == [
+    assert [problem.key for problem in report.problems] == [
         f"{CHORIA}system.user",
         f"{P}workers",
         f"{P}x",
@@ -261,7 +261,7 @@ def test_a_missing_configuration_file_is_one_problem(directory: Directory) -> No
     assert "does not exist" in problem.what
 
 
-def test_a_named_pipe_is_refused_and_not_waited_for(directory: Directory) -> None:
+def test_named_pipe_is_refused_without_blocking(directory: Directory) -> None:
     os.mkfifo(directory.config)
     (problem,) = check_file(directory)
     assert "not a regular file" in problem.what
@@ -298,18 +298,18 @@ def test_an_encrypted_tls_key_is_refused(directory: Directory) -> None:
 
 def test_websocket_urls_need_aiohttp(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     directory.set({f"{B}urls": "wss://127.0.0.1:443"})
-    monkeypatch.setitem(sys.modules, "aiohttp", None)  # what an environment without it looks like
+    monkeypatch.setitem(sys.modules, "aiohttp", None)  # as in an environment without it
     (problem,) = directory.check().problems
     assert (problem.line, problem.key) == (directory.line(f"{B}urls"), f"{B}urls")
     assert "broker-auth[websocket]" in problem.remedy
-    monkeypatch.setitem(sys.modules, "aiohttp", pytest)  # any module: it is found, and not used
+    monkeypatch.setitem(sys.modules, "aiohttp", pytest)  # any module: it is imported, but not used
     assert directory.check().ok
     directory.set({f"{B}urls": "wss://127.0.0.1:443, tls://127.0.0.1:4222"})
     (problem,) = directory.check().problems
     assert (problem.key, "mixes" in problem.what) == (f"{B}urls", True)
 
 
-def test_a_later_broker_is_blamed_for_its_own_files(directory: Directory) -> None:
+def test_problem_names_the_broker_whose_file_is_wrong(directory: Directory) -> None:
     directory.set(
         {
             f"{P}brokers": "default, edge",
@@ -321,7 +321,7 @@ def test_a_later_broker_is_blamed_for_its_own_files(directory: Directory) -> Non
     assert (problem.line, problem.key) == (directory.line(f"{P}broker.edge.tls.ca"), f"{P}broker.edge.tls.ca")
 
 
-def test_a_shared_file_is_blamed_once_for_all_brokers(directory: Directory) -> None:
+def test_problem_of_a_shared_file_is_reported_once(directory: Directory) -> None:
     directory.set(
         {f"{P}brokers": "default, edge", f"{P}broker.edge.urls": "tls://127.0.0.1:4223", f"{P}tls.ca": "nowhere.pem"}
     )

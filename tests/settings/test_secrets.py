@@ -1,4 +1,4 @@
-"""No secret in anything that is shown, whatever is wrong around it."""
+"""Output never contains secrets, for any mistake near them."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ MISPLACED = {
 
 
 @pytest.mark.parametrize("change", MISPLACED.values(), ids=MISPLACED)
-def test_a_misplaced_secret_is_not_repeated(directory: Directory, change: dict[str, str]) -> None:
+def test_misplaced_secret_is_not_quoted(directory: Directory, change: dict[str, str]) -> None:
     directory.set(change)
     report = directory.check()
-    found = (*report.problems, *report.warnings)
-    assert found
+    problems = (*report.problems, *report.warnings)
+    assert problems
     assert SEED[4:] not in repr(report)
-    assert SEED[4:] not in "".join(map(str, found))
+    assert SEED[4:] not in "".join(map(str, problems))
 
 
-def test_a_line_without_separator_is_not_repeated(directory: Directory) -> None:
+def test_line_without_separator_is_not_quoted(directory: Directory) -> None:
     path = directory.save()
     directory.write("broker.conf", path.read_text() + f"{CHORIA}system.password {SEED}\n")
     report = check(path, {})
@@ -57,7 +57,7 @@ def test_a_line_without_separator_is_not_repeated(directory: Directory) -> None:
     [SEED[:-1], SEED + SEED, SEED.lower(), "hunter2-in-the-wrong-file"],
     ids=["cut short", "twice", "lower case", "a password"],
 )
-def test_a_broken_seed_file_is_not_repeated(directory: Directory, content: str) -> None:
+def test_content_of_a_broken_seed_file_is_not_quoted(directory: Directory, content: str) -> None:
     directory.write("user.seed", content)
     path = directory.save()
     with pytest.raises(ConfigurationError) as caught:

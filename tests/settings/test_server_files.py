@@ -1,4 +1,4 @@
-"""Files of nats-servers: `config check` says what the real nats-server, and Python, make of each shape."""
+"""Files of nats-servers: `config check` agrees with the real nats-server and with Python on each format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHAINED = MIDDLE.server()
 
 
 def set_server(directory: Directory, certificate: bytes, key: bytes, ca: bytes = AUTHORITY.certificate_pem) -> None:
-    """A nats-server's files, which the configuration names."""
+    """Configure a nats-server's files."""
     directory.write("server.pem", certificate)
     directory.write("server.key", key)
     directory.write("server-ca.pem", ca)
@@ -47,7 +47,7 @@ def warnings(directory: Directory) -> list[str]:
 
 
 def nats_server_takes(directory: Path) -> bool:
-    """Whether the real one starts with these files."""
+    """Return whether the real nats-server starts with these files."""
     files = {name: directory / f"server{end}" for name, end in (("cert", ".pem"), ("key", ".key"), ("ca", "-ca.pem"))}
     tls = "\n".join(f'{name}_file: "{path}"' for name, path in files.items())
     (directory / "server.conf").write_text(f"listen: 127.0.0.1:4222\ntls {{\n{tls}\nverify: true\n}}\n")
@@ -67,47 +67,51 @@ ALL = {**BOTH_READ, **GO_ONLY, **PYTHON_ONLY, **NEITHER}
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_ca_file_is_refused_exactly_where_nats_server_refuses_it(directory: Directory, name: str) -> None:
+def test_ca_file_is_refused_exactly_if_nats_server_refuses_it(directory: Directory, name: str) -> None:
     data = ALL[name](AUTHORITY.certificate_pem, OTHER.certificate_pem)
     set_server(directory, PAIR.certificate_pem, PAIR.key_pem, data)
-    found = problems(directory)
-    assert nats_server_takes(directory.path) == (not found), found
-    assert (name in BOTH_READ or name in GO_ONLY) == (not found)
+    reported = problems(directory)
+    assert nats_server_takes(directory.path) == (not reported), reported
+    assert (name in BOTH_READ or name in GO_ONLY) == (not reported)
     assert python_takes(directory.path / "server-ca.pem") == (name in BOTH_READ or name in PYTHON_ONLY)
-    assert all("server-ca.pem: line " in problem for problem in found)
+    assert all("server-ca.pem: line " in problem for problem in reported)
     if name in GO_ONLY and name != "blank lines":
         assert any("server-ca.pem: line " in warning and "skip" in warning for warning in warnings(directory))
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_service_takes_what_any_program_takes(directory: Directory, name: str) -> None:
+def test_service_accepts_files_that_any_program_accepts(directory: Directory, name: str) -> None:
     data = ALL[name](AUTHORITY.certificate_pem, OTHER.certificate_pem)
     directory.write("ca.pem", data)
     assert problems(directory) == []
-    said = warnings(directory)
-    assert bool(said) == (name not in BOTH_READ and name != "blank lines"), said
-    assert all("ca.pem: line " in warning for warning in said)
+    messages = warnings(directory)
+    assert bool(messages) == (name not in BOTH_READ and name != "blank lines"), messages
+    assert all("ca.pem: line " in warning for warning in messages)
 
 
 AS_CHAIN = {name: shape for name, shape in ALL.items() if "CERTIFICATE" not in name or name in BOTH_READ}
 
 
 @pytest.mark.parametrize("name", AS_CHAIN)
-def test_a_certificate_is_refused_exactly_where_nats_server_refuses_it(directory: Directory, name: str) -> None:
+def test_certificate_is_refused_exactly_if_nats_server_refuses_it(directory: Directory, name: str) -> None:
     data = AS_CHAIN[name](CHAINED.certificate_pem, MIDDLE.certificate_pem)
     set_server(directory, data, CHAINED.key_pem)
-    found = problems(directory)
-    assert nats_server_takes(directory.path) == (not found), found
+    reported = problems(directory)
+    assert nats_server_takes(directory.path) == (not reported), reported
 
 
-def test_a_negative_serial_number_is_warned_of(directory: Directory) -> None:
-    """nats-server 2.10 takes it, 2.11 and newer do not."""
+def test_negative_serial_number_causes_a_warning(directory: Directory) -> None:
+    """nats-server 2.10 accepts it, 2.11 and newer do not."""
     ca, leaf = pemshapes.negative_serial(AUTHORITY.certificate_pem), pemshapes.negative_serial(PAIR.certificate_pem)
     set_server(directory, leaf, PAIR.key_pem, ca)
-    said = warnings(directory)
+    messages = warnings(directory)
     assert problems(directory) == []
-    assert [name in warning for name, warning in zip(("server.pem", "server-ca.pem"), said, strict=True)] == [True] * 2
-    assert all("2.11 and newer refuses the certificate: its serial number is negative" in warning for warning in said)
+    assert [name in warning for name, warning in zip(("server.pem", "server-ca.pem"), messages, strict=True)] == [
+        True
+    ] * 2
+    assert all(
+        "2.11 and newer refuses the certificate: its serial number is negative" in warning for warning in messages
+    )
 
 
 def _pkcs8(key: ec.EllipticCurvePrivateKey, passphrase: bytes = b"") -> bytes:
@@ -148,42 +152,42 @@ KEYS = {
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_a_key_is_refused_exactly_where_nats_server_refuses_it(directory: Directory, name: str) -> None:
+def test_key_is_refused_exactly_if_nats_server_refuses_it(directory: Directory, name: str) -> None:
     data, reason = KEYS[name]
     set_server(directory, PAIR.certificate_pem, data)
-    found = problems(directory)
+    reported = problems(directory)
     assert nats_server_takes(directory.path) == (not reason)
-    assert len(found) == bool(reason), found
-    assert all(reason in problem and f"{SERVER}key" in problem for problem in found)
-    assert not any("secret" in problem for problem in found)
+    assert len(reported) == bool(reason), reported
+    assert all(reason in problem and f"{SERVER}key" in problem for problem in reported)
+    assert not any("secret" in problem for problem in reported)
 
 
 @pytest.mark.parametrize("side", ["leaf.tls.", "tls."])
-def test_each_pair_of_a_nats_server_is_looked_at(directory: Directory, side: str) -> None:
+def test_each_pair_of_a_nats_server_is_checked(directory: Directory, side: str) -> None:
     directory.write("server.pem", PAIR.certificate_pem)
     directory.write("server.key", CHAINED.key_pem)
     directory.set({f"{B}server.{side}certificate": "server.pem", f"{B}server.{side}key": "server.key"})
-    (found,) = problems(directory)
-    assert f"server.{side}key" in found
-    assert "is not the key of" in found
+    (reported,) = problems(directory)
+    assert f"server.{side}key" in reported
+    assert "is not the key of" in reported
 
 
-def test_the_key_of_a_later_certificate_is_told_from_a_foreign_one(directory: Directory) -> None:
+def test_key_of_a_later_certificate_is_recognized(directory: Directory) -> None:
     set_server(directory, MIDDLE.certificate_pem + CHAINED.certificate_pem, CHAINED.key_pem)
-    (found,) = problems(directory)
+    (reported,) = problems(directory)
     line = MIDDLE.certificate_pem.count(b"\n") + 1
-    assert f"is the key of the certificate in line {line}" in found
-    assert "put that certificate first" in found
+    assert f"is the key of the certificate in line {line}" in reported
+    assert "put that certificate first" in reported
     assert not nats_server_takes(directory.path)
 
 
-def test_a_chain_in_the_wrong_order_is_warned_of(directory: Directory) -> None:
+def test_chain_in_the_wrong_order_causes_a_warning(directory: Directory) -> None:
     top = AUTHORITY.certificate_pem
     set_server(directory, CHAINED.certificate_pem + MIDDLE.certificate_pem + top, CHAINED.key_pem)
     assert warnings(directory) == []
     set_server(directory, CHAINED.certificate_pem + top + MIDDLE.certificate_pem, CHAINED.key_pem)
-    (found,) = warnings(directory)
-    assert "(CN=fleet CA) is not the issuer" in found
+    (reported,) = warnings(directory)
+    assert "(CN=fleet CA) is not the issuer" in reported
 
 
 def days(start: float, end: float) -> Validity:
@@ -195,7 +199,7 @@ TIMES = {"expired": days(-20, -10), "expires": days(-20, 10), "is not valid befo
 
 @pytest.mark.parametrize("says", TIMES)
 @pytest.mark.parametrize("place", ["leaf", "intermediate", "server CA", "CA of brokers", "CA of clients", "own"])
-def test_times_of_every_certificate_are_looked_at(directory: Directory, says: str, place: str) -> None:
+def test_times_of_every_certificate_are_checked(directory: Directory, says: str, place: str) -> None:
     validity = TIMES[says]
     bad = AUTHORITY.intermediate("bad", validity=validity)
     old = Authority.create("bad CA", validity=validity).certificate_pem
@@ -213,16 +217,16 @@ def test_times_of_every_certificate_are_looked_at(directory: Directory, says: st
     elif place.startswith("CA"):
         directory.write("bad-ca.pem", AUTHORITY.certificate_pem + old)
         directory.set({f"{P}tls.ca" if place == "CA of brokers" else f"{P}client_ca": "bad-ca.pem"})
-    (found,) = warnings(directory)
-    assert says in found
+    (reported,) = warnings(directory)
+    assert says in reported
     assert problems(directory) == []
 
 
-def test_wrong_usages_are_warned_of(directory: Directory) -> None:
+def test_wrong_usages_cause_warnings(directory: Directory) -> None:
     client = AUTHORITY.client("localhost", names=["127.0.0.1"])
     set_server(directory, client.certificate_pem, client.key_pem)
-    (found,) = warnings(directory)
-    assert "lacks serverAuth, so clients refuse it" in found
+    (reported,) = warnings(directory)
+    assert "lacks serverAuth, so clients refuse it" in reported
     server = AUTHORITY.server(routes=False)
     set_server(directory, server.certificate_pem, server.key_pem)
     assert warnings(directory) == []
@@ -231,8 +235,8 @@ def test_wrong_usages_are_warned_of(directory: Directory) -> None:
     directory.set({f"{B}server.cluster.listen": None})
     directory.write("service.pem", server.certificate_pem)
     directory.write("service.key", server.key_pem)
-    (found,) = warnings(directory)
-    assert "service.pem: its extended key usage lacks clientAuth, so servers refuse it" in found
+    (reported,) = warnings(directory)
+    assert "service.pem: its extended key usage lacks clientAuth, so servers refuse it" in reported
 
 
 @pytest.mark.parametrize(
@@ -251,29 +255,29 @@ def test_wrong_usages_are_warned_of(directory: Directory) -> None:
         (["nats1"], "tls://nats_1:4222", False),
     ],
 )
-def test_a_host_that_the_certificate_does_not_name_is_warned_of(
+def test_host_missing_in_the_certificate_causes_a_warning(
     directory: Directory, names: list[str], url: str, named: bool
 ) -> None:
     pair = AUTHORITY.server("cn", hosts=names)
     set_server(directory, pair.certificate_pem, pair.key_pem)
     directory.set({f"{B}urls": url})
-    said = warnings(directory)
-    assert len(said) == (not named), said
-    assert all("server.pem: does not name" in warning for warning in said)
+    messages = warnings(directory)
+    assert len(messages) == (not named), messages
+    assert all("server.pem: does not name" in warning for warning in messages)
 
 
-def test_what_is_not_here_is_no_problem(directory: Directory) -> None:
+def test_missing_server_files_are_only_warnings(directory: Directory) -> None:
     set_server(directory, PAIR.certificate_pem, PAIR.key_pem)
     (directory.path / "server.key").unlink()
     assert problems(directory) == []
 
 
-def test_an_ed25519_pair_is_taken(directory: Directory) -> None:
+def test_ed25519_pair_is_accepted(directory: Directory) -> None:
     key = ed25519.Ed25519PrivateKey.generate()
     data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     set_server(directory, PAIR.certificate_pem, data)
-    (found,) = problems(directory)
-    assert "is not the key of" in found  # read, but of another pair
+    (reported,) = problems(directory)
+    assert "is not the key of" in reported  # read, but of another pair
 
 
 OWN: dict[str, tuple[Shape, bool]] = {
@@ -283,11 +287,11 @@ OWN: dict[str, tuple[Shape, bool]] = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_the_services_own_pair_is_tried_as_it_will_be_used(directory: Directory, name: str) -> None:
+def test_service_pair_is_loaded_with_openssl(directory: Directory, name: str) -> None:
     shape, usable = OWN[name]
     pair = MIDDLE.client("service")
     directory.write("service.pem", shape(pair.certificate_pem, MIDDLE.certificate_pem))
     directory.write("service.key", pair.key_pem)
-    found = problems(directory)
-    assert len(found) == (not usable), found
-    assert all("service.pem cannot be used with" in problem for problem in found)
+    reported = problems(directory)
+    assert len(reported) == (not usable), reported
+    assert all("service.pem cannot be used with" in problem for problem in reported)

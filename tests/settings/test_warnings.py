@@ -1,4 +1,4 @@
-"""What is allowed but probably not meant: one row, no problem, exactly one warning at its place."""
+"""Settings that are allowed but probably not intended: one row, no problem, exactly one warning at its place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ B = f"{P}broker.default."
 
 
 def aged(key: str, name: str, days: float, about: str) -> Row:
-    """A row whose certificate expires in ``days``, and keeps the name and place of the valid one."""
+    """Return a row whose certificate expires in ``days``, with the name and place of the valid one."""
     return Row(key=key, about=about, prepare=lambda made: made.write(name, certificate(name, days)[0]))
 
 
@@ -56,19 +56,19 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize("row", WARNINGS.values(), ids=WARNINGS)
-def test_one_oddity_is_one_warning_at_its_line(directory: Directory, row: Row) -> None:
+def test_one_doubtful_setting_is_one_warning_at_its_line(directory: Directory, row: Row) -> None:
     directory.set(row.change)
     row.prepare(directory)
     report = directory.check()
-    assert [str(found) for found in report.problems] == []
+    assert [str(problem) for problem in report.problems] == []
     assert report.settings is not None
-    assert [(found.file, found.line, found.key) for found in report.warnings] == [
+    assert [(problem.file, problem.line, problem.key) for problem in report.warnings] == [
         (str(directory.config), directory.line(row.key) if row.key in directory.keys else None, row.key)
-    ], [str(found) for found in report.warnings]
+    ], [str(problem) for problem in report.warnings]
     assert row.about in str(report.warnings[0])
 
 
-def test_a_file_with_a_secret_that_its_group_can_write_is_warned_of(directory: Directory) -> None:
+def test_group_writable_file_with_a_secret_causes_a_warning(directory: Directory) -> None:
     directory.save(0o660)
     report = check(directory.config, {}, now=NOW)
     (warning,) = report.warnings
@@ -76,7 +76,7 @@ def test_a_file_with_a_secret_that_its_group_can_write_is_warned_of(directory: D
 
 
 @pytest.mark.parametrize("url", ["nats://127.0.0.1:4222", "nats://[::1]:4222", "nats://localhost", "tls://192.0.2.1"])
-def test_urls_that_are_fine(directory: Directory, url: str) -> None:
+def test_safe_urls_cause_no_warning(directory: Directory, url: str) -> None:
     directory.set({f"{B}urls": url})
     assert directory.check().warnings == ()
 
@@ -90,13 +90,15 @@ ODD_ELSEWHERE = {
 
 
 @pytest.mark.parametrize("change", ODD_ELSEWHERE.values(), ids=ODD_ELSEWHERE)
-def test_what_is_odd_only_in_another_mode(directory: Directory, change: dict[str, str | None]) -> None:
+def test_settings_doubtful_only_in_another_mode_cause_no_warning(
+    directory: Directory, change: dict[str, str | None]
+) -> None:
     directory.set(change)
     report = directory.check()
     assert (report.problems, report.warnings) == ((), ())
 
 
-# From go-choria's config; this service has no use for them, and they look like keys of ours.
+# From go-choria's config; this service does not use them, and they resemble its own keys.
 FOREIGN = (
     f"{CHORIA}client_port",
     f"{CHORIA}peer_port",
@@ -119,7 +121,7 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("key", FOREIGN)
-def test_choria_keys_without_use_here_are_ignored_without_a_word(directory: Directory, key: str) -> None:
+def test_unused_choria_keys_are_ignored_silently(directory: Directory, key: str) -> None:
     directory.set({key: "anything"})
     report = directory.check()
     assert (report.problems, report.warnings) == ((), ())
@@ -138,7 +140,7 @@ def test_choria_keys_without_use_here_are_ignored_without_a_word(directory: Dire
         ("plugin.choria.broker_network", "true", False),
     ],
 )
-def test_ignored_key_that_changes_who_gets_in_is_warned_of(
+def test_ignored_key_that_affects_admission_causes_a_warning(
     directory: Directory, key: str, value: str, warned: bool
 ) -> None:
     directory.set({key: value})
@@ -163,7 +165,7 @@ def test_missing_ca_is_explained_by_the_security_provider(
     assert told in " ".join(str(warning) for warning in directory.check().warnings)
 
 
-def test_an_empty_value_of_a_foreign_key_is_none_of_our_business(directory: Directory) -> None:
+def test_empty_value_of_unused_choria_key_is_ignored(directory: Directory) -> None:
     directory.set({"collectives": ""})
     report = directory.check()
     assert (report.problems, report.warnings) == ((), ())

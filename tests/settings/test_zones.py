@@ -1,4 +1,4 @@
-"""Zones: which there are, whose keys they have, and what is read for one of them alone."""
+"""Zones: their names, their keys, and what is read for a single zone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = {"nkey_seed_file": NkeyKind.USER, "issuer_seed_file": NkeyKind.ACCOUNT, 
 
 @pytest.fixture
 def edges(directory: Directory) -> Directory:
-    """The valid configuration with two edges, each with keys of its own."""
+    """Return the valid configuration with two edges, each with separate keys."""
     lines: dict[str, str | None] = {f"{P}brokers": "default, edge1, edge2"}
     for name in EDGES:
         lines[f"{P}broker.{name}.urls"] = f"tls://{name}.example.net:4222"
@@ -44,12 +44,12 @@ def keys_of(zone: Zone) -> set[str]:
     return {seed.reveal() for seed in (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed) if seed}
 
 
-def test_the_fleet_is_one_zone_and_each_edge_another(edges: Directory) -> None:
+def test_fleet_and_each_edge_are_separate_zones(edges: Directory) -> None:
     settings = settings_of(edges)
     assert [zone.name for zone in settings.zones] == ["fleet", "edge1", "edge2"]
     assert [broker.zone for broker in settings.brokers] == ["fleet", "edge1", "edge2"]
     keys = [keys_of(zone) for zone in settings.zones]
-    assert [len(found) for found in keys] == [3, 3, 3]
+    assert [len(seeds) for seeds in keys] == [3, 3, 3]
     assert len(set.union(*keys)) == 9
     assert check(edges.config, {}, now=NOW).warnings == ()
 
@@ -63,7 +63,7 @@ def test_edges_can_share_a_zone(edges: Directory) -> None:
     assert [broker.name for broker in settings.of_zone("edges").brokers] == ["edge1", "edge2"]
 
 
-def test_an_edge_without_keys_has_the_fleets_and_is_warned_of(edges: Directory) -> None:
+def test_edge_without_keys_uses_the_fleets_with_a_warning(edges: Directory) -> None:
     edges.set({f"{P}zone.edge2.{key}": None for key in (*KINDS, "break_glass_nkey")})
     settings = settings_of(edges)
     assert keys_of(settings.zone("edge2")) == keys_of(settings.zone("fleet"))
@@ -86,7 +86,7 @@ WRONG: Mapping[str, tuple[Mapping[str, str | None], str]] = {
     "the fleet's keys by zone": ({f"{P}zone.fleet.workers": "2"}, "write plugin.broker_auth.workers"),
     "an edge in the fleet's zone": ({f"{P}broker.edge1.zone": "fleet"}, "an edge cannot be in the zone 'fleet'"),
     "a fleet broker in an edge's zone": ({f"{P}broker.default.zone": "edge1"}, "only edges have a zone other than"),
-    "a zone that is no name": ({f"{P}broker.edge1.zone": "a.b"}, "is not a usable name"),
+    "an invalid zone name": ({f"{P}broker.edge1.zone": "a.b"}, "is not a usable name"),
 }
 
 
@@ -98,8 +98,8 @@ def test_one_mistake_is_one_problem(edges: Directory, change: Mapping[str, str |
     assert [about in str(problem) for problem in problems if about in str(problem)] == [True], list(map(str, problems))
 
 
-def test_a_zone_alone_needs_nothing_of_the_others(edges: Directory) -> None:
-    """As on a host that has that edge's directory and no other."""
+def test_single_zone_needs_no_files_of_the_others(edges: Directory) -> None:
+    """As on a host that has only that edge's directory."""
     for name in ("user.seed", "account.seed", "curve.seed", "system.password", "edge2.nkey_seed_file"):
         (edges.path / name).unlink()
     edges.set({f"{CHORIA}provisioning.client_password": "file:nowhere"})
@@ -113,7 +113,7 @@ def test_a_zone_alone_needs_nothing_of_the_others(edges: Directory) -> None:
     assert policy.system.passwords == ()
 
 
-def test_the_fleet_alone_does_not_need_the_edges_keys(edges: Directory) -> None:
+def test_fleet_zone_does_not_need_the_edges_keys(edges: Directory) -> None:
     for name in EDGES:
         for key in KINDS:
             (edges.path / f"{name}.{key}").unlink()
@@ -122,7 +122,7 @@ def test_the_fleet_alone_does_not_need_the_edges_keys(edges: Directory) -> None:
     assert settings.provisioning.client_passwords
 
 
-def test_commands_do_without_the_seeds_of_edges_served_elsewhere(edges: Directory) -> None:
+def test_commands_do_not_need_seeds_of_remote_edges(edges: Directory) -> None:
     (edges.path / "edge1.nkey_seed_file").unlink()
     edges.save()
     assert len(check(edges.config, {}, now=NOW).problems) == 1
@@ -133,14 +133,14 @@ def test_commands_do_without_the_seeds_of_edges_served_elsewhere(edges: Director
     assert len(check(edges.config, {}, remote=True, now=NOW).problems) == 1
 
 
-def test_an_unknown_zone_is_a_problem_that_names_those_there_are(edges: Directory) -> None:
+def test_unknown_zone_is_a_problem_that_lists_the_zones(edges: Directory) -> None:
     edges.save()
     (problem,) = check(edges.config, {}, zone="edge9", now=NOW).problems
     assert "edge1, edge2, fleet" in str(problem)
 
 
-def test_the_outline_holds_no_secret(edges: Directory) -> None:
-    """It is what the process knows that starts every zone."""
+def test_outline_contains_no_secrets(edges: Directory) -> None:
+    """The process that starts every zone has only the outline."""
     edges.save()
     settings = outline(edges.config, {})
     assert [zone.name for zone in settings.zones] == ["fleet", "edge1", "edge2"]
@@ -155,7 +155,7 @@ def test_the_outline_holds_no_secret(edges: Directory) -> None:
         outline(edges.config, {})
 
 
-def test_an_edges_records_go_to_a_file_of_their_own(edges: Directory) -> None:
+def test_records_of_an_edge_go_to_a_separate_file(edges: Directory) -> None:
     edges.set({f"{P}audit.output": "file:audit.jsonl, nats:choria.audit"})
     settings = settings_of(edges)
     names = ["audit.jsonl", "audit.edge1.jsonl", "audit.edge2.jsonl"]

@@ -1,4 +1,4 @@
-"""Trust chains: each link broken alone, each with its own reason."""
+"""Trust chains: each link broken separately, each with its own reason."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ CREATOR_JTI = ISSUER["jti"]
 
 
 def issuer(key: Key = ORG, **changes: Any) -> str:
-    """A chain issuer's token, changed after its ``tcs`` was made."""
+    """Return a chain issuer's token, changed after its ``tcs`` was made."""
     return _signed(ISSUER, changes, key)
 
 
 def chained(key: Key = CREATOR, **changes: Any) -> str:
-    """A token issued by a chain issuer, changed after its ``tcs`` was made."""
+    """Return a token issued by a chain issuer, changed after its ``tcs`` was made."""
     return _signed(CHAINED, changes, key)
 
 
@@ -56,7 +56,7 @@ def _signed(claims: Claims, changes: Claims, key: Key) -> str:
 
 
 def tcs_by(org: Key, creator: Key, jti: str = "", parent: Claims = ISSUER) -> str:
-    """A trust chain signature that these two keys made."""
+    """Return a trust chain signature by these two keys."""
     first = org.signature(f"{parent['jti']}.{parent['public_key']}".encode()).hex()
     second = creator.signature(f"{jti or CHAINED['jti']}.{first}".encode()).hex()
     return f"{first}.{second}"
@@ -110,7 +110,7 @@ REJECTED: dict[str, tuple[str, TokenFault]] = {
     "issuer's tcs not hex": (issuer(tcs="g" * 128), F.CHAIN_SIGNATURE_FORMAT),
     "signed by the organization": (chained(ORG), F.SIGNATURE),
     "signed by another": (chained(FOREIGN), F.SIGNATURE),
-    "signed by its holder": (chained(HOLDER), F.SIGNATURE),
+    "signed by its subject": (chained(HOLDER), F.SIGNATURE),
     "signed with RSA": (chained(rsa_key("client")), F.ALGORITHM),
     "another creator": (chained(FOREIGN, iss=f"C-{CREATOR_JTI}.{FOREIGN.hex}"), F.CHAIN_ORG_SIGNATURE),
     "another creator's id": (chained(iss=f"C-{ksuid()}.{CREATOR.hex}"), F.CHAIN_ORG_SIGNATURE),
@@ -128,7 +128,7 @@ REJECTED: dict[str, tuple[str, TokenFault]] = {
         F.CHAIN_CREATOR_SIGNATURE,
     ),
     "second part is the first": (chained(tcs=f"{TCS}.{TCS}"), F.CHAIN_CREATOR_SIGNATURE),
-    # it was made over the text of the first part
+    # the second part signs the text of the first
     "parts in capitals": (chained(tcs=CHAINED["tcs"].upper()), F.CHAIN_CREATOR_SIGNATURE),
     "parts exchanged": (chained(tcs=f"{OWN}.{TCS}"), F.CHAIN_ORG_SIGNATURE),
     "one part": (chained(tcs=TCS), F.CHAIN_SIGNATURE_FORMAT),
@@ -145,7 +145,7 @@ REJECTED: dict[str, tuple[str, TokenFault]] = {
     "chain issuer in another case": (chained(iss=f"c-{CREATOR_JTI}.{CREATOR.hex}"), F.CHAIN_ISSUER),
     "organization missing": (chained(ou=ABSENT), F.ISSUER_MISSING),
     "organization unknown": (chained(ou="unknown"), F.ISSUER_UNKNOWN),
-    "creator's id no KSUID": (
+    "creator's id not a KSUID": (
         sign(
             issued(client_claims(), creator_token=org_issuer(client_claims(jti="x", public_key=CREATOR.hex))), CREATOR
         ),
@@ -183,7 +183,7 @@ def test_rejected(token: str, fault: TokenFault) -> None:
 
 
 def second_creator() -> tuple[Claims, Key]:
-    """A token issued by :data:`CREATOR`, whose holder issues another: one link too many."""
+    """Return a token issued by :data:`CREATOR` that issues another: one link too many."""
     return issued(client_claims(jti=ksuid(payload=b"second" * 2 + b"1234"), callerid="up=second")), HOLDER
 
 
@@ -203,21 +203,21 @@ def test_a_chained_token_cannot_issue_others(claims: Callable[[], Claims]) -> No
     assert examined.fault is F.CHAIN_ORG_SIGNATURE
 
 
-def test_the_holder_of_an_ordinary_token_cannot_issue_others() -> None:
+def test_ordinary_token_cannot_issue_others() -> None:
     parent = client_claims() | {"tcs": HOLDER.signature(f"{ksuid()}.{HOLDER.hex}".encode()).hex()}
     examined = VERIFIER.examine(sign(issued(client_claims(), HOLDER, parent), HOLDER))
     assert isinstance(examined, Rejected)
     assert examined.fault is F.CHAIN_ORG_SIGNATURE
 
 
-def test_a_chain_that_broke_is_remembered_as_broken() -> None:
+def test_broken_chain_is_cached_as_rejected() -> None:
     bad, good = chained(tcs=tcs_by(ORG, FOREIGN)), chained()
     verifier = TokenVerifier(TrustedKeys(issuers={"choria": ORG.verifies}))
     for token, expected in ((bad, Rejected), (good, Verified), (bad, Rejected), (good, Verified)):
         assert isinstance(verifier.examine(token), expected)
 
 
-# --- Where no chain is followed
+# --- Without issuer mode
 
 CHAIN_CLAIMS: dict[str, dict[str, Any]] = {
     "tcs": {"tcs": "x"},
@@ -235,12 +235,12 @@ REFUSED: dict[tuple[str, str], set[str]] = {
     ("client", "Ed25519"): {"tcs, C-", "tcs, C-, issexp", "C-"},
     ("client", "RSA"): {"tcs, C-"},
 }
-"""What Choria 0.30.2 refuses of a token that a signer of these tokens signed, by kind of token and of key."""
+"""Chain claims for which Choria 0.30.2 refuses a token, by kind of token and of key."""
 
 
 @pytest.mark.parametrize(("kind", "algorithm"), REFUSED)
 @pytest.mark.parametrize("claims", CHAIN_CLAIMS)
-def test_chain_claims_count_where_no_chain_is_followed(kind: str, algorithm: str, claims: str) -> None:
+def test_chain_claims_are_checked_without_issuer_mode(kind: str, algorithm: str, claims: str) -> None:
     key = ORG if algorithm == "Ed25519" else rsa_key("signer")
     make = {"provisioning": provisioning_claims, "server": server_claims, "client": client_claims}[kind]
     keys = TrustedKeys(issuers={}, **{kind: (key.verifies,)})  # type: ignore[arg-type]
@@ -254,7 +254,7 @@ def test_chain_claims_count_where_no_chain_is_followed(kind: str, algorithm: str
 
 
 @pytest.mark.parametrize("claims", ["tcs", "tcs, I-", "tcs, C-"])
-def test_chain_claims_count_in_provisioning_tokens_of_an_issuer(claims: str) -> None:
+def test_chain_claims_are_checked_in_provisioning_tokens_of_an_issuer(claims: str) -> None:
     verifier = TokenVerifier(TrustedKeys(issuers={ORGANIZATION: ORG.verifies}))
     examined = verifier.examine(sign(provisioning_claims(ou=ORGANIZATION, **CHAIN_CLAIMS[claims]), ORG))
     assert isinstance(examined, Rejected)

@@ -1,4 +1,4 @@
-"""Issued tokens hold the claims choria-io/tokens writes, and verify through every kind of chain."""
+"""Issued tokens have the claims that choria-io/tokens writes, and verify through every kind of chain."""
 
 from __future__ import annotations
 
@@ -41,32 +41,32 @@ STANDARD = {"iss": "Choria Tokens Package", "iat": NOW, "nbf": NOW, "exp": NOW +
 
 
 def signing(key: Key) -> SigningKey:
-    """A builder's key as one to issue with."""
+    """Return a builder's key as a signing key."""
     return load_signing_key(key.private_pem, key.name)
 
 
 def verifier() -> TokenVerifier:
-    """Trusts the organization."""
+    """Return a verifier that trusts the organization."""
     return TokenVerifier(TrustedKeys(issuers={"choria": ed25519_key(ORG.hex, "choria")}))
 
 
 def a_provisioning(**changes: Any) -> Claims:
-    given: dict[str, Any] = {"now": NOW, "validity": HOUR, "token": Secret("s3cret"), "urls": ["nats://a:4222"]}
-    return provisioning_claims(**(given | changes))
+    args: dict[str, Any] = {"now": NOW, "validity": HOUR, "token": Secret("s3cret"), "urls": ["nats://a:4222"]}
+    return provisioning_claims(**(args | changes))
 
 
 def a_server(**changes: Any) -> Claims:
-    given: dict[str, Any] = {"now": NOW, "validity": HOUR, "identity": "node1.example.net", "public_key": HOLDER.hex}
-    return server_claims(**(given | {"collectives": ["mcollective"]} | changes))
+    args: dict[str, Any] = {"now": NOW, "validity": HOUR, "identity": "node1.example.net", "public_key": HOLDER.hex}
+    return server_claims(**(args | {"collectives": ["mcollective"]} | changes))
 
 
 def a_client(**changes: Any) -> Claims:
-    given: dict[str, Any] = {"now": NOW, "validity": HOUR, "caller_id": "up=alice", "public_key": HOLDER.hex}
-    return client_claims(**(given | changes))
+    args: dict[str, Any] = {"now": NOW, "validity": HOUR, "caller_id": "up=alice", "public_key": HOLDER.hex}
+    return client_claims(**(args | changes))
 
 
 def without_id(claims: Claims) -> Claims:
-    """The claims without ``jti``, which must be a KSUID made at ``iat`` (docs/policy.md#the-chain-of-trust)."""
+    """Return the claims without ``jti``, after checking that it is a KSUID of ``iat``."""
     assert ksuid.timestamp(claims["jti"]) == claims["iat"]
     return {name: value for name, value in claims.items() if name != "jti"}
 
@@ -74,7 +74,7 @@ def without_id(claims: Claims) -> Claims:
 # --- Claims, exactly
 
 
-def test_a_plain_provisioning_token() -> None:
+def test_minimal_provisioning_token() -> None:
     assert without_id(a_provisioning()) == STANDARD | {
         "purpose": "choria_provisioning",
         "sub": "choria_provisioning",
@@ -87,7 +87,7 @@ def test_a_plain_provisioning_token() -> None:
     }
 
 
-def test_a_provisioning_token_with_everything() -> None:
+def test_provisioning_token_with_all_claims() -> None:
     claims = a_provisioning(
         urls=["nats://a:4222", "nats://b:4222"],
         srv_domain="example.net",
@@ -123,7 +123,7 @@ def test_a_provisioning_token_with_everything() -> None:
     }
 
 
-def test_a_plain_server_token() -> None:
+def test_minimal_server_token() -> None:
     assert without_id(a_server()) == STANDARD | {
         "purpose": "choria_server",
         "identity": "node1.example.net",
@@ -134,7 +134,7 @@ def test_a_plain_server_token() -> None:
     }
 
 
-def test_a_server_token_with_everything() -> None:
+def test_server_token_with_all_claims() -> None:
     granted = ["streams", "submission", "service_host", "governor"]
     claims = a_server(collectives=["a", "b"], organization="acme", permissions=granted, publish=["x.>"])
     assert without_id(claims) == STANDARD | {
@@ -148,7 +148,7 @@ def test_a_server_token_with_everything() -> None:
     }
 
 
-def test_a_plain_client_token() -> None:
+def test_minimal_client_token() -> None:
     assert without_id(a_client(public_key="")) == STANDARD | {
         "purpose": "choria_client_id",
         "callerid": "up=alice",
@@ -157,7 +157,7 @@ def test_a_plain_client_token() -> None:
     }
 
 
-def test_a_client_token_with_everything() -> None:
+def test_client_token_with_all_claims() -> None:
     claims = a_client(
         agents=["rpcutil", "puppet.status"],
         organization="acme",
@@ -181,7 +181,7 @@ def test_a_client_token_with_everything() -> None:
     }
 
 
-def test_ids_differ() -> None:
+def test_token_ids_are_unique() -> None:
     assert a_client()["jti"] != a_client()["jti"]
 
 
@@ -190,7 +190,7 @@ def test_times_are_whole_seconds() -> None:
     assert (claims["iat"], claims["nbf"], claims["exp"]) == (NOW, NOW, NOW + 1)
 
 
-def test_public_keys_are_written_as_go_does() -> None:
+def test_public_keys_are_lower_case_as_in_go() -> None:
     assert a_server(public_key=HOLDER.hex.upper())["public_key"] == HOLDER.hex
 
 
@@ -225,7 +225,7 @@ def test_unusable_claims_are_refused(make: Callable[[], Claims], says: str) -> N
         ({"x": [[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]}, "nests deeper"),
     ],
 )
-def test_what_verification_would_not_read_is_not_signed(extensions: dict[str, Any], says: str) -> None:
+def test_token_that_verification_cannot_parse_is_not_signed(extensions: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         signing(ORG).sign(a_provisioning(extensions=extensions))
 
@@ -241,7 +241,7 @@ Private = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivat
 
 
 def pem(key: Any, form: PrivateFormat = PKCS8) -> bytes:
-    """The private key, not encrypted."""
+    """Return the private key as PEM, not encrypted."""
     written: bytes = key.private_bytes(Encoding.PEM, form, NoEncryption())
     return written
 
@@ -259,7 +259,9 @@ def pem(key: Any, form: PrivateFormat = PKCS8) -> bytes:
     ],
     ids=["rsa-pkcs1", "rsa-pkcs8", "p256-sec1", "p384-pkcs8", "ed25519-pkcs8", "seed", "seed-upper-newline"],
 )
-def test_every_form_of_key_signs_what_its_public_half_verifies(data: bytes, key: Private, algorithm: str) -> None:
+def test_every_format_of_key_signs_tokens_that_its_public_key_verifies(
+    data: bytes, key: Private, algorithm: str
+) -> None:
     token = load_signing_key(data, "key").sign(a_provisioning())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     trusted = load_verification_key(public, "signer")
@@ -285,7 +287,7 @@ def test_every_form_of_key_signs_what_its_public_half_verifies(data: bytes, key:
     ],
     ids=["empty", "short", "no-hex", "binary", "garbled", "public", "encrypted", "small-rsa", "p521", "dsa"],
 )
-def test_other_files_are_no_signing_keys(data: bytes, says: str) -> None:
+def test_other_files_are_refused_as_signing_keys(data: bytes, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         load_signing_key(data, "key.pem")
     assert str(caught.value).startswith("key.pem: ")
@@ -307,9 +309,9 @@ def test_keys_do_not_show_their_secrets() -> None:
 
 
 def creator_token(**changes: Any) -> str:
-    """A chain issuer's token."""
-    given: dict[str, Any] = {"public_key": CREATOR.hex, "caller_id": "aaa=login"} | changes
-    return signing(ORG).sign(make_chain_issuer(a_client(**given), signing(ORG)))
+    """Return a chain issuer's token."""
+    args: dict[str, Any] = {"public_key": CREATOR.hex, "caller_id": "aaa=login"} | changes
+    return signing(ORG).sign(make_chain_issuer(a_client(**args), signing(ORG)))
 
 
 @pytest.mark.parametrize("build", [a_server, a_client])
@@ -335,7 +337,7 @@ def test_a_token_expires_no_later_than_its_issuer(validity: int, expires: int) -
     assert (claims["exp"], claims["issexp"]) == (expires, NOW + HOUR)
 
 
-def test_a_chain_signed_by_another_key_than_the_creators_does_not_verify() -> None:
+def test_chain_signed_by_another_key_does_not_verify() -> None:
     token = signing(FOREIGN).sign(issue_under(a_server(), creator_token(), signing(CREATOR)))
     assert isinstance(verifier().examine(token), Rejected)
 
@@ -350,7 +352,7 @@ def _without_ksuid() -> str:
 
 
 def _forged() -> str:
-    """Says that the organization made it an issuer, but somebody else signed that."""
+    """Return a token that claims to be a chain issuer's, with a chain signature by another key."""
     claims = make_chain_issuer(a_client(public_key=CREATOR.hex), signing(FOREIGN))
     return signing(FOREIGN).sign(claims | {"iss": f"I-{ORG.hex}"})
 
@@ -370,11 +372,11 @@ def _forged() -> str:
         (lambda: issue_under(a_server(), "a.b.c", signing(CREATOR)), "cannot be read"),
     ],
 )
-def test_broken_chains_are_not_made(make: Callable[[], Claims], says: str) -> None:
+def test_broken_chains_are_not_issued(make: Callable[[], Claims], says: str) -> None:
     with pytest.raises(InputError, match=says):
         make()
 
 
-def test_purposes_are_the_ones_verification_knows() -> None:
+def test_purposes_match_those_of_verification() -> None:
     made = {a_provisioning()["purpose"], a_server()["purpose"], a_client()["purpose"]}
     assert made == {str(purpose) for purpose in Purpose}

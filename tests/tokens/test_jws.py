@@ -1,4 +1,4 @@
-"""What is accepted as a token at all: strict, bounded, and never anything but Verified or Rejected."""
+"""The accepted format of tokens: strict, bounded, and the result is always Verified or Rejected."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def examine(token: str) -> Verified | Rejected:
 
 
 def signed(claims: str | bytes, header: str | bytes = HEAD) -> str:
-    """A token of this text, with a true signature: nothing but the text can be wrong."""
+    """Return a token of this text with a valid signature, so that only the text can be wrong."""
     return sign_parts(header, claims, CLIENT_SIGNER.signature)
 
 
 def with_claim(text: str) -> str:
-    """A valid token whose claims' JSON ends in this text."""
+    """Return a valid token whose JSON claims end in this text."""
     return signed(json.dumps(client_claims())[:-1] + "," + text + "}")
 
 
 def nested(levels: int) -> str:
-    """A valid token in which the deepest value lies below ``levels`` objects and arrays."""
+    """Return a valid token whose deepest value is nested in ``levels`` objects and arrays."""
     return with_claim('"x":' + "[" * (levels - 1) + "]" * (levels - 1))
 
 
 def padded(size: int) -> str:
-    """A valid token of exactly this many bytes."""
+    """Return a valid token of exactly ``size`` bytes."""
     for spaces in range(3):  # in the header, because base64 of the claims alone does not reach every size
         header = HEAD + " " * spaces
         claims = json.dumps(client_claims())
@@ -57,7 +57,7 @@ def replaced(part: int, text: str) -> str:
 
 VALID = sign(client_claims(), CLIENT_SIGNER)
 HEADER, CLAIMS, SIGNATURE = VALID.split(".")
-HUGE = "9" * 400  # more than a float can hold
+HUGE = "9" * 400  # beyond the range of floats
 
 ACCEPTED = {
     "as signed": VALID,
@@ -164,7 +164,7 @@ def test_rejected(token: str, fault: TokenFault) -> None:
     examined = examine(token)
     assert isinstance(examined, Rejected)
     assert examined.fault is fault
-    assert len(examined.detail) < 2000  # it is remembered and logged
+    assert len(examined.detail) < 2000  # it is cached and logged
 
 
 @pytest.mark.parametrize("purpose", [None, ""])
@@ -180,14 +180,14 @@ def test_sub_names_a_provisioning_token_only_where_purpose_does_not(purpose: obj
     ["{" * 17 + '"' + '\\"' * 5900, "{" * 17 + '"' * 11_900, "[" * 16 + '["' + "\\\\" * 5900, "{" * 17 + "\\" * 11_000],
     ids=["escaped quotes", "quotes", "backslashes", "backslashes outside"],
 )
-def test_what_a_token_costs_is_bounded_by_its_size(claims: str) -> None:
+def test_parsing_cost_is_bounded_by_the_size(claims: str) -> None:
     token = signed(claims)
     began = time.process_time()
     assert isinstance(examine(token), Rejected)
-    assert time.process_time() - began < 0.1  # one pass takes about a millisecond; a square one half a second
+    assert time.process_time() - began < 0.1  # linear time is about a millisecond, quadratic half a second
 
 
-def test_the_rejected_texts_would_verify_but_for_what_is_wrong_with_them() -> None:
+def test_rejected_texts_verify_without_their_fault() -> None:
     parts = with_claim('"x":1').split(".")
     assert json.loads(unb64(parts[1]))["x"] == 1
     assert isinstance(examine(".".join(parts)), Verified)

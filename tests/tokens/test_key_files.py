@@ -1,4 +1,4 @@
-"""Files of signers and signing keys, in the shapes that people have."""
+"""Files of signers and signing keys, in formats found in practice."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SHAPES: dict[str, Shape] = {**BOTH_READ, **PYTHON_ONLY, **NEITHER}
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_signers_certificate_is_taken_in_any_shape(name: str) -> None:
+def test_signer_certificate_is_accepted_in_any_format(name: str) -> None:
     data = SHAPES[name](ONE.certificate_pem, b"")
     assert load_verification_key(data, "signer.pem").kind == "RSA"
 
 
 @pytest.mark.parametrize("before", [pemshapes.TEXT, pemshapes.BAG, b"\xef\xbb\xbf", pemshapes.EC_PARAMETERS, b"\r\n"])
-def test_what_stands_before_a_public_key_is_passed_over(before: bytes) -> None:
+def test_text_before_a_public_key_is_ignored(before: bytes) -> None:
     assert load_verification_key(before + PUBLIC, "signer.pem").kind == "RSA"
 
 
@@ -59,7 +59,7 @@ def test_what_stands_before_a_public_key_is_passed_over(before: bytes) -> None:
         ),
     ],
 )
-def test_a_second_signer_in_a_file_is_refused_by_name_and_line(second: bytes) -> None:
+def test_second_signer_in_a_file_is_refused_with_name_and_line(second: bytes) -> None:
     with pytest.raises(InputError, match="second signer in line") as caught:
         load_verification_key(ONE.certificate_pem + second, "signer.pem")
     line = int(str(caught.value).split("in line ")[1].split()[0])
@@ -67,7 +67,7 @@ def test_a_second_signer_in_a_file_is_refused_by_name_and_line(second: bytes) ->
     assert "commas" in str(caught.value)
 
 
-def test_the_issuers_behind_a_signer_do_not_count() -> None:
+def test_issuers_after_a_signer_are_not_signers() -> None:
     key = load_verification_key(ISSUED.certificate_pem + AUTHORITY.certificate_pem, "signer.pem")
     assert key.not_after == ISSUED.certificate.not_valid_after_utc.timestamp()
     with pytest.raises(InputError, match="second signer"):
@@ -96,7 +96,7 @@ def test_a_private_key_anywhere_in_a_signers_file_is_refused() -> None:
         (pemshapes.relabelled(ONE.certificate_pem, "CERTIFICATE REQUEST"), "CERTIFICATE REQUEST"),
     ],
 )
-def test_what_is_wrong_with_a_signers_file_is_said(data: bytes, says: str) -> None:
+def test_problem_of_a_signer_file_is_reported(data: bytes, says: str) -> None:
     with pytest.raises(InputError, match=says):
         load_verification_key(data, "signer.pem")
 
@@ -113,9 +113,9 @@ def test_what_is_wrong_with_a_signers_file_is_said(data: bytes, says: str) -> No
         lambda key: pemshapes.relabelled(key, "RSA PRIVATE KEY"),
     ],
 )
-def test_a_signing_key_is_taken_in_any_shape(around: Callable[[bytes], bytes]) -> None:
+def test_signing_key_is_accepted_in_any_format(around: Callable[[bytes], bytes]) -> None:
     assert load_signing_key(around(ONE.key_pem), "signer.key").algorithm == "RS256"
 
 
-def test_a_seed_behind_a_byte_order_mark_is_taken() -> None:
+def test_seed_after_a_byte_order_mark_is_accepted() -> None:
     assert load_signing_key(b"\xef\xbb\xbf" + b"0f" * 32 + b"\r\n", "seed").algorithm == "EdDSA"

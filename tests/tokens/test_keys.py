@@ -1,4 +1,4 @@
-"""Key files: what is a key, and what is said of everything else."""
+"""Key files: accepted keys, and the errors for everything else."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_hex_is_an_ed25519_key(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["rsa", "ed25519", "ec"])
-def test_a_certificate_is_a_container_for_its_key_expired_or_not(algorithm: Algorithm) -> None:
+def test_certificate_key_is_used_even_if_expired(algorithm: Algorithm) -> None:
     ended = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
     made = signer(algorithm=algorithm, validity=Validity(not_before=ended - timedelta(days=1), not_after=ended))
     key = load(made.certificate_pem)
@@ -71,7 +71,7 @@ def odd_version() -> bytes:
 
 
 def rsa_exponent(exponent: int) -> bytes:
-    """An RSA public key of 2048 bits with this exponent."""
+    """Return an RSA public key of 2048 bits with this exponent."""
     private = rsa("client").private
     assert isinstance(private, RSAPrivateKey)
     numbers = RSAPublicNumbers(exponent, private.public_key().public_numbers().n)
@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "X25519": (pem(x25519.X25519PrivateKey.generate().public_key()), "unsupported key type"),
     "broken PEM": (b"-----BEGIN PUBLIC KEY-----\n!!!!\n-----END PUBLIC KEY-----\n", "cannot be read as PEM"),
     "unfinished PEM": (b"-----BEGIN CERTIFICATE-----\nMIIB", "cannot be read as PEM"),
-    "certificate that is none": (
+    "not a certificate": (
         b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n",
         "cannot be read as PEM",
     ),
@@ -109,13 +109,13 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize(("data", "said"), REFUSED.values(), ids=REFUSED)
-def test_anything_else_is_refused_in_one_line(data: bytes, said: str) -> None:
+@pytest.mark.parametrize(("data", "message"), REFUSED.values(), ids=REFUSED)
+def test_anything_else_is_refused_in_one_line(data: bytes, message: str) -> None:
     with pytest.raises(InputError) as raised:
         load(data)
     text = str(raised.value)
     assert text.startswith("signer.pem: ")
-    assert said in text
+    assert message in text
     assert "\n" not in text
     assert "PRIVATE" not in text
 

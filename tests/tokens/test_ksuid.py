@@ -1,4 +1,4 @@
-"""KSUIDs, against known ones (segmentio/ksuid)."""
+"""KSUIDs, compared with known ones (segmentio/ksuid)."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_known_ids(text: str, time: int) -> None:
         "\u0660" * 27,
     ],
 )
-def test_no_ids(text: str) -> None:
+def test_invalid_ids(text: str) -> None:
     assert ksuid.timestamp(text) is None
 
 
-def test_a_new_id_holds_its_time_and_is_new() -> None:
+def test_new_id_contains_its_time_and_is_unique() -> None:
     made = {ksuid.new(NOW) for _ in range(50)}
     assert len(made) == 50
     assert {ksuid.timestamp(text) for text in made} == {NOW}

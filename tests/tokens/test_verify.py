@@ -1,4 +1,4 @@
-"""Who signed a token, may they, and is it its time. Algorithm confusion, caches, Choria's own tokens."""
+"""Token verification: signers, times, algorithm confusion, caches, Choria's own tokens."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_key_verifies_the_algorithms_that_fit_its_type(kind: str, alg: str) ->
 @pytest.mark.parametrize(
     ("kind", "alg"), [(kind, alg) for kind in KEYS for alg in [*ACCEPTED, *UNKNOWN] if alg not in FITTING[kind]]
 )
-def test_a_key_verifies_no_other_algorithm(kind: str, alg: str) -> None:
+def test_key_does_not_verify_other_algorithms(kind: str, alg: str) -> None:
     head = f'{{"alg":"{alg}"}}'
     assert fault(sign_parts(head, client_claims(), KEYS[kind].signature), KEYS[kind]) is F.ALGORITHM
     assert fault(sign_parts(head, client_claims(), lambda _: b"x"), KEYS[kind]) is F.ALGORITHM
@@ -89,7 +89,7 @@ def test_a_key_verifies_no_other_algorithm(kind: str, alg: str) -> None:
 
 @pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize("alg", ["HS256", "HS384", "HS512"])
-def test_a_public_key_is_no_secret(kind: str, alg: str) -> None:
+def test_public_key_is_not_accepted_as_hmac_secret(kind: str, alg: str) -> None:
     pem = KEYS[kind].public_pem
     for secret in (pem, pem.strip(), pem.replace(b"\n", b""), b"", ED.hex.encode(), bytes.fromhex(ED.hex)):
         assert fault(sign_hmac(client_claims(), secret, alg=alg), KEYS[kind]) is F.ALGORITHM
@@ -99,7 +99,7 @@ def test_a_public_key_is_no_secret(kind: str, alg: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_a_signature_that_is_none_is_none(kind: str) -> None:
+def test_missing_signature_is_rejected(kind: str) -> None:
     key, head = KEYS[kind], f'{{"alg":"{KEYS[kind].algorithm}"}}'
     size = len(key.signature(b""))
     for made in (b"\0", b"\0" * size, b"\xff" * size, b"\1" * (size - 1), b"\1" * (size + 1), b"\0" * 2000):
@@ -113,7 +113,7 @@ def test_another_key_of_the_same_type_does_not_verify(kind: str) -> None:
     assert isinstance(trusting(KEYS[kind], other[kind]).examine(sign(client_claims(), other[kind])), Verified)
 
 
-def test_an_ecdsa_signature_in_der_is_not_one() -> None:
+def test_ecdsa_signature_in_der_is_rejected() -> None:
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -123,7 +123,7 @@ def test_an_ecdsa_signature_in_der_is_not_one() -> None:
     assert fault(token, P256) is F.SIGNATURE
 
 
-def test_ed25519_signatures_have_one_form() -> None:
+def test_malleable_ed25519_signature_is_rejected() -> None:
     order = 2**252 + 27742317777372353535851937790883648493
 
     def malleable(message: bytes) -> bytes:
@@ -166,17 +166,17 @@ def test_each_kind_of_token_has_its_own_signers() -> None:
 REQUIRED: dict[str, tuple[Claims, TokenFault]] = {
     "client without callerid": (client_claims(callerid=ABSENT), F.CLAIM_MISSING),
     "client without key": (client_claims(public_key=ABSENT), F.CLAIM_MISSING),
-    "client with a key that is none": (client_claims(public_key="x" * 64), F.PUBLIC_KEY),
+    "client with an invalid key": (client_claims(public_key="x" * 64), F.PUBLIC_KEY),
     "server without identity": (server_claims(identity=""), F.CLAIM_MISSING),
     "server without key": (server_claims(public_key=""), F.CLAIM_MISSING),
-    "server with a key that is none": (server_claims(public_key="0" * 65), F.PUBLIC_KEY),
+    "server with an invalid key": (server_claims(public_key="0" * 65), F.PUBLIC_KEY),
     "server without collectives": (server_claims(collectives=[]), F.CLAIM_MISSING),
 }
 
 
 @pytest.mark.parametrize(("claims", "expected"), REQUIRED.values(), ids=REQUIRED)
-def test_claims_that_a_kind_of_token_must_have(claims: Claims, expected: TokenFault) -> None:
-    """The standalone check sees neither nonce nor account, so the token itself is rejected."""
+def test_required_claims_of_each_kind_of_token(claims: Claims, expected: TokenFault) -> None:
+    """The standalone check has neither nonce nor account, so the token itself is rejected."""
     verifier = TokenVerifier(TrustedKeys(issuers={"choria": ORG.verifies}))
     examined = verifier.examine(sign(claims, ORG))
     assert isinstance(examined, Rejected)
@@ -199,7 +199,7 @@ def test_a_rejected_token_names_its_id() -> None:
 
 
 class Counted:
-    """A key that counts how often it is asked."""
+    """A key that counts its uses."""
 
     def __init__(self, key: Key) -> None:
         self.count = 0
@@ -222,7 +222,7 @@ def test_a_token_is_verified_once() -> None:
     assert counted.count == 2
 
 
-def test_caches_are_bounded_and_bad_tokens_evict_no_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caches_are_bounded_and_bad_tokens_do_not_evict_good_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "ACCEPTED_CACHE", 4)
     monkeypatch.setattr(verify, "REJECTED_CACHE", 4)
     counted = Counted(ED)
@@ -240,7 +240,7 @@ def test_caches_are_bounded_and_bad_tokens_evict_no_good_one(monkeypatch: pytest
     assert len(verifier._accepted) == len(verifier._rejected) == 4
 
 
-def test_a_rejected_token_is_never_admitted_after_nor_by_its_like() -> None:
+def test_rejected_token_stays_rejected() -> None:
     verifier = trusting(ED)
     good = sign(client_claims(), ED)
     bad = good[:-4] + ("AAAA" if good[-4:] != "AAAA" else "BBBB")
@@ -251,7 +251,7 @@ def test_a_rejected_token_is_never_admitted_after_nor_by_its_like() -> None:
         assert isinstance(verifier.examine(good), Verified)
 
 
-def test_unsigned_verifier_leaves_the_services_verifier_as_it_was() -> None:
+def test_unsigned_verifier_does_not_change_the_services_verifier() -> None:
     verifier = trusting(ED)
     token = sign(client_claims(), FOREIGN)
     unsigned = token.rpartition(".")[0] + "."
@@ -269,7 +269,7 @@ def test_unsigned_verifier_leaves_the_services_verifier_as_it_was() -> None:
 # --- Times
 
 
-def test_times_are_checked_whenever_they_are_asked_for() -> None:
+def test_times_are_checked_on_every_use() -> None:
     token = trusting(ED).examine(sign(client_claims(), ED))
     assert isinstance(token, Verified)
     check_times(token, NOW)
@@ -291,7 +291,7 @@ def choria(kind: str) -> tuple[str, VerificationKey]:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
-def test_chorias_tokens_verify(kind: str) -> None:
+def test_tokens_of_choria_verify(kind: str) -> None:
     token, key = choria(kind)
     examined = TokenVerifier(TrustedKeys(issuers={}, provisioning=(key,))).examine(token)
     assert isinstance(examined, Verified)
@@ -300,7 +300,7 @@ def test_chorias_tokens_verify(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
-def test_chorias_tokens_do_not_verify_by_another_key(kind: str) -> None:
+def test_tokens_of_choria_do_not_verify_with_another_key(kind: str) -> None:
     token, _ = choria(kind)
     other = FOREIGN if kind == "ed25519" else rsa_key("other")
     examined = TokenVerifier(TrustedKeys(issuers={}, provisioning=(other.verifies,))).examine(token)
@@ -329,7 +329,7 @@ def test_chorias_rsa_token_never_expires() -> None:
 # --- Anything else
 
 
-def test_no_mutation_of_a_valid_token_verifies() -> None:
+def test_mutated_tokens_do_not_verify() -> None:
     chosen = random.Random(7)  # noqa: S311 - reproducible, not secret
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ \n"
     verifier = trusting(ED, RSA)
@@ -355,7 +355,7 @@ def test_no_mutation_of_a_valid_token_verifies() -> None:
                 assert isinstance(verifier.examine(token), Rejected), token
 
 
-def test_organizations_are_not_the_signers_of_x509_mode() -> None:
+def test_organization_issuers_are_not_signers_in_x509_mode() -> None:
     verifier = TokenVerifier(TrustedKeys(issuers={"choria": ORG.verifies}, client=(ED.verifies,)))
     assert isinstance(verifier.examine(sign(client_claims(), ORG)), Verified)
     assert isinstance(verifier.examine(sign(client_claims(), ED)), Rejected)
