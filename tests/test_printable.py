@@ -1,4 +1,4 @@
-"""Text that a client or a broker chose cannot move a cursor, hide or reorder what is read."""
+"""Text from a client or a broker cannot move the cursor, or hide or reorder other text."""
 
 from __future__ import annotations
 

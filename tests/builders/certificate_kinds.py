@@ -32,7 +32,7 @@ class Kind:
     """A chain, the leaf first; ``root`` is configured as a CA, and so are ``roots``.
 
     Attributes:
-        connects: whether a client can show it: of some, nobody has the private key, and OpenSSL writes no others.
+        connects: whether a client can present it; for some the private key does not exist, or OpenSSL cannot write it.
     """
 
     leaf: Made
@@ -48,7 +48,7 @@ class Kind:
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """As nats-server would report it."""
+        """The chain as nats-server would report it."""
         return tuple(made.pem for made in (self.leaf, *self.between, self.root))
 
 
@@ -57,16 +57,20 @@ def _names_of(number: int) -> bytes:
 
 
 def _below(number: int, *, leaf: Mapping[str, object] | None = None, **root: object) -> Kind:
-    """A leaf below a CA of its own, numbered so that kinds do not mix; ``leaf`` and ``root`` change either."""
+    """Return a leaf below a separate, numbered CA, so that kinds are independent; ``leaf`` and ``root`` are changes."""
     made = c.root(**({"subject": _names_of(number), "number": number} | root))  # type: ignore[arg-type]
     return Kind(make(made, **(leaf or {})), made)  # type: ignore[arg-type]
 
 
 def _between(number: int, **changes: object) -> Kind:
-    """A leaf below an intermediate CA; ``changes`` are the intermediate's."""
+    """Return a leaf below an intermediate CA; ``changes`` are the intermediate's."""
     top = c.root(subject=_names_of(number), number=number)
-    given: dict[str, object] = {"subject": name(("CN", f"issuing {number}")), "own": c.key("ec", 900), "extensions": CA}
-    middle = make(top, **(given | changes))  # type: ignore[arg-type]
+    defaults: dict[str, object] = {
+        "subject": name(("CN", f"issuing {number}")),
+        "own": c.key("ec", 900),
+        "extensions": CA,
+    }
+    middle = make(top, **(defaults | changes))  # type: ignore[arg-type]
     return Kind(make(middle), top, (middle,))
 
 
@@ -81,7 +85,7 @@ def _constrained(number: int, permitted: bytes, *names: bytes) -> Kind:
 
 
 def _renewed(number: int) -> Kind:
-    """A CA renewed eight times with one name and key, the one that signed expired since."""
+    """Return a CA renewed eight times with the same name and key, whose signing certificate has expired."""
     made = [
         c.root(
             subject=_names_of(number), number=number, serial=c.integer(1 + age), not_before=c.utc_time(NOW - age * DAY)
@@ -98,7 +102,7 @@ def _signed(number: int, kind: str, **leaf: object) -> Kind:
 
 
 def _unsigned_key(number: int, modulus_bits: int, exponent: int) -> Kind:
-    """Below a CA whose key nobody has: of this size and exponent."""
+    """Return a leaf below a CA with a key of this size and exponent, whose private key does not exist."""
     kind = _between(number, spki=c.rsa_public((1 << modulus_bits) - 1, exponent))
     return Kind(kind.leaf, kind.root, kind.between, connects=False)
 
@@ -184,5 +188,5 @@ def _too_deep(number: int) -> Kind:
 
 @cache
 def kinds() -> dict[str, Kind]:
-    """Every kind, made once per process."""
+    """Return every kind, made once for each process."""
     return {label: maker(number) for number, (label, maker) in enumerate(_MAKERS.items(), start=100)}

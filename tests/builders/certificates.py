@@ -1,6 +1,6 @@
-"""Certificates of every shape, encoded by hand: what ``cryptography`` and openssl would not write, and what lies.
+"""Certificates of every form, encoded by hand: forms that ``cryptography`` and openssl do not write, and forgeries.
 
-:func:`make` makes a valid leaf or CA; a test changes one thing of it.
+:func:`make` makes a valid leaf or CA; a test changes one property.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ATTRIBUTES: Final = {"CN": "550403", "O": "55040a", "OU": "55040b", "DC": "0992
 
 
 def tlv(tag: int, *parts: bytes) -> bytes:
-    """An element."""
+    """Return an element."""
     content = b"".join(parts)
     size = len(content)
     if size < 0x80:
@@ -43,22 +43,22 @@ def tlv(tag: int, *parts: bytes) -> bytes:
 
 
 def integer(value: int) -> bytes:
-    """An INTEGER, negative ones too."""
+    """Return an INTEGER, negative ones too."""
     return tlv(0x02, value.to_bytes((value.bit_length() + 8) // 8, "big", signed=True))
 
 
 def oid(hexadecimal: str) -> bytes:
-    """An OBJECT IDENTIFIER from the hex of its content."""
+    """Return an OBJECT IDENTIFIER from the hex of its content."""
     return tlv(0x06, bytes.fromhex(hexadecimal))
 
 
 def sequence(*parts: bytes) -> bytes:
-    """A SEQUENCE."""
+    """Return a SEQUENCE."""
     return tlv(0x30, *parts)
 
 
 def name(*attributes: tuple[str, str | bytes] | tuple[str, str | bytes, int]) -> bytes:
-    """A distinguished name of (attribute, text[, string type])."""
+    """Return a distinguished name of (attribute, text[, string type])."""
     groups = []
     for attribute, text, *kind in attributes:
         tag = kind[0] if kind else UTF8
@@ -69,54 +69,54 @@ def name(*attributes: tuple[str, str | bytes] | tuple[str, str | bytes, int]) ->
 
 
 def extension(identifier: str, value: bytes, *, critical: bool = False) -> bytes:
-    """An extension from the hex of its object identifier."""
+    """Return an extension from the hex of its object identifier."""
     return sequence(oid(identifier), tlv(0x01, b"\xff") if critical else b"", tlv(0x04, value))
 
 
 def basic_constraints(*, ca: bool, path_length: int | None = None) -> bytes:
-    """The CA flag."""
+    """Return the CA flag."""
     length = b"" if path_length is None else integer(path_length)
     return extension("551d13", sequence(tlv(0x01, b"\xff") if ca else b"", length), critical=True)
 
 
 def usages(*identifiers: str) -> bytes:
-    """Extended key usages."""
+    """Return extended key usages."""
     return extension("551d25", sequence(*map(oid, identifiers)))
 
 
 def dns(text: str) -> bytes:
-    """A DNS name, for :func:`alternative_names`."""
+    """Return a DNS name, for :func:`alternative_names`."""
     return tlv(0x82, text.encode("latin-1"))
 
 
 def email(text: str) -> bytes:
-    """An e-mail address."""
+    """Return an e-mail address."""
     return tlv(0x81, text.encode("latin-1"))
 
 
 def uri(text: str) -> bytes:
-    """A URI."""
+    """Return a URI."""
     return tlv(0x86, text.encode("latin-1"))
 
 
 def alternative_names(*names: bytes) -> bytes:
-    """Alternative names."""
+    """Return alternative names."""
     return extension("551d11", sequence(*names))
 
 
 def utc_time(moment: float) -> bytes:
-    """UTCTime."""
+    """Return a UTCTime."""
     return tlv(0x17, datetime.fromtimestamp(moment, UTC).strftime("%y%m%d%H%M%SZ").encode())
 
 
 def generalized_time(moment: float) -> bytes:
-    """GeneralizedTime."""
+    """Return a GeneralizedTime."""
     return tlv(0x18, datetime.fromtimestamp(moment, UTC).strftime("%Y%m%d%H%M%SZ").encode())
 
 
 @cache
 def key(kind: str = "ec", number: int = 0) -> Key:
-    """A private key, made once per process: ``ec``, ``p224``, ``p384``, ``p521``, ``ed25519`` or ``rsaBITS``."""
+    """Return a private key, cached in the process: ``ec``, ``p224``, ``p384``, ``p521``, ``ed25519`` or ``rsaBITS``."""
     del number
     if kind.startswith("rsa"):
         return rsa.generate_private_key(public_exponent=65537, key_size=int(kind[3:]))
@@ -127,12 +127,12 @@ def key(kind: str = "ec", number: int = 0) -> Key:
 
 
 def public(of: Key) -> bytes:
-    """Its SubjectPublicKeyInfo."""
+    """Return its SubjectPublicKeyInfo."""
     return of.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def rsa_public(modulus: int, exponent: int) -> bytes:
-    """The SubjectPublicKeyInfo of any RSA key, also of one that nobody has."""
+    """Return the SubjectPublicKeyInfo of any RSA key, also without a private key."""
     numbers = sequence(integer(modulus), integer(exponent))
     return sequence(sequence(oid("2a864886f70d010101"), tlv(0x05)), tlv(0x03, b"\0" + numbers))
 
@@ -147,7 +147,7 @@ class Made:
 
     @property
     def pem(self) -> str:
-        """As nats-server writes it."""
+        """The certificate as nats-server writes it."""
         text = base64.b64encode(self.der).decode("ascii")
         lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
         return f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n"
@@ -159,7 +159,7 @@ class Made:
 
     @property
     def parsed(self) -> Certificate:
-        """As the service reads it."""
+        """The certificate as the service parses it."""
         return parse_certificate(self.der)
 
 
@@ -187,7 +187,7 @@ def make(
     pss: hashes.HashAlgorithm | None = None,
     end: bytes = b"",
 ) -> Made:
-    """A certificate by ``issuer``, or by itself. ``signs`` replaces the issuer's key, ``end`` follows everything."""
+    """Return a certificate by ``issuer``, or by itself. ``signs`` replaces the issuer's key, ``end`` is appended."""
     own = own or key()
     signer = signs or (issuer.key if issuer else own)
     named = algorithm or _algorithm(signer)
@@ -207,12 +207,12 @@ def make(
 
 
 def root(subject: bytes = CA_NAME, number: int = 1, **changes: object) -> Made:
-    """A self-signed CA; ``number`` chooses its key."""
+    """Return a self-signed CA; ``number`` chooses its key."""
     return make(subject=subject, own=key("ec", number), **({"extensions": CA} | changes))  # type: ignore[arg-type]
 
 
 def pss_algorithm(digest: str = "608648016503040201", salt: int = 32) -> bytes:
-    """The AlgorithmIdentifier of RSA-PSS with one hash for all."""
+    """Return the AlgorithmIdentifier of RSA-PSS with one hash for all."""
     hashed = sequence(oid(digest), tlv(0x05))
     mask = sequence(oid("2a864886f70d010108"), hashed)
     parameters = sequence(tlv(0xA0, hashed), tlv(0xA1, mask), tlv(0xA2, integer(salt)))
@@ -220,7 +220,7 @@ def pss_algorithm(digest: str = "608648016503040201", salt: int = 32) -> bytes:
 
 
 def rsa_algorithm(identifier: str = SHA256_RSA) -> bytes:
-    """The AlgorithmIdentifier of RSA with PKCS #1 v1.5."""
+    """Return the AlgorithmIdentifier of RSA with PKCS #1 v1.5."""
     return sequence(oid(identifier), tlv(0x05))
 
 

@@ -1,4 +1,4 @@
-"""The moment that tests happen at. Nothing that is tested with it reads a clock."""
+"""The time of all tests. The code under test does not read a clock."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ Chain = tuple[str, ...]
 
 
 def validity(not_before: float, not_after: float) -> Validity:
-    """From Unix seconds."""
+    """Return a validity period from Unix seconds."""
     return Validity(
         not_before=datetime.fromtimestamp(not_before, UTC), not_after=datetime.fromtimestamp(not_after, UTC)
     )
@@ -38,8 +38,8 @@ LONG: Final = validity(1_577_836_800, NOT_AFTER)
 
 
 def authority(name: str = "fleet CA") -> Authority:
-    """The CA of this name, made once per process."""
-    return _authority(name)  # a cache takes a default for another call than the same value given
+    """Return the CA of this name, made once per process."""
+    return _authority(name)  # a cache distinguishes a default from the same explicit argument
 
 
 @cache
@@ -49,12 +49,12 @@ def _authority(name: str) -> Authority:
 
 @cache
 def intermediate() -> Authority:
-    """A CA signed by the fleet's."""
+    """Return a CA signed by the fleet's."""
     return authority().intermediate("fleet intermediate", validity=LONG)
 
 
 def client(name: str = FLEET_NAME, names: tuple[str, ...] | None = None, ca: str = "fleet CA") -> Pair:
-    """A client certificate of the fleet, or of another CA."""
+    """Return a client certificate of the fleet, or of another CA."""
     return _client(name, names, ca)
 
 
@@ -64,32 +64,32 @@ def _client(name: str, names: tuple[str, ...] | None, ca: str) -> Pair:
 
 
 def pem(pair: Pair | Authority) -> str:
-    """A certificate as PEM text."""
+    """Return a certificate as PEM text."""
     return pair.certificate_pem.decode("ascii")
 
 
 def chain(*certificates: Pair | Authority) -> Chain:
-    """A chain as nats-server reports it: leaf first, the root last."""
+    """Return a chain as nats-server reports it: leaf first, the root last."""
     return tuple(pem(certificate) for certificate in certificates)
 
 
 def fleet_chain(name: str = FLEET_NAME, names: tuple[str, ...] | None = None) -> Chain:
-    """The verified chain of a fleet member."""
+    """Return the verified chain of a fleet member."""
     return chain(client(name, names), authority())
 
 
 def foreign_chain(name: str = FLEET_NAME) -> Chain:
-    """A chain that nats-server verified against a CA which is not the fleet's."""
+    """Return a chain that nats-server verified against a CA which is not the fleet's."""
     return chain(client(name, ca="foreign CA"), authority("foreign CA"))
 
 
 def parsed(pair: Pair | Authority) -> Certificate:
-    """A certificate as the service reads it."""
+    """Return a certificate as the service reads it."""
     return certificates_from_pem(pair.certificate_pem)[0]
 
 
 def verifier(*roots: Authority | Pair) -> PeerVerifier:
-    """A new verifier of the fleet's peers, or of others'."""
+    """Return a new verifier of the fleet's peers, or of others'."""
     chosen: Sequence[Authority | Pair] = roots or (authority(),)
     return PeerVerifier([parsed(root) for root in chosen])
 
@@ -104,7 +104,7 @@ def custom(
     key: PrivateKey | None = None,
     holds: Validity = LONG,
 ) -> Pair:
-    """A certificate of any shape, signed by ``issuer``, or by itself."""
+    """Return a certificate of any shape, signed by ``issuer``, or by itself."""
     own = key or private_key("ec")
     name = x509.Name([x509.NameAttribute(oid, value) for oid, value in subject])
     builder = (
@@ -127,5 +127,5 @@ def custom(
 
 @cache
 def ed25519_authority(name: str = "Ed25519 CA") -> Pair:
-    """A CA with an Ed25519 key."""
+    """Return a CA with an Ed25519 key."""
     return custom(None, subject=((NameOID.COMMON_NAME, name),), ca=True, key=private_key("ed25519"))

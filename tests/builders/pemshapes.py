@@ -1,4 +1,4 @@
-"""Files of PEM in the shapes that people have: what one certificate or key looks like in each."""
+"""PEM files in formats found in practice, each made from a certificate or key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable
 
 Shape = Callable[[bytes, bytes], bytes]
-"""Takes two PEM blocks, of which the first is the one that counts, and returns a file."""
+"""A function from two PEM blocks, of which the first counts, to a file."""
 
 TEXT = b"Certificate:\n    Data:\n        Version: 3 (0x2)\n        Serial Number: 12:34\n"
 BAG = b"Bag Attributes\n    friendlyName: server\n    localKeyID: 01 02 \nKey Attributes: <No Attributes>\n"
@@ -16,12 +16,12 @@ BROKEN = b"-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n"
 
 
 def decoded(pem: bytes) -> bytes:
-    """The content of one PEM block."""
+    """Return the content of one PEM block."""
     return base64.b64decode(b"".join(pem.splitlines()[1:-1]))
 
 
 def relabelled(pem: bytes, label: str, *, headers: bytes = b"", der: bytes = b"") -> bytes:
-    """The block under another label, with headers or another content."""
+    """Return the block under another label, with headers or another content."""
     packed = base64.b64encode(der or decoded(pem))
     lines = b"\n".join(packed[start : start + 64] for start in range(0, len(packed), 64))
     name = label.encode()
@@ -29,12 +29,12 @@ def relabelled(pem: bytes, label: str, *, headers: bytes = b"", der: bytes = b""
 
 
 def indented(pem: bytes) -> bytes:
-    """Each line moved to the right, as in a YAML file."""
+    """Return each line moved to the right, as in a YAML file."""
     return b"".join(b"    " + line + b"\n" for line in pem.splitlines())
 
 
 def negative_serial(pem: bytes) -> bytes:
-    """The certificate with its serial number's first bit set; the signature is wrong then."""
+    """Return the certificate with its serial number's first bit set; the signature is wrong then."""
     der = bytearray(decoded(pem))
     place = der.index(b"\xa0\x03\x02\x01\x02\x02") + 7
     der[place] |= 0x80
@@ -56,14 +56,14 @@ BOTH_READ: dict[str, Shape] = {
         (one.splitlines()[0], base64.b64encode(decoded(one)), one.splitlines()[-1])
     ),
 }
-"""What Go and OpenSSL both read."""
+"""Formats that Go and OpenSSL both read."""
 
 PYTHON_ONLY: dict[str, Shape] = {
     "byte-order mark": lambda one, _: b"\xef\xbb\xbf" + one,
     "X509 CERTIFICATE": lambda one, _: relabelled(one, "X509 CERTIFICATE"),
     "TRUSTED CERTIFICATE": lambda one, _: relabelled(one, "TRUSTED CERTIFICATE"),
 }
-"""What OpenSSL reads in a CA file, and Go does not."""
+"""Formats of CA files that OpenSSL reads and Go does not."""
 
 GO_ONLY: dict[str, Shape] = {
     "broken CRL first": lambda one, _: BROKEN_CRL + one,
@@ -73,7 +73,7 @@ GO_ONLY: dict[str, Shape] = {
     "cut short behind it": lambda one, other: one + other[:200],
     "joined behind it": lambda one, other: one + other.rstrip() + one,
 }
-"""What Go reads, at least in part, in a CA file where OpenSSL refuses the whole file."""
+"""Formats of CA files that Go reads at least in part, while OpenSSL refuses the whole file."""
 
 NEITHER: dict[str, Shape] = {
     "joined": lambda one, other: one.rstrip() + other,
@@ -83,4 +83,4 @@ NEITHER: dict[str, Shape] = {
     "text on the BEGIN line": lambda one, _: b"ca: " + one,
     "carriage returns alone": lambda one, _: one.replace(b"\n", b"\r"),
 }
-"""What neither reads in a CA file."""
+"""Formats of CA files that neither reads."""

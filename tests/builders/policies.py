@@ -19,7 +19,7 @@ SYSTEM_PASSWORD: Final = "system password"
 
 
 def x509_policy(**changes: Any) -> Policy:
-    """Without organization issuers: signers for each kind of token, any CA-verified peer is fleet."""
+    """Return a policy without organization issuers: signers for each kind of token; verified peers are members."""
     keys = TrustedKeys(
         issuers={},
         provisioning=(provisioning_signer().verifies,),
@@ -30,23 +30,23 @@ def x509_policy(**changes: Any) -> Policy:
 
 
 def issuer_policy(**changes: Any) -> Policy:
-    """With one organization issuer, :data:`ORG` of ``choria``, and an RSA signer of provisioning tokens."""
+    """Return a policy with the organization issuer :data:`ORG` of ``choria``, and an RSA signer for provisioning."""
     keys = issuer_keys({ORGANIZATION: ORG.verifies})
     return replace(_policy(keys), issuer_mode=True, pub_sub=True, **changes)
 
 
 def issuer_keys(issuers: dict[str, VerificationKey]) -> TrustedKeys:
-    """What is trusted with these issuers."""
+    """Return the trusted keys with these issuers."""
     return TrustedKeys(issuers=issuers, provisioning=(provisioning_signer().verifies,))
 
 
 def changed(policy: Policy, **provisioning: Any) -> Policy:
-    """``policy`` with fields of its :class:`Provisioning` changed."""
+    """Return ``policy`` with fields of its :class:`Provisioning` changed."""
     return replace(policy, provisioning=replace(policy.provisioning, **provisioning))
 
 
 def hosts(*entries: str) -> HostList:
-    """``client_hosts``."""
+    """Return the list for ``client_hosts``."""
     return HostList(networks=tuple(ip_network(entry) for entry in entries))
 
 

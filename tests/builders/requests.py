@@ -62,14 +62,14 @@ class Server:
         return encode_public(bytes(self.curve.public_key), NkeyKind.CURVE)
 
     def asks(self, request: AuthorizationRequest, *, sealed: bool = False) -> AuthorizationRequest:
-        """``request`` as this server asks it."""
+        """Return ``request`` with the id of this server."""
         server_id = ServerId(id=self.id, name=self.name, host="0.0.0.0", version="2.15.1")  # noqa: S104
         if sealed:
             server_id = msgspec.structs.replace(server_id, xkey=self.xkey)
         return msgspec.structs.replace(request, server_id=server_id)
 
     def claims(self, request: AuthorizationRequest, *, sealed: bool = False, now: int = NOW) -> dict[str, Any]:
-        """The claims of the request JWT, to be changed and signed."""
+        """Return the claims of the request JWT, to be changed and signed."""
         own: dict[str, Any] = {
             "aud": "nats-authorization-request",
             "exp": now + 2,
@@ -81,25 +81,25 @@ class Server:
         return own | {"nats": msgspec.to_builtins(self.asks(request, sealed=sealed))}
 
     def sign(self, claims: object, header: object = HEADER) -> bytes:
-        """A JWT of these claims and header; bytes are taken as they are."""
+        """Return a JWT of these claims and header; bytes are taken as they are."""
         signed = f"{_part(header)}.{_part(claims)}".encode()
         return signed + b"." + b64(self.key.sign(signed).signature).encode()
 
     def wire(self, request: AuthorizationRequest, *, now: int = NOW) -> bytes:
-        """An unencrypted request."""
+        """Return an unencrypted request."""
         return self.sign(self.claims(request, now=now))
 
     def sealed(self, request: AuthorizationRequest, service: bytes, *, now: int = NOW) -> tuple[bytes, str]:
-        """An encrypted request for the service's public curve key (32 bytes), and its header's value."""
+        """Return an encrypted request for the service's public curve key (32 bytes), and its header's value."""
         return self.seal(self.sign(self.claims(request, sealed=True, now=now)), service), self.xkey
 
     def seal(self, message: bytes, service: bytes) -> bytes:
-        """``message`` for the service's public curve key."""
+        """Seal ``message`` for the service's public curve key."""
         nonce = os.urandom(24)
         return b"xkv1" + nonce + nacl.bindings.crypto_box(message, nonce, service, bytes(self.curve))
 
     def open(self, sealed: bytes, service: bytes) -> bytes:
-        """What the service sealed for this server."""
+        """Return the message that the service sealed for this server."""
         assert sealed[:4] == b"xkv1"
         return nacl.bindings.crypto_box_open(sealed[28:], sealed[4:28], service, bytes(self.curve))
 
@@ -113,7 +113,7 @@ USER_NKEY: Final = encode_public(bytes(SigningKey.generate().verify_key), NkeyKi
 
 
 def gauge(nodes: int) -> ConnectionGauge:
-    """A gauge with a limit of three, to which the server that asks has reported so many connections."""
+    """Return a gauge with a limit of three, to which the requesting server has reported ``nodes`` connections."""
     made = ConnectionGauge(3)
     made.report_nodes("fleet", SERVER.id, SERVER.name, nodes, NOW)
     return made
@@ -130,12 +130,12 @@ def request(
     opts: Mapping[str, str] | None = None,
     **options: str,
 ) -> AuthorizationRequest:
-    """A request of any kind; ``options`` are ``connect_opts`` (``opts`` for names that Python keeps)."""
+    """Return a request of any kind; ``options`` are ``connect_opts`` (``opts`` for names that Python keeps)."""
     if tls is not None and chains:
         tls = msgspec.structs.replace(tls, verified_chains=chains)
-    given = {"lang": "go", "version": "1.40.0", "protocol": 1, **(opts or {}), **options}
+    defaults = {"lang": "go", "version": "1.40.0", "protocol": 1, **(opts or {}), **options}
     connect_opts = msgspec.convert(
-        {"pass" if name == "password" else name: value for name, value in given.items()}, ConnectOpts
+        {"pass" if name == "password" else name: value for name, value in defaults.items()}, ConnectOpts
     )
     return AuthorizationRequest(
         server_id=ServerId(id=SERVER.id, name=SERVER.name, version="2.15.1"),
@@ -149,39 +149,39 @@ def request(
 
 
 def fleet(**changes: Any) -> AuthorizationRequest:
-    """A fleet member: verified TLS, nothing else."""
+    """Return a fleet member: verified TLS, nothing else."""
     return request(**({"chains": (fleet_chain(),), "name": "node1.example.net"} | changes))
 
 
 def provisioner(**changes: Any) -> AuthorizationRequest:
-    """The provisioner of x509 mode: verified TLS and the password."""
+    """Return the provisioner of x509 mode: verified TLS and the password."""
     valid = {"chains": (fleet_chain(PROVISIONER_NAME),), "user": "provisioner", "password": PASSWORD}
     return request(**(valid | changes))
 
 
 def system(**changes: Any) -> AuthorizationRequest:
-    """The system user: verified TLS and its password."""
+    """Return the system user: verified TLS and its password."""
     valid = {"chains": (fleet_chain("admin.example.net"),), "user": SYSTEM_USER, "password": SYSTEM_PASSWORD}
     return request(**(valid | changes))
 
 
 def node(token: str | None = None, **changes: Any) -> AuthorizationRequest:
-    """An unprovisioned node: unverified TLS and a provisioning token, by default one of RSA's signer."""
+    """Return an unprovisioned node: unverified TLS and a provisioning token, by default one of RSA's signer."""
     chosen = sign(provisioning_claims(), provisioning_signer()) if token is None else token
     return request(**({"auth_token": chosen, "name": NODE_NAME} | changes))
 
 
-def holder(token: str, key: Key = HOLDER, **changes: Any) -> AuthorizationRequest:
-    """Whoever holds a client or server token and has signed the nonce; unverified TLS."""
+def presenting(token: str, key: Key = HOLDER, **changes: Any) -> AuthorizationRequest:
+    """Return a connection with a client or server token and the signed nonce; unverified TLS."""
     valid = {"auth_token": token, "nonce": NONCE, "sig": nonce_signature(key), "name": "holder"}
     return request(**(valid | changes))
 
 
 def client(key: Key = ORG, claims: Mapping[str, Any] | None = None, **changes: Any) -> AuthorizationRequest:
-    """A client with a token of ``key``; ``claims`` are changes of the valid ones."""
-    return holder(sign(client_claims(**(claims or {})), key), **changes)
+    """Return a client with a token of ``key``; ``claims`` are changes of the valid ones."""
+    return presenting(sign(client_claims(**(claims or {})), key), **changes)
 
 
 def server(key: Key = ORG, claims: Mapping[str, Any] | None = None, **changes: Any) -> AuthorizationRequest:
-    """A server with a token of ``key``; ``claims`` are changes of the valid ones."""
-    return holder(sign(server_claims(**(claims or {})), key), **changes)
+    """Return a server with a token of ``key``; ``claims`` are changes of the valid ones."""
+    return presenting(sign(server_claims(**(claims or {})), key), **changes)

@@ -24,7 +24,7 @@ from broker_auth.tokens.keys import VerificationKey, load_verification_key
 from tests.builders.clock import HOUR, NOW
 
 ABSENT: Final = object()
-"""Given as a claim's value: the claim is left out."""
+"""As a claim's value: the claim is omitted."""
 
 ORGANIZATION: Final = "choria"
 NONCE: Final = "eLWfYQmGjJjmH0Y"
@@ -40,7 +40,7 @@ _HASHES: Final[dict[str, Callable[[], hashes.HashAlgorithm]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A private key that signs tokens; ``algorithm`` is what it signs with unless told otherwise."""
+    """A private key that signs tokens; ``algorithm`` is its default algorithm."""
 
     name: str
     private: _Private = field(repr=False)
@@ -67,7 +67,7 @@ class Key:
         return load_verification_key(self.public_pem, self.name)
 
     def signature(self, message: bytes, algorithm: str | None = None) -> bytes:
-        """The signature over ``message`` as a JWS holds it; ``algorithm`` may be any this key type can do."""
+        """Return the signature over ``message`` as a JWS holds it; ``algorithm`` may be any this key type can do."""
         digits = (algorithm or self.algorithm)[-3:]
         match self.private:
             case ed25519.Ed25519PrivateKey():
@@ -82,13 +82,13 @@ class Key:
 
 @cache
 def ed25519_key(name: str) -> Key:
-    """The Ed25519 key of this name; the same in every run."""
+    """Return the Ed25519 key of this name; the same in every run."""
     seed = hashlib.sha256(f"test key {name}".encode()).digest()
     return Key(name, ed25519.Ed25519PrivateKey.from_private_bytes(seed), "EdDSA")
 
 
 def rsa_key(name: str, bits: int = 2048) -> Key:
-    """The RSA key of this name, made once per process."""
+    """Return the RSA key of this name, made once per process."""
     return _rsa_key(name, bits)
 
 
@@ -98,7 +98,7 @@ def _rsa_key(name: str, bits: int) -> Key:
 
 
 def ec_key(name: str, bits: int = 256) -> Key:
-    """The EC key of this name on P-256, P-384 or P-521, made once per process."""
+    """Return the EC key of this name on P-256, P-384 or P-521, made once per process."""
     return _ec_key(name, bits)
 
 
@@ -109,15 +109,15 @@ def _ec_key(name: str, bits: int) -> Key:
 
 
 ORG: Final = ed25519_key("organization")  # the issuer of ORGANIZATION
-FOREIGN: Final = ed25519_key("foreign")  # nobody trusts it
+FOREIGN: Final = ed25519_key("foreign")  # not trusted
 CLIENT_SIGNER: Final = ed25519_key("client signer")
 SERVER_SIGNER: Final = ed25519_key("server signer")
-HOLDER: Final = ed25519_key("holder")  # whoever a client or server token was made for
+HOLDER: Final = ed25519_key("holder")  # the subject of client and server tokens
 CREATOR: Final = ed25519_key("creator")  # a chain issuer
 
 
 def provisioning_signer() -> Key:
-    """The RSA key behind ``signer_cert``."""
+    """Return the RSA key behind ``signer_cert``."""
     return rsa_key("provisioning signer")
 
 
@@ -125,19 +125,19 @@ def provisioning_signer() -> Key:
 
 
 def provisioning_claims(**changes: Any) -> Claims:
-    """A valid provisioning token's claims."""
+    """Return a valid provisioning token's claims."""
     valid = {"cht": "s3cret", "chs": True, "chu": "wss://127.0.0.1:4222", "chpd": False, "ou": ORGANIZATION}
     return _changed(_common("choria_provisioning", ksuid(), "Choria Provisioning") | valid, changes)
 
 
 def server_claims(**changes: Any) -> Claims:
-    """A valid server token's claims, for :data:`HOLDER`."""
+    """Return a valid server token's claims, for :data:`HOLDER`."""
     valid = {"identity": "node1.example.net", "collectives": ["mcollective"], "ou": ORGANIZATION}
     return _changed(_common("choria_server", ksuid()) | valid | {"public_key": HOLDER.hex}, changes)
 
 
 def client_claims(**changes: Any) -> Claims:
-    """A valid client token's claims, for :data:`HOLDER`."""
+    """Return a valid client token's claims, for :data:`HOLDER`."""
     valid = {"callerid": "up=alice", "ou": ORGANIZATION, "opa_policy": "", "agents": ["rpcutil.*"]}
     return _changed(_common("choria_client_id", ksuid()) | valid | {"public_key": HOLDER.hex}, changes)
 
@@ -152,7 +152,7 @@ def _changed(claims: Claims, changes: Mapping[str, Any]) -> Claims:
 
 
 def ksuid(time: int = NOW, payload: bytes = b"0123456789abcdef") -> str:
-    """The KSUID with this time (Unix seconds) and these 16 bytes."""
+    """Return the KSUID with this time (Unix seconds) and these 16 bytes."""
     number = int.from_bytes((time - 1_400_000_000).to_bytes(4, "big") + payload, "big")
     digits = ""
     while number:
@@ -165,19 +165,19 @@ def ksuid(time: int = NOW, payload: bytes = b"0123456789abcdef") -> str:
 
 
 def b64(data: bytes) -> str:
-    """Base64url without padding."""
+    """Encode as base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
 def unb64(text: str) -> bytes:
-    """The bytes of base64url without padding."""
+    """Return the bytes of base64url without padding."""
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def sign(
     claims: Claims | str | bytes, key: Key, *, alg: str | None = None, header: Mapping[str, Any] | None = None
 ) -> str:
-    """A token, signed truly with ``key``.
+    """Return a token, signed truly with ``key``.
 
     Args:
         claims: a mapping, or JSON text that is taken as it is.
@@ -192,14 +192,14 @@ def sign(
 
 
 def sign_hmac(claims: Claims, secret: bytes, *, alg: str = "HS256") -> str:
-    """A token with an HMAC in place of a signature, as algorithm confusion attacks make them."""
+    """Return a token with an HMAC in place of a signature, as algorithm confusion attacks make them."""
     digest = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}.get(alg, "sha256")
     head = json.dumps({"alg": alg, "typ": "JWT"})
     return sign_parts(head, claims, lambda message: hmac.digest(secret, message, digest))
 
 
 def sign_parts(header: str | bytes, claims: Claims | str | bytes, signature: Callable[[bytes], bytes]) -> str:
-    """A token of any header and claims text, signed by a function."""
+    """Return a token of any header and claims text, signed by a function."""
     if isinstance(claims, dict):
         claims = json.dumps(claims)
     head = header.encode() if isinstance(header, str) else header
@@ -209,7 +209,7 @@ def sign_parts(header: str | bytes, claims: Claims | str | bytes, signature: Cal
 
 
 def nonce_signature(key: Key = HOLDER, nonce: str = NONCE) -> str:
-    """The signature a client sends in ``sig``."""
+    """Return the signature a client sends in ``sig``."""
     return b64(key.signature(nonce.encode()))
 
 
@@ -217,19 +217,19 @@ def nonce_signature(key: Key = HOLDER, nonce: str = NONCE) -> str:
 
 
 def org_issuer(claims: Claims, org: Key = ORG) -> Claims:
-    """``claims`` of a token whose holder may issue others; to be signed by ``org``."""
+    """Return ``claims`` of a chain issuer; to be signed by ``org``."""
     tcs = org.signature(f"{claims['jti']}.{claims['public_key']}".encode()).hex()
     return claims | {"iss": f"I-{org.hex}", "tcs": tcs}
 
 
 def creator_claims(**changes: Any) -> Claims:
-    """A client token's claims that let :data:`CREATOR` issue others; signed by :data:`ORG`."""
+    """Return a client token's claims that let :data:`CREATOR` issue others; signed by :data:`ORG`."""
     own = {"callerid": "up=creator", "public_key": CREATOR.hex, "jti": ksuid(payload=b"fedcba9876543210")}
     return org_issuer(client_claims(**(own | {"exp": NOW + 10 * HOUR} | changes)))
 
 
 def issued(claims: Claims, creator: Key = CREATOR, creator_token: Claims | None = None) -> Claims:
-    """``claims`` of a token issued by a chain issuer; to be signed by ``creator``."""
+    """Return ``claims`` of a token issued by a chain issuer; to be signed by ``creator``."""
     parent = creator_token or creator_claims()
     own = creator.signature(f"{claims['jti']}.{parent['tcs']}".encode()).hex()
     chain = {"iss": f"C-{parent['jti']}.{creator.hex}", "tcs": f"{parent['tcs']}.{own}"}

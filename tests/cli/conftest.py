@@ -1,4 +1,4 @@
-"""Keys and tokens as an operator has them: files in a directory, made by the commands themselves."""
+"""Keys and tokens as files in a directory, made by the commands themselves."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ PROVISIONING = ("--token", TOKEN_SECRET, "--urls", "nats://provision.example.net
 
 @dataclass(frozen=True)
 class Office:
-    """A directory with keys, and short ways to make tokens in it."""
+    """A directory with keys, and helpers that make tokens in it."""
 
     path: Path
 
     def keys(self, name: str) -> str:
-        """Makes ``NAME.seed`` and ``NAME.public``; returns the public key."""
+        """Make ``NAME.seed`` and ``NAME.public``; returns the public key."""
         made = run("token", "keys", self.path / f"{name}.seed", self.path / f"{name}.public", "--json")
         assert made.code == 0, made.err
         public: str = made.json["public_key"]
         return public
 
     def token(self, kind: str, *args: object) -> Path:
-        """Makes a token that must not exist yet; returns its file."""
+        """Make a token that must not exist yet; returns its file."""
         path = self.path / f"{kind}-{sum(1 for _ in self.path.iterdir())}.jwt"
         made = run("token", kind, path, *args)
         assert made.code == 0, made.err
         return path
 
     def provisioning(self, *args: object) -> Path:
-        """A provisioning token signed by the organization."""
+        """Return a provisioning token signed by the organization."""
         return self.token("provisioning", self.path / "org.seed", *PROVISIONING, *args)
 
     def server(self, *args: object) -> Path:
-        """A token of ``node1.example.net`` signed by the organization."""
+        """Return a token of ``node1.example.net`` signed by the organization."""
         return self.token("server", "node1.example.net", self.path / "holder.public", self.path / "org.seed", *args)
 
     def client(self, *args: object) -> Path:
-        """A token of ``up=alice`` signed by the organization."""
+        """Return a token of ``up=alice`` signed by the organization."""
         return self.token(
             "client", "up=alice", self.path / "org.seed", "--public-key", self.path / "holder.public", *args
         )
 
     def chain_issuer(self, *args: object) -> Path:
-        """A token of ``aaa=login``, key ``aaa``, that may issue others."""
+        """Return a token of ``aaa=login``, key ``aaa``, that may issue others."""
         return self.token(
             "client", "aaa=login", self.path / "org.seed", "--public-key", self.path / "aaa.public", "--issuer", *args
         )
@@ -62,7 +62,7 @@ class Office:
 
 @pytest.fixture
 def office(tmp_path: Path) -> Office:
-    """Keys of the organization, of a chain issuer, of a holder and of somebody foreign."""
+    """Return a directory with keys of the organization, a chain issuer, a token subject and an untrusted party."""
     made = Office(tmp_path)
     for name in ("org", "aaa", "holder", "foreign"):
         made.keys(name)
@@ -74,7 +74,7 @@ PEM_KEYS = ("rsa-pkcs1", "rsa-pkcs8", "p256", "p384", "ed25519-pem")
 
 @pytest.fixture(scope="session")
 def pem_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with ``NAME.key`` and ``NAME.pem`` (the public key) for each of :data:`PEM_KEYS`."""
+    """Return a directory with ``NAME.key`` and ``NAME.pem`` (the public key) for each of :data:`PEM_KEYS`."""
     directory = tmp_path_factory.mktemp("pem")
     rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     keys: dict[

@@ -1,4 +1,4 @@
-"""Runs commands in this process, and holds every run to what all commands promise."""
+"""Helpers that run commands, and check for every run what all commands guarantee."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TOKEN_SECRET: Final = "s3cret-access-token"
 PASSWORD_SECRET: Final = "hunter2-broker-password"
 SECRETS: Final = (TOKEN_SECRET, PASSWORD_SECRET)
 
-# Older click mixes the streams unless told otherwise; newer click no longer takes the argument.
+# Older click mixes the streams without this argument, which newer click no longer accepts.
 _MIXED: Final = "mix_stderr" in inspect.signature(CliRunner).parameters
 _OPTIONS: Final[dict[str, Any]] = {"mix_stderr": False} if _MIXED else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -47,12 +47,12 @@ class Run:
 
 
 def run(*args: object, stdin: str | bytes | None = None, env: Mapping[str, str] | None = None) -> Run:
-    """Runs ``broker-auth ARGS``; no output may hold a secret or a traceback."""
+    """Run ``broker-auth ARGS``; no output may hold a secret or a traceback."""
     return _checked(run_unchecked(*args, stdin=stdin, env=env))
 
 
 def run_unchecked(*args: object, stdin: str | bytes | None = None, env: Mapping[str, str] | None = None) -> Run:
-    """Runs ``broker-auth ARGS``, whatever comes out."""
+    """Run ``broker-auth ARGS`` without checking the output."""
     result = CliRunner(**_OPTIONS).invoke(
         main, [str(argument) for argument in args], input=stdin, env=dict(env or {}), prog_name="broker-auth"
     )
@@ -60,7 +60,7 @@ def run_unchecked(*args: object, stdin: str | bytes | None = None, env: Mapping[
 
 
 def spawn(*args: object, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Run:
-    """Runs ``python -m broker_auth ARGS`` as a process of its own."""
+    """Run ``python -m broker_auth ARGS`` as a separate process."""
     done = subprocess.run(
         [sys.executable, "-m", "broker_auth", *map(str, args)],
         input=stdin,

@@ -1,4 +1,4 @@
-"""``config check``: every problem with file, line, key and remedy, for people and as JSON."""
+"""``config check``: every problem with file, line, key and remedy, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def test_every_problem_at_once(directory: Directory) -> None:
     file = directory.save()
     checked = run("config", "check", file, "--json")
     assert (checked.code, checked.err, checked.json["valid"]) == (1, "", False)
-    found = {problem["key"]: problem for problem in checked.json["problems"]}
-    assert set(found) == {f"{P}wrokers", f"{P}token_leeway", f"{CHORIA}system.user"}
-    for key, problem in found.items():
+    by_key = {problem["key"]: problem for problem in checked.json["problems"]}
+    assert set(by_key) == {f"{P}wrokers", f"{P}token_leeway", f"{CHORIA}system.user"}
+    for key, problem in by_key.items():
         assert set(problem) == {"file", "line", "key", "problem", "remedy"}
         assert (problem["file"], problem["line"]) == (str(file), directory.line(key))
-    assert f"{P}workers" in found[f"{P}wrokers"]["remedy"]
+    assert f"{P}workers" in by_key[f"{P}wrokers"]["remedy"]
     for_people = run("config", "check", file)
     assert (for_people.code, for_people.out) == (1, "")
     lines = for_people.err.splitlines()
     assert len(lines) == 3
-    for problem in found.values():
+    for problem in by_key.values():
         place = f"{file}:{problem['line']}: {problem['key']}: "
         assert f"Error: {place}{problem['problem']}; {problem['remedy']}" in lines
 

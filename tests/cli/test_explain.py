@@ -1,4 +1,4 @@
-"""``explain``: decides what the service decided, from whatever a request was kept in, and accounts for each rule."""
+"""``explain``: makes the same decision as the service, from every stored form of a request, and shows each rule."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AT = ("--at", str(NOW))
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A configuration in x509 mode with everything enabled."""
+    """Return a configuration in x509 mode with everything enabled."""
     files = {
         "ca.pem": authority().pair.certificate_pem,
         "signer.pem": provisioning_signer().public_pem,
@@ -61,7 +61,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def explain(config: Path, stored: object, *options: object) -> Run:
-    """Explains what ``stored`` is in JSON (bytes: as it is); the password stays where it is."""
+    """Explain ``stored`` as JSON (bytes: unchanged)."""
     data = stored if isinstance(stored, bytes) else msgspec.json.encode(stored)
     done = run("explain", "-", "--config", config, *options, stdin=data)
     for secret in (PASSWORD, SYSTEM_PASSWORD):
@@ -70,7 +70,7 @@ def explain(config: Path, stored: object, *options: object) -> Run:
 
 
 def explained(config: Path, stored: object, *options: object) -> Any:
-    """The JSON of ``explain``; its exit code must say the same."""
+    """Return the JSON of ``explain``; its exit code must say the same."""
     done = explain(config, stored, "--json", *(options or AT))
     assert done.err == ""
     assert done.code == (0 if done.json["decision"] == "admit" else 1)
@@ -178,11 +178,11 @@ def test_default_time_is_now(config: Path) -> None:
     assert explained(config, requests.node(sign(claims, provisioning_signer())), "--json")["decision"] == "admit"
 
 
-# --- What it was kept in
+# --- Stored forms
 
 
 def record(config: Path, request: AuthorizationRequest, now: float = NOW) -> Any:
-    """The audit record of a request, with the redacted request in it."""
+    """Return the audit record of a request, with the redacted request in it."""
     decision = decide(request, build_policy(load(config, {}, serving=False)), now)
     return make_record(request, decision, now, 100, with_request=True)
 
@@ -255,11 +255,11 @@ def test_issuer_mode(tmp_path: Path) -> None:
     assert explained(config, requests.fleet())["code"] == "pub_sub_disabled"
 
 
-# --- What is none
+# --- Invalid input
 
 
 def kept(**fields: object) -> dict[str, object]:
-    """An audit record with these fields."""
+    """Return an audit record with these fields."""
     return {"request": msgspec.to_builtins(requests.fleet()), "redacted": [], "decision": "admit"} | fields
 
 
@@ -299,7 +299,7 @@ def test_wrong_types_are_refused_without_quoting_values(config: Path, change: Ca
 
 
 def test_record_is_decided_by_the_rules_of_its_zone(config: Path) -> None:
-    """What the fleet admits, an edge must not ask for; and a zone that is not configured is named."""
+    """An edge denies a request that the fleet admits, and an unknown zone is an error."""
     config.write_text(
         config.read_text()
         + "plugin.broker_auth.brokers = default, edge\nplugin.broker_auth.broker.edge.role = edge\n"

@@ -1,4 +1,4 @@
-"""What every command promises: help, one-line errors, exit codes, JSON alone on standard output."""
+"""Guarantees of every command: help, one-line errors, exit codes, only JSON on standard output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from broker_auth.cli.root import COMMANDS, CONFIG_COMMANDS, TOKEN_COMMANDS
 from broker_auth.errors import ConfigurationError, InputError
 from tests.cli.running import Run, run, run_unchecked, spawn
 
-# From the tables, so that a command that cannot be imported fails its own test and not all of them.
+# From the tables, so that a command that cannot be imported fails only its own test.
 EVERY_COMMAND = [
     *((name,) for name in COMMANDS),
     *(("config", name) for name in CONFIG_COMMANDS),
@@ -148,11 +148,11 @@ def test_failures_are_one_line_and_code_1(words: tuple[str, ...], says: str, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-# --- The one place where errors end
+# --- Handling of errors
 
 
 def raising(error: BaseException) -> Run:
-    """What the root makes of an error that a command raises."""
+    """Return the result of a command that raises this error."""
 
     def fail() -> None:
         raise error
@@ -161,7 +161,7 @@ def raising(error: BaseException) -> Run:
 
 
 def running(function: Callable[[], object]) -> Run:
-    """A run of a command that is this function."""
+    """Return the result of a command that calls this function."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Lazy, "load", lambda _: click.Command("explain", callback=function))
         return run_unchecked("explain")
@@ -242,7 +242,7 @@ def test_ctrl_c_while_reading_is_quiet() -> None:
     )
     with process:
         assert process.stderr
-        for line in process.stderr:  # its last import; what follows is reading
+        for line in process.stderr:  # its last import; reading follows
             if line.rstrip().endswith(b" broker_auth.tokens.show"):
                 break
         process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""``token check`` and ``token inspect``: accepted, rejected with the reason, and never a secret."""
+"""``token check`` and ``token inspect``: accepted, rejected with the reason, without secrets in output."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def a_client(**changes: Any) -> Claims:
 
 
 def check(token: str, *options: object, trust: tuple[str, ...] = TRUST) -> Any:
-    """The JSON of ``token check``; its exit code must say the same."""
+    """Return the JSON of ``token check``; its exit code must say the same."""
     done = run("token", "check", "-", *trust, *options, "--json", stdin=token)
     soon = done.json["code"] == "min_validity" and "; " not in done.json["reason"]
     assert done.code == (0 if done.json["valid"] else 3 if soon else 1)
@@ -102,8 +102,8 @@ def test_untrusted_text_is_escaped_on_the_terminal() -> None:
 def test_signers_are_accepted_in_every_form(tmp_path: Path, signer: str) -> None:
     file = tmp_path / "signer"
     file.write_bytes(ORG.public_pem if signer == "pem file" else ORG.hex.encode() + b"\n")
-    given = ORG.hex if signer == "hex" else str(file)
-    trust = ("--signer", FOREIGN.hex, "--signer", given)
+    argument = ORG.hex if signer == "hex" else str(file)
+    trust = ("--signer", FOREIGN.hex, "--signer", argument)
     for claims in (a_provisioning(), a_server(), a_client()):
         assert check(sign(claims, ORG), trust=trust)["valid"] is True
     assert check(sign(a_client(), HOLDER), trust=trust)["reason"].startswith("token_signature: ")
@@ -245,7 +245,7 @@ def test_durations_are_shown_in_two_units(seconds: float, shown: str) -> None:
 
 
 def configuration(directory: Path, **keys: str) -> Path:
-    """A configuration that trusts ORG as issuer of ``choria``, with these keys besides."""
+    """Return a configuration that trusts ORG as issuer of ``choria``, with these keys besides."""
     file = directory / "broker.conf"
     lines = {"plugin.security.issuer.names": "choria", "plugin.security.issuer.choria.public": ORG.hex}
     file.write_text("".join(f"{key} = {value}\n" for key, value in (lines | keys).items()))

@@ -1,4 +1,4 @@
-"""``token provisioning|server|client|keys``: what they write, where, and that it holds."""
+"""``token provisioning|server|client|keys``: the written files are complete, private and valid."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.cli.running import PASSWORD_SECRET, TOKEN_SECRET, run, spawn
 
 
 def claims_of(token: Path) -> dict[str, Any]:
-    """What a token says, masked; its file must be private and without a line end."""
+    """Return the masked claims of a token, whose file must be private and without a line end."""
     assert token.stat().st_mode & 0o777 == 0o600
     assert token.read_text().strip() == token.read_text()
-    found: dict[str, Any] = run("token", "inspect", token, "--json").json["claims"]
-    return found
+    claims: dict[str, Any] = run("token", "inspect", token, "--json").json["claims"]
+    return claims
 
 
 def raw_claims(token: Path) -> dict[str, Any]:
-    """What a token says, secrets and all."""
+    """Return the claims of a token, including secrets."""
     import base64
 
     part = token.read_text().split(".")[1]
-    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    return found
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return claims
 
 
 # --- Round trips
@@ -52,11 +52,11 @@ def test_issued_token_is_accepted(office: Office, kind: str) -> None:
 @pytest.mark.parametrize("name", PEM_KEYS)
 @pytest.mark.parametrize("kind", ["provisioning", "server", "client"])
 def test_every_type_of_key_signs_every_kind_of_token(office: Office, pem_keys: Path, name: str, kind: str) -> None:
-    key, holder = pem_keys / f"{name}.key", office.path / "holder.public"
+    key, subject = pem_keys / f"{name}.key", office.path / "holder.public"
     options: dict[str, tuple[object, ...]] = {
         "provisioning": (key, *PROVISIONING),
-        "server": ("node1.example.net", holder, key),
-        "client": ("up=alice", key, "--public-key", holder),
+        "server": ("node1.example.net", subject, key),
+        "client": ("up=alice", key, "--public-key", subject),
     }
     token = office.token(kind, *options[kind])
     accepted = run("token", "check", token, "--signer", pem_keys / f"{name}.pem", "--json")
@@ -68,11 +68,11 @@ def test_every_type_of_key_signs_every_kind_of_token(office: Office, pem_keys: P
 
 @pytest.mark.parametrize("kind", ["server", "client"])
 def test_chain_verifies_from_end_to_end(office: Office, kind: str) -> None:
-    issuer, seed, holder = office.chain_issuer(), office.path / "aaa.seed", office.path / "holder.public"
+    issuer, seed, subject = office.chain_issuer(), office.path / "aaa.seed", office.path / "holder.public"
     under = ("--chain-issuer-token", issuer, "--validity", "9d")
     options: dict[str, tuple[object, ...]] = {
-        "server": ("node1.example.net", holder, seed, *under),
-        "client": ("up=bob", seed, "--public-key", holder, *under),
+        "server": ("node1.example.net", subject, seed, *under),
+        "client": ("up=bob", seed, "--public-key", subject, *under),
     }
     token = office.token(kind, *options[kind])
     checked = run("token", "check", token, *office.trust, "--json").json
@@ -114,7 +114,7 @@ def test_provisioning_options(office: Office) -> None:
         *PROVISIONING,
         *("--urls", "nats://b:4222", "--default", "--no-insecure"),
         *("--registration", "/r", "--facts", "/f", "--username", "node", "--password", f"file:{secret}"),
-        *("--extensions", '{"site": "lhr"}', "--org", "acme", "--protocol-v2", "--upgrade", "--validity", "1d"),
+        *("--extensions", '{"location": "lhr"}', "--org", "acme", "--protocol-v2", "--upgrade", "--validity", "1d"),
     )
     claims = raw_claims(token)
     assert claims["exp"] - claims["iat"] == 86_400
@@ -148,8 +148,8 @@ def test_access_token_can_be_kept_off_the_command_line(office: Office, way: str)
     secret.write_text(TOKEN_SECRET)
     secret.chmod(0o600)
     args = ("token", "provisioning", out, office.path / "org.seed", "--urls", "nats://a:4222")
-    given = ("--token", f"file:{secret}") if way == "file" else ()
-    made = run(*args, *given, env={"PROVISIONING_TOKEN": TOKEN_SECRET} if way == "environment" else {})
+    options = ("--token", f"file:{secret}") if way == "file" else ()
+    made = run(*args, *options, env={"PROVISIONING_TOKEN": TOKEN_SECRET} if way == "environment" else {})
     assert made.code == 0, made.err
     assert raw_claims(out)["cht"] == TOKEN_SECRET
 
@@ -298,7 +298,7 @@ def test_file_created_concurrently_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "a.jwt"
     file.write_text("precious")
     with pytest.raises(InputError, match="exists"):
-        write_private(file, b"text", force=False)  # as after a check that found nothing
+        write_private(file, b"text", force=False)  # as after a check for an existing file
     assert file.read_text() == "precious"
     assert os.listdir(tmp_path) == ["a.jwt"]  # noqa: PTH208 - names alone
 
@@ -399,7 +399,7 @@ def test_public_key_can_be_shown_only_for_seeds(pem_keys: Path) -> None:
 
 
 def ends(issuer: Path) -> str:
-    """When brokers with default settings stop accepting a chain issuer, from the time in its id."""
+    """Return the date from which brokers with default settings deny a chain issuer, by the time in its id."""
     made = claims_of(issuer)["iat"] + 366 * 86_400
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))
 

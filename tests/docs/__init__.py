@@ -1,1 +1,1 @@
-"""The documentation says what is true: commands, keys, metrics and links exist, and the site builds."""
+"""The documentation is correct: commands, keys, metrics and links exist, and the documentation site builds."""

@@ -1,6 +1,6 @@
-"""The pages of the documentation, and those among them that are made from the code.
+"""The pages of the documentation, and those generated from the code.
 
-``python -m tests.docs.pages`` (``make docs``) makes them anew.
+``python -m tests.docs.pages`` (``make docs``) generates them again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MADE: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def fenced(text: str, language: str) -> Iterator[list[str]]:
-    """The lines of every fenced block in this language, without the indentation they share."""
+    """Yield the lines of every fenced block in this language, without the indentation they share."""
     block: list[str] = []
     opened: str | None = None
     for line in text.splitlines():

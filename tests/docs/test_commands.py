@@ -1,4 +1,4 @@
-"""Every command line that is written down can be typed: the command, its options and arguments exist."""
+"""Every command line in the documentation is valid: the command, its options and arguments exist."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ _TARGET: Final = re.compile(r"\bmake ([a-z][a-z-]+)")
 
 
 def find(words: list[str]) -> tuple[click.Command, click.Context, list[str]]:
-    """The command that words call, its context, and the words that are left for it.
+    """Return the command of a command line, its context, and its arguments.
 
     Raises:
         click.UsageError: there is no such command.
     """
     command: click.Command = main
-    # With its settings: click remembers the help option that the first context asks for.
+    # With its settings, because click caches the help option of the first context.
     context = click.Context(main, info_name=PROGRAM, **main.context_settings)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        name, found, words = command.resolve_command(context, words)
-        assert found
-        command, context = found, click.Context(found, info_name=name, parent=context)
+        name, child, words = command.resolve_command(context, words)
+        assert child
+        command, context = child, click.Context(child, info_name=name, parent=context)
     return command, context, words
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
-    """Every command below a group that is no group itself."""
+    """Yield every command below a group that is not a group."""
     context = click.Context(group)
     for name in group.list_commands(context):
-        found = group.get_command(context, name)
-        assert found
-        if isinstance(found, click.Group):
-            yield from commands(found, (*path, name))
+        command = group.get_command(context, name)
+        assert command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
         else:
-            yield " ".join((*path, name)), found
+            yield " ".join((*path, name)), command
 
 
 def calls(lines: Iterable[str]) -> Iterator[list[str]]:
-    """What our program is called with in these lines of a shell."""
+    """Yield the arguments of each call of this program in these shell lines."""
     text = "\n".join(lines).replace("\\\n", " ")
     for line in text.splitlines():
         for part in _SUBSTITUTION.sub("X", line.removeprefix("$ ")).split(" | "):
@@ -71,7 +71,7 @@ def _without_redirections(words: list[str]) -> Iterator[str]:
 
 
 def written() -> list[tuple[str, list[str]]]:
-    """Every call in a console block of a page."""
+    """Return every call in a console block of a page."""
     return [
         (page.name, call)
         for page in PAGES
@@ -81,7 +81,7 @@ def written() -> list[tuple[str, list[str]]]:
 
 
 def mentioned() -> list[tuple[str, str]]:
-    """Every call in running text; it may be cut short, and end in an ellipsis."""
+    """Return every call in running text; it may be cut short, and end in an ellipsis."""
     return [
         (page.name, match[1].replace("\n", " "))
         for page in PAGES
@@ -116,8 +116,8 @@ def test_examples_in_help_are_valid(path: str, command: click.Command) -> None:
     shown = list(calls(line.strip() for line in epilog.splitlines()))
     assert shown, path
     for call in shown:
-        found, context, words = find(call)
-        found.make_context(context.info_name, words, parent=context.parent)
+        command, context, words = find(call)
+        command.make_context(context.info_name, words, parent=context.parent)
 
 
 def test_wrong_command_line_is_detected() -> None:
@@ -126,7 +126,7 @@ def test_wrong_command_line_is_detected() -> None:
         ["why", "x"],
     ]
     for wrong in ("tokens", "token make", "serve --configuration x", "serve --config", "config render f --role hub"):
-        with pytest.raises(click.ClickException):  # noqa: PT012 - finding may fail, or parsing
+        with pytest.raises(click.ClickException):  # noqa: PT012 - either step may fail
             command, context, words = find(wrong.split())
             command.make_context(context.info_name, words, parent=context.parent)
 

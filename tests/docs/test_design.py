@@ -35,7 +35,7 @@ FORBIDDEN: Final = {
     "certificates": {"nats", "asyncio", "time", "socket"},
     "settings": {"nats", "asyncio"},
 }
-"""Modules that a room must not import, whoever wrote them: deciding does no I/O and reads no clock."""
+"""Modules, ours or third-party, that a room must not import: deciding does no I/O and reads no clock."""
 
 _LEVEL: Final = {room: level for level, rooms in enumerate(reversed(FLOORS)) for room in rooms}
 _ENTRANCES: Final = {"__init__", "__main__"}
@@ -43,8 +43,8 @@ _ENTRANCES: Final = {"__init__", "__main__"}
 
 def rooms() -> list[str]:
     """Return every package and module directly below ``broker_auth``."""
-    found = [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()]
-    return found + [path.stem for path in PACKAGE.glob("*.py") if path.stem not in _ENTRANCES]
+    packages = [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()]
+    return packages + [path.stem for path in PACKAGE.glob("*.py") if path.stem not in _ENTRANCES]
 
 
 def files(room: str) -> list[Path]:

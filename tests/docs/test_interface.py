@@ -1,4 +1,4 @@
-"""docs/interface.md lists every command, option and JSON key there is, and no other."""
+"""docs/interface.md lists exactly the existing commands, options and JSON keys."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.policy.markdown import code, tables
 PAGE: Final = tables("interface.md")
 START: Final = datetime(2027, 1, 15, 8, tzinfo=UTC)
 ALL: Final = dict(commands(main))
-_FREE: Final = {  # objects whose keys are names or are described elsewhere
+_FREE: Final = {  # objects whose keys are names, or are described elsewhere
     "init": {"servers"},
     "why": {"decision", "server_error"},
     "token check": {"claims"},
@@ -124,11 +124,11 @@ def test_every_json_key_is_listed(path: str, tmp_path: Path, monkeypatch: pytest
         assert path not in PAGE
         return
     monkeypatch.chdir(tmp_path)
-    found = set(keys(DOCUMENTS[path](tmp_path), _FREE.get(path, set())))
+    names = set(keys(DOCUMENTS[path](tmp_path), _FREE.get(path, set())))
     if path in _SAME_AS:
         other, first = _SAME_AS[path]
-        found = {re.sub(other, first, name) for name in found}
-    assert set(column(path)) == found
+        names = {re.sub(other, first, name) for name in names}
+    assert set(column(path)) == names
 
 
 def _office(directory: Path) -> Office:
@@ -206,13 +206,13 @@ def _streams_apply(directory: Path) -> Any:
     async def change_streams(*_: Any, **__: Any) -> tuple[Change, ...]:
         return (change,)
 
-    with pytest.MonkeyPatch.context() as patch:  # what a server would say is not the question here
+    with pytest.MonkeyPatch.context() as patch:  # servers are not needed here
         patch.setattr(streams, "change_streams", change_streams)
         return run("streams", "apply", "--config", configuration, "--json").json
 
 
 def _doctor(directory: Path) -> Any:
-    _config_check(directory)  # a configuration that cannot be used: nothing is connected to
+    _config_check(directory)  # an unusable configuration, so there is no connection
     return run("doctor", "--config", directory / "broker.conf", "--json").json
 
 

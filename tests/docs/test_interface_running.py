@@ -1,4 +1,4 @@
-"""docs/interface.md says what the running service shows, and what goes over the wire."""
+"""docs/interface.md agrees with the running service and with the wire."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_signals() -> None:
 
 
 class _Host:
-    """A service with one zone, as what shows its state sees it."""
+    """A service with one zone, as the HTTP endpoints see it."""
 
     def states(self) -> tuple[ZoneState, ...]:
         return (ZoneState(zone="fleet", brokers={"fleet": 0}),)
@@ -60,8 +60,8 @@ def test_health() -> None:
     assert statuses == dict.fromkeys(("/healthz", "/readyz", "/healthz/ZONE", "/readyz/ZONE"), 503) | {"/metrics": 200}
     assert endpoint._page("/readyz/other", "").status == 404
     body = json.loads(endpoint._page("/readyz", "").body)
-    found = {name.replace("zones.fleet", "zones.ZONE") for name in keys(body, {"brokers"})} - {"zones.ZONE"}
-    assert set(column("HTTP endpoints", 1)) == found
+    names = {name.replace("zones.fleet", "zones.ZONE") for name in keys(body, {"brokers"})} - {"zones.ZONE"}
+    assert set(column("HTTP endpoints", 1)) == names
 
 
 def test_the_pid_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Keys, environment variables, metrics, files and tests that the documentation names exist."""
+"""Keys, environment variables, metrics, files and tests in the documentation exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from broker_auth.settings.keys import table as keytable
 from broker_auth.settings.keys.key import PREFIX
 from tests.docs.pages import PAGES, ROOT, fenced
 
-# Lists keys of Choria's that have no effect here.
+# This page lists keys of Choria that have no effect here.
 OF_CHORIA: Final = "moving-from-choria.md"
 _KEY: Final = re.compile(r"`(plugin\.[A-Za-z_.<>0-9]+[A-Za-z_>0-9])(?: = [^`]*)?`")
 _VARIABLE: Final = re.compile(r"\bBROKER_AUTH_[A-Z_]+\b")
@@ -24,14 +24,14 @@ _METRIC: Final = re.compile(r"\bbroker_auth_[a-z_]+\b(?!\.|/)")
 _LINK: Final = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 _TEST: Final = re.compile(r"`(tests/[a-z_/]+\.py)(?:::(\w+))?`")
 _FILE: Final = re.compile(r"`((?:examples|broker_auth)/[a-z0-9_/.-]+)`")
-# Read by the program itself, not keys.
+# Variables of the program, not configuration keys.
 _PROGRAM: Final = {"BROKER_AUTH_DEBUG", "BROKER_AUTH_CONFIG", "BROKER_AUTH_COMPLETE"}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def known(key: str) -> bool:
-    """Whether this is a key, with a name or a placeholder where it has one."""
+    """Return whether this is a key, with a name or placeholder where it needs a name."""
     return keytable.find(key) is not None or keytable.find(key.replace("<name>", "x")) is not None
 
 
@@ -59,7 +59,7 @@ def test_every_metric_exists(page: Path) -> None:
 
 
 def exported() -> set[str]:
-    """Every metric there is; those with labels show only their head while nothing is counted."""
+    """Return every metric; those with labels have only a header while nothing is counted."""
     registry = CollectorRegistry()
     registry.register(ServiceCollector(lambda: [ZoneState(zone="fleet")], lambda: 0.0))
     heads = re.findall(r"^# TYPE (\w+) (\w+)", generate_latest(registry).decode(), re.MULTILINE)

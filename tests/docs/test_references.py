@@ -1,4 +1,4 @@
-"""References in code lead somewhere: the page, its heading, the fact of docs/nats-server.md."""
+"""References in code are valid: the page, its heading, the fact of docs/nats-server.md exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.pages import DOCS, ROOT
 
-OWN: Final = Path(__file__).relative_to(ROOT)  # it holds references that lead nowhere, to see them noticed
+OWN: Final = Path(__file__).relative_to(ROOT)  # contains broken references on purpose
 FOLDERS: Final = ("broker_auth", "tests", "examples", "docs")
 KINDS: Final = frozenset({".py", ".j2", ".conf", ".service", ".yml", ".yaml", ".json", ".go", ".md", ""})
 _PAGE: Final = re.compile(r"\bdocs/([\w/-]+\.md)(?:#([\w-]+))?")
@@ -22,7 +22,7 @@ _FACT_HEADING: Final = re.compile(r"^### (\d+)\. ", re.MULTILINE)
 _HEADING: Final = re.compile(r"^#+ (.+?)(?: \{.*\})?$", re.MULTILINE)
 _LINK: Final = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _FENCED: Final = re.compile(r"^\s*```.*?^\s*```\s*$", re.MULTILINE | re.DOTALL)
-# Names that were references once and opened nothing.
+# Former names that never were valid references.
 _OLD: Final = re.compile(r"\b(?:POLICY (?:rule \d|\")|INTERFACE(?: \"| ``)|NATS_FACTS)")
 
 
@@ -45,7 +45,7 @@ FACTS: Final = frozenset(map(int, _FACT_HEADING.findall((DOCS / "nats-server.md"
 
 
 def broken(text: str) -> Iterator[str]:
-    """Return the references in ``text`` that lead nowhere."""
+    """Yield the broken references in ``text``."""
     for page, anchor in _PAGE.findall(text):
         if not anchors(page) or (anchor and anchor not in anchors(page)):
             yield f"docs/{page}#{anchor}" if anchor else f"docs/{page}"
@@ -55,19 +55,18 @@ def broken(text: str) -> Iterator[str]:
 
 
 def files() -> list[Path]:
-    """Return every file of ours that a comment may stand in, relative to the root."""
-    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in KINDS]
-    found += [ROOT / "nats-server.conf.j2", ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("*.md")]
-    # What Choria's own programs wrote is theirs.
+    """Return every file of this project that may contain comments, relative to the root."""
+    paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in KINDS]
+    paths += [ROOT / "nats-server.conf.j2", ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("*.md")]
     return [
         path.relative_to(ROOT)
-        for path in sorted(found)
+        for path in sorted(paths)
         if path.is_file() and "__pycache__" not in path.parts and path.relative_to(ROOT) != OWN
     ]
 
 
 def test_every_reference_is_valid() -> None:
-    wrong = {str(path): found for path in files() if (found := sorted(broken(_text(path))))}
+    wrong = {str(path): references for path in files() if (references := sorted(broken(_text(path))))}
     assert wrong == {}
 
 

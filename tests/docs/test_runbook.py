@@ -1,4 +1,4 @@
-"""What docs/runbook.md says of rotating, done on a running deployment in the steps it gives."""
+"""The rotations in docs/runbook.md, performed step by step on a running deployment."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ KEYS = {
 
 @pytest_asyncio.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """An edge deployment."""
+    """Yield an edge deployment."""
     async with Site(tmp_path / "site") as running:
         yield running
 
 
 async def admitted(url: str, credentials: Credentials) -> bool:
-    """Whether these get in, as ``node1``."""
+    """Return whether a connection with these credentials, named ``node1``, is admitted."""
     try:
         client = await connect(url, "node1", credentials)
     except ConnectRefusedError:
@@ -89,8 +89,8 @@ async def test_the_keys_that_need_a_restart(site: Site) -> None:
         change(site.deployment, {name: f"keys/new-{kind.name}.seed"})
     for server in site.servers.values():
         await asyncio.to_thread(server.stop)
-        server.start()  # not in a thread: it ends with the one that starts it
-    assert not await admitted(site.node_url, site.credentials("node"))  # the old service knows the old keys
+        server.start()  # not in a thread, because the server ends with the thread that starts it
+    assert not await admitted(site.node_url, site.credentials("node"))  # the old service has the old keys
     await site.service.stop()
     await site.service.start()
     assert await admitted(site.node_url, site.credentials("node"))

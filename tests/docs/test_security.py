@@ -1,4 +1,4 @@
-"""What docs/security.md says of thieves, tried on running deployments."""
+"""The claims of docs/security.md about stolen credentials, tested on running deployments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"
 
 @pytest_asyncio.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """An edge deployment as ``init`` writes it."""
+    """Yield an edge deployment as ``init`` writes it."""
     async with Site(tmp_path / "site") as made:
         yield made
 
@@ -50,16 +50,16 @@ async def test_edge_connects_to_the_fleet(site: Site) -> None:
 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
 async def test_certificate_of_a_stolen_edge_is_refused_by_the_fleet(site: Site, stolen: str) -> None:
-    member = await connect(site.fleet_url, "member", site.credentials("fleet"))  # who shows a good one is let in
+    member = await connect(site.fleet_url, "member", site.credentials("fleet"))  # a valid certificate is accepted
     await member.close()
     with pytest.raises(ConnectRefusedError):
         await connect(site.fleet_url, "thief", held(site, stolen))
-    assert site.audit_record("thief", 0.5) is None  # TLS refused it, nobody was asked
+    assert site.audit_record("thief", 0.5) is None  # refused by TLS, so the service was not asked
 
 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
 def test_service_refuses_certificates_of_edges_too(tmp_path: Path, stolen: str) -> None:
-    """docs/policy.md#0-what-is-not-served, should the fleet's listener be open to more than it ought to be."""
+    """docs/policy.md#0-what-is-not-served also protects a fleet listener that accepts too many certificates."""
     pki = Site(tmp_path / "site").directory / "pki"
     verifier = PeerVerifier(load_roots((pki / "ca.pem").read_bytes(), "ca.pem"))
     ca = (pki / ("leaf-ca.pem" if stolen == "leaf" else "ca.pem")).read_text()
@@ -69,7 +69,7 @@ def test_service_refuses_certificates_of_edges_too(tmp_path: Path, stolen: str) 
 
 
 async def test_leaf_certificate_of_the_fleets_ca_would_be_accepted_by_the_fleet(site: Site) -> None:
-    """What ``config check`` warns of: the CA is all that keeps a link out."""
+    """The reason for a warning of ``config check``: only the CA prevents such a connection."""
     pki = site.directory / "pki"
     key = load_pem_private_key((pki / "ca.key").read_bytes(), password=None)
     assert isinstance(key, EllipticCurvePrivateKey)
@@ -83,13 +83,13 @@ async def test_leaf_certificate_of_the_fleets_ca_would_be_accepted_by_the_fleet(
 
 
 def held(site: Site, name: str) -> Credentials:
-    """A certificate that lies on an edge's host, with its key."""
+    """Return a certificate from an edge's host, with its key."""
     pki = site.directory / "pki"
     return Credentials(ca=site.ca, certificate=pki / f"{name}.pem", key=pki / f"{name}.key")
 
 
 async def _heard(node: Client, events: Subscription) -> None:
-    """The link may come up a moment after the servers: what the node says arrives once it has."""
+    """Wait until the leaf node connection is up, which may be shortly after the servers."""
     async with asyncio.timeout(HANG_SECONDS):
         while True:
             await node.publish(EVENT, b"{}")

@@ -1,4 +1,4 @@
-"""Every test that docs/security.md names is there, and every list of what a thief cannot do names one."""
+"""Every test named in docs/security.md exists, and every list of prevented attacks names a test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_named_test_exists(named: str) -> None:
 
 
 def test_each_prevented_attack_names_its_test() -> None:
-    section = TEXT.partition("What it cannot do to the fleet:")[2].partition("\n!!! danger")[0]
+    section = TEXT.partition("It cannot do the following to the fleet:")[2].partition("\n!!! danger")[0]
     points = re.split(r"\n\* ", section)[1:]
     assert len(points) > 10
     assert not [point for point in points if "`tests/" not in point]

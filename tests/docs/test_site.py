@@ -1,4 +1,4 @@
-"""The site builds without a warning, and what is made from the code is as the code is now."""
+"""The documentation site builds without warnings, and generated pages are up to date."""
 
 from __future__ import annotations
 

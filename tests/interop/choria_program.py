@@ -1,4 +1,4 @@
-"""The ``choria`` program itself, as its users run it."""
+"""The ``choria`` program, run as users run it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _ANSWER: Final = re.compile(r"^(\S+) +time=\d+ ms", re.MULTILINE)
 
 
 class ChoriaRefused(Exception):
-    """It ended with an error; the message is what it printed."""
+    """The program ended with an error; the message is its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choria:
-    """Runs ``choria`` in a directory of its own, away from any configuration of the machine."""
+    """A runner of ``choria`` in a separate directory, independent of the machine's configuration."""
 
     program: Path
     directory: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """Enough to run, and nothing of the machine's own configuration."""
+        """The minimal environment, without the machine's configuration."""
         return {"HOME": str(self.directory), "PATH": "/usr/bin:/bin", "USER": "interop"}
 
     def run(self, *arguments: str) -> str:
@@ -54,7 +54,7 @@ class Choria:
         return done.stdout
 
     def claims(self, token: Path, public: Path) -> dict[str, Any]:
-        """The claims of a token that verifies.
+        """Return the claims of a token that verifies.
 
         Raises:
             ChoriaRefused: it does not.
@@ -64,7 +64,7 @@ class Choria:
         return claims
 
     def check(self, token: Path, *options: str) -> str:
-        """What ``choria jwt check`` says of an acceptable token.
+        """Return the output of ``choria jwt check`` for an acceptable token.
 
         Raises:
             ChoriaRefused: it is not acceptable.
@@ -103,5 +103,5 @@ async def running(choria: Choria, log: Path, *arguments: str) -> AsyncIterator[a
 
 
 def found_by_ping(output: str) -> list[str]:
-    """The identities that answered ``choria ping``; log lines are mixed into its output."""
+    """Return the identities that answered ``choria ping``; the output also contains log lines."""
     return _ANSWER.findall(output)

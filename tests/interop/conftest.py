@@ -1,4 +1,4 @@
-"""Opt-in: without ``INTEROP=1`` nothing here is collected; ``make test-interop`` sets it."""
+"""Opt-in: these tests are collected only with ``INTEROP=1``, which ``make test-interop`` sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ collect_ignore_glob = [] if os.environ.get("INTEROP") == "1" else ["test_*.py"]
 
 @pytest.fixture(scope="session")
 def go(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Go]:
-    """choria-io/tokens, running."""
+    """Yield the running Go program with choria-io/tokens."""
     try:
         program = build(tmp_path_factory.mktemp("go"))
     except GoMissing as missing:
@@ -31,13 +31,13 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Go]:
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyFiles:
-    """Key files as Choria keeps them."""
+    """Return key files in Choria's format."""
     return KeyFiles(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture
 def choria(tmp_path: Path) -> Choria:
-    """The ``choria`` program: named by ``CHORIA``, else on the path."""
+    """Return the ``choria`` program: from ``CHORIA``, else from the path."""
     program = os.environ.get("CHORIA") or shutil.which("choria")
     if program is None:
         pytest.skip("interoperation with Choria is not tested: there is no 'choria' on the path, nor in $CHORIA")

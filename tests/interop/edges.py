@@ -1,4 +1,4 @@
-"""Tokens at the edges, and what each side says of them.
+"""Edge cases of tokens, and the result of each implementation.
 
 Every row is signed truly by :data:`ORG`, so that only the edge decides. The differences are listed in
 ``docs/moving-from-choria.md``; a test compares that table with this one.
@@ -55,12 +55,12 @@ class Edge:
 
     @property
     def differs(self) -> bool:
-        """Whether the two sides disagree."""
+        """Whether the implementations disagree."""
         return (self.ours is None) != self.go
 
 
 def client_at(now: int, **changes: object) -> Claims:
-    """A valid client token's claims at ``now``."""
+    """Return a valid client token's claims at ``now``."""
     times: Claims = {"jti": ksuid(now), "iat": now, "nbf": now, "exp": now + HOUR}
     return client_claims(**(times | changes))
 
@@ -90,17 +90,17 @@ def _provisioning(**changes: object) -> Callable[[int], str]:
 
 
 def _spelled(change: Callable[[str], str]) -> Callable[[int], str]:
-    """A valid token, its text changed after it was signed."""
+    """Return a valid token, its text changed after it was signed."""
     return lambda now: change(sign(client_at(now), ORG))
 
 
 def _text(change: Callable[[str, int], str | bytes]) -> Callable[[int], str]:
-    """A token signed over changed JSON."""
+    """Return a token signed over changed JSON."""
     return lambda now: sign(change(json.dumps(client_at(now)), now), ORG)
 
 
 def _chained(**changes: object) -> Callable[[int], str]:
-    """A token issued by a chain issuer, some of its claims changed before the chain is signed."""
+    """Return a token issued by a chain issuer, some of its claims changed before the chain is signed."""
 
     def make(now: int) -> str:
         return sign(issued(client_at(now, **changes), creator_token=_creator(now)), CREATOR)
@@ -109,7 +109,7 @@ def _chained(**changes: object) -> Callable[[int], str]:
 
 
 def _chained_then(change: Callable[[Claims], Claims]) -> Callable[[int], str]:
-    """A token issued by a chain issuer, its claims changed after the chain was signed."""
+    """Return a token issued by a chain issuer, its claims changed after the chain was signed."""
     return lambda now: sign(change(issued(client_at(now), creator_token=_creator(now))), CREATOR)
 
 
@@ -118,7 +118,7 @@ def _creator(now: int) -> Claims:
 
 
 def _aged(now: int, made: int) -> Claims:
-    """A chain issuer made at ``made`` whose own token still lasts a day."""
+    """Return a chain issuer made at ``made`` whose own token still lasts a day."""
     return creator_claims(jti=ksuid(made, b"fedcba9876543210"), iat=made, nbf=made, exp=now + DAY)
 
 
@@ -141,7 +141,7 @@ def _upper_case_issuer(claims: Claims) -> Claims:
 
 
 def _other_trailing_bits(token: str) -> str:
-    """64 bytes leave four bits of the last character unused; this sets one of them."""
+    """Change one of the four bits of the last character that 64 bytes do not use."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     other = token[:-1] + alphabet[alphabet.index(token[-1]) ^ 1]
     assert unb64(other.rpartition(".")[2]) == unb64(token.rpartition(".")[2])
@@ -153,7 +153,7 @@ def _without_signature_algorithm(now: int) -> str:
 
 
 EDGES: Final = (
-    # What both accept
+    # Accepted by both
     Edge(name="nothing special", make=_client(), ours=None, go=True),
     Edge(name="upper-case hex in `public_key`", make=_client(public_key=HOLDER.hex.upper()), ours=None, go=True),
     Edge(
@@ -177,7 +177,7 @@ EDGES: Final = (
         ours=None,
         go=True,
     ),
-    # What both reject
+    # Rejected by both
     Edge(name="expired", make=_timed(iat=-HOUR, nbf=-HOUR, exp=-1), ours=TokenFault.EXPIRED, go=False),
     Edge(name="not valid yet", make=_timed(nbf=HOUR, exp=DAY), ours=TokenFault.NOT_YET_VALID, go=False),
     Edge(name="padding", make=_spelled(lambda token: token + "=="), ours=TokenFault.ENCODING, go=False),
@@ -208,7 +208,7 @@ EDGES: Final = (
         ours=TokenFault.SIGNATURE,
         go=False,
     ),
-    # Where we are stricter
+    # Rejected only here
     Edge(name="no `exp`", make=_client(exp=ABSENT), ours=TokenFault.NO_EXPIRY, go=True),
     Edge(name="`iat` in the future", make=_timed(iat=HOUR, exp=DAY), ours=TokenFault.ISSUED_IN_FUTURE, go=True),
     Edge(
@@ -336,7 +336,7 @@ EDGES: Final = (
         ours=TokenFault.PURPOSE,
         go=True,
     ),
-    # Where we are not
+    # Rejected only by Go
     Edge(name="white space around the token", make=_spelled(lambda token: f" \t{token} "), ours=None, go=False),
     Edge(name="wrong type of a claim that is not used", make=_client(aud=5), ours=None, go=False),
     Edge(

@@ -1,4 +1,4 @@
-"""The Go program beside this file, built and asked: one JSON document a line, each way."""
+"""The Go program in this directory: built, and queried with one JSON document per line in each direction."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _BUILD_SECONDS: Final = 300
 
 
 class GoMissing(Exception):
-    """Go, or what the program is made of, is not to be had on this machine; says which."""
+    """Go or a module that the program needs is not available; the message names it."""
 
 
 class GoRefused(Exception):
-    """Go answered with an error; the message is Go's."""
+    """The Go program answered with an error, which is the message."""
 
 
 def build(target: Path) -> Path:
-    """The program, built into ``target``.
+    """Build the program into ``target`` and return it.
 
     Raises:
-        GoMissing: there is no Go, or its modules can be neither found nor downloaded.
-        AssertionError: everything is there, and it does not build.
+        GoMissing: Go is missing, or its modules can be neither found nor downloaded.
+        AssertionError: the build fails.
     """
     go = shutil.which("go")
     if go is None:
         raise GoMissing("there is no 'go' on the path")
     modules = _run(go, "mod", "download")
     if modules.returncode != 0:
-        raise GoMissing(f"Go's modules are not to be had: {_last_line(modules.stderr)}")
+        raise GoMissing(f"Go's modules are not available: {_last_line(modules.stderr)}")
     program = target / "interop"
     built = _run(go, "build", "-o", str(program), ".")
     assert built.returncode == 0, built.stderr
@@ -61,10 +61,10 @@ class Go:
         self._process.wait(timeout=10)
 
     def ask(self, operation: str, **request: Any) -> Any:
-        """What Go answers.
+        """Return the answer of the Go program.
 
         Raises:
-            GoRefused: it answered with an error.
+            GoRefused: the program answered with an error.
         """
         assert self._process.stdin
         assert self._process.stdout

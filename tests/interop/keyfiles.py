@@ -1,4 +1,4 @@
-"""Key files as Choria keeps them: hex without a line end for Ed25519, PEM for RSA."""
+"""Key files in Choria's format: hex without a line end for Ed25519, PEM for RSA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.builders.tokens import CREATOR, FOREIGN, HOLDER, ORG, Key, rsa_key
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """One key: where its private and public halves lie."""
+    """The files of a key's private and public halves."""
 
     key: Key
     private: Path
@@ -25,21 +25,21 @@ class KeyFile:
 
 
 class KeyFiles:
-    """Keys by what they are for.
+    """Keys by their purpose.
 
     Attributes:
-        org: the organization issuer's.
-        creator: a chain issuer's.
-        holder: of whoever a client or server token is for.
-        foreign: nobody's.
-        rsa: signs provisioning tokens.
+        org: key of the organization issuer.
+        creator: key of a chain issuer.
+        subject: key of the client or server that a token is for.
+        foreign: an untrusted key.
+        rsa: key that signs provisioning tokens.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.org = self._write(ORG)
         self.creator = self._write(CREATOR)
-        self.holder = self._write(HOLDER)
+        self.subject = self._write(HOLDER)
         self.foreign = self._write(FOREIGN)
         self.rsa = self._write(rsa_key("interoperation"))
 

@@ -1,4 +1,4 @@
-"""``choria jwt`` and ``broker-auth token``: what one makes, the other accepts."""
+"""``choria jwt`` and ``broker-auth token``: each accepts the tokens of the other."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_keys(choria: Choria, tmp_path: Path, maker: str) -> None:
     shown = public.read_text(encoding="ascii")
     assert choria.run("jwt", "keys", str(seed), "--show-public").split()[-1] == shown
     assert shown in ours("token", "keys", str(seed), "--show-public")
-    assert seed.stat().st_size == public.stat().st_size == 64  # Choria reads neither with a line end
+    assert seed.stat().st_size == public.stat().st_size == 64  # Choria does not accept line ends in these files
 
 
 @pytest.mark.parametrize("flags", [(), EVERY_SERVER_FLAG], ids=["plain", "every permission"])
 def test_server(choria: Choria, keys: KeyFiles, tmp_path: Path, flags: tuple[str, ...]) -> None:
     theirs, made = tmp_path / "theirs.jwt", tmp_path / "ours.jwt"
-    rest = ("node1.example.net", keys.holder.hex, str(keys.org.private), *flags)
+    rest = ("node1.example.net", keys.subject.hex, str(keys.org.private), *flags)
     choria.run("jwt", "server", str(theirs), *rest)
     ours("token", "server", str(made), *rest)
     same_claims(choria, keys, theirs, made)
@@ -55,7 +55,7 @@ def test_server(choria: Choria, keys: KeyFiles, tmp_path: Path, flags: tuple[str
 def test_client(choria: Choria, keys: KeyFiles, tmp_path: Path, flags: tuple[str, ...]) -> None:
     theirs, made = tmp_path / "theirs.jwt", tmp_path / "ours.jwt"
     subjects = ("--publish", "a.>", "--subscribe", "b.*", "--agents", "rpcutil")
-    rest = ("up=alice", str(keys.org.private), "--public-key", keys.holder.hex, *subjects, *flags)
+    rest = ("up=alice", str(keys.org.private), "--public-key", keys.subject.hex, *subjects, *flags)
     choria.run("jwt", "client", str(theirs), *rest)
     ours("token", "client", str(made), *rest)
     same_claims(choria, keys, theirs, made)
@@ -65,8 +65,8 @@ def test_client(choria: Choria, keys: KeyFiles, tmp_path: Path, flags: tuple[str
 def test_provisioning(choria: Choria, keys: KeyFiles, tmp_path: Path, signer: str) -> None:
     key = getattr(keys, signer)
     theirs, made = tmp_path / "theirs.jwt", tmp_path / "ours.jwt"
-    # A validity in hours: releases of Choria differ in whether they know years.
-    rest = (str(key.private), *PROVISIONING, "--extensions", '{"site": "lab"}', "--validity", "24h")
+    # Validity in hours, because only some releases of Choria support years.
+    rest = (str(key.private), *PROVISIONING, "--extensions", '{"location": "lab"}', "--validity", "24h")
     choria.run("jwt", "provisioning", str(theirs), *rest)
     ours("token", "provisioning", str(made), *rest)
     ours("token", "check", str(theirs), "--signer", str(key.public))
@@ -74,21 +74,21 @@ def test_provisioning(choria: Choria, keys: KeyFiles, tmp_path: Path, signer: st
 
 
 def test_issued_by_a_chain_issuer(choria: Choria, keys: KeyFiles, tmp_path: Path) -> None:
-    """Choria has no command for this; its login service does it. Its commands must accept what ours makes."""
+    """Choria's login service issues such tokens, not its commands; these must accept our tokens."""
     issuer, made = tmp_path / "issuer.jwt", tmp_path / "made.jwt"
     public = ("--public-key", keys.creator.hex)
     choria.run(
         "jwt", "client", str(issuer), "aaa=login", str(keys.org.private), *public, "--issuer", "--validity", "2h"
     )
-    holder = ("--public-key", keys.holder.hex, "--chain-issuer-token", str(issuer))
-    ours("token", "client", str(made), "up=alice", str(keys.creator.private), *holder)
+    args = ("--public-key", keys.subject.hex, "--chain-issuer-token", str(issuer))
+    ours("token", "client", str(made), "up=alice", str(keys.creator.private), *args)
     assert choria.claims(made, keys.org.public)["iss"].startswith("C-")
     choria.check(made, "--issuer", keys.org.hex, "--no-chain-issuer")
     choria.check(issuer, "--issuer", keys.org.hex, "--chain-issuer")
 
 
 def same_claims(choria: Choria, keys: KeyFiles, theirs: Path, made: Path) -> None:
-    """Both tokens verify on both sides, by the right key only, and say the same."""
+    """Check that both tokens verify on both sides, with only the right key, and have the same claims."""
     for token in (theirs, made):
         ours("token", "check", str(token), "--issuer", f"{ORGANIZATION}={keys.org.hex}")
         choria.check(token, "--issuer", keys.org.hex)
@@ -100,7 +100,7 @@ def same_claims(choria: Choria, keys: KeyFiles, theirs: Path, made: Path) -> Non
 
 
 def steady(claims: dict[str, object]) -> dict[str, object]:
-    """The claims, but for those that differ between any two tokens; validity in place of times."""
+    """Return the claims without those that differ between any two tokens, and with the validity instead of times."""
     times = {name: claims[name] for name in ("iat", "nbf", "exp")}
     assert all(isinstance(time, int) for time in times.values())
     rest = {name: value for name, value in claims.items() if name not in {*times, "jti", "tcs"}}
@@ -108,7 +108,7 @@ def steady(claims: dict[str, object]) -> dict[str, object]:
 
 
 def ours(*arguments: str) -> str:
-    """What ``broker-auth`` prints, standard error included, where results for people go."""
+    """Run ``broker-auth`` and return its output, including standard error."""
     command = [sys.executable, "-m", "broker_auth", *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr

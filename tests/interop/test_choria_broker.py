@@ -1,4 +1,4 @@
-"""Choria's own broker, asked about the connections that ``docs/moving-from-choria.md`` says it judges differently."""
+"""Choria's own broker, tested with connections that it decides differently, by ``docs/moving-from-choria.md``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ADMITTED, DENIED, FORBIDDEN = "admitted", "denied", "admitted, and forbidden to 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One connection: what it presents, where it publishes, and what becomes of it in Choria."""
+    """A connection: its credentials, the subject it publishes to, and the result in Choria."""
 
     name: str
     outcome: str
@@ -58,7 +58,7 @@ class Attempt:
     publish: str = "mcollective.node.x"
 
     def credentials(self, pki: Path) -> Credentials:
-        """With :data:`HOLDER`'s key for the nonce, but for the provisioner, who signs nothing."""
+        """Return the credentials, with :data:`HOLDER`'s nonce signature except for the provisioner."""
         pair = (pki / "member.pem", pki / "member.key") if self.certificate else (None, None)
         return Credentials(
             ca=pki / "ca.pem",
@@ -184,7 +184,7 @@ async def outcome(url: str, attempt: Attempt, pki: Path) -> str:
         return DENIED
     try:
         await client.publish(attempt.publish, b"")
-        await round_trip(client)  # the server says what it forbids before it answers this
+        await round_trip(client)  # the server reports violations before it answers
         forbidden = "permissions violation" in str(client.last_error).lower()
     finally:
         await client.close()
@@ -200,7 +200,7 @@ def write_pki(directory: Path) -> None:
 
 @asynccontextmanager
 async def broker(choria: Choria, directory: Path, changes: dict[str, str], *, issuer: bool) -> AsyncIterator[str]:
-    """Choria's broker, listening; its URL."""
+    """Start Choria's broker and yield its URL."""
     port = free_port()
     provider = "choria" if issuer else "file"
     security = f"plugin.security.{provider}"

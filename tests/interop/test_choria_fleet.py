@@ -1,4 +1,4 @@
-"""A Choria fleet by tokens, no certificate anywhere: Choria's server and client through one listener."""
+"""A Choria fleet with tokens and without certificates: Choria's server and client through one listener."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_a_client_asks_a_server(choria_server: Choria, tmp_path: Path, by:
         node = configuration(site, tmp_path / "node", site.issuer.server(IDENTITY))
         async with server(choria_server, tmp_path / "node.log", node):
             await until_found(choria_server, client)
-            # To this server alone, and back to a reply subject that only this client may hear.
+            # To this server only, and back to a reply subject that only this client may subscribe to.
             output = await run(choria_server, client, "req", "rpcutil", "ping", "-I", IDENTITY, "--json")
             answer = json.loads(output[output.index("{\n") :])
         assert [(reply["sender"], reply["statuscode"]) for reply in answer["replies"]] == [(IDENTITY, 0)]
@@ -53,7 +53,7 @@ async def test_token_without_its_key_is_denied(choria_server: Choria, tmp_path: 
         stolen, own = site.issuer.client("up=alice", "org_admin"), site.issuer.client("up=thief")
         thief = configuration(site, tmp_path / "thief", Holder(token=stolen.token, seed=own.seed))
         log = tmp_path / "thief.log"
-        # Choria would go on trying for ever.
+        # Choria would retry forever.
         async with running(choria_server, log, "ping", "--config", str(thief)), asyncio.timeout(STARTUP_SECONDS):
             while not (records := site.audit_records()):
                 await asyncio.sleep(0.05)
@@ -61,7 +61,7 @@ async def test_token_without_its_key_is_denied(choria_server: Choria, tmp_path: 
 
 
 def configuration(site: Site, directory: Path, holder: Holder) -> Path:
-    """A configuration of Choria for the holder of a token, server or client."""
+    """Return a configuration of Choria for the subject of a token, server or client."""
     directory.mkdir()
     token, seed, file = directory / "token.jwt", directory / "key.seed", directory / "choria.conf"
     token.write_text(holder.token)

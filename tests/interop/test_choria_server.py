@@ -21,7 +21,7 @@ from tests.interop.choria_program import STARTUP_SECONDS, Choria, ChoriaRefused,
 
 pytestmark = pytest.mark.e2e
 
-ACCESS_TOKEN = "s3cret"  # what the node asks of its provisioner
+ACCESS_TOKEN = "s3cret"  # the token that the node expects from its provisioner
 
 
 @pytest.mark.parametrize("protocol_v2", [False, True], ids=["protocol 1", "protocol 2"])
@@ -42,7 +42,7 @@ async def test_choria_discovers_and_queries_it(choria_server: Choria, tmp_path: 
         configuration = write_client_configuration(site, tmp_path)
         async with server(choria_server, tmp_path / "choria.log"):
             identity = await until_found(choria_server, configuration)
-            # Addressed to this node alone, so it goes through the subject that isolation leaves it.
+            # Addressed to this node only, so it uses the subject that isolation allows.
             asked = ("req", "choria_provision", "jwt", f"token={ACCESS_TOKEN}", "-I", identity, "--json")
             answer = json.loads(await as_provisioner(choria_server, configuration, *asked))
             presented = answer["replies"][0]["data"]["jwt"]
@@ -76,7 +76,7 @@ def write_token(site: Site, directory: Path, *, protocol_v2: bool, key: SigningK
 
 
 async def announced(site: Site, choria: Choria) -> str:
-    """The identity a starting server announces to its provisioner."""
+    """Return the identity a starting server announces to its provisioner."""
     first: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
     async def hear(message: Msg) -> None:
@@ -97,7 +97,7 @@ async def announced(site: Site, choria: Choria) -> str:
 
 
 async def until_decided(site: Site) -> set[str]:
-    """The codes of the decisions about nodes, once there is one."""
+    """Wait for a decision about a node and return the codes."""
     async with asyncio.timeout(STARTUP_SECONDS):
         while not (codes := {record.code for record in site.audit_records() if record.rule == "provisioning"}):
             await asyncio.sleep(0.05)
@@ -129,12 +129,12 @@ def write_client_configuration(site: Site, directory: Path) -> Path:
 
 
 async def until_found(choria: Choria, configuration: Path) -> str:
-    """What ``choria ping`` finds."""
+    """Return the identity that ``choria ping`` finds."""
     async with asyncio.timeout(STARTUP_SECONDS):
         while True:
             answers = await as_provisioner(choria, configuration, "ping")
-            if found := found_by_ping(answers):
-                return found[0]
+            if identity := found_by_ping(answers):
+                return identity[0]
 
 
 async def as_provisioner(choria: Choria, configuration: Path, *arguments: str) -> str:

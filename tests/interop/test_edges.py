@@ -1,4 +1,4 @@
-"""Both sides on tokens at the edges: where they agree, and where exactly they do not."""
+"""Edge cases of tokens in both implementations: where they agree, and where exactly they differ."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_result_here(edge: Edge) -> None:
 
 @each
 def test_result_in_go(edge: Edge, go: Go, keys: KeyFiles) -> None:
-    # Go reads its own clock; no row is closer than a second to its limits, most are an hour away.
+    # Go uses its own clock; rows are at least a second from their limits, most an hour.
     token = edge.make(int(time.time()))
     try:
         go.ask("check", kind=edge.kind, token=token, key=str(keys.org.public))
@@ -35,7 +35,7 @@ def test_result_in_go(edge: Edge, go: Go, keys: KeyFiles) -> None:
 
 
 def verdict(token: str, now: float) -> TokenFault | None:
-    """Why we reject a token of the organization; None if we accept it."""
+    """Return why this project rejects a token of the organization; None if it accepts it."""
     examined = TokenVerifier(TrustedKeys(issuers={ORGANIZATION: ORG.verifies})).examine(token)
     if isinstance(examined, Rejected):
         return examined.fault

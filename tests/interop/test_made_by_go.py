@@ -1,4 +1,4 @@
-"""Tokens that choria-io/tokens makes: verified here, by the library and on the command line."""
+"""Tokens made by choria-io/tokens: verified here, by the library and on the command line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_client_token_with_all_claims(go: Go, keys: KeyFiles) -> None:
     claims = accepted(token, issuer()).claims
     assert isinstance(claims, ClientClaims)
     assert (claims.callerid, claims.pub_subjects, claims.sub_subjects) == ("up=alice", ("a.>",), ("b.*",))
-    assert claims.public_key == keys.holder.hex
+    assert claims.public_key == keys.subject.hex
 
 
 def test_chain_issuer(go: Go, keys: KeyFiles) -> None:
@@ -120,7 +120,7 @@ def test_ids_contain_their_time(go: Go, keys: KeyFiles) -> None:
 @pytest.mark.parametrize("make", ["client", "server"])
 def test_credentials_of_go_client(go: Go, keys: KeyFiles, make: str) -> None:
     token = {"client": make_client, "server": make_server}[make](go, keys)
-    seed = str(keys.holder.private)
+    seed = str(keys.subject.private)
     offered = go.ask("connect", token=token, collective="mcollective", seed=seed, nonce=NONCE)
     claims = accepted(offered["token"], issuer()).claims
     verify_nonce(claims, NONCE, offered["signature"])
@@ -151,7 +151,7 @@ def test_on_the_command_line(go: Go, keys: KeyFiles, kind: str, tmp_path: Path) 
 
 
 def check(file: Path, key: KeyFile) -> subprocess.CompletedProcess[str]:
-    """``broker-auth token check`` with one issuer."""
+    """Run ``broker-auth token check`` with one issuer."""
     command = [
         sys.executable,
         "-m",
@@ -186,13 +186,13 @@ def make_provisioning(go: Go, key: KeyFile) -> str:
 
 
 def make_server(go: Go, keys: KeyFiles, signing_key: KeyFile | None = None, **more: Any) -> str:
-    given = {"identity": "node1.example.net", "collectives": ["mcollective", "eu"], "public_key": keys.holder.hex}
-    return _make(go, kind="server", signing_key=str((signing_key or keys.org).private), **(given | more))
+    args = {"identity": "node1.example.net", "collectives": ["mcollective", "eu"], "public_key": keys.subject.hex}
+    return _make(go, kind="server", signing_key=str((signing_key or keys.org).private), **(args | more))
 
 
 def make_client(go: Go, keys: KeyFiles, signing_key: KeyFile | None = None, **more: Any) -> str:
-    given = {"identity": "up=alice", "public_key": keys.holder.hex}
-    return _make(go, kind="client", signing_key=str((signing_key or keys.org).private), **(given | more))
+    args = {"identity": "up=alice", "public_key": keys.subject.hex}
+    return _make(go, kind="client", signing_key=str((signing_key or keys.org).private), **(args | more))
 
 
 def make_issuer(go: Go, keys: KeyFiles) -> str:
@@ -219,7 +219,7 @@ def signers(key: VerificationKey) -> TrustedKeys:
 
 
 def accepted(token: str, trusted: TrustedKeys) -> Verified:
-    """The token, accepted now."""
+    """Verify the token at the current time and return it."""
     examined = TokenVerifier(trusted).examine(token)
     assert isinstance(examined, Verified), examined
     check_times(examined, time.time())
@@ -227,7 +227,7 @@ def accepted(token: str, trusted: TrustedKeys) -> Verified:
 
 
 def fault(token: str, trusted: TrustedKeys) -> TokenFault:
-    """Why the token is rejected."""
+    """Return why the token is rejected."""
     examined = TokenVerifier(trusted).examine(token)
     assert isinstance(examined, Rejected)
     return examined.fault

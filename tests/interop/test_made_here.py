@@ -136,7 +136,7 @@ def test_issued_here_with_chain_issuer_made_by_go(go: Go, keys: KeyFiles) -> Non
 
 def test_go_client_can_connect_with_it(go: Go, keys: KeyFiles) -> None:
     token = signing(keys.org).sign(client())
-    seed = str(keys.holder.private)
+    seed = str(keys.subject.private)
     offered = go.ask("connect", token=token, collective="mcollective", seed=seed, nonce=NONCE)
     assert offered["token"] == token
     assert offered["signature"] == nonce_signature()  # Ed25519 signs deterministically
@@ -148,24 +148,24 @@ def signing(key: KeyFile) -> SigningKey:
 
 
 def server(**more: Any) -> Claims:
-    given: dict[str, Any] = {
+    args: dict[str, Any] = {
         "now": time.time(),
         "validity": HOUR,
         "identity": "node1.example.net",
         "public_key": HOLDER.hex,
         "collectives": ["mcollective", "eu"],
     }
-    return server_claims(**(given | more))
+    return server_claims(**(args | more))
 
 
 def client(**more: Any) -> Claims:
-    given: dict[str, Any] = {
+    args: dict[str, Any] = {
         "now": time.time(),
         "validity": HOUR,
         "caller_id": "up=alice",
         "public_key": HOLDER.hex,
     }
-    return client_claims(**(given | more))
+    return client_claims(**(args | more))
 
 
 def chain_issuer(keys: KeyFiles) -> str:

@@ -1,4 +1,4 @@
-"""What docs/policy.md#permissions grants to those whose permissions are fixed, written out."""
+"""The fixed permissions of docs/policy.md#permissions, written out."""
 
 from __future__ import annotations
 

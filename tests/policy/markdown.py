@@ -1,4 +1,4 @@
-"""Tables out of Markdown, so that documentation can be compared with the code."""
+"""Tables from Markdown, so that documentation can be compared with the code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Table = list[list[str]]
 
 
 def tables(page: str) -> dict[str, list[Table]]:
-    """The tables of a page by the heading they stand under; the first row of each is its head."""
-    found: dict[str, list[Table]] = {}
+    """Return the tables of a page by their heading; the first row of each is its header."""
+    result: dict[str, list[Table]] = {}
     heading, within = "", False
     for line in (DOCS / page).read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
@@ -24,13 +24,13 @@ def tables(page: str) -> dict[str, list[Table]]:
             within = False
             continue
         if not within:
-            found.setdefault(heading, []).append([])
+            result.setdefault(heading, []).append([])
             within = True
         if not _RULE.fullmatch(line):
-            found[heading][-1].append([cell.strip() for cell in line.strip().strip("|").split("|")])
-    return found
+            result[heading][-1].append([cell.strip() for cell in line.strip().strip("|").split("|")])
+    return result
 
 
 def code(cell: str) -> list[str]:
-    """What a cell shows as code."""
+    """Return the code in a cell."""
     return _CODE.findall(cell)

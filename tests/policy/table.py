@@ -1,4 +1,4 @@
-"""Rows of decision tables: a request and a policy, and everything the decision must be.
+"""Rows of decision tables: a request, a policy and the complete expected decision.
 
 One row for each sentence of docs/policy.md; a row's name begins with the rule it is about.
 """
@@ -41,13 +41,13 @@ class Grant:
 
 
 def grant(publish: str = "", subscribe: str = "", no_publish: str = "", no_subscribe: str = "") -> Grant:
-    """From texts of subjects separated by white space."""
+    """Build a grant from texts of subjects separated by white space."""
     sets = (frozenset(text.split()) for text in (publish, subscribe, no_publish, no_subscribe))
     return Grant(*sets)
 
 
 def granted(permissions: Permissions) -> Grant:
-    """What the code under test gave; nothing may be listed twice."""
+    """Return the permissions by the code under test, after checking that they have no duplicates."""
     lists = (permissions.pub.allow, permissions.sub.allow, permissions.pub.deny, permissions.sub.deny)
     for subjects in lists:
         assert len(set(subjects)) == len(subjects)
@@ -56,7 +56,7 @@ def granted(permissions: Permissions) -> Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What is asked, when, and what the answer is: ``code`` of a denial, the rest of an admission."""
+    """A request, its time and the expected decision: ``code`` for a denial, the other fields for an admission."""
 
     request: AuthorizationRequest
     policy: Policy
@@ -105,17 +105,17 @@ Table = dict[str, Row]
 
 
 def deny(request: AuthorizationRequest, rule: Rule, code: Code, policy: Policy = X509, now: float = NOW) -> Row:
-    """A denial."""
+    """Return a row that expects a denial."""
     return Row(request=request, policy=policy, rule=rule, code=code, now=now)
 
 
 def rows(*tables: Table) -> pytest.MarkDecorator:
-    """Parametrizes a test over tables."""
+    """Return a mark that parametrizes a test over tables."""
     named = [item for table in tables for item in table.items()]
     assert len({name for name, _ in named}) == len(named)
     return pytest.mark.parametrize("row", [row for _, row in named], ids=[name for name, _ in named])
 
 
 def codes(tables: Iterable[Table]) -> set[Code]:
-    """Every code that some row expects."""
+    """Return every code that some row expects."""
     return {row.code for table in tables for row in table.values() if row.code is not None}

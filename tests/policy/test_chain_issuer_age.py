@@ -1,4 +1,4 @@
-"""Rules 1 to 3: a chain issuer is accepted for so long, whatever it writes into the tokens that it issues."""
+"""Rules 1 to 3: a chain issuer is accepted for a limited time, regardless of the claims in tokens that it issues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 from tests.builders import requests
 from tests.builders.clock import DAY, NOW, YEAR
 from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, SYSTEM_USER, changed, issuer_policy, x509_policy
-from tests.builders.requests import holder
+from tests.builders.requests import presenting
 from tests.builders.tokens import (
     CLIENT_SIGNER,
     CREATOR,
@@ -43,13 +43,13 @@ PAYLOAD = b"fedcba9876543210"
 
 
 def aged(made: int) -> Claims:
-    """The claims of a chain issuer whose token was made at ``made`` and, as it says itself, ends in ten years."""
+    """Return the claims of a chain issuer whose token was made at ``made`` and claims to expire in ten years."""
     return creator_claims(jti=ksuid(made, PAYLOAD), iat=made, nbf=made, exp=NOW + 10 * YEAR)
 
 
 def below(made: int, build: Callable[..., Claims] = client_claims, **claims: Any) -> AuthorizationRequest:
-    """A connection with a fresh token that a chain issuer of that age just issued, claiming an ``issexp`` far off."""
-    return holder(sign(issued(build(**claims), creator_token=aged(made)), CREATOR))
+    """Return a connection with a new token of a chain issuer of that age, with a distant ``issexp``."""
+    return presenting(sign(issued(build(**claims), creator_token=aged(made)), CREATOR))
 
 
 def as_user(asked: AuthorizationRequest, user: str, password: str) -> AuthorizationRequest:
@@ -79,7 +79,7 @@ SHORT = replace(
     ISSUER, tokens=TokenVerifier(TrustedKeys(issuers={ORGANIZATION: ORG.verifies}, chain_issuer_max_age=float(DAY)))
 )
 LENIENT = replace(ISSUER, token_leeway=60.0)
-NO_KSUID = org_issuer(client_claims(jti="no KSUID", public_key=CREATOR.hex))
+NO_KSUID = org_issuer(client_claims(jti="not a KSUID", public_key=CREATOR.hex))
 PROVISIONER = as_user(below(NOW - AGE, permissions={"provisioner": True}), "provisioner", PASSWORD)
 SYSTEM = as_user(below(NOW - AGE, permissions={"org_admin": True}), SYSTEM_USER, SYSTEM_PASSWORD)
 AGES: Table = {
@@ -89,7 +89,7 @@ AGES: Table = {
     "rule3-chain-issuer-much-too-old": refused(below(NOW - 9 * YEAR)),
     "rule3-chain-issuer-too-old-org-admin": refused(below(NOW - AGE, permissions={"org_admin": True})),
     "rule3-chain-issuer-too-old-server": refused(below(NOW - AGE, server_claims), Rule.SERVER),
-    "rule3-chain-issuer-too-old-itself": refused(holder(sign(aged(NOW - AGE), ORG), CREATOR)),
+    "rule3-chain-issuer-too-old-itself": refused(presenting(sign(aged(NOW - AGE), ORG), CREATOR)),
     "rule3-chain-issuer-too-old-leeway-does-not-help": refused(below(NOW - AGE), policy=LENIENT),
     "rule1-chain-issuer-too-old": refused(PROVISIONER, Rule.PROVISIONER, changed(ISSUER, require_mtls=False)),
     "rule2-chain-issuer-too-old": refused(SYSTEM, Rule.SYSTEM),
@@ -99,7 +99,10 @@ AGES: Table = {
     "rule3-chain-issuer-within-the-leeway": admitted(NOW + 60, LENIENT),
     "rule3-chain-issuer-beyond-the-leeway": deny(below(NOW + 61), Rule.CLIENT, F.CHAIN_ISSUER_IN_FUTURE, LENIENT),
     "rule3-chain-issuer-id-not-a-ksuid": deny(
-        holder(sign(issued(client_claims(), creator_token=NO_KSUID), CREATOR)), Rule.CLIENT, F.CHAIN_ISSUER_ID, ISSUER
+        presenting(sign(issued(client_claims(), creator_token=NO_KSUID), CREATOR)),
+        Rule.CLIENT,
+        F.CHAIN_ISSUER_ID,
+        ISSUER,
     ),
 }
 TABLES = (AGES,)
@@ -129,18 +132,18 @@ def test_cached_token_expires_with_its_chain_issuer(now: float, admits: bool) ->
 def test_admissions_and_denials_name_the_chain_issuer(made: int) -> None:
     expected = ChainIssuer(id=ksuid(made, PAYLOAD), issued=made, ends=made + AGE)
     assert decide(below(made), issuer_policy(), NOW).chain_issuer == expected
-    itself = decide(holder(sign(aged(made), ORG), CREATOR), issuer_policy(), NOW)
+    itself = decide(presenting(sign(aged(made), ORG), CREATOR), issuer_policy(), NOW)
     assert itself.chain_issuer == expected
 
 
 def test_chain_issuer_is_not_recorded_without_chain_verification() -> None:
-    forged = decide(holder(sign(issued(client_claims()), ORG)), issuer_policy(), NOW)
+    forged = decide(presenting(sign(issued(client_claims()), ORG)), issuer_policy(), NOW)
     assert isinstance(forged, Deny)
     assert forged.chain_issuer is None
 
 
 def test_chain_age_is_ignored_without_issuers() -> None:
     old = sign(aged(NOW - AGE) | {"exp": NOW + DAY}, CLIENT_SIGNER)
-    decision = decide(holder(old, CREATOR), x509_policy(), NOW)
+    decision = decide(presenting(old, CREATOR), x509_policy(), NOW)
     assert isinstance(decision, Admit)
     assert (decision.chain_issuer, decision.expires) == (None, NOW + DAY)

@@ -1,4 +1,4 @@
-"""Every reason there is, is given by some row of some table; and what of it leaves the service."""
+"""Every reason occurs in some row of some table; and the part of it that is sent to nats-server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from broker_auth.policy.decision import PHRASES, Admit, Code, Deny, DenyCode, Ru
 from broker_auth.tokens.faults import TokenFault
 from tests.builders.clock import NOW
 from tests.builders.policies import PASSWORD, issuer_policy, x509_policy
-from tests.builders.requests import fleet, holder, node, provisioner, request
+from tests.builders.requests import fleet, node, presenting, provisioner, request
 from tests.policy import (
     test_chain_issuer_age,
     test_edge,
@@ -41,13 +41,13 @@ MODULES = (
 TABLES = [table for module in MODULES for table in module.TABLES]
 BAD_TOKENS = {**test_jws.REJECTED, **test_chain.REJECTED}
 ALL: tuple[Code, ...] = (*DenyCode, *TokenFault)
-OF_THE_SERVICE = {DenyCode.INTERNAL_ERROR}  # said by the service when a decision fails, never decided
+OF_THE_SERVICE = {DenyCode.INTERNAL_ERROR}  # used by the service if a decision fails
 
 
 def test_every_code_occurs_in_some_row() -> None:
     assert set(get_args(Code)) == {DenyCode, TokenFault}
-    given = codes(TABLES) | {fault for _, fault in BAD_TOKENS.values()}
-    assert set(ALL) - given == OF_THE_SERVICE
+    tested = codes(TABLES) | {fault for _, fault in BAD_TOKENS.values()}
+    assert set(ALL) - tested == OF_THE_SERVICE
 
 
 def test_every_rule_admits_or_denies_in_some_row() -> None:
@@ -56,12 +56,12 @@ def test_every_rule_admits_or_denies_in_some_row() -> None:
 
 @pytest.mark.parametrize("mode", ["x509", "issuer"])
 def test_bad_token_is_denied_with_any_other_credentials(mode: str) -> None:
-    """By rule 3 in every mode, on verified TLS too."""
+    """By rule 3 in every mode, also on verified TLS."""
     policy = {"x509": x509_policy, "issuer": issuer_policy}[mode]()
     for token, _ in BAD_TOKENS.values():
         if not token:
-            continue  # no token at all is rule 4's
-        for asked in (holder(token), holder(token, chains=fleet().client_tls.verified_chains)):  # type: ignore[union-attr]
+            continue  # without a token, rule 4 decides
+        for asked in (presenting(token), presenting(token, chains=fleet().client_tls.verified_chains)):  # type: ignore[union-attr]
             decision = decide(asked, policy, NOW)
             assert isinstance(decision, Deny)
             assert decision.rule.number == 3
@@ -71,7 +71,7 @@ def test_the_fault_of_a_token_is_the_code_of_the_denial() -> None:
     policy = x509_policy()
     for token, fault in test_jws.REJECTED.values():
         if token:
-            decision = decide(holder(token), policy, NOW)
+            decision = decide(presenting(token), policy, NOW)
             assert isinstance(decision, Deny)
             assert decision.code is fault
 
@@ -93,7 +93,7 @@ def test_a_denial_shows_no_secret() -> None:
         provisioner(password="hunter2"),
         provisioner(chains=(), password=PASSWORD),
         request(user="x", password="hunter2"),
-        holder(token + "x", password="hunter2"),
+        presenting(token + "x", password="hunter2"),
     ):
         decision = decide(asked, x509_policy(), NOW)
         assert isinstance(decision, Deny)
@@ -137,7 +137,7 @@ def test_rule_numbers_match_the_documentation() -> None:
 
 @pytest.mark.parametrize("module", ["broker_auth.policy.decide", "broker_auth.tokens.verify"])
 def test_core_loads_no_io_modules(module: str) -> None:
-    """Neither NATS nor an event loop nor sockets are loaded with it."""
+    """It does not load NATS, an event loop or sockets."""
     program = f"import sys, {module}; print(*sorted({{'nats', 'asyncio', 'uvloop', 'aiohttp'}} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == ""

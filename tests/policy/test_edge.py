@@ -1,4 +1,4 @@
-"""What an edge asks: docs/policy.md#at-an-edge, a row for each sentence."""
+"""Requests from an edge: docs/policy.md#at-an-edge, a row for each sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WITHOUT_SECRETS = replace(
 
 
 def with_token(**changes: object) -> AuthorizationRequest:
-    """A provisioner without a certificate, with a token made for it and the nonce signed."""
+    """Return a provisioner without a certificate, with a token for it and the nonce signed."""
     token = sign(client_claims(permissions={"provisioner": True}), ORG)
     valid = {"chains": (), "auth_token": token, "nonce": NONCE, "sig": nonce_signature(HOLDER)}
     return provisioner(**(valid | changes))
@@ -77,7 +77,7 @@ def test_edge_request_is_refused(row: Row) -> None:
 
 @pytest.mark.parametrize("policy", [EDGE, WITHOUT_SECRETS], ids=["all known", "without the passwords"])
 def test_node_gets_the_same_permissions_at_an_edge(policy: Policy) -> None:
-    """The password that makes provisioning complete is not needed to admit a node."""
+    """The provisioner's password, which provisioning requires, is not needed to admit a node."""
     assert decide(node(), policy, NOW) == decide(node(), x509_policy(), NOW)
 
 

@@ -1,4 +1,4 @@
-"""Nothing in the code that decides can skip a check: no argument, no attribute, no module that it loads."""
+"""The deciding code cannot skip a check: by no argument, attribute or module."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ ALLOWED = {
 
 
 def names(tree: ast.AST) -> set[str]:
-    """Every name that code defines or uses; comments and text are not looked at."""
-    found: set[str] = set()
+    """Return every name that code defines or uses, without comments and strings."""
+    collected: set[str] = set()
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.alias(name=name):
-                found.add(name)
+                collected.add(name)
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                found.add(name)
+                collected.add(name)
             case ast.keyword(arg=str(name)):
-                found.add(name)
-    return found - ALLOWED
+                collected.add(name)
+    return collected - ALLOWED
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -1,4 +1,4 @@
-"""How full the provisioning account is estimated to be (docs/policy.md#the-places-of-provisioners)."""
+"""Estimate of the connections in the provisioning account (docs/policy.md#the-places-of-provisioners)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LIMIT = 100
 
 
 def reported(*counts: int, workers: int = 1) -> ConnectionGauge:
-    """A gauge to which servers named 0, 1, … of one broker have reported so many connections."""
+    """Return a gauge to which servers named 0, 1, … of one broker have reported these numbers of connections."""
     gauge = ConnectionGauge(LIMIT, workers)
     for number, count in enumerate(counts):
         gauge.report_nodes("fleet", f"id{number}", str(number), count, NOW)
@@ -78,9 +78,9 @@ def test_admissions_count_until_they_are_reported() -> None:
     gauge = reported(LIMIT - 10)
     admit(gauge, 10)
     assert gauge.full("id0", NOW)
-    gauge.report_nodes("fleet", "id0", "0", LIMIT - 4, NOW)  # six of them
+    gauge.report_nodes("fleet", "id0", "0", LIMIT - 4, NOW)  # reports six of the admissions
     assert gauge.full("id0", NOW)
-    gauge.report_nodes("fleet", "id0", "0", LIMIT - 5, NOW)  # one of them left
+    gauge.report_nodes("fleet", "id0", "0", LIMIT - 5, NOW)  # one node has left
     assert not gauge.full("id0", NOW)
 
 
@@ -97,7 +97,7 @@ def test_other_workers_are_assumed_to_admit_equally_many() -> None:
     assert not gauge.full("id0", NOW)
     admit(gauge, 1)
     assert gauge.full("id0", NOW)
-    gauge.report_nodes("fleet", "id0", "0", LIMIT, NOW)  # half of them were this worker's
+    gauge.report_nodes("fleet", "id0", "0", LIMIT, NOW)  # half of them admitted by this worker
     gauge.report_nodes("fleet", "id0", "0", LIMIT - 1, NOW)
     assert not gauge.full("id0", NOW)
 
@@ -127,11 +127,11 @@ EVENTS = st.lists(st.tuples(st.booleans(), st.integers(0, 7), st.floats(0, 3)), 
 
 @given(EVENTS)
 def test_one_worker_never_admits_more_than_the_limit(events: list[tuple[bool, int, float]]) -> None:
-    """Reports that are late by any time within which admissions are remembered lose none of them."""
+    """Late reports lose no admission, as long as they come while admissions are remembered."""
     gauge, now, there, reported_ = ConnectionGauge(5), float(NOW), 0, 0
     gauge.report_nodes("fleet", "id0", "0", 0, now)
     for is_report, count, seconds in events:
-        if is_report or now + seconds > NOW + 2.5:  # by then all have arrived
+        if is_report or now + seconds > NOW + 2.5:  # all reports have arrived by then
             reported_ = there if now + seconds > NOW + 2.5 else min(reported_ + count, there)
             now = min(now + seconds, NOW + 2.5)
             gauge.report_nodes("fleet", "id0", "0", reported_, now)

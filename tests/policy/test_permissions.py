@@ -1,4 +1,4 @@
-"""What an admitted token's holder may do, from its claims: every flag, alone and with all others."""
+"""Permissions from the claims of an admitted token: every flag, alone and with all others."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.policy.table import ISSUER, X509, Grant, Table, deny, grant, granted,
 
 OTHER = replace(
     ISSUER, tokens=TokenVerifier(issuer_keys({ORGANIZATION: ORG.verifies, "other": ORG.verifies}))
-)  # two organizations that happen to share a key
+)  # two organizations that share a key
 
 
 def plus(*grants: Grant) -> Grant:
-    """Everything that any of them grants."""
+    """Return the union of the grants."""
     return Grant(
         frozenset().union(*(one.publish for one in grants)),
         frozenset().union(*(one.subscribe for one in grants)),
@@ -53,7 +53,7 @@ def server(claims: dict[str, Any], policy: Any = OTHER, key: Any = ORG) -> Grant
     return granted(decision.permissions)
 
 
-# --- Clients. What each set of flags adds, and nothing else does.
+# --- Clients: the exact subjects that each set of flags adds
 
 CLIENT_ADDS: dict[frozenset[str], Grant] = {
     frozenset({"streams_admin"}): grant("$JS.>", "$JS.EVENT.>"),
@@ -115,8 +115,8 @@ REPUBLISH: list[tuple[Any, str]] = [("choria", "choria.republish.>"), ("other", 
 
 @pytest.mark.parametrize(("ou", "subject"), REPUBLISH)
 def test_streams_user_may_subscribe_to_republished_messages_of_its_organization(ou: str, subject: str) -> None:
-    given = client({"ou": ou} | flags({"streams_user"}))
-    assert given.subscribe == ALICE.subscribe | {subject}
+    permissions = client({"ou": ou} | flags({"streams_user"}))
+    assert permissions.subscribe == ALICE.subscribe | {subject}
 
 
 def test_streams_user_without_organization_gets_no_republished_messages() -> None:
@@ -170,8 +170,8 @@ def test_server_gets_the_permissions_of_its_flags(chosen: frozenset[str], ou: st
 
 
 def test_server_of_organization_choria_uses_the_api_directly() -> None:
-    given = server({"ou": "choria"} | flags({"streams"}), X509, SERVER_SIGNER)
-    assert given == plus(SERVER, grant(api("$JS.API"), "choria.republish.>"))
+    permissions = server({"ou": "choria"} | flags({"streams"}), X509, SERVER_SIGNER)
+    assert permissions == plus(SERVER, grant(api("$JS.API"), "choria.republish.>"))
 
 
 def test_server_is_member_of_each_collective() -> None:

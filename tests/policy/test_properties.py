@@ -1,7 +1,7 @@
-"""What holds for whatever a stranger sends: nothing raises, and nobody gets in without a credential.
+"""Properties that hold for any input: nothing raises, and admission requires a credential.
 
-A client controls ``connect_opts`` whole; nats-server's own word (kind, TLS, nonce)
-it does not. So requests are mutated and decided as if the server had signed them.
+A client controls all of ``connect_opts``, but not the fields set by nats-server (kind, TLS, nonce). So requests are
+mutated and decided as if the server had signed them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def test_arbitrary_claims_by_untrusted_keys_are_rejected(claims: dict[str, Any],
 
 @given(st.sampled_from([client_claims(), server_claims()]), ANY_CLAIMS)
 def test_arbitrary_claims_by_an_organization_do_not_raise(claims: dict[str, Any], changes: dict[str, Any]) -> None:
-    """An issuer that signs nonsense must not stop the service either."""
+    """An issuer that signs nonsense must not stop the service."""
     token = sign_parts('{"alg":"EdDSA"}', json.dumps(claims | changes), ORG.signature)
     for policy in POLICIES:
         for asked in (request(auth_token=token, nonce=NONCE, sig=nonce_signature()), fleet(auth_token=token)):
@@ -124,7 +124,7 @@ def test_mutated_tokens_are_rejected(token: str, other: str, data: st.DataObject
         unaccepted(mutated)
 
 
-# --- (b) what a hostile chain issuer signs
+# --- (b) tokens of a hostile chain issuer
 
 AGE = 366 * DAY
 MADE = st.integers(NOW - 3 * AGE, NOW + 2 * DAY) | st.sampled_from([NOW - AGE, NOW - AGE + 1, NOW, NOW + 1])
@@ -136,9 +136,9 @@ def creator_at(made: int) -> dict[str, Any]:
     return creator_claims(jti=ksuid(made, b"fedcba9876543210"), iat=made, nbf=made, exp=NOW + 10 * 365 * DAY)
 
 
-def decided(token: str, holder: Key = HOLDER) -> Admit | Deny:
-    """The decision on a whole request, as nats-server would send it."""
-    asked = request(auth_token=token, nonce=NONCE, sig=nonce_signature(holder))
+def decided(token: str, key: Key = HOLDER) -> Admit | Deny:
+    """Return the decision on a whole request, as nats-server would send it."""
+    asked = request(auth_token=token, nonce=NONCE, sig=nonce_signature(key))
     return decide(read(RequestReader(None), SERVER.wire(asked)), POLICIES[1], NOW)
 
 
@@ -157,7 +157,7 @@ def bounded(decision: Admit | Deny, made: int) -> None:
 def test_tokens_of_a_chain_issuer_end_with_its_age(
     made: int, build: Callable[..., dict[str, Any]], changes: dict[str, Any], more: dict[str, Any]
 ) -> None:
-    """Whatever it writes into a token that it signs truly, with a place in the chain that it signs truly."""
+    """For any claims in a token whose signatures, also that of the chain, are valid."""
     claims = issued(build(), creator_token=creator_at(made)) | more | changes
     bounded(decided(sign(json.dumps(claims), CREATOR)), made)
 
@@ -186,7 +186,7 @@ def test_token_of_a_chain_issuer_ends_with_its_age(made: int, changes: dict[str,
 @example("z" * 27)
 @example("0" * 27)
 def test_creator_id_must_be_a_ksuid(creators_id: str) -> None:
-    """Signed by the organization, so that only the id decides."""
+    """Signed by the organization, so that the result depends only on the id."""
     parent = org_issuer(client_claims(jti=creators_id, public_key=CREATOR.hex))
     decision = decided(sign(issued(client_claims(), creator_token=parent), CREATOR))
     if isinstance(decision, Admit):
@@ -217,7 +217,7 @@ ANY_OPTIONS = st.dictionaries(
 
 
 def credentials(asked: AuthorizationRequest, policy: Policy) -> set[str]:
-    """What this request proves, worked out from the keys that tests hold, not from the code under test."""
+    """Return the credentials that this request proves, derived from the tests' keys, not by the code under test."""
     options, proven = asked.connect_opts, set()
     token = options.auth_token.strip(" \t\r\n\v\f")
     signed = options.sig == nonce_signature() and asked.client_info.nonce == NONCE
@@ -235,7 +235,7 @@ def credentials(asked: AuthorizationRequest, policy: Policy) -> set[str]:
 def test_without_mtls_admission_requires_a_token(
     asked: AuthorizationRequest, options: dict[str, Any], policy: Policy
 ) -> None:
-    """Whatever a client says in CONNECT, passwords included: no verified peer and no valid token, no entry."""
+    """For any CONNECT options, passwords included: without a verified peer or a valid token, it is denied."""
     changed = msgspec.to_builtins(asked)
     changed["connect_opts"] |= options
     mutated = msgspec.convert(changed, AuthorizationRequest)
@@ -244,7 +244,7 @@ def test_without_mtls_admission_requires_a_token(
         return
     proven = credentials(mutated, policy)
     if decision.account == "provisioning":
-        # without mTLS nobody is the provisioner here (require_mtls), so whoever is let in is a waiting node
+        # without mTLS nobody is the provisioner here (require_mtls), so an admitted connection is a waiting node
         assert "provisioning token" in proven
         assert set(decision.permissions.pub.allow) == NODE.publish
     else:
@@ -261,12 +261,12 @@ def test_fleet_member_gets_nothing_more_by_its_connect_options(options: dict[str
     decision = decide(mutated, policy, NOW)
     if isinstance(decision, Deny):
         return
-    said = mutated.connect_opts
+    sent = mutated.connect_opts
     if decision.account == "provisioning":
         raise AssertionError("its certificate may not be the provisioner's, and it needs no provisioning token")
     if decision.account == "system":
-        assert (said.user, said.password) == ("admin", SYSTEM_PASSWORD)
-    elif not said.auth_token:
+        assert (sent.user, sent.password) == ("admin", SYSTEM_PASSWORD)
+    elif not sent.auth_token:
         assert decision == decide(fleet(), policy, NOW)
 
 
@@ -317,7 +317,7 @@ def test_reader_raises_only_its_own_errors(shaped: dict[str, Any], extra: Any) -
 
 
 def noise(chosen: random.Random, valid: bytes) -> bytes:
-    """A random message, or a valid one mutated."""
+    """Return a random message, or a valid one mutated."""
     made = bytearray(valid)
     match chosen.randrange(6):
         case 0:
@@ -331,7 +331,7 @@ def noise(chosen: random.Random, valid: bytes) -> bytes:
             made[start : start + chosen.randrange(1, 64)] = chosen.randbytes(chosen.randrange(8))
         case 4:
             return bytes(made).replace(b".", chosen.choice([b"", b"..", b"=", b".x."]), chosen.randrange(1, 3))
-        case 5:  # signed truly, by the server, around a credential that is none
+        case 5:  # validly signed by the server, with an invalid credential
             name = chosen.randbytes(6).hex()
             token = sign_parts('{"alg":"EdDSA"}', f'{{"purpose":"{name * 8}"}}', lambda _: b"x")
             return SERVER.wire(request(auth_token=token, name=name, user=chosen.choice(["provisioner", name, name])))
@@ -342,7 +342,7 @@ def noise(chosen: random.Random, valid: bytes) -> bytes:
 def test_ten_thousand_messages_admit_nobody_and_do_not_grow_memory(
     made: Callable[[], Policy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "REJECTED_CACHE", 64)  # soon full, so that growth beyond it is seen
+    monkeypatch.setattr(verify, "REJECTED_CACHE", 64)  # small, so that growth beyond it is detected
     chosen = random.Random(11)  # noqa: S311 - reproducible, not secret
     policy, reader = made(), RequestReader(None)
     good = SERVER.wire(node())
@@ -368,6 +368,6 @@ def test_ten_thousand_messages_admit_nobody_and_do_not_grow_memory(
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     denied += send(3_000)
-    assert denied > 1_000  # the others were none
-    assert grown < 120_000  # bytes; every token remembered would be three times that
+    assert denied > 1_000  # the others were not valid requests
+    assert grown < 120_000  # bytes; caching every token would take three times that
     assert isinstance(decide(read(reader, good), policy, NOW), Admit)

@@ -1,4 +1,4 @@
-"""Rule 0: kind, type, TLS, contradicting tokens, and which verified chains count."""
+"""Rule 0: kind, type, TLS, contradicting tokens, and accepted chains."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CONNECTION, NONE = Rule.CONNECTION, Rule.NONE
 def fleet_row(
     asked: AuthorizationRequest, name: str = FLEET_NAME, expires: float = PEER_ENDS, **changes: object
 ) -> Row:
-    """The peer is verified: in x509 mode it is fleet, unrestricted."""
+    """Return a row in which the peer is verified: in x509 mode it is a fleet member, unrestricted."""
     admitted = Row(
         request=asked,
         policy=X509,
@@ -66,7 +66,7 @@ def fleet_row(
 
 
 def unverified(*certificates: Pair | Authority, **changes: object) -> Row:
-    """The peer counts as unverified, and has nothing else."""
+    """Return a row in which the peer counts as unverified, and has no other credential."""
     asked = fleet(chains=(chain(*certificates),))
     return replace(deny(asked, NONE, DenyCode.NO_CREDENTIAL), **changes)  # type: ignore[arg-type]
 

@@ -45,13 +45,13 @@ CLAIM = {"permissions": {"provisioner": True}}
 
 
 def with_token(key: Key = ORG, signer: Key = HOLDER, claims: dict[str, Any] | None = None, **changes: Any) -> Any:
-    """The provisioner, with a client token that carries ``provisioner``, and the nonce signed."""
+    """Return the provisioner with a client token that has ``provisioner``, and the nonce signed."""
     token = sign(client_claims(**(CLAIM | (claims or {}))), key)
     return provisioner(**({"auth_token": token, "nonce": NONCE, "sig": nonce_signature(signer)} | changes))
 
 
 def admitted(asked: AuthorizationRequest, policy: Policy = X509, **changes: Any) -> Row:
-    """By password and mTLS alone."""
+    """Return a row that expects admission by password and mTLS alone."""
     row = Row(
         request=asked,
         policy=policy,
@@ -87,20 +87,20 @@ URI = UniformResourceIdentifier("spiffe://e/p")
 
 
 def bare(name: str) -> AuthorizationRequest:
-    """A certificate without alternative names."""
+    """Return a certificate without alternative names."""
     return provisioner(chains=(fleet_chain(name, ()),))
 
 
 def holding(name: str, *sans: GeneralName) -> AuthorizationRequest:
-    """A certificate with this common name and these alternative names."""
+    """Return a certificate with this common name and these alternative names."""
     leaf = custom(authority().pair, subject=((NameOID.COMMON_NAME, name),), sans=sans)
     return provisioner(chains=(chain(leaf, authority()),))
 
 
 PASSWORDS: Table = {
-    f"rule1-password-{name}-{mode}": refused(provisioner(password=given), DenyCode.PROVISIONER_PASSWORD, policy)
+    f"rule1-password-{name}-{mode}": refused(provisioner(password=password), DenyCode.PROVISIONER_PASSWORD, policy)
     for mode, policy in (("x509", X509), ("issuer", ISSUER))
-    for name, given in {
+    for name, password in {
         "empty": "",
         "wrong": "wrong",
         "longer": PASSWORD + " ",
@@ -208,7 +208,7 @@ X509_TOKENS: Table = {
     "rule1-x509-presented-token-must-be-one": refused(with_token(auth_token="x"), TokenFault.NOT_COMPACT),
     "rule1-x509-presented-token-nonce": refused(with_token(CLIENT_SIGNER, FOREIGN), TokenFault.NONCE_SIGNATURE),
     "rule1-x509-unverified-with-token-though-mtls-not-required": refused(
-        # the configuration refuses this combination; the decision fails closed all the same
+        # the configuration refuses this combination, but the decision fails closed too
         with_token(CLIENT_SIGNER, claims={"permissions": {}}, chains=()),
         DenyCode.PROVISIONER_CLAIM,
         changed(X509, require_mtls=False),

@@ -37,7 +37,7 @@ NAME = "admin.example.net"
 def by_token(
     key: Key = ORG, permissions: dict[str, bool] | None = None, signer: Key = HOLDER, **changes: Any
 ) -> AuthorizationRequest:
-    """The system user on unverified TLS, with a client token and the nonce signed."""
+    """Return the system user on unverified TLS, with a client token and the nonce signed."""
     token = sign(client_claims(permissions={"system_user": True} if permissions is None else permissions), key)
     valid = {"chains": (), "auth_token": token, "nonce": NONCE, "sig": nonce_signature(signer)}
     return system(**(valid | changes))
@@ -72,9 +72,9 @@ EMPTY_SECRET = replace(X509, system=SystemUser(user=SYSTEM_USER, passwords=(Secr
 
 VERIFIED: Table = {f"rule2-verified-{mode}": admitted(system(), policy) for mode, policy, _ in MODES}
 VERIFIED |= {
-    f"rule2-password-{name}-{mode}": refused(system(password=given), DenyCode.SYSTEM_PASSWORD, policy)
+    f"rule2-password-{name}-{mode}": refused(system(password=password), DenyCode.SYSTEM_PASSWORD, policy)
     for mode, policy, _ in MODES
-    for name, given in {"empty": "", "wrong": "x", "longer": SYSTEM_PASSWORD + "x", "provisioner": PASSWORD}.items()
+    for name, password in {"empty": "", "wrong": "x", "longer": SYSTEM_PASSWORD + "x", "provisioner": PASSWORD}.items()
 }
 VERIFIED |= {
     "rule2-password-rotated-old": admitted(system(password="old"), ROTATED),

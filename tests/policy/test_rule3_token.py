@@ -1,4 +1,4 @@
-"""Rule 3: a token is present. Who verifies it, what it must hold, when and for whom it counts."""
+"""Rule 3: a token is present. Its signers, required claims, times, and subjects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.builders import requests
 from tests.builders.clock import DAY, HOUR, NOW
 from tests.builders.peers import authority, chain, fleet_chain, validity
 from tests.builders.policies import changed, issuer_keys
-from tests.builders.requests import NODE_NAME, gauge, holder, node
+from tests.builders.requests import NODE_NAME, gauge, node, presenting
 from tests.builders.tokens import (
     ABSENT,
     CLIENT_SIGNER,
@@ -50,7 +50,7 @@ F = TokenFault
 
 
 def trusting(policy: Policy, **keys: Any) -> Policy:
-    """``policy`` with other signers."""
+    """Return ``policy`` with other signers."""
     issuers = {ORGANIZATION: ORG.verifies} if policy.issuer_mode else {}
     return replace(policy, tokens=TokenVerifier(TrustedKeys(**({"issuers": issuers} | keys))))
 
@@ -158,7 +158,7 @@ CLIENTS: Table = {
     "rule3-client-x509-signed-by-the-provisioning-signer": no_client(F.ALGORITHM, X509, provisioning_signer()),
     "rule3-client-x509-no-signer": no_client(F.NO_SIGNER, trusting(X509), CLIENT_SIGNER),
     "rule3-client-x509-chains-are-not-followed": deny(
-        holder(sign(issued(client_claims()), CREATOR)), CLIENT, F.CHAIN_ISSUER, X509
+        presenting(sign(issued(client_claims()), CREATOR)), CLIENT, F.CHAIN_ISSUER, X509
     ),
     "rule3-client-issuer": client(requests.client()),
     "rule3-client-issuer-foreign": no_client(F.SIGNATURE, key=FOREIGN),
@@ -167,7 +167,7 @@ CLIENTS: Table = {
     "rule3-client-issuer-ou-empty": no_client(F.ISSUER_MISSING, ou=""),
     "rule3-client-issuer-ou-unknown": no_client(F.ISSUER_UNKNOWN, ou="Choria"),
     "rule3-client-issuer-chain-issuer": client(
-        holder(sign(creator_claims(), ORG), CREATOR),
+        presenting(sign(creator_claims(), ORG), CREATOR),
         name="up=creator",
         expires=NOW + 10 * HOUR,
         token_id=ksuid(payload=b"fedcba9876543210"),
@@ -179,10 +179,11 @@ CLIENTS: Table = {
         ),
     ),
     "rule3-client-issuer-chained": client(
-        holder(sign(issued(client_claims()), CREATOR)), signer=f"organization via {ksuid(payload=b'fedcba9876543210')}"
+        presenting(sign(issued(client_claims()), CREATOR)),
+        signer=f"organization via {ksuid(payload=b'fedcba9876543210')}",
     ),
     "rule3-client-issuer-chained-issuer-expired": deny(
-        holder(sign(issued(client_claims(), creator_token=creator_claims(exp=NOW)), CREATOR)),
+        presenting(sign(issued(client_claims(), creator_token=creator_claims(exp=NOW)), CREATOR)),
         CLIENT,
         F.ISSUER_EXPIRED,
         ISSUER,
@@ -227,7 +228,8 @@ SERVER_ROWS: Table = {
     "rule3-server-issuer-foreign": no_server(F.SIGNATURE, key=FOREIGN),
     "rule3-server-issuer-ou-missing": no_server(F.ISSUER_MISSING, ou=ABSENT),
     "rule3-server-issuer-chained": server(
-        holder(sign(issued(server_claims()), CREATOR)), signer=f"organization via {ksuid(payload=b'fedcba9876543210')}"
+        presenting(sign(issued(server_claims()), CREATOR)),
+        signer=f"organization via {ksuid(payload=b'fedcba9876543210')}",
     ),
     "rule3-server-identity-absent": no_server(F.CLAIM_MISSING, identity=ABSENT),
     "rule3-server-identity-empty": no_server(F.CLAIM_MISSING, identity=""),
@@ -375,7 +377,7 @@ NAMES["rule3-node-name-of-a-foreign-token"] = deny(
 )
 
 PURPOSES: Table = {
-    f"rule3-purpose-{name}-{mode}": deny(holder(sign(claims, ORG)), TOKEN, F.PURPOSE, policy)
+    f"rule3-purpose-{name}-{mode}": deny(presenting(sign(claims, ORG)), TOKEN, F.PURPOSE, policy)
     for mode, policy in (("x509", X509), ("issuer", ISSUER))
     for name, claims in {
         "absent": client_claims(purpose=ABSENT),
@@ -389,13 +391,13 @@ PURPOSES: Table = {
 PURPOSES |= {
     "rule3-purpose-sub-does-not-change-a-client": client(requests.client(ORG, {"sub": "choria_provisioning"})),
     "rule3-purpose-picks-the-verifier": deny(
-        # a client token that calls itself a provisioning one is checked by the signers of those
+        # a client token that claims to be a provisioning token is checked with the signers of provisioning tokens
         node(sign(client_claims(purpose="choria_provisioning"), CLIENT_SIGNER)),
         NODES,
         F.ALGORITHM,
     ),
     "rule3-purpose-provisioning-signed-client": deny(
-        holder(sign(provisioning_claims(purpose="choria_client_id"), provisioning_signer())), CLIENT, F.ALGORITHM
+        presenting(sign(provisioning_claims(purpose="choria_client_id"), provisioning_signer())), CLIENT, F.ALGORITHM
     ),
     "rule3-garbage-on-verified-tls": deny(requests.fleet(auth_token="x"), TOKEN, F.NOT_COMPACT),
 }

@@ -1,4 +1,4 @@
-"""Passwords: equal or not, and never shown."""
+"""Passwords: comparison, and never shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from broker_auth.secret import Secret
 def test_only_the_secret_itself_matches() -> None:
     secret = Secret("hunter2")
     assert secret.matches("hunter2")
-    # so many that one which shares a prefix of the digest is among them
+    # enough values that some share a prefix of the digest
     assert not any(secret.matches(f"hunter{number}") for number in range(3, 20_000))
     assert not any(secret.matches(text) for text in ("", "hunter", "hunter22", "Hunter2", "hunter2\0", "\ud800"))
 
