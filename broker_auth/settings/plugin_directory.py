@@ -1,8 +1,8 @@
-"""``plugin.d`` beside the configuration file, read as Choria reads it: over the main file.
+"""``plugin.d`` next to the configuration file, which overrides the main file as in Choria.
 
-In ``plugin.d/NAME.cfg`` a key is written without its ``plugin.NAME.``. Choria's own settings come from
-``choria.cfg`` alone; of other files only keys without a field in its configuration count, such as an issuer's public
-key in ``security.cfg`` (go-choria config/util.go, parseAllDotCfg). This service reads its keys in ``broker_auth.cfg``.
+In ``plugin.d/NAME.cfg`` keys omit the prefix ``plugin.NAME.``. Choria reads its own settings only from ``choria.cfg``,
+and from other files only keys without a field in its configuration, such as an issuer's public key in
+``security.cfg`` (go-choria config/util.go, parseAllDotCfg). This service reads its keys from ``broker_auth.cfg``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def add_plugin_directory(source: Source) -> dict[str, FileContent]:
     """Add the keys in ``plugin.d`` to those of the main file.
 
     Returns:
-        The files that keys were taken from, by name.
+        The files from which keys were read, by name.
     """
     directory = source.path.parent / DIRECTORY
     try:
@@ -45,7 +45,7 @@ def add_plugin_directory(source: Source) -> dict[str, FileContent]:
 
 
 def _add(source: Source, path: Path) -> FileContent | None:
-    """Add the keys of one file that count; warn of the others that this service knows."""
+    """Add the keys of one file that are read; warn about others that this service knows."""
     try:
         content = read(path, MAX_FILE_BYTES)
     except BadValue as error:
@@ -64,14 +64,14 @@ def _add(source: Source, path: Path) -> FileContent | None:
 
 
 def _is_read(source: Source, path: Path, entry: Entry) -> bool:
-    """Return whether Choria takes a key from this file; warn of a known key that it does not take."""
+    """Return whether Choria reads a key from this file; warn about a known key that it does not read."""
     if keytable.find(entry.key) is None:
         return False
     if path.suffix == ".cfg" and ISSUER_PUBLIC.match(entry.key):
         return True
-    what = "has no effect here: Choria takes this key from the main file or plugin.d/choria.cfg only"
+    what = "has no effect here: Choria reads this key only from the main file or plugin.d/choria.cfg"
     if path.suffix != ".cfg":
-        what = "has no effect here: Choria reads files named .cfg only"
+        what = "has no effect here: Choria reads only files named .cfg"
     remedy = f"write it as {shown_key(entry.key)} into {source.path}"
     source.findings.warning(entry.problem(what, remedy))
     return False

@@ -32,13 +32,13 @@ class Source:
         self.path = path
         self.findings = findings
         self.entries: dict[str, Entry] = {}
-        self.others: dict[str, Entry] = {}  # keys that this service does not know
+        self.others: dict[str, Entry] = {}  # keys unknown to this service
         self._parsed: dict[str, object] = {}
         self._withheld: set[str] = set()
         self._guesses = 0
 
     def add_file(self, entries: list[Entry]) -> None:
-        """Take the entries of a file over those of earlier ones; report duplicates, unknown keys and missing values.
+        """Add the entries of a file, overriding earlier ones; report duplicates, unknown keys and missing values.
 
         As in Choria an empty value is ignored and the last of two counts, with a warning; a key of this service
         that is empty or set twice is a problem.
@@ -56,7 +56,7 @@ class Source:
                 self.entries[entry.key] = entry
 
     def _twice(self, first: Entry, entry: Entry, *, own: bool) -> None:
-        """Report a key that is set in two places, unless both say the same in different files."""
+        """Report a key that is set in two places, unless different files have the same value."""
         if first.file == entry.file:
             where = f"in lines {first.line} and {entry.line}"
         elif first.value == entry.value:

@@ -127,7 +127,7 @@ def test_provisioning_options(office: Office) -> None:
         "chf": "/f",
         "chusr": "node",
         "chpwd": PASSWORD_SECRET,
-        "extensions": {"site": "lhr"},
+        "extensions": {"location": "lhr"},
         "ou": "acme",
         "v2": True,
         "update": True,

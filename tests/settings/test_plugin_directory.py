@@ -37,9 +37,11 @@ def test_keys_of_choria_cfg_override_the_main_file(directory: Directory) -> None
     loaded = settings(directory)
     assert [str(network) for network in loaded.client_hosts] == ["198.51.100.0/24"]
     assert loaded.deny_server_connections
-    (found,) = warnings(directory)
-    assert found.startswith(f"{directory.path}/plugin.d/choria.cfg:3: {CHORIA}client_hosts: is set twice, here and in ")
-    assert str(directory.config) in found
+    (reported,) = warnings(directory)
+    assert reported.startswith(
+        f"{directory.path}/plugin.d/choria.cfg:3: {CHORIA}client_hosts: is set twice, here and in "
+    )
+    assert str(directory.config) in reported
 
 
 def test_environment_overrides_plugin_d(directory: Directory) -> None:
@@ -58,15 +60,15 @@ def test_keys_of_this_service_are_read_in_broker_auth_cfg(directory: Directory) 
     put(directory, "workers = 2\n", "broker_auth.cfg")
     assert settings(directory).zone("fleet").workers == 2
     put(directory, "token_leeways = 2s\n", "broker_auth.cfg")
-    (found,) = problems(directory)
-    assert f"plugin.d/broker_auth.cfg:1: {P}token_leeways: is not a known key" in found
+    (reported,) = problems(directory)
+    assert f"plugin.d/broker_auth.cfg:1: {P}token_leeways: is not a known key" in reported
 
 
 def test_key_of_this_service_in_both_files_is_a_problem(directory: Directory) -> None:
     directory.set({f"{P}workers": "3"})
     put(directory, "workers = 2\n", "broker_auth.cfg")
-    (found,) = problems(directory)
-    assert "is set twice, here and in" in found
+    (reported,) = problems(directory)
+    assert "is set twice, here and in" in reported
 
 
 def test_public_keys_of_issuers_are_read_in_security_cfg(directory: Directory) -> None:
@@ -78,20 +80,30 @@ def test_public_keys_of_issuers_are_read_in_security_cfg(directory: Directory) -
 @pytest.mark.parametrize(
     ("name", "text", "key", "why"),
     [
-        ("security.cfg", "choria.ca = ca.pem", "plugin.security.choria.ca", "main file or plugin.d/choria.cfg only"),
-        ("security.conf", "issuer.acme.public = 00", "plugin.security.issuer.acme.public", "files named .cfg only"),
-        ("choria.conf", "network.client_hosts = 192.0.2.0/24", f"{CHORIA}client_hosts", "files named .cfg only"),
-        ("choria.network.cfg", "client_hosts = 192.0.2.0/24", f"{CHORIA}client_hosts", "plugin.d/choria.cfg only"),
+        (
+            "security.cfg",
+            "choria.ca = ca.pem",
+            "plugin.security.choria.ca",
+            "only from the main file or plugin.d/choria.cfg",
+        ),
+        ("security.conf", "issuer.acme.public = 00", "plugin.security.issuer.acme.public", "only files named .cfg"),
+        ("choria.conf", "network.client_hosts = 192.0.2.0/24", f"{CHORIA}client_hosts", "only files named .cfg"),
+        (
+            "choria.network.cfg",
+            "client_hosts = 192.0.2.0/24",
+            f"{CHORIA}client_hosts",
+            "main file or plugin.d/choria.cfg",
+        ),
     ],
 )
 def test_known_key_in_a_file_that_choria_does_not_read_causes_a_warning(
     directory: Directory, name: str, text: str, key: str, why: str
 ) -> None:
     put(directory, text, name)
-    (found,) = warnings(directory)
-    assert found.startswith(f"{directory.path}/plugin.d/{name}:1: {key}: has no effect here: ")
-    assert why in found
-    assert f"write it as {key} into {directory.config}" in found
+    (reported,) = warnings(directory)
+    assert reported.startswith(f"{directory.path}/plugin.d/{name}:1: {key}: has no effect here: ")
+    assert why in reported
+    assert f"write it as {key} into {directory.config}" in reported
 
 
 @pytest.mark.parametrize(
@@ -111,10 +123,10 @@ def test_other_keys_and_files_are_ignored(directory: Directory, name: str, text:
 
 def test_secret_in_an_open_file_is_a_problem_and_not_shown(directory: Directory) -> None:
     put(directory, "network.provisioning.client_password = hunter3\n", mode=0o644)
-    (found,) = problems(directory)
-    assert "is written in a file that every user can access; run: chmod 600" in found
-    assert "plugin.d/choria.cfg" in found
-    assert "hunter3" not in found
+    (reported,) = problems(directory)
+    assert "is written in a file that every user can access; run: chmod 600" in reported
+    assert "plugin.d/choria.cfg" in reported
+    assert "hunter3" not in reported
 
 
 def test_unreadable_file_is_a_problem(directory: Directory) -> None:
@@ -122,5 +134,5 @@ def test_unreadable_file_is_a_problem(directory: Directory) -> None:
     (directory.path / "plugin.d" / "choria.cfg").unlink()
     os.mkfifo(directory.path / "plugin.d" / "choria.cfg")
     (directory.path / "plugin.d" / "link.cfg").symlink_to("nowhere")
-    (found,) = problems(directory)
-    assert "plugin.d/choria.cfg: is not a regular file" in found
+    (reported,) = problems(directory)
+    assert "plugin.d/choria.cfg: is not a regular file" in reported

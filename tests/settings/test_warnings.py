@@ -150,7 +150,7 @@ def test_ignored_key_that_affects_admission_causes_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({}, "provider 'puppet' takes `puppet config print ssldir`/certs/ca.pem"),
         ({"plugin.security.provider": "puppet", "plugin.choria.ssldir": "/ssl"}, "takes /ssl/certs/ca.pem"),
@@ -159,10 +159,10 @@ def test_ignored_key_that_affects_admission_causes_a_warning(
     ],
 )
 def test_missing_ca_is_explained_by_the_security_provider(
-    directory: Directory, keys: dict[str, str], told: str
+    directory: Directory, keys: dict[str, str], message: str
 ) -> None:
     directory.set({f"{P}client_ca": None, **keys})
-    assert told in " ".join(str(warning) for warning in directory.check().warnings)
+    assert message in " ".join(str(warning) for warning in directory.check().warnings)
 
 
 def test_empty_value_of_unused_choria_key_is_ignored(directory: Directory) -> None:
