@@ -30,7 +30,7 @@ MARKED: Final = "a byte-order mark stands before its BEGIN line; save the file w
 AFTER_TEXT: Final = "its BEGIN line does not begin a line; put it on a line alone"
 END_JOINED: Final = "its END line (line {}) is joined to what follows; put a line end behind it"
 OLD_LINE_ENDS: Final = "its lines end in carriage returns alone; write line feeds"
-UNREADABLE: Final = "Go's PEM reader passes over it; write it again with openssl"
+UNREADABLE: Final = "Go's PEM reader skips it; write it again with openssl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,14 +32,14 @@ class Checked:
 
     @property
     def status(self) -> int:
-        """The exit code for this token by itself."""
+        """The exit code for this token alone."""
         if self.result.valid:
             return ACCEPTED
         return EXPIRES_SOON if self.result.soon else REJECTED
 
     @property
     def nagios(self) -> int:
-        """The exit code of a Nagios plugin for this token by itself."""
+        """The exit code of a Nagios plugin for this token alone."""
         if self.result.code == UNREADABLE:
             return 3
         return {ACCEPTED: 0, EXPIRES_SOON: 1, REJECTED: 2}[self.status]

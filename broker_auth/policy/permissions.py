@@ -238,7 +238,7 @@ PUB_SUB: Final = Permissions(_PUB_SUB, _PUB_SUB)
 
 
 def granted(claims: Claims) -> Permissions:
-    """Return the permissions that a token's claims earn; those of a provisioning token for a node of any name.
+    """Return the permissions of a token's claims; for a provisioning token, those of a node with any name.
 
     Raises:
         TokenRejected: a claim that becomes part of a subject is unfit for one.

@@ -20,7 +20,7 @@ _SOON: Final = "min_validity"
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A property of a valid token that differs from an expectation: a fixed code, and a text for people."""
+    """A property of a valid token that differs from an expectation: a fixed code, and a message."""
 
     code: str
     text: str
@@ -31,7 +31,7 @@ class Mismatch:
 
 
 Requirement = Callable[[Verified, Mapping[str, Any]], Mismatch | None]
-"""Judges a valid token and its claims as written; returns None if they are as required."""
+"""A check of a valid token and its raw claims; returns None if the requirement is met."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -431,7 +431,7 @@ def test_invalid_query_is_wrong_usage() -> None:
 
 @pytest.fixture
 def three(tmp_path: Path) -> list[Path]:
-    """Return an accepted token, one that expires soon, and a rejected one."""
+    """Return an accepted token, a token that expires soon, and a rejected token."""
     files = [tmp_path / f"{name}.jwt" for name in ("good", "soon", "bad")]
     files[0].write_text(sign(a_server(), ORG))
     files[1].write_text(sign(a_server(exp=START + DAY), ORG))

@@ -92,6 +92,8 @@ PHRASES: Final = {
     r"\bdoors?\b|\bways? in\b(?! which)": "listener, login",
     r"\btied\b": "dies with its parent",
     r"\bnot repeated\b": "skipped",
+    r"\bpass(?:es|ed|ing)? over\b": "skip, ignore",
+    r"\bin vain\b": "without effect",
 }
 
 # An identifier that the project does not use, and the term of the field.

@@ -1,4 +1,4 @@
-"""Tokens made by choria-io/tokens (Go) accepted here, and ours accepted there. Opt-in: ``make test-interop``.
+"""Tokens of choria-io/tokens (Go) are accepted here, and tokens made here by Go. Opt-in: ``make test-interop``.
 
 Read :mod:`.edges` for where the two differ, :mod:`.golang` for how Go is asked.
 """

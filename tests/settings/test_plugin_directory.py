@@ -1,4 +1,4 @@
-"""``plugin.d`` beside the configuration file, read as Choria reads it."""
+"""``plugin.d`` next to the configuration file, read as Choria reads it."""
 
 from __future__ import annotations
 
