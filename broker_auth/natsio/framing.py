@@ -1,8 +1,8 @@
-"""Framing of the NATS protocol: nats-py's parser is given one control line, or bytes of one payload, at a time.
+"""Framing of the NATS protocol: passes nats-py's parser one control line, or bytes of one payload, at a time.
 
 nats-py's patterns allow line ends between the words of a control line, so what follows a line can change how the
-line is read: ``HMSG a 7 1 1``, a message that is ``0`` and a line end, becomes an empty message. Nor does nats-py
-bound a line or a message, or notice headers that are larger than their message.
+line is parsed: ``HMSG a 7 1 1`` with the message ``0`` and a line end becomes an empty message. nats-py also does
+not limit the size of lines and messages, and accepts headers that are larger than their message.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def message_line(data: bytes, position: int) -> re.Match[bytes] | None:
     """Match the control line of a message at ``position``, a byte of ``data``.
 
     Returns:
-        The number of the subscription, the reply subject or None, the size of the headers, empty without any,
-        and the size of the whole message as groups; None if no whole and correct line of a message is there.
+        Groups with the number of the subscription, the reply subject or None, the size of the headers (empty
+        without headers) and the size of the whole message; None if there is no complete, correct line of a message.
     """
     return (_HMSG if data[position] == ord("H") else _MSG).match(data, position)
 
 
 class FramedParser(Parser):
-    """Ends the connection to a server that sends malformed lines, or more at once than any server has to.
+    """A parser that ends the connection to a server that sends malformed lines, or oversized lines or messages.
 
-    A hostile server could otherwise make this process run out of memory.
+    A malicious server could otherwise exhaust the memory of this process.
     """
 
     def __init__(self, client: SecuredClient) -> None:
@@ -43,15 +43,15 @@ class FramedParser(Parser):
         self._max_message = client.max_message_bytes
 
     def reset(self) -> None:
-        """Forget what was received, for a new connection."""
+        """Discard received data, for a new connection."""
         super().reset()
-        self.rest = b""  # the beginning of a line, or of a message that `take` waits for
+        self.rest = b""  # the beginning of an incomplete line, or of an incomplete message for `take`
 
     async def parse(self, data: bytes = b"") -> None:
         """Process the received bytes in order.
 
         Raises:
-            ProtocolError: no server sends this.
+            ProtocolError: the data violates the protocol.
         """
         data, self.rest = self.rest + data if self.rest else data, b""
         position, size, buffer = 0, len(data), self.buf
@@ -72,13 +72,13 @@ class FramedParser(Parser):
             if self.buf is not buffer:
                 return  # nats-py has reset this parser: the connection has ended
             if buffer and self.state == AWAITING_CONTROL_LINE:
-                raise self._violation()  # the line was not understood
+                raise self._violation()  # an unknown line
             position = end
 
     def take(self, data: bytes, position: int) -> int:
-        """Take messages that begin at ``position``, before nats-py sees them; return the position behind them.
+        """Take messages that begin at ``position``, before nats-py sees them; return the position after them.
 
-        A message that is not whole yet is put into ``rest``, and the end of ``data`` returned.
+        For an incomplete message, stores it in ``rest`` and returns the end of ``data``.
         """
         del data
         return position

@@ -43,7 +43,7 @@ async def test_edge_connects_to_the_fleet(site: Site) -> None:
     try:
         events = await provisioner.subscribe(EVENT)
         await provisioner.flush()
-        await _heard(node, events)
+        await _wait_for_events(node, events)
     finally:
         await asyncio.gather(provisioner.close(), node.close())
 
@@ -88,7 +88,7 @@ def held(site: Site, name: str) -> Credentials:
     return Credentials(ca=site.ca, certificate=pki / f"{name}.pem", key=pki / f"{name}.key")
 
 
-async def _heard(node: Client, events: Subscription) -> None:
+async def _wait_for_events(node: Client, events: Subscription) -> None:
     """Wait until the leaf node connection is up, which may be shortly after the servers."""
     async with asyncio.timeout(HANG_SECONDS):
         while True:
@@ -107,13 +107,13 @@ async def test_stolen_provisioning_token_allows_taking_the_name_of_a_waiting_nod
     ]
     provisioner = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
     try:
-        heard = [await client.subscribe("provisioning.node.node1.example.net") for client in (node, thief)]
+        received = [await client.subscribe("provisioning.node.node1.example.net") for client in (node, thief)]
         await asyncio.gather(node.flush(), thief.flush())
         events = await provisioner.subscribe(EVENT)
         await provisioner.flush()
-        await _heard(node, events)
+        await _wait_for_events(node, events)
         await provisioner.publish("provisioning.node.node1.example.net", b"your new identity")
-        for subscription in heard:
+        for subscription in received:
             assert (await subscription.next_msg(timeout=HANG_SECONDS)).data == b"your new identity"
     finally:
         await asyncio.gather(node.close(), thief.close(), provisioner.close())
