@@ -42,7 +42,7 @@ _FREE: Final = {  # objects whose keys are names, or are described elsewhere
     "streams apply": {"streams[].changes"},
     "bench": set(PARTS),
 }
-_SAME_AS: Final = {  # pattern of the keys of several arrays, and the one that is described
+_SAME_AS: Final = {  # pattern of the keys of several arrays, and the described array
     "config check": (r"warnings\[\]", "problems[]"),
     "demo": (r"(isolation|onboarding)\[\]", "admission[]"),
 }

@@ -1,4 +1,4 @@
-"""docs/issuing-certificates.md: its commands make what ``init`` needs, and nothing is left to warn of."""
+"""docs/issuing-certificates.md: its commands create the files for ``init``, without warnings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPENSSL, STEP = "## With OpenSSL", "## With step"
 
 
 def commands(start: str, end: str) -> str:
-    """The shell commands of a part of the page."""
+    """Return the shell commands of a part of the page."""
     part = PAGE.partition(start)[2].partition(end)[0]
     return "\n".join(line for block in fenced(part, "bash") for line in block)
 
@@ -44,7 +44,7 @@ def run(script: str, directory: Path) -> None:
 
 
 def deploy(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the page's ``init`` with the certificates in ``directory``, and look at the result."""
+    """Run the page's ``init`` with the certificates in ``directory``, and check the result."""
     (call,) = [call for block in fenced(PAGE, "console") for call in calls(block)]
     monkeypatch.chdir(directory)
     done = CliRunner().invoke(main, ["init", "deployment", *call[2:]])
