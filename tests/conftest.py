@@ -1,7 +1,7 @@
-"""What all tests share: how property tests explore, and RSA keys that take long to generate.
+"""Fixtures and settings of all tests: how property tests explore, and RSA keys that take long to generate.
 
-Property tests explore the same examples each time, or with ``make fuzz`` others each time, and many. A suite that
-fails at random is not believed. What ``make fuzz`` finds becomes an ``@example`` or a test of its own.
+A suite that fails at random is not trusted: property tests try the same examples each time, or with ``make fuzz`` many
+others. A failure found by ``make fuzz`` becomes an ``@example`` or a new test.
 """
 
 from __future__ import annotations
