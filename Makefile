@@ -15,8 +15,11 @@ $(VENV)/.installed: pyproject.toml nats-server.conf.j2
 demo: $(VENV)/.installed  ## the whole system on this machine, real servers, real TLS
 	$(BIN)/broker-auth demo
 
-test: $(VENV)/.installed check  ## types, style, and every test
-	$(BIN)/pytest -n auto --dist loadfile
+test: $(VENV)/.installed check  ## types, style, and every test; fails if too little of the code was run
+	rm -rf .coverage
+	$(BIN)/coverage run -m pytest -n auto --dist loadfile
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 fuzz: $(VENV)/.installed  ## property tests with other examples each time, EXAMPLES of each
 	EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n auto -m hypothesis --hypothesis-profile fuzz --timeout 0 -o faulthandler_timeout=0
@@ -45,7 +48,7 @@ test-oldest:  ## with the oldest dependencies that pyproject.toml allows, on Pyt
 	$(PYTHON) -m venv --clear $(VENV)-oldest
 	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check uv
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[server,fast,websocket,query]'
-	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis coverage
 	$(VENV)-oldest/bin/pytest -n auto --dist loadfile tests/policy tests/tokens tests/settings tests/cli tests/callout tests/deploy tests/e2e
 
 docs: $(VENV)/.installed  ## the documentation site, in site/; first its pages that are made from the code
@@ -59,4 +62,4 @@ bench-compare: $(VENV)/.installed  ## beside two other callout libraries, where 
 	$(BIN)/python -m tests.bench.compare.compare
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest dist build site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

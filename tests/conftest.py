@@ -1,23 +1,23 @@
-"""Fixtures and settings of all tests: how property tests explore, and RSA keys that take long to generate.
+"""What all tests share: how property tests explore, which tests start nats-servers, which tests coverage measures.
 
-A suite that fails at random is not trusted: property tests try the same examples each time, or with ``make fuzz`` many
-others. A failure found by ``make fuzz`` becomes an ``@example`` or a new test.
+Property tests try the same examples each time, or with ``make fuzz`` others each time, and many. A suite that fails at
+random is not believed. What ``make fuzz`` finds becomes an ``@example`` or a test of its own.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator
-from functools import cache
+import shlex
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
 
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
-from broker_auth.deploy import devpki
-from broker_auth.deploy.pki import Algorithm, PrivateKey, private_key
-
-_POOL = 6  # more than the RSA certificates of one deployment, so that no two of them share a key
+from broker_auth.sandbox.natsserver import BINARY_VARIABLE, find_binary
 
 settings.register_profile(
     "test", max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -32,19 +32,71 @@ settings.register_profile(
 )
 settings.load_profile("test")
 
+ROOT: Final = Path(__file__).parents[1]
 
-@pytest.fixture(scope="session", autouse=True)
-def reused_rsa_keys() -> Iterator[None]:
-    """Give the certificates of ``init --dev-pki`` RSA keys of a pool: generating one takes a tenth of a second."""
-    numbers = itertools.count()
+# Takes the place of nats-server, in the processes that a test starts, too. With -t nats-server starts nothing.
+_REFUSING: Final = """\
+#!/bin/sh
+[ "$1" = -t ] && exec {binary} "$@"
+echo "nats-server: a test that starts servers has to be marked e2e" >&2
+exit 1
+"""
+_PROGRAM = pytest.StashKey[Path]()
 
-    @cache
-    def pooled(_: int) -> PrivateKey:
-        return private_key("rsa")
+_COVERAGE_VARIABLE: Final = "COVERAGE_PROCESS_CONFIG"  # has the processes that a test starts measured
+# Tracing costs half of the CPU time again before Python 3.14. These tests run code that others cover:
+UNMEASURED: Final = (
+    # many examples through a function that tables test
+    "tests/certificates/test_pem.py",
+    "tests/policy/test_properties.py",
+    "tests/settings/test_formats.py",
+    # a service whose speed under load, or when processes fail, is the point
+    "tests/bench",
+    "tests/callout/test_availability.py",
+    "tests/callout/test_hostile_broker.py",
+    "tests/callout/test_hosts.py",
+    "tests/callout/test_stolen_edge.py",
+    # a running service or nats-server as strangers see it
+    "tests/deploy/test_cluster.py",
+    "tests/deploy/test_fresh.py",
+    "tests/deploy/test_topology.py",
+    "tests/e2e/test_admission.py",
+    "tests/e2e/test_certificates.py",
+    "tests/e2e/test_examples.py",
+    "tests/e2e/test_full.py",
+    "tests/e2e/test_permissions.py",
+    "tests/interop",
+    "tests/nats_server",
+    "tests/packaging",
+)
 
-    def reused(algorithm: Algorithm) -> PrivateKey:
-        return pooled(next(numbers) % _POOL) if algorithm == "rsa" else private_key(algorithm)
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Write the program that stands in for nats-server."""
+    directory = tempfile.TemporaryDirectory(prefix="unmarked-")
+    config.add_cleanup(directory.cleanup)
+    program = config.stash[_PROGRAM] = Path(directory.name) / "nats-server"
+    program.write_text(_REFUSING.format(binary=shlex.quote(str(find_binary()))))
+    program.chmod(0o700)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test, with its fixtures, under the environment that its marks and its place ask for."""
+    coverage = Coverage.current() if _is_unmeasured(item.path) else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devpki, "private_key", reused)
-        yield
+        if item.get_closest_marker("e2e") is None:
+            patch.setenv(BINARY_VARIABLE, str(item.config.stash[_PROGRAM]))
+        if coverage is None:
+            return (yield)
+        patch.delenv(_COVERAGE_VARIABLE, raising=False)
+        coverage.stop()
+        try:
+            return (yield)
+        finally:
+            coverage.start()
+
+
+def _is_unmeasured(path: Path) -> bool:
+    place = path.relative_to(ROOT)
+    return any(place.is_relative_to(name) for name in UNMEASURED)

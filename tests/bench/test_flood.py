@@ -6,6 +6,8 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
 from broker_auth.audit.file import StreamAudit
 from broker_auth.bench.flooder import Flooder, Pool
 from broker_auth.bench.kinds import Maker
@@ -57,6 +59,7 @@ class Patient(Service):
         await super()._answer_all()
 
 
+@pytest.mark.e2e
 async def test_the_fleet_overtakes_a_flood_of_bad_tokens(tmp_path: Path) -> None:
     trust = Trust()
     site = Site(tmp_path, trust, xkey=False)

@@ -41,6 +41,7 @@ def test_a_cold_credential_costs_more_floor_than_a_cached_one() -> None:
     assert figures["server_chain_cold"]["floor_us"] > figures["server_chain"]["floor_us"]
 
 
+@pytest.mark.e2e
 def test_service_counts_what_both_sides_saw() -> None:
     figures = service.run(Load(seconds=0.3, requests=50, workers=(1, 2)))
     assert set(figures) == {"plain", "plain_2", "xkey", "xkey_2"}
@@ -52,6 +53,7 @@ def test_service_counts_what_both_sides_saw() -> None:
         assert cost["resident_mb"] > 1
 
 
+@pytest.mark.e2e
 def test_connects_compares_ways_to_decide() -> None:
     figures = connects.run(
         connects.SlicePlan(rounds=1, seconds=0.05), clients=[Clients.MEMBERS]
@@ -67,6 +69,7 @@ def test_connects_compares_ways_to_decide() -> None:
         assert ("share_of_static" in cost) is ("callout" in name and not name.endswith("_at_100"))
 
 
+@pytest.mark.e2e
 def test_everybody_gets_in_after_a_storm() -> None:
     (figures,) = storm.run((20,)).values()
     for mode in MODES:
@@ -74,6 +77,7 @@ def test_everybody_gets_in_after_a_storm() -> None:
         assert figures[mode]["server_mb"] > 1
 
 
+@pytest.mark.e2e
 def test_flood_counts_fleet_and_flood_apart() -> None:
     figures = flood.run(seconds=0.3)
     for where in ("edge", "single"):
