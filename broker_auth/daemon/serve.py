@@ -8,12 +8,13 @@ import functools
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from broker_auth.daemon.child import Child
 from broker_auth.daemon.health import Endpoint, Health, listen
 from broker_auth.daemon.metrics import ServiceCollector
 from broker_auth.daemon.pidfile import PidFile
@@ -80,15 +81,15 @@ def _host(config: Path, outlined: Settings, names: list[str], workers: int | Non
         alone = len(outlined.zones) == 1
         return Supervisor(_load(config, name), lambda: _reload(config, outlined, name, alone=alone), workers)
 
-    def body(name: str) -> functools.partial[None]:
+    def start(name: str, on_beat: Callable[[], None]) -> Child[ZoneState]:
         def make() -> Supervisor:
             return Supervisor(
                 _load(config, name), lambda: _reload(config, outlined, name), workers, label=f"zone {name}"
             )
 
-        return functools.partial(supervise, make, name)
+        return Child(functools.partial(supervise, make, name), ZoneState, on_beat)
 
-    return Zones(names, body, lambda: [zone.name for zone in outline(config, os.environ).zones])
+    return Zones(names, start, lambda: [zone.name for zone in outline(config, os.environ).zones])
 
 
 def _load(config: Path, zone: str) -> Prepared:

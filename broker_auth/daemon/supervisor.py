@@ -28,6 +28,8 @@ from broker_auth.logs import setup as logs
 from broker_auth.settings.model import ServingSettings, Settings
 
 Worker = Child[Beat]
+Start = Callable[[Prepared, Callable[[], None]], Worker]
+"""Starts a worker; the second argument is called after each of its heartbeats. Raises OSError."""
 
 OLDEST_SECONDS: Final = 5.0  # a request is answered or dropped within 1.5: a worker that lets one wait is stuck
 SILENCE_SECONDS: Final = 3.0  # after which a worker is stuck: half of all connections wait for it (fact 12)
@@ -44,6 +46,11 @@ def is_late(beat: Beat) -> bool:
     return beat.oldest > OLDEST_SECONDS
 
 
+def fork_worker(prepared: Prepared, on_beat: Callable[[], None]) -> Worker:
+    """Return a worker in a process of its own."""
+    return Child(functools.partial(work, prepared), Beat, on_beat)
+
+
 class Supervisor:
     """Runs the workers of one configuration, and of the next one after each reload.
 
@@ -55,7 +62,15 @@ class Supervisor:
         tasks: what runs beside the workers until the supervisor is told to stop.
     """
 
-    def __init__(self, prepared: Prepared, reload: Reload, workers: int | None = None, *, label: str = "") -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        reload: Reload,
+        workers: int | None = None,
+        *,
+        label: str = "",
+        start: Start = fork_worker,
+    ) -> None:
         """Start nothing yet.
 
         Args:
@@ -63,6 +78,7 @@ class Supervisor:
             reload: see :data:`Reload`.
             workers: overrides what the configuration says.
             label: of this zone in the log, where it is not the only one.
+            start: see :data:`Start`.
         """
         self.prepared = prepared
         self.zone = prepared.settings.served.name
@@ -71,6 +87,7 @@ class Supervisor:
         self.reloads = {True: 0, False: 0}
         self.reloading = False
         self._reload = reload
+        self._start = start
         self._workers = workers
         self._slots: list[Slot[Beat]] = []
         self._old: list[Slot[Beat]] = []
@@ -226,7 +243,7 @@ class Supervisor:
     def _fork(self, prepared: Prepared) -> list[Slot[Beat]]:
         kind = Kind(
             title="worker",
-            start=lambda: Child(functools.partial(work, prepared), Beat, self.changed),
+            start=lambda: self._start(prepared, self.changed),
             silence=SILENCE_SECONDS,
             drain=DRAIN_DEADLINE,
             on_end=self._ended,

@@ -17,7 +17,7 @@ import msgspec
 
 from broker_auth.daemon.child import Child
 from broker_auth.daemon.slot import Cause, Kind, Slot, watch
-from broker_auth.daemon.spawn import Body, die_with_parent
+from broker_auth.daemon.spawn import die_with_parent
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.supervisor import DRAIN_DEADLINE, Supervisor
 from broker_auth.daemon.tasks import LongTasks
@@ -29,6 +29,9 @@ _BEAT_SECONDS: Final = 1.0
 _MAX_UNREAD: Final = 256 * 1024  # bytes of heartbeats kept for a parent that does not read
 _log = logging.getLogger(__name__)
 
+Start = Callable[[str, Callable[[], None]], Child[ZoneState]]
+"""Starts the process of a zone; the second argument is called after each of its heartbeats. Raises OSError."""
+
 
 class Zones:
     """One process for each zone, until told to stop.
@@ -37,17 +40,15 @@ class Zones:
         tasks: what runs beside the zones' processes until this one is told to stop.
     """
 
-    def __init__(
-        self, names: Sequence[str], body: Callable[[str], Body], names_now: Callable[[], Sequence[str]]
-    ) -> None:
+    def __init__(self, names: Sequence[str], start: Start, names_now: Callable[[], Sequence[str]]) -> None:
         """Start nothing yet.
 
         Args:
             names: the zones.
-            body: what the process of a zone does; see :func:`supervise`.
+            start: see :data:`Start`; the process runs :func:`supervise`.
             names_now: reads the configuration for the zones there are after a reload; may raise a BrokerAuthError.
         """
-        self._body = body
+        self._start = start
         self._names_now = names_now
         self._names = tuple(names)
         self._slots: dict[str, Slot[ZoneState]] = {}
@@ -99,7 +100,7 @@ class Zones:
         loop.add_signal_handler(signal.SIGUSR1, self._forward, signal.SIGUSR1)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         for name in self._names:
-            self._start(name)
+            self._add(name)
         watching = LongTasks(self._on_change)  # to the end: a stuck process does not drain
         watching.start("watchdog", lambda: watch(lambda: self._slots.values()))
         try:
@@ -114,10 +115,10 @@ class Zones:
             await watching.cancel()
         _log.info("drained, every request received is answered")
 
-    def _start(self, name: str) -> None:
+    def _add(self, name: str) -> None:
         kind = Kind(
             title=f"process of zone {name}",
-            start=lambda: Child(self._body(name), ZoneState, self._on_change),
+            start=lambda: self._start(name, self._on_change),
             silence=SILENCE_SECONDS,
             drain=DRAIN_DEADLINE + 2,
             on_end=lambda child: self._on_end(name, child),
@@ -157,7 +158,7 @@ class Zones:
             for name in names:
                 if name not in self._slots:
                     _log.info("zone %s is new", name)
-                    self._start(name)
+                    self._add(name)
             gone = [name for name in self._slots if name not in names]
             self._names = names
             for name in gone:

@@ -246,7 +246,7 @@ async def test_records_wait_for_a_broker_that_is_away() -> None:
     pump = asyncio.create_task(sink.pump(publish))
     for cid in (1, 2):
         sink.write(denied(cid=cid))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the pump tries once, in vain
     away = False
     await sink.drain()
     assert sent == [("audit", 1), ("audit", 2)]

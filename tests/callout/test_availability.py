@@ -17,6 +17,7 @@ from tests.callout.deployment import Deployment, Service
 from tests.callout.stream import Stream
 
 pytestmark = pytest.mark.e2e
+_CALM_SECONDS = 1.5  # a phase in which nothing happens is waited for by the clock alone
 
 
 async def logged(service: Service, pattern: str, since: int) -> None:
@@ -47,7 +48,7 @@ async def test_no_planned_change_loses_a_connection(tmp_path: Path, capsys: pyte
 
 async def _planned(stream: Stream, deployment: Deployment, first: Service, second: Service) -> None:
     async with stream.phase("nothing happens"):
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(_CALM_SECONDS)
     async with stream.phase("a service is drained and started") as tally:
         for _ in range(3):
             await stream.burst(tally)
@@ -70,7 +71,7 @@ async def _mishaps(stream: Stream, deployment: Deployment, first: Service, secon
         mark = first.mark()
         os.kill(first.workers[0], signal.SIGKILL)
         await logged(first, "broker west: subscribed", mark)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # the last who ask while one worker is missing; nothing outside tells when that is
     async with stream.phase("a worker is stopped"):
         mark = first.mark()
         os.kill(first.workers[0], signal.SIGSTOP)
@@ -89,4 +90,4 @@ async def _mishaps(stream: Stream, deployment: Deployment, first: Service, secon
         for _ in second.workers:
             await logged(second, "broker west: subscribed again", mark)
     async with stream.phase("afterwards"):
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(_CALM_SECONDS)

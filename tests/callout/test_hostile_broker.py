@@ -136,7 +136,7 @@ async def test_nonsense_from_one_broker_leaves_the_other_served_and_is_recovered
 ) -> None:
     scene.stolen.send(said)
     await scene.honest_login()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the service reads what was sent
     async with asyncio.timeout(HANG_SECONDS):
         while True:  # on this connection or the next one
             await scene.stolen.subscribed.wait()
@@ -178,7 +178,7 @@ async def test_a_flood_that_claims_verified_chains_does_not_delay_another_broker
             for wire in [scene.request(number) for number in range(8)] * 5:
                 scene.stolen.ask(wire, "inbox.flood")
             await scene.stolen.flush()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a flush that need not wait lets nobody else run
 
     flooding = asyncio.create_task(flood())
     for _ in range(10):

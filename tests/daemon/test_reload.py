@@ -109,17 +109,6 @@ async def test_a_worker_replaced_after_a_refusal_runs_on_what_was_accepted(
     assert await gets_in(deployment, PASSWORD)
 
 
-async def test_a_key_that_brokers_do_not_accept_is_refused(deployment: Deployment, service: Service) -> None:
-    """It can only be found out by trying: the new workers do not get in, so the old ones stay."""
-    deployment.write_secret("user.seed", generate_seed(NkeyKind.USER))
-    workers = service.workers
-    lines = reload(service, "not reloaded")
-    assert any("taken for an ordinary connection, into account choria" in line for line in lines)
-    assert "workers do not get subscribed at east" in lines[-1]
-    assert workers[0] in service.workers
-    assert await gets_in(deployment, PASSWORD)
-
-
 async def test_the_number_of_workers_changes(deployment: Deployment, service: Service) -> None:
     (old,) = service.workers
     deployment.write_config("plugin.broker_auth.workers = 3")

@@ -7,22 +7,14 @@ import os
 import resource
 import signal
 import socket
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from nats.errors import Error as NatsError
 
-from broker_auth.callout.stats import Snapshot
-from broker_auth.daemon.child import Child
 from broker_auth.daemon.pidfile import PidFile, running
-from broker_auth.daemon.slot import Kind, Slot
-from broker_auth.daemon.supervisor import SILENCE_SECONDS, is_late
-from broker_auth.daemon.worker import Beat
 from broker_auth.errors import OperationError
-from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import Deployment, Service, eventually
 from tests.deadlines import HANG_SECONDS
 
@@ -73,35 +65,6 @@ async def test_a_stopped_worker_is_noticed_killed_and_replaced(deployment: Deplo
     assert not alive(stopped)
     assert alive(other)
     await (await deployment.connect()).close()
-
-
-async def test_a_worker_that_keeps_dying_is_replaced_more_and_more_slowly(service: Service) -> None:
-    delays = []
-    for _ in range(3):
-        mark = service.mark()
-        os.kill(service.workers[0], signal.SIGKILL)
-        line = service.wait_for_log(r"replaced in [\d.]+ s", since=mark)
-        delays.append(float(line.rsplit(" ", 2)[1]))
-        service.wait_for_log("subscribed at", since=mark)
-    # Either slot may have been hit, so only the slowest tells.
-    assert delays[0] == 0
-    assert max(delays) > 0
-
-
-def test_a_machine_that_was_suspended_does_not_lose_its_workers(deployment: Deployment) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    with Service(deployment, BROKER_AUTH_METRICS_LISTEN=address, name="suspended") as service:
-        workers = service.workers
-        mark = service.mark()
-        os.killpg(service.process.pid, signal.SIGSTOP)
-        time.sleep(SILENCE_SECONDS + 1)
-        service.signal(signal.SIGCONT)
-        # The supervisor is back and looks at its workers, who have sent nothing for long.
-        with urllib.request.urlopen(f"http://{address}/healthz", timeout=HANG_SECONDS) as answer:
-            assert answer.status == 200
-        os.killpg(service.process.pid, signal.SIGCONT)
-        assert service.workers == workers
-        assert not [line for line in service.log(mark) if "killed" in line]
 
 
 async def test_a_worker_is_replaced_as_soon_as_the_system_allows_it(deployment: Deployment, service: Service) -> None:
@@ -271,52 +234,3 @@ def _told(manager: socket.socket, wanted: str) -> list[str]:
     while not messages or wanted not in messages[-1].split("\n"):
         messages.append(manager.recv(4096).decode())
     return messages
-
-
-class Heard:
-    """A worker as its slot sees it, which is heard and never ends."""
-
-    def __init__(self, *oldest: float) -> None:
-        self.pid, self.status, self.heard = 0, None, 0.0
-        self.signals: list[signal.Signals] = []
-        self._beats = [Beat(stats=Snapshot(), brokers={}, oldest=seconds) for seconds in oldest]
-        self.beat: Beat | None = None
-
-    def signal(self, number: signal.Signals) -> None:
-        self.signals.append(number)
-
-    def is_killed_by(self, slot: Slot[Beat]) -> bool:
-        """Whether these heartbeats, each looked at twice, get the worker killed."""
-        slot.child = self  # type: ignore[assignment]
-        for beat in self._beats:
-            self.beat = beat
-            slot.check(0.0)
-            slot.check(0.0)
-        return self.signals == [signal.SIGKILL]
-
-
-@pytest.mark.parametrize(
-    ("oldest", "killed"),
-    [
-        pytest.param((0.0, 1.4, 0.0), False, id="a busy worker"),
-        pytest.param((6.0, 0.0, 6.0), False, id="suspended twice"),
-        pytest.param((6.0, 7.0), True, id="requests wait although it is heard"),
-    ],
-)
-async def test_a_worker_that_lets_requests_wait_is_stuck(oldest: tuple[float, ...], killed: bool) -> None:
-    def start() -> Child[Beat]:
-        raise OSError(0, "not in this test")
-
-    kind = Kind(
-        title="worker",
-        start=start,
-        silence=3.0,
-        drain=1.0,
-        on_end=lambda _: None,
-        on_replace=lambda _: None,
-        is_late=is_late,
-    )
-    slot = Slot(kind)
-    assert Heard(*oldest).is_killed_by(slot) is killed
-    slot.child = None
-    await slot.retire()
