@@ -69,6 +69,13 @@ UNMEASURED: Final = (
     "tests/nats_server",
     "tests/packaging",
 )
+# Here only this process is measured. The service beside it does what it does in tests/daemon and tests/e2e.
+PROCESSES_UNMEASURED: Final = (
+    "tests/callout",
+    "tests/deploy",
+    "tests/natsio",
+    "tests/operate",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,13 +90,15 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Run a test, with its fixtures, under the environment that its marks and its place ask for."""
-    coverage = Coverage.current() if _is_unmeasured(item.path) else None
+    unmeasured = _is_in(item.path, UNMEASURED)
     with pytest.MonkeyPatch.context() as patch:
         if item.get_closest_marker("e2e") is None:
             patch.setenv(BINARY_VARIABLE, str(item.config.stash[_PROGRAM]))
+        if unmeasured or _is_in(item.path, PROCESSES_UNMEASURED):
+            patch.delenv(_COVERAGE_VARIABLE, raising=False)
+        coverage = Coverage.current() if unmeasured else None
         if coverage is None:
             return (yield)
-        patch.delenv(_COVERAGE_VARIABLE, raising=False)
         coverage.stop()
         try:
             return (yield)
@@ -97,6 +106,5 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             coverage.start()
 
 
-def _is_unmeasured(path: Path) -> bool:
-    place = path.relative_to(ROOT)
-    return any(place.is_relative_to(name) for name in UNMEASURED)
+def _is_in(path: Path, places: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(ROOT / place) for place in places)
