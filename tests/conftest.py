@@ -1,15 +1,17 @@
-"""What all tests share: how property tests explore, which tests start nats-servers, which tests coverage measures.
+"""Fixtures and settings of all tests: property tests, RSA keys, which tests may start nats-servers, coverage.
 
-Property tests try the same examples each time, or with ``make fuzz`` others each time, and many. A suite that fails at
-random is not believed. What ``make fuzz`` finds becomes an ``@example`` or a test of its own.
+A suite that fails at random is not trusted: property tests try the same examples each time, or with ``make fuzz`` many
+others. A failure found by ``make fuzz`` becomes an ``@example`` or a new test.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +19,8 @@ import pytest
 from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
+from broker_auth.deploy import devpki
+from broker_auth.deploy.pki import Algorithm, PrivateKey, private_key
 from broker_auth.sandbox.natsserver import BINARY_VARIABLE, find_binary
 
 settings.register_profile(
@@ -32,6 +36,7 @@ settings.register_profile(
 )
 settings.load_profile("test")
 
+_POOL = 6  # more than the RSA certificates of one deployment, so that no two of them share a key
 ROOT: Final = Path(__file__).parents[1]
 
 # Takes the place of nats-server, in the processes that a test starts, too. With -t nats-server starts nothing.
@@ -111,3 +116,20 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def _is_in(path: Path, places: tuple[str, ...]) -> bool:
     return any(path.is_relative_to(ROOT / place) for place in places)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reused_rsa_keys() -> Iterator[None]:
+    """Give the certificates of ``init --dev-pki`` RSA keys of a pool: generating one takes a tenth of a second."""
+    numbers = itertools.count()
+
+    @cache
+    def pooled(_: int) -> PrivateKey:
+        return private_key("rsa")
+
+    def reused(algorithm: Algorithm) -> PrivateKey:
+        return pooled(next(numbers) % _POOL) if algorithm == "rsa" else private_key(algorithm)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devpki, "private_key", reused)
+        yield

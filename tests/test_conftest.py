@@ -1,4 +1,4 @@
-"""What all tests share works: a server needs the mark, and the lists of what is unmeasured name what exists."""
+"""The common fixtures: only marked tests start a server, and the lists of unmeasured tests name existing paths."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def test_a_server_starts_with_the_mark(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [*UNMEASURED, *PROCESSES_UNMEASURED])
-def test_what_is_unmeasured_exists(place: str) -> None:
+def test_unmeasured_places_exist(place: str) -> None:
     assert (ROOT / place).exists()
