@@ -39,20 +39,20 @@ class AuditFile:
         trouble: why the last write failed; empty after the next successful one.
     """
 
-    def __init__(self, target: str | Path, max_bytes: int = 0, keep: int = KEEP) -> None:
+    def __init__(self, target: str | Path, max_bytes: int = 0, kept: int = KEEP) -> None:
         """Open ``target`` for appending, mode 0640.
 
         Args:
             target: a path, or ``-``.
             max_bytes: the size at which the file is rotated; 0 means never.
-            keep: number of rotated files to keep, from ``PATH.1`` (newest) to ``PATH.keep``.
+            kept: number of rotated files to keep, from ``PATH.1`` (newest) to ``PATH.N``.
 
         Raises:
             OperationError: it cannot be opened.
         """
         self._path = None if str(target) == "-" else Path(target)
         self._max_bytes = max_bytes
-        self._keep = keep
+        self._kept = kept
         self._failed = False
         self.trouble = ""
         self._limit, self._rotating = LogLimit(), LogLimit()
@@ -125,13 +125,13 @@ class AuditFile:
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
     def _rotate(self) -> None:
-        """Renumber the files, unless another process has done so or is doing so."""
+        """Rotate the files, unless another process has done so or is doing so."""
         assert self._path is not None  # only called for files
         with self._locked() as alone:
             if not alone:
                 return
             if self._is_current() and os.fstat(self._stream.fileno()).st_size:
-                names = [self._path.with_name(f"{self._path.name}.{number}") for number in range(self._keep, 0, -1)]
+                names = [self._path.with_name(f"{self._path.name}.{number}") for number in range(self._kept, 0, -1)]
                 for newer, older in zip([*names[1:], self._path], names, strict=True):
                     if newer.exists():
                         newer.replace(older)
@@ -175,13 +175,13 @@ class AuditFile:
 class StreamAudit:
     """Writes records as JSON lines to a file or standard output, in a thread, so that the caller never waits."""
 
-    def __init__(self, target: str | Path, max_bytes: int = 0, keep: int = KEEP) -> None:
+    def __init__(self, target: str | Path, max_bytes: int = 0, kept: int = KEEP) -> None:
         """Open the target; see :class:`AuditFile`.
 
         Raises:
             OperationError: it cannot be opened.
         """
-        file = self._file = AuditFile(target, max_bytes, keep)
+        file = self._file = AuditFile(target, max_bytes, kept)
         self._whole = file.whole
         self._outlet = ThreadOutlet(file, together=file.whole)
 
@@ -192,7 +192,7 @@ class StreamAudit:
 
     @property
     def trouble(self) -> str:
-        """Why the last write failed; empty after the next successful one."""
+        """Reason of the last failed write; empty after a successful one."""
         return self._file.trouble
 
     def write(self, *records: Record) -> None:

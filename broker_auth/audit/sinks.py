@@ -98,7 +98,7 @@ class Audit:
 
     @property
     def trouble(self) -> str:
-        """Why records are currently being lost; empty if none are."""
+        """Reason why records are currently being lost; empty if all are written."""
         return next((sink.trouble for sink in self._sinks if sink.trouble), "")
 
     def write(self, *records: Record) -> None:

@@ -13,7 +13,7 @@ import nacl.bindings
 from broker_auth import encoding
 from broker_auth.callout.request import AUDIENCE, CLAIMS_VERSION, HEADER, REQUEST_TYPE
 from broker_auth.certificates.verifier import PeerVerifier, load_roots
-from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.natsio.nkey import Kind, encode_public
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.model import Policy, Provisioning
@@ -50,7 +50,7 @@ class Trust:
 
     def __init__(self) -> None:
         self.provisioning = signer()
-        self.authority = Authority.create()
+        self.authority = CertificateAuthority.create()
         self.organization = issue.signing_key_from_seed(issue.new_seed(), "organization")
         self.creator = issue.signing_key_from_seed(issue.new_seed(), "creator")
         self._provisioning_key = issue.load_signing_key(self.provisioning.key_pem, "provisioning")

@@ -76,9 +76,9 @@ def init_command(*, as_json: bool, **given: Any) -> None:
     """Write a deployment into DIRECTORY: keys, broker.conf and the nats-servers' configurations."""
     plan = _plan(**given)
     if missing := missing_options(plan):
-        raise click.UsageError(f"without --dev-pki also needed: {', '.join(missing)}")
+        raise click.UsageError(f"missing options: {', '.join(missing)}; give them, or use --dev-pki")
     if superfluous := superfluous_options(plan):
-        raise click.UsageError(f"--dev-pki makes these itself, so leave out {', '.join(superfluous)}")
+        raise click.UsageError(f"--dev-pki creates these files itself; leave out {', '.join(superfluous)}")
     deployment = initialize(plan)
     if as_json:
         output.document(_document(deployment))

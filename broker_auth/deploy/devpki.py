@@ -1,7 +1,7 @@
-"""The files of ``init --dev-pki``: a certificate for everyone who takes part, and the CAs that sign them.
+"""Writes the development PKI of ``init --dev-pki``: CAs and a certificate for each participant.
 
-The edge's link has a CA of its own: a client certificate of the other one makes a member of the fleet,
-and an edge, which strangers talk to, is to be none.
+The edge's leaf certificate has a separate CA: a client certificate of the main CA identifies a fleet member,
+and an edge, which untrusted clients connect to, must not be one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker_auth.deploy.pki import LOCAL_NAMES, Authority, Pair, PrivateKey, signer
+from broker_auth.deploy.pki import LOCAL_NAMES, CertificateAuthority, Pair, PrivateKey, signer
 from broker_auth.deploy.plan import OwnFiles, Plan, Topology
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import InputError
@@ -33,7 +33,7 @@ _SINGLE = Topology.SINGLE
 
 
 def pair_names(plan: Plan) -> tuple[str, ...]:
-    """The certificates this plan has, each ``pki/NAME.pem`` and ``pki/NAME.key``."""
+    """Return the names of this plan's certificates, each ``pki/NAME.pem`` and ``pki/NAME.key``."""
     if plan.topology is _SINGLE:
         return ("ca", "server")
     edge = ("edge", LEAF_CA, "leaf") if plan.topology is Topology.EDGE else ()
@@ -41,47 +41,49 @@ def pair_names(plan: Plan) -> tuple[str, ...]:
 
 
 def file_names(plan: Plan) -> tuple[str, ...]:
-    """Every file this plan has below its directory."""
+    """Return the paths of all development PKI files of this plan, relative to its directory."""
     pairs = [f"{DIRECTORY}/{name}.{end}" for name in pair_names(plan) for end in ("pem", "key")]
     organization = [f"{DIRECTORY}/issuer.{end}" for end in ("seed", "public")] if plan.topology is _SINGLE else []
     return (*pairs, *organization)
 
 
 def write(workspace: Workspace, plan: Plan) -> None:
-    """Make what is missing. An existing CA signs what is new.
+    """Create the missing files. An existing CA signs new certificates.
 
     Raises:
-        InputError: a certificate is there without its key, or the other way round; or the edge's link
-            has one of another CA.
+        InputError: a certificate exists without its key, or a key without its certificate; or another CA
+            issued the edge's leaf certificate.
     """
     workspace.make_directory(DIRECTORY)
-    authority = Authority(_pair(workspace, "ca", lambda: Authority.create().pair))
+    authority = CertificateAuthority(_pair(workspace, "ca", lambda: CertificateAuthority.create().pair))
     for name in pair_names(plan)[1:]:
         if name not in (LEAF_CA, "leaf"):
             _pair(workspace, name, _maker(authority, name, (*LOCAL_NAMES, *plan.hosts, plan.edge_host or "localhost")))
     if plan.topology is Topology.EDGE:
-        _write_link(workspace)
+        _write_leaf(workspace)
     if plan.topology is _SINGLE:
         seed = workspace.keep_or_write(f"{DIRECTORY}/issuer.seed", _seed, private=True)
         public = signing_key_from_seed(_secret(seed), "issuer").public_hex or ""
         workspace.keep_or_write(f"{DIRECTORY}/issuer.public", public.encode, private=False)
 
 
-def _write_link(workspace: Workspace) -> None:
-    links = Authority(_pair(workspace, LEAF_CA, lambda: Authority.create("broker-auth development link CA").pair))
-    link = _pair(workspace, "leaf", lambda: links.client(LEAF_NAME))
+def _write_leaf(workspace: Workspace) -> None:
+    authority = CertificateAuthority(
+        _pair(workspace, LEAF_CA, lambda: CertificateAuthority.create("broker-auth development leaf CA").pair)
+    )
+    leaf = _pair(workspace, "leaf", lambda: authority.client(LEAF_NAME))
     try:
-        link.certificate.verify_directly_issued_by(links.certificate)
+        leaf.certificate.verify_directly_issued_by(authority.certificate)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         path = workspace.path(f"{DIRECTORY}/leaf.pem")
         raise InputError(
-            f"{path} is not by the CA {LEAF_CA}.pem beside it, which the fleet knows edges by; remove {path.name} "
-            "and leaf.key to have them made again"
+            f"{path} was not issued by the CA {LEAF_CA}.pem beside it, which the fleet verifies edges with; remove "
+            f"{path.name} and leaf.key to create them again"
         ) from error
 
 
 def completed(workspace: Workspace, plan: Plan) -> Plan:
-    """The plan with the development PKI's files in place of the operator's."""
+    """Return the plan with the development PKI's files instead of the operator's."""
 
     def path(name: str, end: str) -> str:
         return f"{DIRECTORY}/{name}.{end}"
@@ -109,7 +111,7 @@ def completed(workspace: Workspace, plan: Plan) -> Plan:
     )
 
 
-def _maker(authority: Authority, name: str, hosts: Sequence[str]) -> Callable[[], Pair]:
+def _maker(authority: CertificateAuthority, name: str, hosts: Sequence[str]) -> Callable[[], Pair]:
     clients = {
         "service": SERVICE_NAME,
         "member": MEMBER_NAME,
@@ -120,7 +122,7 @@ def _maker(authority: Authority, name: str, hosts: Sequence[str]) -> Callable[[]
         return lambda: authority.client(clients[name])
     if name == "signer":
         return lambda: signer()
-    # The edge's is for servers only: with it nobody is a client of the fleet's listener.
+    # The edge's certificate is for servers only, so that it cannot be used as a client of the fleet's listener.
     return lambda: authority.server(name, hosts=tuple(dict.fromkeys(hosts)), routes=name != "edge")
 
 
@@ -129,7 +131,7 @@ def _pair(workspace: Workspace, name: str, make: Callable[[], Pair]) -> Pair:
     there = [workspace.path(item).exists() for item in names]
     if any(there) and not all(there):
         have, lack = (names[0], names[1]) if there[0] else (names[1], names[0])
-        raise InputError(f"{workspace.path(have)} is there, but {lack} is not; put it back, or remove the other")
+        raise InputError(f"{workspace.path(have)} exists, but {lack} does not; restore it, or remove the other")
     if not any(there):
         made = make()
         workspace.keep_or_write(names[1], lambda: made.key_pem, private=True)
@@ -139,14 +141,14 @@ def _pair(workspace: Workspace, name: str, make: Callable[[], Pair]) -> Pair:
 
 
 def _read(certificate: Path, key: Path) -> Pair:
-    advice = "remove both to have them made again"
+    advice = "remove both to create them again"
     try:
         loaded = load_pem_private_key(key.read_bytes(), password=None)
         if isinstance(loaded, PrivateKey):
             return Pair(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise InputError(f"{certificate} or {key.name} beside it is no usable PEM; {advice}") from error
-    raise InputError(f"{key} holds a kind of key that is not made here; {advice}")
+        raise InputError(f"{certificate} or {key.name} beside it is not usable PEM; {advice}") from error
+    raise InputError(f"{key} contains a type of key that `init` does not create; {advice}")
 
 
 def _seed() -> bytes:

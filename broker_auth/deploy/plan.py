@@ -1,4 +1,4 @@
-"""What ``init`` is asked for, and whether it is enough."""
+"""The input of ``init``, and which options are missing or superfluous."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Topology(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnFiles:
-    """The operator's own PEM files. The edge's server certificate is the fleet's unless given.
+    """The operator's own PEM files. The edge's server certificate defaults to the fleet's.
 
-    ``leaf_ca`` is what the fleet verifies edges by. Not ``ca``, because whoever has a client certificate
-    of that one is a member of the fleet.
+    The fleet verifies edges with ``leaf_ca``, not with ``ca``, because any client certificate issued by ``ca``
+    identifies a fleet member.
     """
 
     ca: Path | None = None
@@ -38,17 +38,17 @@ class OwnFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One deployment to be written.
+    """A deployment to be written.
 
     Attributes:
-        directory: where; made if it does not exist.
-        hosts: names and addresses of the servers; the first stands in URLs.
-        edge_host: the edge's name in URLs, if it runs elsewhere.
-        listen: the address all listeners bind to.
+        directory: the target; created if it does not exist.
+        hosts: names and addresses of the servers; the first is used in URLs.
+        edge_host: the edge's host name in URLs, if it runs on another host.
+        listen: the address that all listeners bind to.
         signer_cert: signers of provisioning tokens: files, or 64 hex characters.
         issuers: organization name and public key (64 hex characters).
         provisioners: identities that may be the user ``provisioner``.
-        force: replace configurations that are there; keys and certificates are kept even so.
+        force: replace existing configurations; keys and certificates are always kept.
     """
 
     directory: Path
@@ -69,21 +69,21 @@ class Plan:
 
     @property
     def host(self) -> str:
-        """What stands in the fleet's URLs."""
+        """Host name in the fleet's URLs."""
         return self.hosts[0] if self.hosts else "127.0.0.1"
 
     @property
     def bind(self) -> str:
-        """The address listeners bind to: a development PKI is for this machine, until told otherwise."""
+        """Address that listeners bind to; with a development PKI the default is loopback."""
         return self.listen or ("127.0.0.1" if self.dev_pki else "0.0.0.0")  # noqa: S104 - a server's listener
 
 
 def missing_options(plan: Plan) -> list[str]:
-    """The command line options that this plan still needs, all at once."""
+    """Return every command line option that this plan lacks."""
     if plan.dev_pki:
         return []
     files, mutual = plan.files, plan.topology is not Topology.SINGLE
-    wanted: list[tuple[str, object, bool]] = [
+    options: list[tuple[str, object, bool]] = [
         ("--host", plan.hosts, True),
         ("--ca", files.ca, True),
         ("--server-cert", files.server_cert, True),
@@ -98,15 +98,15 @@ def missing_options(plan: Plan) -> list[str]:
         ("--issuer", plan.issuers, not mutual),
         ("--signer-cert or --issuer", plan.signer_cert or plan.issuers, mutual),
     ]
-    return [option for option, value, needed in wanted if needed and not value]
+    return [option for option, value, needed in options if needed and not value]
 
 
 def superfluous_options(plan: Plan) -> list[str]:
-    """Options that contradict ``--dev-pki``, which makes what they name."""
+    """Return the options that contradict ``--dev-pki``, which creates those files itself."""
     if not plan.dev_pki:
         return []
     files = plan.files
-    given: list[tuple[str, object]] = [
+    options: list[tuple[str, object]] = [
         ("--ca", files.ca),
         ("--server-cert", files.server_cert),
         ("--server-key", files.server_key),
@@ -120,4 +120,4 @@ def superfluous_options(plan: Plan) -> list[str]:
         ("--signer-cert", plan.signer_cert),
         ("--issuer", plan.issuers),
     ]
-    return [option for option, value in given if value]
+    return [option for option, value in options if value]

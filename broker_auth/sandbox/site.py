@@ -18,7 +18,7 @@ import msgspec
 
 from broker_auth.audit.record import AuditRecord, Record
 from broker_auth.deploy.init import Deployment, initialize
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.files.writing import write_private
@@ -145,7 +145,7 @@ class Site:
 
     def foreign_pair(self, name: str) -> tuple[Path, Path]:
         """A client certificate by a CA that only looks like ours, and its key."""
-        return Authority.create().client(name).write(self.directory, "foreign")
+        return CertificateAuthority.create().client(name).write(self.directory, "foreign")
 
     def audit_records(self) -> list[AuditRecord]:
         """All decisions so far."""

@@ -175,7 +175,7 @@ def test_partial_write_keeps_the_records_that_fit(tmp_path: Path) -> None:
 
 
 def _fill(path: Path) -> None:
-    """Write a record that fits only partly, one that does not fit, and two more once there is room."""
+    """Write a record that fits only partly, a second that does not fit, and two more once there is room."""
     sink = StreamAudit(path)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
@@ -214,8 +214,8 @@ def test_processes_sharing_a_file_do_not_interleave_lines(tmp_path: Path) -> Non
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    found = [json.loads(line)["cid"] for line in path.read_text().splitlines()]
-    assert sorted(found) == [1] * 600 + [2] * 600
+    written = [json.loads(line)["cid"] for line in path.read_text().splitlines()]
+    assert sorted(written) == [1] * 600 + [2] * 600
 
 
 def test_denials_are_logged_as_warnings(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import nats
 from nats.aio.client import Client
 
-from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.deploy.render import render
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, free_port
@@ -69,7 +69,7 @@ class Deployment:
         self.config = directory / "broker.conf"
         self.ports = {name: free_port() for name in names}
         self.observer = generate_seed(Kind.USER)
-        self.authority = Authority.create()
+        self.authority = CertificateAuthority.create()
         (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
         (directory / "signer.pem").write_bytes(self.authority.certificate_pem)
         self.write_pair(self.authority.server(), "server")

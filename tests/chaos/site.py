@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.deploy.init import write_zone_keys
-from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.natsio.nkey import Kind, generate_seed
@@ -94,7 +94,7 @@ class Site:
         self._write()
 
     def _write(self) -> None:
-        authority, leaf = Authority.create(), Authority.create("leaf CA")
+        authority, leaf = CertificateAuthority.create(), CertificateAuthority.create("leaf CA")
         (self.directory / "ca.pem").write_bytes(authority.certificate_pem)
         (self.directory / "leaf-ca.pem").write_bytes(leaf.certificate_pem)
         authority.server(hosts=FLEET).write(self.directory, "server")

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from nats.errors import Error as NatsError
 
 from broker_auth.cli import main
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.nkey import Kind, generate_seed
 from tests.callout.deployment import PASSWORD, Deployment, Service, eventually
 
@@ -68,7 +68,7 @@ async def test_two_passwords_overlap_while_one_is_rotated(deployment: Deployment
 
 async def test_a_changed_ca_counts_after_the_reload(deployment: Deployment, service: Service) -> None:
     other = deployment.directory / "other.pem"
-    other.write_bytes(Authority.create().certificate_pem)
+    other.write_bytes(CertificateAuthority.create().certificate_pem)
     deployment.write_config()
     text = deployment.config.read_text().replace("client_ca = ca.pem", "client_ca = other.pem")
     deployment.write_secret("broker.conf", text)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.client import INFO_SECONDS
 from broker_auth.natsio.tls import TLSFiles, tls_context
 from broker_auth.operate.access import AccessError, Login, connect
@@ -29,7 +29,7 @@ class Broker:
     """A nats-server that demands a client certificate, and the files to connect to it with."""
 
     def __init__(self, directory: Path, handshake_first: str) -> None:
-        authority = Authority.create()
+        authority = CertificateAuthority.create()
         (directory / "ca.pem").write_bytes(authority.certificate_pem)
         authority.server().write(directory, "server")
         authority.client("client").write(directory, "client")
@@ -77,7 +77,7 @@ async def test_the_probe_sees_through_it(broker: Broker) -> None:
 
 async def test_a_wrong_certificate_is_told_as_such(tmp_path: Path) -> None:
     broker = Broker(tmp_path, "true")
-    (tmp_path / "other.pem").write_bytes(Authority.create().certificate_pem)
+    (tmp_path / "other.pem").write_bytes(CertificateAuthority.create().certificate_pem)
     other = tls_context(TLSFiles(ca=tmp_path / "other.pem"))
     with broker.server, pytest.raises(AccessError, match="CERTIFICATE_VERIFY_FAILED"):
         await connect(broker.url, LOGIN, other)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from broker_auth.operate.access import Access
@@ -84,14 +84,14 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.config = directory / "broker.conf"
-        self.authority = Authority.create()
+        self.authority = CertificateAuthority.create()
         self.edits: dict[str, Edit] = {}
         self.servers: dict[str, NatsServer] = {}
         self.service: Serving | None = None
         self.ports = {name: free_port() for name in ("fleet", "edge", "leaf")}
         self.break_glass = generate_seed(Kind.USER)
         self.edge_break_glass = generate_seed(Kind.USER)
-        links = Authority.create("links")
+        links = CertificateAuthority.create("links")
         (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
         (directory / "leaf-ca.pem").write_bytes(links.certificate_pem)
         for name, pair in (

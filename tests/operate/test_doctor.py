@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from broker_auth.deploy.pki import LOCAL_NAMES, Authority, Validity
+from broker_auth.deploy.pki import LOCAL_NAMES, CertificateAuthority, Validity
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from broker_auth.natsio.versions import parse_version
 from broker_auth.operate.access import Access, Login, connect
@@ -280,7 +280,7 @@ def plant(site: Site, fault: Fault) -> None:
     for name, edit in (("fleet", fault.fleet), ("edge", fault.edge)):
         if edit:
             site.edits[name] = in_directory(edit, site.directory)
-    both = site.authority.certificate_pem + Authority.create("some other CA").certificate_pem
+    both = site.authority.certificate_pem + CertificateAuthority.create("some other CA").certificate_pem
     (site.directory / "two-cas.pem").write_bytes(both)
     site.authority.server(hosts=["elsewhere.example.net"]).write(site.directory, "elsewhere")
     soon = Validity(not_after=datetime.now(UTC) + timedelta(days=5))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests import servers
@@ -50,7 +50,7 @@ def test_every_broker_that_cannot_be_served_is_named(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with site.running(service=False, linked=False):
         site.write_secret("edge-user.seed", generate_seed(Kind.USER))
-        (tmp_path / "other-ca.pem").write_bytes(Authority.create().certificate_pem)
+        (tmp_path / "other-ca.pem").write_bytes(CertificateAuthority.create().certificate_pem)
         site.write_config("plugin.broker_auth.broker.fleet.tls.ca = other-ca.pem")
         found = problems(site, 1)
         assert set(found) == {URLS.format("fleet"), URLS.format("edge")}
