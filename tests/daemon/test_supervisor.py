@@ -1,4 +1,4 @@
-"""Workers that die or hang are replaced; nothing is lost that an orderly end can save."""
+"""Dead and stuck workers are replaced; shutdown and failed starts are orderly."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from nats.errors import Error as NatsError
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.child import Child
 from broker_auth.daemon.pidfile import PidFile, running
-from broker_auth.daemon.slot import Kind, Slot
-from broker_auth.daemon.supervisor import SILENCE_SECONDS, is_late
-from broker_auth.daemon.worker import Beat
+from broker_auth.daemon.slot import ProcessSpec, Slot
+from broker_auth.daemon.supervisor import HEARTBEAT_TIMEOUT, is_late
+from broker_auth.daemon.worker import Heartbeat
 from broker_auth.errors import OperationError
 from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import Deployment, Service, eventually
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    site = Deployment(tmp_path_factory.mktemp("supervised"))
-    with site.running():
-        yield site
+    supervised = Deployment(tmp_path_factory.mktemp("supervised"))
+    with supervised.running():
+        yield supervised
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-async def test_a_killed_worker_is_replaced(deployment: Deployment, service: Service) -> None:
+async def test_killed_worker_is_replaced(deployment: Deployment, service: Service) -> None:
     first, second = service.workers
     mark = service.mark()
     os.kill(first, signal.SIGKILL)
@@ -62,11 +62,11 @@ async def test_a_killed_worker_is_replaced(deployment: Deployment, service: Serv
     await (await deployment.connect()).close()
 
 
-async def test_a_stopped_worker_is_noticed_killed_and_replaced(deployment: Deployment, service: Service) -> None:
+async def test_suspended_worker_is_killed_and_replaced(deployment: Deployment, service: Service) -> None:
     stopped, other = service.workers
     mark = service.mark()
     os.kill(stopped, signal.SIGSTOP)
-    service.wait_for_log(rf"worker {stopped} sent nothing for \d\.\d s and is killed", 10, since=mark)
+    service.wait_for_log(rf"worker {stopped} has sent no heartbeat for \d\.\d s and is killed", 10, since=mark)
     service.wait_for_log(rf"worker {stopped} stuck", since=mark)
     service.wait_for_log("subscribed at", since=mark)
     assert not alive(stopped)
@@ -74,7 +74,7 @@ async def test_a_stopped_worker_is_noticed_killed_and_replaced(deployment: Deplo
     await (await deployment.connect()).close()
 
 
-async def test_a_worker_that_keeps_dying_is_replaced_more_and_more_slowly(service: Service) -> None:
+async def test_dying_worker_is_replaced_with_backoff(service: Service) -> None:
     delays = []
     for _ in range(3):
         mark = service.mark()
@@ -82,20 +82,20 @@ async def test_a_worker_that_keeps_dying_is_replaced_more_and_more_slowly(servic
         line = service.wait_for_log(r"replaced in [\d.]+ s", since=mark)
         delays.append(float(line.rsplit(" ", 2)[1]))
         service.wait_for_log("subscribed at", since=mark)
-    # Either slot may have been hit, so only the slowest tells.
+    # Either slot may have been hit, so only the longest delay is meaningful.
     assert delays[0] == 0
     assert max(delays) > 0
 
 
-def test_a_machine_that_was_suspended_does_not_lose_its_workers(deployment: Deployment) -> None:
+def test_suspended_machine_does_not_lose_its_workers(deployment: Deployment) -> None:
     address = f"127.0.0.1:{free_port()}"
     with Service(deployment, BROKER_AUTH_METRICS_LISTEN=address, name="suspended") as service:
         workers = service.workers
         mark = service.mark()
         os.killpg(service.process.pid, signal.SIGSTOP)
-        time.sleep(SILENCE_SECONDS + 1)
+        time.sleep(HEARTBEAT_TIMEOUT + 1)
         service.signal(signal.SIGCONT)
-        # The supervisor is back and looks at its workers, who have sent nothing for long.
+        # The supervisor runs again and checks its workers, which have sent no heartbeat for long.
         with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
             assert answer.status == 200
         os.killpg(service.process.pid, signal.SIGCONT)
@@ -103,8 +103,8 @@ def test_a_machine_that_was_suspended_does_not_lose_its_workers(deployment: Depl
         assert not [line for line in service.log(mark) if "killed" in line]
 
 
-async def test_a_worker_is_replaced_as_soon_as_the_system_allows_it(deployment: Deployment, service: Service) -> None:
-    """Out of memory or descriptors, as the death of a worker may have been."""
+async def test_worker_is_replaced_once_the_system_has_resources(deployment: Deployment, service: Service) -> None:
+    """A lack of memory or descriptors, which may also have killed the worker, is temporary."""
     (victim, _), supervisor = service.workers, service.process.pid
     before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
     mark = service.mark()
@@ -118,7 +118,7 @@ async def test_a_worker_is_replaced_as_soon_as_the_system_allows_it(deployment: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_in_order(service: Service, number: signal.Signals) -> None:
+def test_service_drains_on_signal(service: Service, number: signal.Signals) -> None:
     workers = service.workers
     service.signal(number)
     assert service.wait() == 0
@@ -126,8 +126,8 @@ def test_it_ends_in_order(service: Service, number: signal.Signals) -> None:
     assert "drained" in service.log()[-1]
 
 
-def test_interrupting_the_whole_group_is_no_crash(service: Service) -> None:
-    """Ctrl-C in a terminal reaches workers and supervisor alike."""
+def test_interrupting_the_process_group_is_not_an_error(service: Service) -> None:
+    """Ctrl-C in a terminal is sent to workers and supervisor."""
     os.killpg(service.process.pid, signal.SIGINT)
     assert service.wait() == 0
     assert not [line for line in service.log() if " ERROR " in line]
@@ -140,16 +140,16 @@ async def test_workers_end_with_a_killed_supervisor(service: Service) -> None:
     await eventually(lambda: not any(alive(pid) for pid in workers))
 
 
-async def test_a_stopped_worker_ends_when_the_service_is_told_to(service: Service) -> None:
+async def test_suspended_worker_does_not_block_shutdown(service: Service) -> None:
     stopped = service.workers[0]
     os.kill(stopped, signal.SIGSTOP)
     service.signal(signal.SIGTERM)
     assert service.wait() == 0
     assert not alive(stopped)
-    assert [line for line in service.log() if f"worker {stopped} sent nothing" in line]
+    assert [line for line in service.log() if f"worker {stopped} has sent no heartbeat" in line]
 
 
-async def test_it_waits_for_brokers_that_are_not_there_yet(tmp_path: Path) -> None:
+async def test_waits_for_brokers_that_are_down(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, ("east", "west"))
     with deployment.servers["east"]:
         service = Service(deployment).start()
@@ -167,7 +167,7 @@ async def test_it_waits_for_brokers_that_are_not_there_yet(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "greeting", [b"INFO {not json}\r\n", b"INFO []\r\n", b"\xff\xfe\x00\r\n", b"220 mail\r\n", b""]
 )
-async def test_what_is_no_broker_is_tried_again_until_it_is_one(tmp_path: Path, greeting: bytes) -> None:
+async def test_retries_endpoint_that_does_not_speak_nats(tmp_path: Path, greeting: bytes) -> None:
     deployment = Deployment(tmp_path)
 
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -188,7 +188,7 @@ async def test_what_is_no_broker_is_tried_again_until_it_is_one(tmp_path: Path, 
     assert not [line for line in service.log() if "Traceback" in line]
 
 
-async def test_connections_are_untouched_when_every_service_is_gone(deployment: Deployment) -> None:
+async def test_connections_survive_without_any_service(deployment: Deployment) -> None:
     with Service(deployment):
         client = await deployment.connect()
         received = await client.subscribe("still.here")
@@ -199,7 +199,7 @@ async def test_connections_are_untouched_when_every_service_is_gone(deployment: 
     await client.close()
 
 
-def test_every_problem_of_a_configuration_is_an_error_and_nothing_starts(tmp_path: Path) -> None:
+def test_bad_configuration_fails_at_start_with_every_problem(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     deployment.write_config("plugin.broker_auth.tokn_leeway = 5s", "plugin.broker_auth.workers = 0")
     service = Service(deployment).start()
@@ -210,7 +210,7 @@ def test_every_problem_of_a_configuration_is_an_error_and_nothing_starts(tmp_pat
     assert "did you mean plugin.broker_auth.token_leeway" in errors[0]
 
 
-def test_an_audit_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+def test_audit_file_that_cannot_be_opened_fails_the_start(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     deployment.write_config("plugin.broker_auth.audit.output = file:missing/audit.jsonl")
     service = Service(deployment).start()
@@ -218,7 +218,7 @@ def test_an_audit_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None
     assert service.log()[-1].startswith("Error: audit file")
 
 
-def test_a_metrics_address_in_use_is_an_error(deployment: Deployment, tmp_path: Path) -> None:
+def test_metrics_address_in_use_fails_the_start(deployment: Deployment, tmp_path: Path) -> None:
     other = Deployment(tmp_path)
     other.write_config(f"plugin.broker_auth.metrics.listen = 127.0.0.1:{deployment.ports['east']}")
     service = Service(other).start()
@@ -226,18 +226,18 @@ def test_a_metrics_address_in_use_is_an_error(deployment: Deployment, tmp_path: 
     assert "Error: plugin.broker_auth.metrics.listen" in service.log()[-1]
 
 
-def test_only_one_service_holds_a_pid_file(tmp_path: Path) -> None:
+def test_pid_file_is_exclusive(tmp_path: Path) -> None:
     path = tmp_path / "service.pid"
     held = PidFile(path)
-    with pytest.raises(OperationError, match="held by a service"):
+    with pytest.raises(OperationError, match="held by a running service"):
         PidFile(path)
     assert running(path).pid == os.getpid()
-    assert path.stat().st_mode & 0o077 == 0, "who can open it can lock it"
+    assert path.stat().st_mode & 0o077 == 0, "a process that can open the file can lock it"
     held.remove()
     assert not path.exists()
 
 
-def test_an_old_pid_file_is_not_taken_for_a_service(tmp_path: Path) -> None:
+def test_stale_pid_file_is_recognized(tmp_path: Path) -> None:
     path = tmp_path / "service.pid"
     held = PidFile(path)
     content = path.read_text()
@@ -247,48 +247,48 @@ def test_an_old_pid_file_is_not_taken_for_a_service(tmp_path: Path) -> None:
         running(path)
 
 
-def test_the_service_manager_is_told_of_start_reload_and_stop(tmp_path: Path) -> None:
+def test_service_manager_is_notified_of_start_reload_and_stop(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     address = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, deployment.servers["east"]:
         manager.bind(str(address))
         manager.settimeout(15)
         with Service(deployment, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="2000000") as service:
-            told = _told(manager, "READY=1")
+            messages = _receive(manager, "READY=1")
             service.signal(signal.SIGHUP)
-            told += _told(manager, "RELOADING=1")
-            told += _told(manager, "READY=1")
-            told += _told(manager, "WATCHDOG=1")
-        told += _told(manager, "STOPPING=1")
-    assert "READY=1\nSTATUS=zone fleet: workers 1/1; subscribed: east 1" in told
-    assert any("MONOTONIC_USEC=" in message for message in told)
+            messages += _receive(manager, "RELOADING=1")
+            messages += _receive(manager, "READY=1")
+            messages += _receive(manager, "WATCHDOG=1")
+        messages += _receive(manager, "STOPPING=1")
+    assert "READY=1\nSTATUS=zone fleet: workers 1/1; subscribed: east 1" in messages
+    assert any("MONOTONIC_USEC=" in message for message in messages)
 
 
-def _told(manager: socket.socket, wanted: str) -> list[str]:
-    """Messages up to the one that holds ``wanted``."""
+def _receive(manager: socket.socket, expected: str) -> list[str]:
+    """Return the messages up to the first with the line ``expected``."""
     messages: list[str] = []
-    while not messages or wanted not in messages[-1].split("\n"):
+    while not messages or expected not in messages[-1].split("\n"):
         messages.append(manager.recv(4096).decode())
     return messages
 
 
-class Heard:
-    """A worker as its slot sees it, which is heard and never ends."""
+class HeartbeatingWorker:
+    """A worker from its slot's point of view, which sends heartbeats and never ends."""
 
     def __init__(self, *oldest: float) -> None:
-        self.pid, self.status, self.heard = 0, None, 0.0
+        self.pid, self.status, self.last_seen = 0, None, 0.0
         self.signals: list[signal.Signals] = []
-        self._beats = [Beat(stats=Snapshot(), brokers={}, oldest=seconds) for seconds in oldest]
-        self.beat: Beat | None = None
+        self._heartbeats = [Heartbeat(stats=Snapshot(), brokers={}, oldest=seconds) for seconds in oldest]
+        self.heartbeat: Heartbeat | None = None
 
     def signal(self, number: signal.Signals) -> None:
         self.signals.append(number)
 
-    def is_killed_by(self, slot: Slot[Beat]) -> bool:
-        """Whether these heartbeats, each looked at twice, get the worker killed."""
+    def is_killed_by(self, slot: Slot[Heartbeat]) -> bool:
+        """Return whether these heartbeats, each checked twice, get the worker killed."""
         slot.child = self  # type: ignore[assignment]
-        for beat in self._beats:
-            self.beat = beat
+        for heartbeat in self._heartbeats:
+            self.heartbeat = heartbeat
             slot.check(0.0)
             slot.check(0.0)
         return self.signals == [signal.SIGKILL]
@@ -299,23 +299,23 @@ class Heard:
     [
         pytest.param((0.0, 1.4, 0.0), False, id="a busy worker"),
         pytest.param((6.0, 0.0, 6.0), False, id="suspended twice"),
-        pytest.param((6.0, 7.0), True, id="requests wait although it is heard"),
+        pytest.param((6.0, 7.0), True, id="requests wait despite heartbeats"),
     ],
 )
-async def test_a_worker_that_lets_requests_wait_is_stuck(oldest: tuple[float, ...], killed: bool) -> None:
-    def start() -> Child[Beat]:
+async def test_worker_with_waiting_requests_is_stuck(oldest: tuple[float, ...], killed: bool) -> None:
+    def start() -> Child[Heartbeat]:
         raise OSError(0, "not in this test")
 
-    kind = Kind(
+    spec = ProcessSpec(
         title="worker",
         start=start,
-        silence=3.0,
+        timeout=3.0,
         drain=1.0,
         on_end=lambda _: None,
         on_replace=lambda _: None,
         is_late=is_late,
     )
-    slot = Slot(kind)
-    assert Heard(*oldest).is_killed_by(slot) is killed
+    slot = Slot(spec)
+    assert HeartbeatingWorker(*oldest).is_killed_by(slot) is killed
     slot.child = None
     await slot.retire()

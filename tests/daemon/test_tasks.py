@@ -1,4 +1,4 @@
-"""Long-lived tasks: none ends in silence."""
+"""Long-lived tasks never end silently."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("raised", [ValueError("odd"), RecursionError(), None], ids=["error", "deep", "end"])
-async def test_a_task_that_ends_is_logged_counted_and_started_again(
+async def test_task_that_ends_is_logged_counted_and_restarted(
     raised: Exception | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs: list[int] = []
@@ -45,7 +45,7 @@ async def test_a_task_that_ends_is_logged_counted_and_started_again(
     await tasks.cancel()
 
 
-async def test_a_task_that_may_end_ends_and_is_restarted_after_an_error_only() -> None:
+async def test_finite_task_is_restarted_only_after_an_error() -> None:
     runs: list[int] = []
 
     async def work() -> None:
@@ -67,7 +67,7 @@ from broker_auth.daemon.supervisor import Supervisor
 from broker_auth.settings.load import load
 
 prepared = prepare(load(Path(sys.argv[1]), {}, serving=True).serving("fleet"))
-outcomes = [ZeroDivisionError("unforeseen"), None]
+outcomes = [ZeroDivisionError("unexpected"), None]
 
 def reload():
     outcome = outcomes.pop(0)
@@ -99,12 +99,12 @@ asyncio.run(main())
 
 
 @pytest.mark.e2e
-def test_a_reload_that_fails_unforeseen_does_not_end_later_reloads(tmp_path: Path) -> None:
-    """Whatever a file makes the program do: it says so, keeps the old configuration, and reads the next one."""
+def test_unexpected_error_in_a_reload_does_not_prevent_later_reloads(tmp_path: Path) -> None:
+    """The service logs the error, keeps the old configuration, and accepts the next reload."""
     deployment = Deployment(tmp_path)
     with deployment.running():
         command = tied([sys.executable, "-c", PROGRAM, str(deployment.config)])
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines() == ["True False", "False False"], done.stderr
-    assert "not reloaded: an error in this program; the old configuration stays" in done.stderr
-    assert "ZeroDivisionError: unforeseen" in done.stderr
+    assert "not reloaded: internal error; the old configuration stays" in done.stderr
+    assert "ZeroDivisionError: unexpected" in done.stderr
