@@ -9,10 +9,10 @@ import click
 
 from broker_auth.cli import output
 from broker_auth.cli.tables import make_console, make_table
-from broker_auth.demo.outcome import Outcome
+from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result, run_demo
 from broker_auth.deploy.plan import Topology
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 
 
 @click.command("demo", epilog="\b\nExample:\n  broker-auth demo --keep")
@@ -33,7 +33,7 @@ def demo_command(context: click.Context, topology: str, keep: bool, as_json: boo
     anything was not as expected.
     """
 
-    def show(site: Site, result: Result) -> None:
+    def show(site: Sandbox, result: Result) -> None:
         if as_json:
             output.document(_document(result))
         else:
@@ -42,7 +42,7 @@ def demo_command(context: click.Context, topology: str, keep: bool, as_json: boo
             _say_how_to_look_around(site)
 
     try:
-        result = asyncio.run(run_demo(Topology(topology), show, keep=keep))
+        result = asyncio.run(run_demo(Topology(topology), show, wait=keep))
     except KeyboardInterrupt:
         return  # the way `--keep` ends
     context.exit(0 if result.ok else 1)
@@ -56,7 +56,7 @@ def _document(result: Result) -> dict[str, object]:
     }
 
 
-def _row(outcome: Outcome) -> dict[str, object]:
+def _row(outcome: Observation) -> dict[str, object]:
     return {
         "what": outcome.what,
         "expected": outcome.expected,
@@ -78,7 +78,7 @@ def _print(result: Result) -> None:
         )
 
 
-def _say_how_to_look_around(site: Site) -> None:
+def _say_how_to_look_around(site: Sandbox) -> None:
     configuration = shlex.quote(str(site.deployment.configuration))
     for line in (
         f"Running in {site.directory}, until interrupted (Ctrl-C). Look around with:",

@@ -22,8 +22,8 @@ from nats.aio.client import Client
 from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.deploy.render import render
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import NatsServer, free_port
-from broker_auth.sandbox.tied import tied
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 
@@ -177,7 +177,7 @@ class Service:
         command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(self.deployment.config)]
         with self.out_file.open("ab") as out:
             self.process = subprocess.Popen(
-                tied([*command, *self._options]),
+                dies_with_parent([*command, *self._options]),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.PIPE,

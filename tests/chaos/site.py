@@ -16,7 +16,7 @@ from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.natsio.nkey import Kind, generate_seed
-from broker_auth.sandbox.holders import Issuer
+from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import find_binary
 from broker_auth.settings.load import load
 from broker_auth.tokens.issue import load_signing_key

@@ -12,7 +12,7 @@ import pytest
 
 from broker_auth.daemon import tasks as module
 from broker_auth.daemon.tasks import LongTasks
-from broker_auth.sandbox.tied import tied
+from broker_auth.sandbox.lifetime import dies_with_parent
 from tests.callout.deployment import Deployment, eventually
 
 
@@ -103,7 +103,7 @@ def test_unexpected_error_in_a_reload_does_not_prevent_later_reloads(tmp_path: P
     """The service logs the error, keeps the old configuration, and accepts the next reload."""
     deployment = Deployment(tmp_path)
     with deployment.running():
-        command = tied([sys.executable, "-c", PROGRAM, str(deployment.config)])
+        command = dies_with_parent([sys.executable, "-c", PROGRAM, str(deployment.config)])
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines() == ["True False", "False False"], done.stderr
     assert "not reloaded: internal error; the old configuration stays" in done.stderr

@@ -20,7 +20,7 @@ from broker_auth.deploy.plan import Topology
 from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed
 from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.natsserver import free_port
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 from tests.callout.deployment import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -33,7 +33,7 @@ class Served:
     def __init__(self, directory: Path) -> None:
         self.metrics = f"127.0.0.1:{free_port()}"
         changes = {"plugin.broker_auth.metrics.listen": self.metrics}
-        self.sandbox = Site(directory, Topology.EDGE, changes=changes)
+        self.sandbox = Sandbox(directory, Topology.EDGE, changes=changes)
 
     def page(self, path: str) -> tuple[int, dict[str, object]]:
         try:
@@ -58,7 +58,7 @@ def children(pid: int) -> list[int]:
     return [int(item) for item in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def seed(sandbox: Site, zone: str, what: str) -> bytes:
+def seed(sandbox: Sandbox, zone: str, what: str) -> bytes:
     return (sandbox.directory / ZoneFiles(zone).directory / f"{what}.seed").read_bytes().strip()
 
 

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from broker_auth.deploy.init import Deployment, initialize
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
-from broker_auth.sandbox.holders import Issuer
+from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import NatsServer
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.tokens.issue import load_signing_key

@@ -13,7 +13,7 @@ import pytest
 from broker_auth.audit.record import encode, make_record
 from broker_auth.bench.run import PARTS
 from broker_auth.cli import demo, main, report, root, streams
-from broker_auth.demo.outcome import Outcome as DemoOutcome
+from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result
 from broker_auth.operate.explain import Outcome, explain
 from broker_auth.operate.report.connections import Connection
@@ -207,7 +207,7 @@ def _doctor(directory: Path) -> Any:
 
 
 def _demo(_: Path) -> Any:
-    outcome = DemoOutcome(what="a", expected="b", happened="b")
+    outcome = Observation(what="a", expected="b", happened="b")
     return demo._document(Result(admission=[outcome], isolation=[outcome]))
 
 

@@ -13,8 +13,8 @@ import pytest_asyncio
 from broker_auth.files.writing import write_private
 from broker_auth.natsio.nkey import Kind, generate_seed
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
-from broker_auth.sandbox.holders import Issuer
-from broker_auth.sandbox.site import Site, change
+from broker_auth.sandbox.identities import Issuer
+from broker_auth.sandbox.sandbox import Sandbox, change
 from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 
 pytestmark = pytest.mark.e2e
@@ -30,9 +30,9 @@ KEYS = {
 
 
 @pytest_asyncio.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def site(tmp_path: Path) -> AsyncIterator[Sandbox]:
     """An edge deployment."""
-    async with Site(tmp_path / "site") as running:
+    async with Sandbox(tmp_path / "site") as running:
         yield running
 
 
@@ -46,13 +46,13 @@ async def admitted(url: str, credentials: Credentials) -> bool:
     return True
 
 
-async def set_keys(site: Site, changes: dict[str, str | None]) -> None:
+async def set_keys(site: Sandbox, changes: dict[str, str | None]) -> None:
     """Change the configuration and reload."""
     change(site.deployment, changes)
     await site.service.reload()
 
 
-async def test_the_provisioners_password(site: Site) -> None:
+async def test_the_provisioners_password(site: Sandbox) -> None:
     old = site.credentials("provisioner")
     new = replace(old, password="a new password")
     write_private(site.directory / "keys" / "client_password-2", new.password.encode())
@@ -67,7 +67,7 @@ async def test_the_provisioners_password(site: Site) -> None:
     assert await in_force() == (False, True)
 
 
-async def test_the_signer_of_provisioning_tokens(site: Site) -> None:
+async def test_the_signer_of_provisioning_tokens(site: Sandbox) -> None:
     seed = new_seed()
     key = signing_key_from_seed(seed, "signer")
     assert key.public_hex
@@ -83,7 +83,7 @@ async def test_the_signer_of_provisioning_tokens(site: Site) -> None:
     assert await in_force() == (False, True)
 
 
-async def test_the_keys_that_need_a_restart(site: Site) -> None:
+async def test_the_keys_that_need_a_restart(site: Sandbox) -> None:
     for name, kind in KEYS.items():
         write_private(site.directory / "keys" / f"new-{kind.name}.seed", generate_seed(kind).encode())
         change(site.deployment, {name: f"keys/new-{kind.name}.seed"})

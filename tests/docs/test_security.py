@@ -22,7 +22,7 @@ from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.deploy.devpki import LEAF_NAME
 from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 
 pytestmark = pytest.mark.e2e
 
@@ -31,13 +31,13 @@ EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"
 
 
 @pytest_asyncio.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def site(tmp_path: Path) -> AsyncIterator[Sandbox]:
     """An edge deployment as ``init`` writes it."""
-    async with Site(tmp_path / "site") as made:
+    async with Sandbox(tmp_path / "site") as made:
         yield made
 
 
-async def test_the_edge_links_to_the_fleet(site: Site) -> None:
+async def test_the_edge_links_to_the_fleet(site: Sandbox) -> None:
     provisioner = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
     node = await connect(site.node_url, "node1.example.net", site.credentials("node"))
     try:
@@ -49,7 +49,7 @@ async def test_the_edge_links_to_the_fleet(site: Site) -> None:
 
 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
-async def test_who_steals_an_edge_is_no_member_of_the_fleet(site: Site, stolen: str) -> None:
+async def test_who_steals_an_edge_is_no_member_of_the_fleet(site: Sandbox, stolen: str) -> None:
     member = await connect(site.fleet_url, "member", site.credentials("fleet"))  # who shows a good one is let in
     await member.close()
     with pytest.raises(ConnectRefusedError):
@@ -60,7 +60,7 @@ async def test_who_steals_an_edge_is_no_member_of_the_fleet(site: Site, stolen: 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
 def test_the_service_does_not_count_them_either(tmp_path: Path, stolen: str) -> None:
     """docs/policy.md#0-what-is-not-served, should the fleet's listener be open to more than it ought to be."""
-    pki = Site(tmp_path / "site").directory / "pki"
+    pki = Sandbox(tmp_path / "site").directory / "pki"
     verifier = PeerVerifier(load_roots((pki / "ca.pem").read_bytes(), "ca.pem"))
     ca = (pki / ("leaf-ca.pem" if stolen == "leaf" else "ca.pem")).read_text()
     assert isinstance(verifier.identify([[(pki / f"{stolen}.pem").read_text(), ca]], time.time()), RefusedPeer)
@@ -68,7 +68,7 @@ def test_the_service_does_not_count_them_either(tmp_path: Path, stolen: str) -> 
     assert isinstance(verifier.identify([member], time.time()), PeerIdentity)
 
 
-async def test_a_link_of_the_fleets_ca_would_be_a_member_of_the_fleet(site: Site) -> None:
+async def test_a_link_of_the_fleets_ca_would_be_a_member_of_the_fleet(site: Sandbox) -> None:
     """What ``config check`` warns of: the CA is all that keeps a link out."""
     pki = site.directory / "pki"
     key = load_pem_private_key((pki / "ca.key").read_bytes(), password=None)
@@ -82,7 +82,7 @@ async def test_a_link_of_the_fleets_ca_would_be_a_member_of_the_fleet(site: Site
     assert (record.account, record.rule) == ("choria", "verified_tls")
 
 
-def held(site: Site, name: str) -> Credentials:
+def held(site: Sandbox, name: str) -> Credentials:
     """A certificate that lies on an edge's host, with its key."""
     pki = site.directory / "pki"
     return Credentials(ca=site.ca, certificate=pki / f"{name}.pem", key=pki / f"{name}.key")
@@ -100,7 +100,7 @@ async def _heard(node: Client, events: Subscription) -> None:
             return
 
 
-async def test_a_thief_of_a_provisioning_token_can_take_a_waiting_nodes_name(site: Site) -> None:
+async def test_a_thief_of_a_provisioning_token_can_take_a_waiting_nodes_name(site: Sandbox) -> None:
     node, thief = [
         await connect(site.node_url, "node1.example.net", site.credentials("node"))
         for _ in ("waits", "stole its token")
@@ -119,7 +119,7 @@ async def test_a_thief_of_a_provisioning_token_can_take_a_waiting_nodes_name(sit
         await asyncio.gather(node.close(), thief.close(), provisioner.close())
 
 
-async def test_a_stolen_certificate_is_no_provisioner_even_with_the_password(site: Site) -> None:
+async def test_a_stolen_certificate_is_no_provisioner_even_with_the_password(site: Sandbox) -> None:
     member = site.credentials("fleet")
     password = site.settings.provisioning.client_passwords[0].reveal()
     thief = Credentials(

@@ -1,4 +1,4 @@
-"""The examples do what they say: configurations that are valid, and a node and a provisioner that meet."""
+"""Example configurations are valid, and the example node and provisioner communicate."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from broker_auth.deploy.workspace import Workspace
 from broker_auth.files.writing import write_private
 from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import connect
+from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import check_configuration
-from broker_auth.sandbox.site import Site
-from broker_auth.sandbox.tied import tied
+from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.settings.load import check
 
 pytestmark = pytest.mark.e2e
@@ -35,7 +35,7 @@ PLACEHOLDER: Final = re.compile(r"<([a-z0-9/-]+\.public)>")
 
 
 def install(topology: Topology, directory: Path) -> Path:
-    """The example's configuration among the files it names, its placeholders filled in."""
+    """Install an example configuration with its files and filled in placeholders; return its path."""
     initialize(Plan(directory=directory, topology=topology, dev_pki=True, hosts=HOSTS))
     pki = directory / "pki"
     if topology is Topology.EDGE:  # init writes one edge, the example has two
@@ -56,7 +56,7 @@ def _public(directory: Path, name: str) -> str:
 
 
 @pytest.mark.parametrize("topology", Topology)
-def test_each_configuration_is_valid_and_its_servers_start(tmp_path: Path, topology: Topology) -> None:
+def test_example_configuration_is_valid_and_its_servers_start(tmp_path: Path, topology: Topology) -> None:
     report = check(install(topology, tmp_path / "example"), {}, serving=True)
     assert (report.problems, report.warnings) == ((), ())
     assert report.settings
@@ -67,7 +67,7 @@ def test_each_configuration_is_valid_and_its_servers_start(tmp_path: Path, topol
 
 
 @pytest.mark.parametrize("topology", Topology)
-def test_a_configuration_with_a_placeholder_left_is_refused(tmp_path: Path, topology: Topology) -> None:
+def test_configuration_with_a_placeholder_is_refused(tmp_path: Path, topology: Topology) -> None:
     configuration = install(topology, tmp_path / "example")
     shutil.copy(EXAMPLES / topology / "broker.conf", configuration)
     refused = {problem.key for problem in check(configuration, {}, serving=True).problems}
@@ -77,14 +77,14 @@ def test_a_configuration_with_a_placeholder_left_is_refused(tmp_path: Path, topo
 
 
 class Program:
-    """One of the example scripts, running."""
+    """A running example script."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.seen: list[str] = []
 
     async def line(self, start: str) -> str:
-        """What follows ``start`` on the next line that begins with it."""
+        """Wait for a line that begins with ``start``; return the rest of it."""
         assert self.process.stdout
         async with asyncio.timeout(SECONDS):
             while line := (await self.process.stdout.readline()).decode():
@@ -96,9 +96,9 @@ class Program:
 
 @contextlib.asynccontextmanager
 async def running(script: str, arguments: Sequence[object]) -> AsyncIterator[Program]:
-    """Run an example as anybody would; it is stopped whatever happens."""
+    """Run an example like a user; stop it at the end of the block."""
     process = await asyncio.create_subprocess_exec(
-        *tied([sys.executable, str(EXAMPLES / script), *map(str, arguments)]),
+        *dies_with_parent([sys.executable, str(EXAMPLES / script), *map(str, arguments)]),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -109,43 +109,45 @@ async def running(script: str, arguments: Sequence[object]) -> AsyncIterator[Pro
             process.kill()
         await process.wait()
         assert process.stdout
-        await process.stdout.read()  # so that its pipe is closed before the loop is
+        await process.stdout.read()  # so that its pipe is closed before the loop
 
 
-def provisioner_arguments(site: Site) -> list[object]:
-    """For provisioner.py."""
-    pki = site.directory / "pki"
-    password = site.directory / "keys" / "client_password"
-    return [site.fleet_url, site.ca, pki / "provisioner.pem", pki / "provisioner.key", password]
+def provisioner_arguments(sandbox: Sandbox) -> list[object]:
+    """Return the arguments for provisioner.py."""
+    pki = sandbox.directory / "pki"
+    password = sandbox.directory / "keys" / "client_password"
+    return [sandbox.fleet_url, sandbox.ca, pki / "provisioner.pem", pki / "provisioner.key", password]
 
 
-def node_arguments(site: Site, identity: str) -> list[object]:
-    """For node.py."""
-    token = site.directory / "provisioning.jwt"
+def node_arguments(sandbox: Sandbox, identity: str) -> list[object]:
+    """Return the arguments for node.py."""
+    token = sandbox.directory / "provisioning.jwt"
     if not token.exists():
-        write_private(token, site.node_issuer.node_token().encode() + b"\n")
-    return [site.node_url, token, site.ca, identity]
+        write_private(token, sandbox.node_issuer.node_token().encode() + b"\n")
+    return [sandbox.node_url, token, sandbox.ca, identity]
 
 
-async def meet(site: Site) -> None:
-    """A node waits first, a second one comes later; both are asked, and both answer."""
+async def check_communication(sandbox: Sandbox) -> None:
+    """Check that nodes that connect before and after the provisioner answer it."""
     async with (
-        running("node.py", node_arguments(site, "node1.example.net")) as first,
-        running("provisioner.py", provisioner_arguments(site)) as provisioner,
+        running("node.py", node_arguments(sandbox, "node1.example.net")) as first,
+        running("provisioner.py", provisioner_arguments(sandbox)) as provisioner,
     ):
         answer = json.loads(await provisioner.line("answer:"))
         assert answer == {"identity": "node1.example.net", "ready": True}
         assert await first.line("asked:") == "who are you?"
         async with asyncio.timeout(SECONDS):
             assert await first.process.wait() == 0
-        async with running("node.py", node_arguments(site, "node2.example.net")):
+        async with running("node.py", node_arguments(sandbox, "node2.example.net")):
             assert json.loads(await provisioner.line("answer:"))["identity"] == "node2.example.net"
 
 
-async def test_node_and_provisioner_meet_by_way_of_the_edge(edge_site: Site) -> None:
-    await meet(edge_site)
+async def test_example_node_and_provisioner_communicate_through_the_edge(edge_sandbox: Sandbox) -> None:
+    await check_communication(edge_sandbox)
     rules = {
-        record.client or record.name: record.rule for record in edge_site.audit_records() if record.decision == "admit"
+        record.client or record.name: record.rule
+        for record in edge_sandbox.audit_records()
+        if record.decision == "admit"
     }
     assert rules == {
         "node1.example.net": "provisioning",
@@ -154,9 +156,9 @@ async def test_node_and_provisioner_meet_by_way_of_the_edge(edge_site: Site) -> 
     }
 
 
-async def test_node_and_provisioner_meet_by_way_of_websocket(tmp_path: Path) -> None:
-    async with Site(tmp_path / "site", Topology.WEBSOCKET) as site:
-        await meet(site)
+async def test_example_node_and_provisioner_communicate_through_websocket(tmp_path: Path) -> None:
+    async with Sandbox(tmp_path / "sandbox", Topology.WEBSOCKET) as sandbox:
+        await check_communication(sandbox)
 
 
 ROGUE: Final = (
@@ -169,11 +171,11 @@ ROGUE: Final = (
 )
 
 
-async def test_the_provisioner_asks_nobody_a_rogue_node_makes_up(edge_site: Site) -> None:
-    async with running("provisioner.py", provisioner_arguments(edge_site)) as provisioner:
-        async with running("node.py", node_arguments(edge_site, "node1.example.net")):
-            await provisioner.line("answer:")  # it listens
-        rogue = await connect(edge_site.node_url, "rogue", edge_site.credentials("node"))
+async def test_example_provisioner_ignores_identities_invented_by_a_rogue_node(edge_sandbox: Sandbox) -> None:
+    async with running("provisioner.py", provisioner_arguments(edge_sandbox)) as provisioner:
+        async with running("node.py", node_arguments(edge_sandbox, "node1.example.net")):
+            await provisioner.line("answer:")  # it has subscribed
+        rogue = await connect(edge_sandbox.node_url, "rogue", edge_sandbox.credentials("node"))
         try:
             for event in ROGUE:
                 await rogue.publish("choria.lifecycle.event.startup.provision_mode_server", event)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker_auth.deploy.plan import Topology
-from broker_auth.sandbox.holders import Holder
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.identities import Identity
+from broker_auth.sandbox.sandbox import Sandbox
 from tests.interop.choria_program import STARTUP_SECONDS, Choria, ChoriaRefused, found_by_ping, running, server
 
 pytestmark = pytest.mark.e2e
@@ -20,7 +20,7 @@ IDENTITY = "node1.example.net"
 
 @pytest.mark.parametrize("by", ["organization", "chain issuer"])
 async def test_a_client_asks_a_server(choria_server: Choria, tmp_path: Path, by: str) -> None:
-    async with Site(tmp_path / "site", Topology.SINGLE) as site:
+    async with Sandbox(tmp_path / "site", Topology.SINGLE) as site:
         make = site.issuer.client if by == "organization" else site.issuer.client_by_chain
         client = configuration(site, tmp_path / "client", make("up=alice", "fleet_management"))
         node = configuration(site, tmp_path / "node", site.issuer.server(IDENTITY))
@@ -38,7 +38,7 @@ async def test_a_client_asks_a_server(choria_server: Choria, tmp_path: Path, by:
 
 
 async def test_a_client_that_does_not_manage_the_fleet_reaches_nobody(choria_server: Choria, tmp_path: Path) -> None:
-    async with Site(tmp_path / "site", Topology.SINGLE) as site:
+    async with Sandbox(tmp_path / "site", Topology.SINGLE) as site:
         manager = configuration(site, tmp_path / "manager", site.issuer.client("up=alice", "fleet_management"))
         viewer = configuration(site, tmp_path / "viewer", site.issuer.client("up=bob", "events_viewer"))
         node = configuration(site, tmp_path / "node", site.issuer.server(IDENTITY))
@@ -49,9 +49,9 @@ async def test_a_client_that_does_not_manage_the_fleet_reaches_nobody(choria_ser
 
 
 async def test_a_token_without_its_key_is_of_no_use(choria_server: Choria, tmp_path: Path) -> None:
-    async with Site(tmp_path / "site", Topology.SINGLE) as site:
+    async with Sandbox(tmp_path / "site", Topology.SINGLE) as site:
         stolen, own = site.issuer.client("up=alice", "org_admin"), site.issuer.client("up=thief")
-        thief = configuration(site, tmp_path / "thief", Holder(token=stolen.token, seed=own.seed))
+        thief = configuration(site, tmp_path / "thief", Identity(token=stolen.token, seed=own.seed))
         log = tmp_path / "thief.log"
         # Choria would go on trying for ever.
         async with running(choria_server, log, "ping", "--config", str(thief)), asyncio.timeout(STARTUP_SECONDS):
@@ -60,7 +60,7 @@ async def test_a_token_without_its_key_is_of_no_use(choria_server: Choria, tmp_p
         assert {(record.rule, record.code) for record in records} == {("client", "nonce_signature")}
 
 
-def configuration(site: Site, directory: Path, holder: Holder) -> Path:
+def configuration(site: Sandbox, directory: Path, holder: Identity) -> Path:
     """A configuration of Choria for the holder of a token, server or client."""
     directory.mkdir()
     token, seed, file = directory / "token.jwt", directory / "key.seed", directory / "choria.conf"

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import connect
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.secret import Secret
 from broker_auth.tokens.issue import SigningKey, load_signing_key, provisioning_claims
 from tests.builders.clock import HOUR
@@ -26,7 +26,7 @@ ACCESS_TOKEN = "s3cret"  # what the node asks of its provisioner
 
 @pytest.mark.parametrize("protocol_v2", [False, True], ids=["protocol 1", "protocol 2"])
 async def test_a_server_waits_to_be_provisioned(choria_server: Choria, tmp_path: Path, *, protocol_v2: bool) -> None:
-    async with Site(tmp_path / "site") as site:
+    async with Sandbox(tmp_path / "site") as site:
         write_token(site, choria_server.directory, protocol_v2=protocol_v2)
         identity = await announced(site, choria_server)
         record = site.audit_record(identity)
@@ -37,7 +37,7 @@ async def test_a_server_waits_to_be_provisioned(choria_server: Choria, tmp_path:
 
 
 async def test_choria_finds_and_asks_it(choria_server: Choria, tmp_path: Path) -> None:
-    async with Site(tmp_path / "site") as site:
+    async with Sandbox(tmp_path / "site") as site:
         write_token(site, choria_server.directory, protocol_v2=False)
         configuration = write_client_configuration(site, tmp_path)
         async with server(choria_server, tmp_path / "choria.log"):
@@ -50,7 +50,7 @@ async def test_choria_finds_and_asks_it(choria_server: Choria, tmp_path: Path) -
 
 
 async def test_a_server_with_a_foreign_token_stays_out(choria_server: Choria, tmp_path: Path) -> None:
-    async with Site(tmp_path / "site") as site:
+    async with Sandbox(tmp_path / "site") as site:
         foreign = load_signing_key(rsa_key("foreign signer").private_pem, "foreign signer")
         write_token(site, choria_server.directory, protocol_v2=False, key=foreign)
         async with server(choria_server, tmp_path / "choria.log"):
@@ -61,7 +61,7 @@ async def test_a_server_with_a_foreign_token_stays_out(choria_server: Choria, tm
 # --- The node
 
 
-def write_token(site: Site, directory: Path, *, protocol_v2: bool, key: SigningKey | None = None) -> None:
+def write_token(site: Sandbox, directory: Path, *, protocol_v2: bool, key: SigningKey | None = None) -> None:
     url = site.node_url.replace("tls://", "nats://")  # as Choria writes them; it always uses TLS
     claims = provisioning_claims(
         now=time.time(),
@@ -75,7 +75,7 @@ def write_token(site: Site, directory: Path, *, protocol_v2: bool, key: SigningK
     (directory / "provisioning.jwt").write_text(signer.sign(claims))
 
 
-async def announced(site: Site, choria: Choria) -> str:
+async def announced(site: Sandbox, choria: Choria) -> str:
     """The identity a starting server announces to its provisioner."""
     first: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
@@ -96,7 +96,7 @@ async def announced(site: Site, choria: Choria) -> str:
     return identity
 
 
-async def until_decided(site: Site) -> set[str]:
+async def until_decided(site: Sandbox) -> set[str]:
     """The codes of the decisions about nodes, once there is one."""
     async with asyncio.timeout(STARTUP_SECONDS):
         while not (codes := {record.code for record in site.audit_records() if record.rule == "provisioning"}):
@@ -107,7 +107,7 @@ async def until_decided(site: Site) -> set[str]:
 # --- Its provisioner
 
 
-def write_client_configuration(site: Site, directory: Path) -> Path:
+def write_client_configuration(site: Sandbox, directory: Path) -> Path:
     pki = site.directory / "pki"
     settings = {
         "collectives": "provisioning",

@@ -13,7 +13,7 @@ from broker_auth.demo.isolation import show_isolation
 from broker_auth.operate.doctor.finding import Case, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
 from broker_auth.sandbox.natsserver import BINARY_VARIABLE
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 from tests import servers
 from tests.nats_server.wire import Wire
 from tests.operate.site import Site as ObservedSite
@@ -26,7 +26,7 @@ async def test_the_whole_system_works_on_the_oldest_supported_version(
 ) -> None:
     caplog.set_level(logging.ERROR, logger="asyncio")  # which warns of every client that TLS refuses
     monkeypatch.setenv(BINARY_VARIABLE, str(servers.server(servers.OLDEST)))
-    async with Site(tmp_path / "site") as site:
+    async with Sandbox(tmp_path / "site") as site:
         for url in (site.fleet_url, site.node_url):
             wire = await Wire.open(urlsplit(url).port or 0)
             await wire.close()

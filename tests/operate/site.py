@@ -17,8 +17,8 @@ from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
 from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
 from broker_auth.operate.access import Access
+from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import NatsServer, free_port
-from broker_auth.sandbox.tied import tied
 from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
@@ -186,7 +186,7 @@ class Serving:
         self._news = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
-            tied([sys.executable, "-m", "broker_auth", "serve", "--config", str(config)]),
+            dies_with_parent([sys.executable, "-m", "broker_auth", "serve", "--config", str(config)]),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

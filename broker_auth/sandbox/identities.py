@@ -1,4 +1,4 @@
-"""Who holds a token of their own: servers and clients with an Ed25519 key, and who issues to them."""
+"""Servers and clients with a token and an Ed25519 key, and the issuer of their tokens."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ DAY: Final = 24 * 3600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """A token and the seed that signs nonces for it."""
+class Identity:
+    """A token, and the seed that signs nonces for it."""
 
     token: str = field(repr=False)
     seed: bytes = field(repr=False)
@@ -38,7 +38,7 @@ class Issuer:
         self._key = key
 
     def node_token(self, *, organization: str = "choria", issued: float | None = None) -> str:
-        """A provisioning token, valid for a day from ``issued`` (Unix seconds) or now."""
+        """Issue a provisioning token, valid for a day from ``issued`` (Unix seconds) or now."""
         claims = provisioning_claims(
             now=time.time() if issued is None else issued,
             validity=DAY,
@@ -48,8 +48,8 @@ class Issuer:
         )
         return self._key.sign(claims)
 
-    def server(self, identity: str, *permissions: str, collectives: Sequence[str] = ("mcollective",)) -> Holder:
-        """A server with a fresh key."""
+    def server(self, identity: str, *permissions: str, collectives: Sequence[str] = ("mcollective",)) -> Identity:
+        """Issue a token to a server with a new key."""
         seed = new_seed()
         claims = server_claims(
             now=time.time(),
@@ -59,22 +59,22 @@ class Issuer:
             collectives=collectives,
             permissions=permissions,
         )
-        return Holder(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+        return Identity(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
 
-    def client(self, caller_id: str, *permissions: str, validity: float = DAY) -> Holder:
-        """A client with a fresh key."""
+    def client(self, caller_id: str, *permissions: str, validity: float = DAY) -> Identity:
+        """Issue a token to a client with a new key."""
         seed = new_seed()
         claims = _client(caller_id, permissions, seed, validity)
-        return Holder(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+        return Identity(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
 
-    def client_by_chain(self, caller_id: str, *permissions: str, foreign: bool = False) -> Holder:
-        """A client whose token a chain issuer signed; ``foreign``: one that another organization made."""
+    def client_by_chain(self, caller_id: str, *permissions: str, foreign: bool = False) -> Identity:
+        """Issue a client token signed by a chain issuer; if ``foreign``, of another organization."""
         issuer_seed, seed = new_seed(), new_seed()
         org_key = signing_key_from_seed(new_seed(), "another organization") if foreign else self._key
         issuer = org_key.sign(make_chain_issuer(_client("up=issuer", (), issuer_seed, DAY), org_key))
         issuer_key = signing_key_from_seed(issuer_seed, "chain issuer")
         claims = issue_under(_client(caller_id, permissions, seed, DAY), issuer, issuer_key)
-        return Holder(token=issuer_key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+        return Identity(token=issuer_key.sign(claims), seed=bytes.fromhex(seed.reveal()))
 
 
 def _client(caller_id: str, permissions: Sequence[str], seed: Secret, validity: float) -> Claims:
@@ -88,6 +88,6 @@ def _client(caller_id: str, permissions: Sequence[str], seed: Secret, validity: 
 
 
 def _public(seed: Secret) -> str:
-    public = signing_key_from_seed(seed, "holder").public_hex
+    public = signing_key_from_seed(seed, "identity").public_hex
     assert public is not None
     return public

@@ -1,7 +1,7 @@
-"""A whole deployment on this machine: servers, service, credentials. Used by the demo and by tests.
+"""A complete deployment on this machine: servers, service, credentials. Used by the demo and by tests.
 
-Everything runs on loopback in one directory: what :mod:`broker_auth.deploy.init` wrote, nats-server
-processes on its configurations, and ``broker-auth serve`` as a process of its own.
+Everything runs on loopback in one directory: the files written by :mod:`broker_auth.deploy.init`, nats-server
+processes with its configurations, and ``broker-auth serve`` as a separate process.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from broker_auth.deploy.render import render
 from broker_auth.files.writing import write_private
 from broker_auth.operate.streams import plan as streams
 from broker_auth.sandbox.client import Credentials, connect
-from broker_auth.sandbox.holders import Issuer
+from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import SigningKey, load_signing_key, new_seed, signing_key_from_seed
 
-_RECORD_SECONDS: Final = 2.0  # a record is written within milliseconds of the answer
+_RECORD_SECONDS: Final = 2.0  # records are written within milliseconds after the answer
 _LOOK_SECONDS: Final = 0.02
 
 
-class Site:
-    """A running deployment. An async context manager: whatever it started, it stops."""
+class Sandbox:
+    """A deployment on this machine; an async context manager that starts and stops its processes."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class Site:
         *,
         changes: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Write the deployment into ``directory``; nothing is started yet.
+        """Write the deployment into ``directory``, without starting it.
 
         Args:
-            directory: empty, or not there yet.
-            topology: its shape.
-            changes: keys of ``broker.conf`` to be set, or with None to be left out.
+            directory: an empty or missing directory.
+            topology: the topology of the deployment.
+            changes: keys of ``broker.conf`` to be set, or removed if the value is None.
         """
         self.directory = directory
         self.topology = topology
@@ -66,27 +66,27 @@ class Site:
 
     @property
     def settings(self) -> Settings:
-        """What ``broker.conf`` says."""
+        """The settings in ``broker.conf``."""
         return self.deployment.settings
 
     @property
     def ca(self) -> Path:
-        """The CA everybody knows the servers by."""
+        """The CA that clients verify the servers with."""
         return self._pki("ca.pem")
 
     @property
     def fleet_url(self) -> str:
-        """Where the fleet connects."""
+        """URL for the fleet."""
         return self.settings.brokers[0].urls[0]
 
     @property
     def node_url(self) -> str:
-        """Where unprovisioned nodes connect."""
+        """URL for unprovisioned nodes."""
         if self.topology is Topology.WEBSOCKET:
             return f"wss://{self.settings.brokers[0].server.websocket_listen}"
         return self.settings.brokers[-1].urls[0]
 
-    async def __aenter__(self) -> Site:
+    async def __aenter__(self) -> Sandbox:
         """Start the servers, then the service."""
         try:
             for server in self.servers.values():
@@ -105,7 +105,7 @@ class Site:
         await self._stack.aclose()
 
     async def apply_streams(self) -> None:
-        """Make the fleet's streams and bucket, as ``broker-auth streams apply`` does.
+        """Create the fleet's streams and buckets, like ``broker-auth streams apply``.
 
         Raises:
             OperationError: JetStream refused.
@@ -118,16 +118,16 @@ class Site:
 
     @property
     def issuer(self) -> Issuer:
-        """Who signs tokens of servers and clients here; in the single topology of nodes, too."""
+        """Issuer of tokens for servers and clients; in the single topology also for nodes."""
         return Issuer(self._signing_key("issuer.seed"))
 
     @property
     def node_issuer(self) -> Issuer:
-        """Who signs provisioning tokens here."""
+        """Issuer of provisioning tokens."""
         return self.issuer if self.topology is Topology.SINGLE else Issuer(self._signing_key("signer.key"))
 
     def credentials(self, who: str) -> Credentials:
-        """Valid credentials of ``fleet``, ``provisioner``, ``system`` or ``node``."""
+        """Return valid credentials of ``fleet``, ``provisioner``, ``system`` or ``node``."""
         if who == "node":
             return Credentials(ca=self.ca, token=self.node_issuer.node_token())
         user, password = {
@@ -137,18 +137,18 @@ class Site:
         }[who]
         if self.topology is Topology.SINGLE:
             permission = {"fleet": "org_admin", "provisioner": "provisioner", "system": "system_user"}[who]
-            holder = self.issuer.client(f"up={who}", permission)
-            return Credentials(ca=self.ca, user=user, password=password, token=holder.token, seed=holder.seed)
+            identity = self.issuer.client(f"up={who}", permission)
+            return Credentials(ca=self.ca, user=user, password=password, token=identity.token, seed=identity.seed)
         name = {"fleet": "member", "provisioner": "provisioner", "system": "operator"}[who]
         certificate, key = self._pki(f"{name}.pem"), self._pki(f"{name}.key")
         return Credentials(ca=self.ca, certificate=certificate, key=key, user=user, password=password)
 
     def foreign_pair(self, name: str) -> tuple[Path, Path]:
-        """A client certificate by a CA that only looks like ours, and its key."""
+        """Create a client certificate of another CA with the same name as ours; return certificate and key."""
         return CertificateAuthority.create().client(name).write(self.directory, "foreign")
 
     def audit_records(self) -> list[AuditRecord]:
-        """All decisions so far."""
+        """Return all decisions so far."""
         decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
         files = [path for path in self.deployment.settings.audit_files if path.exists()]
         records = [decoder.decode(line) for path in files for line in path.read_bytes().splitlines()]
@@ -156,7 +156,7 @@ class Site:
         return sorted(decisions, key=lambda record: record.time)
 
     def audit_record(self, client: str, seconds: float = _RECORD_SECONDS) -> AuditRecord | None:
-        """Return the last decision about a connection of this name; wait up to ``seconds`` for one to be written."""
+        """Return the last decision about a connection of this name; wait up to ``seconds`` for it."""
         deadline = time.monotonic() + seconds
         while True:
             for record in reversed(self.audit_records()):
@@ -184,13 +184,13 @@ def _write(directory: Path, topology: Topology, changes: dict[str, str | None]) 
         websocket_port=free_port(),
     )
     deployment = initialize(plan)
-    if topology is not Topology.SINGLE:  # there the organization's issuer signs all tokens
+    if topology is not Topology.SINGLE:  # in that topology the organization's issuer signs all tokens
         changes = _token_signer(directory) | changes
     return change(deployment, changes)
 
 
 def _token_signer(directory: Path) -> dict[str, str | None]:
-    """Make the key that signs tokens of servers and clients, and say so in the configuration."""
+    """Create the key that signs tokens of servers and clients; return the keys that configure it."""
     seed = new_seed()
     write_private(directory / "pki" / "issuer.seed", seed.reveal().encode())
     public = signing_key_from_seed(seed, "issuer").public_hex
@@ -198,7 +198,7 @@ def _token_signer(directory: Path) -> dict[str, str | None]:
 
 
 def change(deployment: Deployment, changes: Mapping[str, str | None]) -> Deployment:
-    """Set keys of ``broker.conf`` (None removes one) and render the servers' configurations again."""
+    """Set or remove (None) keys of ``broker.conf``, and render the servers' configurations again."""
     lines = deployment.configuration.read_text().splitlines()
     kept = [line for line in lines if line.partition("=")[0].strip() not in changes]
     added = [f"{key} = {value}" for key, value in changes.items() if value is not None]
