@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from broker_auth.callout.skew import WARNING_SECONDS, told
+from broker_auth.callout.skew import WARNING_SECONDS, describe
 from broker_auth.daemon.state import ZoneState
 
 
@@ -40,7 +40,7 @@ def _clocks(state: ZoneState) -> Iterator[Trouble]:
     for name, skew in sorted(state.skews.items()):
         if abs(skew) >= WARNING_SECONDS:
             remedy = "synchronize both clocks (chrony, systemd-timesyncd) before investigating anything else"
-            yield Trouble(TroubleCode.CLOCK, f"{told(skew, name.partition('/')[2] or name)}; {remedy}")
+            yield Trouble(TroubleCode.CLOCK, f"{describe(skew, name.partition('/')[2] or name)}; {remedy}")
 
 
 def _certificates(state: ZoneState, now: float) -> Iterator[Trouble]:

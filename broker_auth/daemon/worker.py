@@ -27,7 +27,7 @@ from broker_auth.audit.file import StreamAudit
 from broker_auth.audit.nats_sink import NatsAudit
 from broker_auth.audit.sinks import Audit, AuditSink, DenialLog, LogAudit
 from broker_auth.callout.callout import make_callout
-from broker_auth.callout.connection import DRAIN_SECONDS, BrokerLink, Interest
+from broker_auth.callout.connection import DRAIN_SECONDS, BrokerConnection, ExtraSubscription
 from broker_auth.callout.micro import MicroService
 from broker_auth.callout.reports import ConnectionReports
 from broker_auth.callout.service import Service, tls_contexts
@@ -141,10 +141,10 @@ class _Worker:
         self._callout = make_callout(settings, prepared.policy, self._audit)
         self._micro = MicroService(AUTH_REQUEST_SUBJECT, AUTH_QUEUE)
         # Queue group, so that only one worker records each refusal.
-        interests = [Interest(AUTH_ERROR_SUBJECT, self._on_server_error, AUTH_QUEUE)]
-        interests += [Interest(subject, self._on_micro_request) for subject in self._micro.subjects]
-        interests += ConnectionReports(settings, prepared.policy.provisioning.gauge).interests
-        self._service = Service(settings, self._callout, prepared.contexts, interests)
+        extra_subscriptions = [ExtraSubscription(AUTH_ERROR_SUBJECT, self._on_server_error, AUTH_QUEUE)]
+        extra_subscriptions += [ExtraSubscription(subject, self._on_micro_request) for subject in self._micro.subjects]
+        extra_subscriptions += ConnectionReports(settings, prepared.policy.provisioning.gauge).extra_subscriptions
+        self._service = Service(settings, self._callout, prepared.contexts, extra_subscriptions)
         self._stop = asyncio.Event()
 
     async def run(self, channel: socket.socket) -> None:
@@ -187,10 +187,10 @@ class _Worker:
     def _send_heartbeat(self, writer: asyncio.StreamWriter) -> None:
         if writer.transport.get_write_buffer_size() > _MAX_UNREAD:
             return  # the supervisor is busy or suspended; a later heartbeat contains the same and more
-        links = self._service.links
+        connections = self._service.connections
         heartbeat = Heartbeat(
             stats=self._callout.stats.snapshot(),
-            brokers={link.name: link.ready for link in links},
+            brokers={connection.name: connection.ready for connection in connections},
             pending=self._service.pending,
             oldest=self._service.oldest,
             audit_lost=self._audit.lost,
@@ -204,21 +204,23 @@ class _Worker:
             writer.write(msgspec.json.encode(heartbeat) + b"\n")
 
     async def _publish(self, subject: str, data: bytes) -> None:
-        link = next(link for link in self._service.links if link.role is not Role.EDGE)
-        if not link.subscribed.is_set() or link.unsent > _MAX_UNSENT:
-            raise ConnectionError(f"broker {link.name} is unreachable, or reads slowly")
-        link.reply(subject, data)
+        connection = next(connection for connection in self._service.connections if connection.role is not Role.EDGE)
+        if not connection.subscribed.is_set() or connection.unsent > _MAX_UNSENT:
+            raise ConnectionError(f"broker {connection.name} is unreachable, or reads slowly")
+        connection.reply(subject, data)
 
-    async def _on_server_error(self, link: BrokerLink, message: Msg) -> None:
-        record = server_errors.read_advisory(message.data, datetime.now(UTC), zone=self._callout.zone, broker=link.name)
+    async def _on_server_error(self, connection: BrokerConnection, message: Msg) -> None:
+        record = server_errors.read_advisory(
+            message.data, datetime.now(UTC), zone=self._callout.zone, broker=connection.name
+        )
         if record is not None:
-            record.clock_skew = notable(self._callout.skews.of(link.name, record.server))
+            record.clock_skew = notable(self._callout.skews.of(connection.name, record.server))
             self._audit.write(record)
 
-    async def _on_micro_request(self, link: BrokerLink, message: Msg) -> None:
+    async def _on_micro_request(self, connection: BrokerConnection, message: Msg) -> None:
         answer = self._micro.answer(message.subject, self._callout.stats.snapshot()) if message.reply else None
         if answer is not None:
-            link.reply(message.reply, answer)
+            connection.reply(message.reply, answer)
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from broker_auth.audit.record import AuditRecord, Record, ServerErrorRecord
 from broker_auth.cache import BoundedCache
 from broker_auth.callout.chain_issuers import warning
-from broker_auth.callout.skew import told
+from broker_auth.callout.skew import describe
 from broker_auth.operate.remedies import REMEDIES, Remedy
 from broker_auth.tokens.chain import WARNING_SECONDS
 
@@ -88,7 +88,7 @@ class Finding:
             if decision.certificate_problem:
                 yield f"  the certificate: {decision.certificate_problem}"
         if record.clock_skew:
-            yield f"  first of all: {told(record.clock_skew, record.server)}; synchronize both clocks"
+            yield f"  first of all: {describe(record.clock_skew, record.server)}; synchronize both clocks"
         if self.error is not None:
             yield f"  nats-server: {self.error.reason or 'no reason given, as when no answer came in time'}"
         if decision is None or decision.decision == "deny" or self.error is not None:

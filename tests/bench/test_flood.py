@@ -12,7 +12,7 @@ from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.site import Site
 from broker_auth.callout.callout import Callout, make_callout
-from broker_auth.callout.connection import BrokerLink
+from broker_auth.callout.connection import BrokerConnection
 from broker_auth.callout.service import Service, tls_contexts
 from broker_auth.settings.load import load
 from broker_auth.settings.model import FLEET_ZONE, ServingSettings
@@ -45,8 +45,8 @@ class Patient(Service):
         self._asked = 0
         self._all_asked = asyncio.Event()
 
-    def _on_request(self, link: BrokerLink, reply: str, data: bytes, headers: bytes | None) -> None:
-        super()._on_request(link, reply, data, headers)
+    def _on_request(self, connection: BrokerConnection, reply: str, data: bytes, headers: bytes | None) -> None:
+        super()._on_request(connection, reply, data, headers)
         self._asked += 1
         if self._asked == FLOOD + FLEET:
             self._all_asked.set()

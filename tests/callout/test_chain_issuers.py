@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from broker_auth.audit.record import make_record
-from broker_auth.callout.chain_issuers import MAX_ISSUERS, ChainIssuers, together
+from broker_auth.callout.chain_issuers import MAX_ISSUERS, ChainIssuers, merge
 from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.deployment import examine_chain_issuers
 from broker_auth.operate.doctor.finding import Case, Severity
@@ -38,27 +38,27 @@ def warnings(caplog: pytest.LogCaptureFixture) -> int:
 
 @pytest.mark.parametrize(("days", "count"), [(31, 0), (30, 0), (29.9, 1), (0, 1), (-1, 1)])
 def test_warns_from_thirty_days_before_the_end(caplog: pytest.LogCaptureFixture, days: float, count: int) -> None:
-    ChainIssuers().seen(issuer(days=days), NOW)
+    ChainIssuers().observe(issuer(days=days), NOW)
     assert warnings(caplog) == count
 
 
 def test_warns_once_a_day_of_each_issuer(caplog: pytest.LogCaptureFixture) -> None:
     issuers = ChainIssuers()
     for seconds in range(0, DAY, 1000):
-        issuers.seen(issuer(), NOW + seconds)
+        issuers.observe(issuer(), NOW + seconds)
     assert warnings(caplog) == 1
-    issuers.seen(issuer("other"), NOW)
-    issuers.seen(issuer(), NOW + DAY)
+    issuers.observe(issuer("other"), NOW)
+    issuers.observe(issuer(), NOW + DAY)
     assert warnings(caplog) == 3
 
 
 def test_remembers_a_bounded_number_and_the_last_of_them() -> None:
     issuers, others = ChainIssuers(), ChainIssuers()
     for number in range(3 * MAX_ISSUERS):
-        issuers.seen(issuer(f"i{number}", 100), NOW + number)
-        others.seen(issuer(f"o{number}", 100), NOW + number)
+        issuers.observe(issuer(f"i{number}", 100), NOW + number)
+        others.observe(issuer(f"o{number}", 100), NOW + number)
     assert set(issuers.ends) == {f"i{number}" for number in range(2 * MAX_ISSUERS, 3 * MAX_ISSUERS)}
-    both = together(issuers.ends, others.ends)
+    both = merge(issuers.ends, others.ends)
     assert len(both) == MAX_ISSUERS
     assert {f"i{3 * MAX_ISSUERS - 1}", f"o{3 * MAX_ISSUERS - 1}"} <= set(both)
 
@@ -66,9 +66,9 @@ def test_remembers_a_bounded_number_and_the_last_of_them() -> None:
 def test_what_was_seen_last_counts() -> None:
     """After a reload with another highest age, counters of workers that ended are still added."""
     before, after = ChainIssuers(), ChainIssuers()
-    before.seen(issuer(days=300), NOW)
-    after.seen(issuer(days=100), NOW + 1)
-    for both in (together(before.ends, after.ends), together(after.ends, before.ends)):
+    before.observe(issuer(days=300), NOW)
+    after.observe(issuer(days=100), NOW + 1)
+    for both in (merge(before.ends, after.ends), merge(after.ends, before.ends)):
         assert both == {"one": (NOW + 1, NOW + 100 * DAY)}
 
 

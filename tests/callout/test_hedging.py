@@ -37,15 +37,15 @@ class Broker:
                     self.tick(worker)
 
     def tick(self, worker: Peers) -> None:
-        for word in worker.tick(self.now):
-            self.say(word)
+        for message in worker.tick(self.now):
+            self.say(message)
         for held in worker.due(self.now, 8):
             self.answer(worker, held.reply)
 
-    def say(self, word: bytes) -> None:
+    def say(self, message: bytes) -> None:
         for worker in self.workers:
             if worker not in self.cut:
-                worker.hear(word, self.now)
+                worker.receive(message, self.now)
 
     def ask(self, name: str) -> str:
         """Deliver copies of a request; who was asked is the test's affair."""
@@ -150,10 +150,10 @@ def test_a_guard_that_comes_back_answers_nothing_old_and_takes_its_place_again(t
     two.run(10)
     two.cut.clear()
     guard.hold(b"$SYS._INBOX.x.waited", b"request", None, two.now)  # read before it has ticked
-    words = guard.tick(two.now)
+    messages = guard.tick(two.now)
     guard.hold(b"$SYS._INBOX.x.waited-too", b"request", None, two.now)  # and before its own word came back
-    for word in words:
-        two.say(word)
+    for message in messages:
+        two.say(message)
     two.run(1)
     assert [who for who, reply in two.answers if reply == stale] == [deputy]
     assert guard not in [who for who, _ in two.answers]
@@ -174,8 +174,8 @@ def test_a_broker_that_stands_still_makes_nobody_answer_for_others(two: Broker) 
             for held in worker.due(two.now, 8):
                 two.answer(worker, held.reply)
     assert {who for who, _ in two.answers} <= {two.workers[0]}
-    for word in said:
-        two.say(word)
+    for message in said:
+        two.say(message)
     two.run(0.2)
     assert len(two.answers) <= 1, reply
     assert two.duties() == [Duty.GUARD, Duty.DEPUTY]
@@ -198,10 +198,10 @@ def test_who_leaves_in_order_leaves_no_duty_behind(two: Broker) -> None:
     guard, deputy = two.workers
     reply = two.ask("one")
     guard.settle(reply)
-    words = guard.leave(two.now)
+    messages = guard.leave(two.now)
     two.workers.remove(guard)
-    for word in words:
-        two.say(word)
+    for message in messages:
+        two.say(message)
     two.run(0.5)
     assert deputy.duty is Duty.NONE
     assert not two.answers, "what it answered at the end is told"
@@ -230,10 +230,10 @@ def test_the_copy_of_a_request_that_this_worker_answered_first_is_not_kept(two: 
 
 
 @given(st.lists(st.binary(max_size=200) | st.just(b"1 " + b"0" * 20 + b" aaaaaaaa 00000000 g 5\nx y z")))
-def test_no_word_makes_a_worker_fail_or_grow(words: list[bytes]) -> None:
+def test_no_word_makes_a_worker_fail_or_grow(messages: list[bytes]) -> None:
     worker = Peers("aaaaaaaa")
-    for number, word in enumerate(words):
-        worker.hear(word, float(number))
+    for number, message in enumerate(messages):
+        worker.receive(message, float(number))
         worker.tick(float(number))
     assert worker.held == 0
 
@@ -241,5 +241,5 @@ def test_no_word_makes_a_worker_fail_or_grow(words: list[bytes]) -> None:
 def test_members_are_bounded() -> None:
     worker = Peers("aaaaaaaa")
     for number in range(2000):
-        worker.hear(b"1 %020x bbbbbbbb 00000000 n 1\n" % number, 0.0)
+        worker.receive(b"1 %020x bbbbbbbb 00000000 n 1\n" % number, 0.0)
     assert len(worker._members) == 256

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_auth.callout.skew import WARNING_SECONDS, Skews, notable, told
+from broker_auth.callout.skew import WARNING_SECONDS, Skews, describe, notable
 
 
 def asked(skew: float, count: int, *, way: float = 0.02, start: float = 1000.3) -> Skews:
@@ -79,8 +79,8 @@ def test_whatever_is_observed_a_number_comes_out(seen: list[tuple[float, float]]
 
 
 def test_it_is_told_which_clock_is_ahead() -> None:
-    assert told(300.04, "nats1") == "this host's clock is 300.0 s ahead of that of server nats1"
-    assert told(-1.5, "nats1") == "this host's clock is 1.5 s behind that of server nats1"
+    assert describe(300.04, "nats1") == "this host's clock is 300.0 s ahead of that of server nats1"
+    assert describe(-1.5, "nats1") == "this host's clock is 1.5 s behind that of server nats1"
 
 
 def test_random_loads_stay_below_the_warning() -> None:

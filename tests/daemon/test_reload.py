@@ -112,7 +112,7 @@ async def test_key_that_brokers_do_not_accept_is_refused(deployment: Deployment,
     deployment.write_secret("user.seed", generate_seed(Kind.USER))
     workers = service.workers
     lines = reload(service, "not reloaded")
-    assert any("taken for an ordinary connection, into account choria" in line for line in lines)
+    assert any("as an ordinary client (account choria)" in line for line in lines)
     assert "workers cannot subscribe at east" in lines[-1]
     assert workers[0] in service.workers
     assert await gets_in(deployment, PASSWORD)
@@ -139,7 +139,7 @@ def test_stopping_during_a_reload_ends_every_worker(deployment: Deployment, serv
     deployment.write_secret("user.seed", generate_seed(Kind.USER))  # the new workers cannot log in
     old = service.workers
     service.signal(signal.SIGHUP)
-    service.wait_for_log("taken for an ordinary connection")
+    service.wait_for_log("authenticated this service as an ordinary client")
     both = service.workers
     assert len(both) == 2
     assert service.stop() == 0

@@ -21,7 +21,6 @@ OWN: Final = Path(__file__).relative_to(ROOT)  # quotes the words that it looks 
 PENDING: Final = frozenset(
     {
         "broker_auth/bench",
-        "broker_auth/callout",
         "broker_auth/certificates",
         "broker_auth/cli",
         "broker_auth/files",
