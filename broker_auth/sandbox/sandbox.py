@@ -112,7 +112,7 @@ class Sandbox:
         """
         client = await connect(self.fleet_url, "streams", self.credentials("fleet"))
         try:
-            await streams.apply(client, await streams.plan(client, streams.wanted_streams(self.settings.streams, 1)))
+            await streams.apply(client, await streams.plan(client, streams.target_streams(self.settings.streams, 1)))
         finally:
             await client.close()
 

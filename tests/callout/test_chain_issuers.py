@@ -15,7 +15,7 @@ from broker_auth.audit.record import make_record
 from broker_auth.callout.chain_issuers import MAX_ISSUERS, ChainIssuers, merge
 from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.deployment import examine_chain_issuers
-from broker_auth.operate.doctor.finding import Case, Severity
+from broker_auth.operate.doctor.finding import Context, Severity
 from broker_auth.policy.decide import decide
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings, KeySource
 from broker_auth.tokens.chain import ChainIssuer
@@ -95,7 +95,7 @@ def examined(directory: Path, days: float | None, ago: float = 0, **changes: Any
     outputs = (AuditOutput(kind=AuditKind.FILE, path=audit),)
     given: dict[str, Any] = {"issuers": ISSUERS, "audit": AuditSettings(outputs=outputs)} | changes
     settings = replace(build(directory, "single").settings, **given)
-    found = examine_chain_issuers(Case(access=Access(settings=settings), now=lambda: START.timestamp() + ago * DAY))
+    found = examine_chain_issuers(Context(access=Access(settings=settings), now=lambda: START.timestamp() + ago * DAY))
     assert all(item.remedy for item in found if item.severity is not Severity.OK)
     return [(item.severity, item.code) for item in found]
 

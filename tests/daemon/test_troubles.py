@@ -13,7 +13,7 @@ from broker_auth.daemon.expiry import Expiry
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.troubles import TroubleCode, troubles
 from broker_auth.operate.access import Access
-from broker_auth.operate.doctor.finding import Case, Severity
+from broker_auth.operate.doctor.finding import Context, Severity
 from broker_auth.operate.doctor.service import examine_service
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.settings.model import Settings
@@ -73,8 +73,8 @@ async def test_full_audit_disk_is_reported_and_blocks_no_login(tmp_path: Path) -
         assert trouble == "audit records are lost: /dev/full: No space left on device; decisions continue"
         assert 'broker_auth_troubles{code="audit",zone="fleet"} 1.0' in page("/metrics")
         service.wait_for_log("ERROR .*zone fleet: audit records are lost: /dev/full")
-        case = Case(access=Access(settings=_listening(deployment, metrics)))
-        findings = examine_service(case)
+        context = Context(access=Access(settings=_listening(deployment, metrics)))
+        findings = examine_service(context)
         assert [item.code for item in findings if item.severity is Severity.ERROR] == ["service.trouble"]
         await (await deployment.connect()).close()
 

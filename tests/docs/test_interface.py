@@ -190,7 +190,7 @@ def _report_waiting(_: Path) -> Any:
 def _streams_apply(directory: Path) -> Any:
     configuration = _init(directory)["configuration"]
     change = Change(
-        name="CHORIA_EVENTS", action=Action.UPDATE, differences=(Difference(field="max_age", now=1, wanted=2),)
+        name="CHORIA_EVENTS", action=Action.UPDATE, differences=(Difference(field="max_age", now=1, target=2),)
     )
 
     async def change_streams(*_: Any, **__: Any) -> tuple[Change, ...]:

@@ -26,7 +26,6 @@ PENDING: Final = frozenset(
         "broker_auth/files",
         "broker_auth/logs",
         "broker_auth/natsio",
-        "broker_auth/operate",
         "broker_auth/policy",
         "broker_auth/settings",
         "broker_auth/tokens",

@@ -10,7 +10,7 @@ import pytest
 
 from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
-from broker_auth.operate.doctor.finding import Case, Severity
+from broker_auth.operate.doctor.finding import Context, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
 from broker_auth.sandbox.natsserver import BINARY_VARIABLE
 from broker_auth.sandbox.sandbox import Sandbox
@@ -45,6 +45,6 @@ async def test_service_and_doctor_warn_of_a_version_that_breaks_isolation(
     with deployment.running(linked=False):
         assert deployment.service
         deployment.service.wait_for(f"broker fleet: upgrade nats-server '{servers.BROKEN}'")
-        findings = await examine_listeners(Case(access=deployment.access()), deployment.settings().brokers[0])
+        findings = await examine_listeners(Context(access=deployment.access()), deployment.settings().brokers[0])
     errors = [item.what for item in findings if item.code == "server.defect" and item.severity is Severity.ERROR]
     assert any("CVE-2026-33249" in what for what in errors)

@@ -15,7 +15,7 @@ from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.client import INFO_SECONDS
 from broker_auth.natsio.tls import TLSFiles, tls_context
 from broker_auth.operate.access import AccessError, Login, connect
-from broker_auth.operate.doctor.probe import Target, Verdict, attempt, look_at_tls, read_info
+from broker_auth.operate.doctor.probe import ProbeTarget, Verdict, attempt, look_at_tls, read_info
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
 
@@ -63,7 +63,7 @@ async def test_a_client_connects_whichever_comes_first(broker: Broker) -> None:
 
 
 async def test_the_probe_sees_through_it(broker: Broker) -> None:
-    target = Target(broker.url)
+    target = ProbeTarget(broker.url)
     info = await read_info(target, broker.tls)
     assert info.version
     assert info.handshake_first == ("handshake_first: true" in broker.server.config.read_text())

@@ -22,8 +22,8 @@ from broker_auth.natsio.versions import parse_version
 from broker_auth.operate.access import Access, Login, connect
 from broker_auth.operate.doctor.deployment import examine_configuration
 from broker_auth.operate.doctor.examine import examine, healthy
-from broker_auth.operate.doctor.finding import Case, Finding, Severity
-from broker_auth.operate.doctor.probe import Target, read_info
+from broker_auth.operate.doctor.finding import Context, Finding, Severity
+from broker_auth.operate.doctor.probe import ProbeTarget, read_info
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
@@ -42,8 +42,8 @@ def operator(site: Site, *, break_glass: bool = True) -> Access:
 
 
 async def look(site: Site, access: Access | None = None, **options: Any) -> tuple[Finding, ...]:
-    case = Case(access=access or operator(site), provisioning_token=Secret(site.provisioning_token()), **options)
-    return await examine(case, check(site.config, {}, serving=True))
+    context = Context(access=access or operator(site), provisioning_token=Secret(site.provisioning_token()), **options)
+    return await examine(context, check(site.config, {}, serving=True))
 
 
 def codes(findings: tuple[Finding, ...], severity: Severity) -> Codes:
@@ -212,7 +212,7 @@ FAULTS = (
         warnings={"callout.outside_queue": {"edge"}},
     ),
     Fault(
-        name="workers may not hear one another",
+        name="workers cannot exchange messages",
         fleet=swap(r', "broker-auth.peers"', ""),
         errors={},
         warnings={"callout.unheard": {"fleet"}},
@@ -330,7 +330,7 @@ def test_an_edge_that_could_be_a_member_of_the_fleet_is_a_warning(tmp_path: Path
 async def test_it_says_what_it_could_not_look_at(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with site.running():
-        findings = await examine(Case(access=site.access()), check(site.config, {}, serving=True))
+        findings = await examine(Context(access=site.access()), check(site.config, {}, serving=True))
     assert codes(findings, SKIPPED) == {
         "callout.admits": {"edge"},
         "system.closed": {"edge"},
@@ -373,7 +373,7 @@ async def test_a_foreigner_in_the_callout_account(tmp_path: Path) -> None:
 async def test_clocks_apart_and_certificates_expired(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with site.running():
-        version = parse_version((await read_info(Target(site.url("fleet")))).version)
+        version = parse_version((await read_info(ProbeTarget(site.url("fleet")))).version)
         apart = await look(site, now=lambda: time.time() + 30)
         late = await look(site, now=lambda: time.time() + 400 * 86_400)
         a_little = await look(site, now=lambda: time.time() - 2)

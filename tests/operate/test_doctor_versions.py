@@ -9,7 +9,7 @@ import pytest
 
 from broker_auth.natsio.versions import OLDEST, Version, known_defects, parse_version, unsafe
 from broker_auth.operate.doctor.callout import _latency
-from broker_auth.operate.doctor.finding import Case, Notes, Severity
+from broker_auth.operate.doctor.finding import BrokerFindings, Context, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners, examine_version
 from tests import servers
 from tests.operate.site import Site
@@ -43,10 +43,10 @@ def test_what_is_listed_as_tested_breaks_nothing() -> None:
 
 
 def test_a_defect_that_breaks_a_promise_is_an_error() -> None:
-    notes = Notes()
+    findings = BrokerFindings()
     for version in ("2.12.5", "2.12.6"):
-        examine_version(version, notes)
-    severities = {item.what.rpartition("(")[2].rstrip(")"): item.severity for item in notes.findings}
+        examine_version(version, findings)
+    severities = {item.what.rpartition("(")[2].rstrip(")"): item.severity for item in findings.items}
     assert severities["CVE-2026-33249"] is Severity.ERROR
     assert severities["CVE-2026-58253"] is Severity.WARNING
 
@@ -64,9 +64,9 @@ def test_versions_are_read(text: str, version: Version | None) -> None:
     [(0.01, Severity.OK), (0.5, Severity.WARNING), (1.99, Severity.WARNING), (2.0, Severity.ERROR)],
 )
 def test_answers_are_measured_against_what_clients_wait(seconds: float, severity: Severity) -> None:
-    notes = Notes()
-    _latency(seconds, notes)
-    assert [item.severity for item in notes.findings] == [severity]
+    findings = BrokerFindings()
+    _latency(seconds, findings)
+    assert [item.severity for item in findings.items] == [severity]
 
 
 @pytest.mark.parametrize(
@@ -92,5 +92,5 @@ async def test_what_anybody_is_told_before_tls(said: bytes, codes: set[str], tmp
 
     server = await asyncio.start_server(tell, "127.0.0.1", site.ports["fleet"])
     async with server:
-        findings = await examine_listeners(Case(access=site.access()), site.settings().brokers[0])
+        findings = await examine_listeners(Context(access=site.access()), site.settings().brokers[0])
     assert {item.code for item in findings if item.severity is not Severity.OK} == codes

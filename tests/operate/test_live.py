@@ -54,11 +54,13 @@ def test_every_broker_that_cannot_be_served_is_named(tmp_path: Path) -> None:
         site.write_config("plugin.broker_auth.broker.fleet.tls.ca = other-ca.pem")
         found = problems(site, 1)
         assert set(found) == {URLS.format("fleet"), URLS.format("edge")}
-        assert found[URLS.format("edge")][0].startswith(f"{site.url('edge')} lets nobody in")
+        assert found[URLS.format("edge")][0].startswith(f"{site.url('edge')} does not answer the login")
         assert found[URLS.format("fleet")][0].startswith(f"TLS with {site.url('fleet')} fails")
         people = run("config", "check", site.config, "--live")
         assert people.code == 1
-        assert f"Error: {site.config}: {URLS.format('edge')}: {site.url('edge')} lets nobody in" in people.err
+        assert (
+            f"Error: {site.config}: {URLS.format('edge')}: {site.url('edge')} does not answer the login" in people.err
+        )
 
 
 @pytest.mark.e2e
@@ -105,4 +107,4 @@ def test_a_zone_whose_seed_is_elsewhere_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "edge-user.seed").unlink()
     checked = run("config", "check", site.config, "--live", "--json").json
     assert [item["key"] for item in checked["problems"]] == [URLS.format("fleet")]  # nothing runs there
-    assert any(re.match("not looked at: the seed of zone edge", item["problem"]) for item in checked["warnings"])
+    assert any(re.match("not checked: the seed of zone edge", item["problem"]) for item in checked["warnings"])
