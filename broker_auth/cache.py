@@ -1,4 +1,4 @@
-"""A bounded, least-recently-used mapping: what a stranger sends must never grow memory."""
+"""A bounded least-recently-used (LRU) mapping, so that input from strangers cannot exhaust memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class BoundedCache(Generic[K, V]):
-    """Holds at most ``capacity`` entries; the one used longest ago goes first. Not thread-safe."""
+    """An LRU cache of at most ``capacity`` entries. Not thread-safe."""
 
     __slots__ = ("_capacity", "_entries")
 
@@ -20,20 +20,20 @@ class BoundedCache(Generic[K, V]):
         self._entries: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K) -> V | None:
-        """The value, now the most recently used; None if absent."""
+        """Return the value and mark it as most recently used; None if absent."""
         value = self._entries.get(key)
         if value is not None:
             self._entries.move_to_end(key)
         return value
 
     def put(self, key: K, value: V) -> None:
-        """Remember ``value``, forgetting the oldest entry if there is no room."""
+        """Store ``value``, evicting the least recently used entry if the cache is full."""
         if len(self._entries) >= self._capacity and key not in self._entries:
             self._entries.popitem(last=False)
         self._entries[key] = value
 
     def items(self) -> list[tuple[K, V]]:
-        """Return every entry, the one used longest ago first."""
+        """Return every entry, least recently used first."""
         return list(self._entries.items())
 
     def __len__(self) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 _ALPHABET: Final = b"-_"
-_PLUS, _SLASH, _EQUALS = b"+/="  # as numbers they are found in a fifth of the time
-_PADDING: Final = (b"", b"===", b"==", b"=")  # by length modulo four; no text of length 1 is right
+_PLUS, _SLASH, _EQUALS = b"+/="  # searching for integers takes a fifth of the time
+_PADDING: Final = (b"", b"===", b"==", b"=")  # by length modulo four; a remainder of 1 is never valid
 
 _HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -25,17 +25,17 @@ except ImportError:
 
 
 def encode(data: bytes) -> bytes:
-    """The text of ``data``."""
+    """Return ``data`` as base64url."""
     return _encode(data, _ALPHABET).rstrip(b"=")
 
 
 def decode(text: bytes) -> bytes:
-    """The data of ``text``.
+    """Return the bytes that ``text`` encodes.
 
     Raises:
-        ValueError: it holds anything but base64url characters, or padding.
+        ValueError: the text holds padding, or a character outside the base64url alphabet.
     """
-    # What the decoders let pass, some with a warning.
+    # The decoders accept these, some with a warning.
     if _PLUS in text or _SLASH in text or _EQUALS in text:
         raise ValueError("not base64url without padding")
     return _decode(text + _PADDING[len(text) % 4], _ALPHABET, True)

@@ -1,6 +1,6 @@
-"""Every error this package raises on purpose. The CLI turns them into one line and an exit code.
+"""The errors that this package raises on purpose. The CLI turns them into one line and an exit code.
 
-What a *decision* refuses is not an error but a value (:class:`broker_auth.policy.decision.Deny`).
+A denied request is not an error but a value (:class:`broker_auth.policy.decision.Deny`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 
 class BrokerAuthError(Exception):
-    """Root of the package's errors. ``str()`` is one line: what is wrong, where, what to do."""
+    """Base class of the package's errors. ``str()`` is one line: what is wrong, where, what to do."""
 
 
 class InputError(BrokerAuthError):
-    """A file, key, certificate or value that was handed in cannot be used."""
+    """A file, key, certificate or argument cannot be used."""
 
 
 class ConfigurationError(BrokerAuthError):
@@ -25,4 +25,4 @@ class ConfigurationError(BrokerAuthError):
 
 
 class OperationError(BrokerAuthError):
-    """Something outside (a server, a process, the network) did not do what was asked of it."""
+    """A server, a process or the network failed to do what was requested."""

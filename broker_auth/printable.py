@@ -1,4 +1,4 @@
-"""One way to show text that somebody else chose: nothing in it can move a cursor, hide or reorder what is read.
+"""Escape untrusted text for display, so that it cannot move the cursor, or hide or reorder other text.
 
 Source: Unicode Standard Annex 9 (bidirectional formatting), ECMA-48 (control characters).
 """
@@ -19,7 +19,7 @@ def printable(text: str, limit: int | None = None) -> str:
 
     Args:
         text: anything.
-        limit: characters of ``text`` that are kept; what is cut is replaced by an ellipsis.
+        limit: maximum number of characters kept of ``text``; an ellipsis replaces the rest.
     """
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
@@ -27,22 +27,22 @@ def printable(text: str, limit: int | None = None) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return ``text`` like :func:`printable`, with its line feeds and tabs kept."""
+    """Return ``text`` escaped by :func:`printable`, but with its line feeds and tabs kept."""
     return "\n".join(["\t".join(map(printable, line.split("\t"))) for line in text.split("\n")])
 
 
 def printable_json(document: str) -> str:
-    r"""Return a JSON document with what is not printable in its strings written as ``\uNNNN``, so that it stays one.
+    r"""Return a JSON document with unprintable characters in strings written as ``\uNNNN``; it stays valid JSON.
 
-    Line feeds between values are left alone.
+    Line feeds between values are kept.
     """
     if document.isascii() and "\x7f" not in document:
         return document
     return _NOT_PLAIN.sub(_escaped_in_json, document)
 
 
-def _escaped_in_json(found: re.Match[str]) -> str:
-    character = found.group()
+def _escaped_in_json(match: re.Match[str]) -> str:
+    character = match.group()
     if character.isprintable():
         return character
     units = character.encode("utf-16-be", "surrogatepass")

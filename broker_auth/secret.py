@@ -16,13 +16,13 @@ class Secret:
         self._digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest()
 
     def reveal(self) -> str:
-        """The value itself, for the one place that needs it (a key parser, a login)."""
+        """Return the value, for the one place that needs it (a key parser, a login)."""
         return self._value
 
     def matches(self, candidate: str) -> bool:
-        """Whether ``candidate`` equals the secret. Digests are compared, so not even the length leaks."""
-        given = hashlib.sha256(candidate.encode("utf-8", "surrogatepass")).digest()
-        return hmac.compare_digest(self._digest, given)
+        """Return whether ``candidate`` equals the secret. Compares digests, so that not even the length leaks."""
+        digest = hashlib.sha256(candidate.encode("utf-8", "surrogatepass")).digest()
+        return hmac.compare_digest(self._digest, digest)
 
     def __bool__(self) -> bool:
         return bool(self._value)

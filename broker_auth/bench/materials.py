@@ -14,7 +14,7 @@ from broker_auth import encoding
 from broker_auth.callout.request import AUDIENCE, CLAIMS_VERSION, HEADER, REQUEST_TYPE
 from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.deploy.pki import CertificateAuthority, signer
-from broker_auth.natsio.nkey import Kind, encode_public
+from broker_auth.natsio.nkey import NkeyKind, encode_public
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.model import Policy, Provisioning
 from broker_auth.secret import Secret
@@ -133,13 +133,13 @@ class PlayedServer:
     def __init__(self, service_xkey: bytes | None = None) -> None:
         """``service_xkey`` is the service's public curve key; None where requests are not sealed."""
         self.public, self._secret = nacl.bindings.crypto_sign_keypair()
-        self.id = encode_public(self.public, Kind.SERVER)
+        self.id = encode_public(self.public, NkeyKind.SERVER)
         self.xkey: str | None = None
         if service_xkey is not None:
             curve = os.urandom(32)
-            self.xkey = encode_public(nacl.bindings.crypto_scalarmult_base(curve), Kind.CURVE)
+            self.xkey = encode_public(nacl.bindings.crypto_scalarmult_base(curve), NkeyKind.CURVE)
             self._sealer = Sealer(curve)
-            self._service = encode_public(service_xkey, Kind.CURVE)
+            self._service = encode_public(service_xkey, NkeyKind.CURVE)
 
     def request(
         self, options: dict[str, Any], now: float, chain: Sequence[str] = (), *, signs: bool = False
@@ -160,7 +160,7 @@ class PlayedServer:
         return signed + b"." + encoding.encode(sign_ed25519(signed, self._secret))
 
     def _claims(self, options: dict[str, Any], now: float, chain: Sequence[str], *, signs: bool) -> dict[str, Any]:
-        user = encode_public(os.urandom(32), Kind.USER)
+        user = encode_public(os.urandom(32), NkeyKind.USER)
         tls: dict[str, Any] = {"version": "1.3", "cipher": "TLS_AES_128_GCM_SHA256"}
         if chain:
             tls["verified_chains"] = [list(chain)]

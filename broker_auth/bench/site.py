@@ -12,7 +12,7 @@ from broker_auth.bench.flooder import USER
 from broker_auth.bench.materials import Trust
 from broker_auth.deploy.render import render
 from broker_auth.files.writing import write_private
-from broker_auth.natsio.nkey import Kind, decode_public, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, decode_public, generate_seed, public_nkey
 from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT, PEERS_SUBJECT
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.load import load
@@ -74,10 +74,10 @@ class Site:
         self.password = secrets.token_hex(16)
         self.config = directory / "broker.conf"
         self.service_xkey: bytes | None = None
-        self._service = self._seed("service.nk", Kind.USER)
-        self.issuer = self._seed("issuer.nk", Kind.ACCOUNT)
+        self._service = self._seed("service.nk", NkeyKind.USER)
+        self.issuer = self._seed("issuer.nk", NkeyKind.ACCOUNT)
         if xkey:
-            self.service_xkey = decode_public(self._seed("xkey.nk", Kind.CURVE), Kind.CURVE)
+            self.service_xkey = decode_public(self._seed("xkey.nk", NkeyKind.CURVE), NkeyKind.CURVE)
         (directory / "signer.pem").write_bytes(trust.provisioning.certificate_pem)
         (directory / "ca.pem").write_bytes(trust.authority.certificate_pem)
         trust.authority.server().write(directory, "server")
@@ -112,7 +112,7 @@ class Site:
         config.write_text(text, encoding="utf-8")
         return NatsServer(config)
 
-    def _seed(self, name: str, kind: Kind) -> str:
+    def _seed(self, name: str, kind: NkeyKind) -> str:
         """Write a new seed; returns its public key."""
         seed = generate_seed(kind)
         write_private(self.directory / name, seed.encode())

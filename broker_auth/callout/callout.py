@@ -19,7 +19,7 @@ from broker_auth.callout.request import Opened, Parked, RequestReader, WireError
 from broker_auth.callout.skew import Skews, notable
 from broker_auth.callout.stats import Stats
 from broker_auth.logs.limit import LogLimit
-from broker_auth.natsio.nkey import Kind, decode_seed
+from broker_auth.natsio.nkey import NkeyKind, decode_seed
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
@@ -169,11 +169,11 @@ def make_callout(settings: ServingSettings, policy: Policy, audit: AuditSink) ->
     zone = settings.served
     sealer = None
     if zone.xkey_seed is not None:
-        sealer = Sealer(decode_seed(zone.xkey_seed.reveal(), Kind.CURVE))
+        sealer = Sealer(decode_seed(zone.xkey_seed.reveal(), NkeyKind.CURVE))
     return Callout(
         policy=policy,
         reader=RequestReader(sealer),
-        writer=ReplyWriter(decode_seed(zone.issuer_seed.reveal(), Kind.ACCOUNT), sealer),
+        writer=ReplyWriter(decode_seed(zone.issuer_seed.reveal(), NkeyKind.ACCOUNT), sealer),
         audit=audit,
         stats=Stats(),
         keep_requests=settings.audit.requests,

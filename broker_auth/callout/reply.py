@@ -15,7 +15,7 @@ import nacl.bindings
 
 from broker_auth import encoding
 from broker_auth.callout.request import CLAIMS_VERSION, HEADER
-from broker_auth.natsio.nkey import Kind, encode_public
+from broker_auth.natsio.nkey import NkeyKind, encode_public
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.decision import Admit, Decision
 from broker_auth.policy.permissions import SubjectPermission
@@ -82,7 +82,7 @@ class ReplyWriter:
     def __init__(self, issuer_seed: bytes, sealer: Sealer | None) -> None:
         """Create a writer; ``issuer_seed`` is the 32 bytes of an account nkey seed."""
         public, self._secret = nacl.bindings.crypto_sign_seed_keypair(issuer_seed)
-        self.issuer = encode_public(public, Kind.ACCOUNT)
+        self.issuer = encode_public(public, NkeyKind.ACCOUNT)
         self._sealer = sealer
         self._encoder = msgspec.json.Encoder()
 

@@ -13,7 +13,7 @@ import msgspec
 from broker_auth import encoding
 from broker_auth.cache import BoundedCache
 from broker_auth.errors import BrokerAuthError, InputError
-from broker_auth.natsio.nkey import Kind, decode_public
+from broker_auth.natsio.nkey import NkeyKind, decode_public
 from broker_auth.natsio.xkey import Sealer, SealError
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.keys import verify_ed25519
@@ -192,7 +192,7 @@ class RequestReader:
         key = self._servers.get(nkey)
         if key is None:
             try:
-                key = decode_public(nkey, Kind.SERVER)
+                key = decode_public(nkey, NkeyKind.SERVER)
             except InputError as error:
                 raise WireError(WireFault.ISSUER, "request issuer is not a server nkey") from error
             self._servers.put(nkey, key)
@@ -232,6 +232,6 @@ def _check_content(claims: _Claims, request: AuthorizationRequest) -> None:
     if request.version != CLAIMS_VERSION:
         raise WireError(WireFault.VERSION, f"request version is not {CLAIMS_VERSION}")
     try:
-        decode_public(request.user_nkey, Kind.USER)
+        decode_public(request.user_nkey, NkeyKind.USER)
     except InputError as error:
         raise WireError(WireFault.USER_NKEY, "request names no user nkey") from error

@@ -1,4 +1,4 @@
-"""CAs: whether a certificate may sign others, and the configured roots."""
+"""CAs: which certificates may sign others, and the configured roots."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ VOUCHED_CACHE: Final = 64  # intermediate CAs; a fleet has a handful
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
-    """What a CA's certificate says of signing others.
+class SigningAuthority:
+    """A CA certificate's right to sign other certificates.
 
     Attributes:
-        name: for people.
-        problem: why it may sign none; empty if it may.
+        name: the CA's name in messages.
+        problem: why it must not sign certificates; empty if it may.
         path_length: how many CAs may stand between it and a leaf; None for any number.
     """
 
@@ -29,10 +29,10 @@ class Authority:
     path_length: int | None = None
 
     def check(self, below: int) -> None:
-        """Check that it may sign for a path with ``below`` CAs between it and the leaf.
+        """Check that this CA may sign for a path with ``below`` CAs between it and the leaf.
 
         Raises:
-            CertificateError: it may not; says why.
+            CertificateError: it must not; the message says why.
         """
         if self.problem:
             raise CertificateError(f"{self.name} {self.problem}")
@@ -40,29 +40,29 @@ class Authority:
             raise CertificateError(f"{self.name} allows {self.path_length} CAs below it, not {below}")
 
 
-def authority(certificate: Certificate, *, is_root: bool) -> Authority:
-    """Return what ``certificate`` may sign, by the rules of Go's ``crypto/x509``.
+def authority(certificate: Certificate, *, is_root: bool) -> SigningAuthority:
+    """Return the signing rights of ``certificate``, by the rules of Go's ``crypto/x509``.
 
-    X.509 version 1 knows no CA flag; such a certificate is a CA only where it is a configured root.
+    X.509 version 1 has no CA flag; such a certificate is a CA only if it is a configured root.
     """
     name = f"its CA {cut(certificate.subject_text)!r}"
     if certificate.version < 3:
         problem = "" if is_root else f"is X.509 version {certificate.version}, which only a CA in client_ca may be"
-        return Authority(name, problem)
+        return SigningAuthority(name, problem)
     try:
         if not certificate.authority:
-            return Authority(name, "is no CA (basicConstraints)")
+            return SigningAuthority(name, "is not a CA (basicConstraints)")
         if not certificate.may_sign_certificates:
-            return Authority(name, "may not sign certificates (keyUsage)")
-        return Authority(name, "", certificate.path_length)
+            return SigningAuthority(name, "may not sign certificates (keyUsage)")
+        return SigningAuthority(name, "", certificate.path_length)
     except CertificateError as error:
-        return Authority(name, f"cannot be used: {error}")
+        return SigningAuthority(name, f"cannot be used: {error}")
 
 
 class Vouched:
-    """Intermediate CAs of peers that were admitted, so that each is read and verified once.
+    """A cache of the intermediate CAs of admitted peers, so that each is parsed and verified once.
 
-    Only what leads to a root gets in: refused chains cannot displace anything.
+    Only CAs below a configured root are added, so refused chains cannot evict anything.
     """
 
     def __init__(self) -> None:
@@ -79,27 +79,27 @@ class Vouched:
         self._keys.put(issued.spki, public_key(issued))
 
     def certificate(self, pem: str) -> Certificate | None:
-        """Return the certificate of this PEM text, if it is remembered."""
+        """Return the certificate of this PEM text, if it is cached."""
         return self._certificates.get(pem)
 
     def is_signed(self, issued: Certificate, issuer: Certificate) -> bool:
-        """Return whether it is remembered that ``issuer`` signed ``issued``."""
+        """Return whether the cache holds that ``issuer`` signed ``issued``."""
         return self._links.get((issued.der, issuer.spki)) is not None
 
     def key(self, certificate: Certificate) -> PublicKey:
-        """Return the public key of a CA that is no root.
+        """Return the public key of an intermediate CA.
 
         Raises:
-            CertificateError: it is out of bounds, or of a kind that is not accepted.
+            CertificateError: the key is out of bounds, or of a type that is not accepted.
         """
         return self._keys.get(certificate.spki) or public_key(certificate)
 
 
 class Roots:
-    """The configured CAs by subject; a CA renewed under its name has several certificates.
+    """The configured CAs by subject; a CA renewed under the same name has several certificates.
 
     Attributes:
-        vouched: CAs below them.
+        vouched: cached intermediate CAs below them.
     """
 
     def __init__(self, roots: Sequence[Certificate]) -> None:
@@ -111,26 +111,26 @@ class Roots:
             self._by_subject.setdefault(root.subject, []).append(root)
 
     def __bool__(self) -> bool:
-        """Return whether any is configured."""
+        """Return whether any CA is configured."""
         return bool(self._authorities)
 
     def __contains__(self, certificate: object) -> bool:
-        """Return whether this very certificate is configured."""
+        """Return whether exactly this certificate is configured."""
         return certificate in self._authorities
 
     def named(self, subject: bytes) -> Sequence[Certificate]:
-        """Return the roots of this name (DER)."""
+        """Return the roots with this distinguished name (DER)."""
         return self._by_subject.get(subject, ())
 
-    def authority(self, certificate: Certificate) -> Authority:
-        """Return what ``certificate``, a root or not, may sign."""
+    def authority(self, certificate: Certificate) -> SigningAuthority:
+        """Return the signing rights of ``certificate``, a root or not."""
         return self._authorities.get(certificate) or authority(certificate, is_root=False)
 
     def key(self, certificate: Certificate) -> PublicKey:
-        """Return the public key of ``certificate``; a root's, which no peer chooses, may be larger.
+        """Return the public key of ``certificate``; a root's may be larger, because a peer cannot choose it.
 
         Raises:
-            CertificateError: it is out of bounds, or of a kind that is not accepted.
+            CertificateError: the key is out of bounds, or of a type that is not accepted.
         """
         if certificate not in self._authorities:
             return self.vouched.key(certificate)

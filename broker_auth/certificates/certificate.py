@@ -1,9 +1,9 @@
-"""X.509 certificates as nats-server (Go) takes them: parsed as far as a decision needs, and no further.
+"""X.509 certificates as nats-server (Go) accepts them: only what a decision needs is parsed.
 
-``cryptography``'s parser keeps to the profile of the web and refuses, or fails on first use of, certificates that
+``cryptography``'s parser follows the profile of the web. It refuses, or fails on first use of, certificates that
 private CAs issue: X.509 version 1, TeletexString names, ``&`` in PrintableString, negative serial numbers,
-GeneralizedTime before 2050, kinds of alternative names it does not know. nats-server has verified such a chain
-already; refusing it here would lock the peer out. Signatures are in :mod:`broker_auth.certificates.signatures`.
+GeneralizedTime before 2050, unknown kinds of alternative names. nats-server has already verified such a chain, and
+refusing it here would lock the peer out. Signatures are in :mod:`broker_auth.certificates.signatures`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from broker_auth.certificates.names import AlternativeNames
 
 T = TypeVar("T")
 
-MAX_DER: Final = 256 * 1024  # bytes; Go takes no longer certificates in a TLS handshake
+MAX_DER: Final = 256 * 1024  # bytes; the maximum that Go accepts in a TLS handshake
 _MAX_EXTENSIONS: Final = 128
 _MAX_TBS_FIELDS: Final = 10  # RFC 5280 4.1 has ten
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
@@ -87,7 +87,7 @@ class Certificate:
         return hash(self.der)
 
     def __repr__(self) -> str:
-        """Show whose it is."""
+        """Show the subject."""
         return f"Certificate({self.subject_text!r})"
 
     @property
@@ -97,37 +97,37 @@ class Certificate:
 
     @property
     def expires(self) -> datetime:
-        """``not_after`` with a zone."""
+        """``not_after`` in UTC."""
         return datetime.fromtimestamp(self.not_after, UTC)
 
     @property
     def begins(self) -> datetime:
-        """``not_before`` with a zone."""
+        """``not_before`` in UTC."""
         return datetime.fromtimestamp(self.not_before, UTC)
 
     @property
     def common_name(self) -> str:
-        """The subject's last common name, empty without one."""
+        """The subject's last common name; empty if it has no common name."""
         return distinguished.common_name(self.subject)
 
     @property
     def subject_text(self) -> str:
-        """The subject for people, at most 256 characters."""
+        """The subject in readable form, at most 256 characters."""
         return distinguished.readable(self.subject)
 
     @property
     def issuer_text(self) -> str:
-        """The issuer for people, at most 256 characters."""
+        """The issuer in readable form, at most 256 characters."""
         return distinguished.readable(self.issuer)
 
     @property
     def has_alternative_names(self) -> bool:
-        """Whether there is a subjectAltName extension, whatever it holds."""
+        """Whether there is a subjectAltName extension, even an empty or malformed one."""
         return _ALTERNATIVE_NAMES in self.extensions
 
     @property
     def has_name_constraints(self) -> bool:
-        """Whether there is a nameConstraints extension, whatever it holds."""
+        """Whether there is a nameConstraints extension, even an empty or malformed one."""
         return _NAME_CONSTRAINTS in self.extensions
 
     @property
@@ -141,7 +141,7 @@ class Certificate:
 
     @property
     def is_for_clients(self) -> bool:
-        """Whether TLS clients may use it: without extended key usages, too (as in Go).
+        """Whether TLS clients may use it; True without extended key usages (as in Go).
 
         Raises:
             CertificateError: the extension is malformed.
@@ -150,7 +150,7 @@ class Certificate:
 
     @property
     def is_for_servers(self) -> bool:
-        """Whether TLS servers may use it: without extended key usages, too (as in Go).
+        """Whether TLS servers may use it; True without extended key usages (as in Go).
 
         Raises:
             CertificateError: the extension is malformed.
@@ -168,7 +168,7 @@ class Certificate:
 
     @property
     def path_length(self) -> int | None:
-        """How many CAs may stand between this one and a leaf; None for any number.
+        """The number of CAs allowed between this one and a leaf; None for any number.
 
         Raises:
             CertificateError: basicConstraints is malformed.
@@ -177,7 +177,7 @@ class Certificate:
 
     @property
     def may_sign_certificates(self) -> bool:
-        """Whether the key usage allows it, or does not say (as in Go).
+        """Whether the key usage allows signing certificates; True without a key usage (as in Go).
 
         Raises:
             CertificateError: the extension is malformed.
@@ -199,10 +199,10 @@ class Certificate:
 
 
 def parse_certificate(data: bytes) -> Certificate:
-    """Return the certificate in these DER bytes; nothing may follow it.
+    """Return the certificate in these DER bytes, which must not hold anything else.
 
     Raises:
-        CertificateError: it is malformed or too large.
+        CertificateError: the certificate is malformed or too large.
     """
     if len(data) > MAX_DER:
         raise CertificateError(f"it is larger than {MAX_DER} bytes")
@@ -216,13 +216,13 @@ def certificate_from_pem(text: str) -> Certificate:
     """Return the one certificate of a PEM text that holds nothing else, as nats-server writes it.
 
     Raises:
-        CertificateError: it is none.
+        CertificateError: the text is not exactly one certificate.
     """
     return parse_certificate(_only_block(text))
 
 
 def pem_fingerprint(text: str) -> str:
-    """Return the SHA-256 (hex) of what a PEM text holds, be it a certificate or not; empty if it is no PEM."""
+    """Return the SHA-256 (hex) of the content of a PEM text, valid or not; empty if the text is not PEM."""
     try:
         return hashlib.sha256(_only_block(text)).hexdigest()
     except CertificateError:
@@ -230,18 +230,18 @@ def pem_fingerprint(text: str) -> str:
 
 
 def certificates_from_pem(data: bytes) -> list[Certificate]:
-    """Return every certificate of a PEM file in order; text and other blocks around them are passed over.
+    """Return every certificate of a PEM file, in order, ignoring text and other blocks around them.
 
     Raises:
-        CertificateError: one cannot be read; says which.
+        CertificateError: a certificate cannot be read; the message gives its number.
     """
-    found = []
+    certificates = []
     for number, block in enumerate(_BLOCK.finditer(data), start=1):
         try:
-            found.append(parse_certificate(_decode(block[1].decode("ascii", "replace"))))
+            certificates.append(parse_certificate(_decode(block[1].decode("ascii", "replace"))))
         except CertificateError as error:
             raise CertificateError(f"certificate {number} cannot be read: {error}") from error
-    return found
+    return certificates
 
 
 def _only_block(text: str) -> bytes:
@@ -277,7 +277,7 @@ def _parse(data: bytes) -> Certificate:
         raise der.DerError("its fields are not those of a certificate")
     _, algorithm, issuer, validity, subject, key = fields[:6]
     if data[algorithm.start : algorithm.end] != data[outer_algorithm.start : outer_algorithm.end]:
-        raise der.DerError("the signature's algorithm differs from the one that is signed")
+        raise der.DerError("the signature's algorithm differs from the signed one")
     if data[signature.content : signature.content + 1] != b"\0":
         raise der.DerError("its signature is not of whole bytes")
     times = der.children(data, validity.content, validity.end, 2)
@@ -299,10 +299,10 @@ def _parse(data: bytes) -> Certificate:
 
 
 def _extensions(data: bytes, fields: list[der.Element]) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
+    values: dict[bytes, bytes] = {}
     rest = [field for field in fields if field.tag not in _UNIQUE_IDS]
     if not rest:
-        return found
+        return values
     if len(rest) > 1 or rest[0].tag != _EXTENSIONS:
         raise der.DerError("its last fields are not those of a certificate")
     outer = der.expect(data, rest[0].content, rest[0].end, der.SEQUENCE)
@@ -312,9 +312,9 @@ def _extensions(data: bytes, fields: list[der.Element]) -> dict[bytes, bytes]:
         if name not in _LABELS:
             continue
         value = der.read(data, identifier.end, item.end)
-        if value.tag == der.BOOLEAN:  # critical or not: nats-server has looked
+        if value.tag == der.BOOLEAN:  # critical or not: nats-server has checked
             value = der.read(data, value.end, item.end)
-        if value.tag != der.OCTET_STRING or value.end != item.end or name in found:
+        if value.tag != der.OCTET_STRING or value.end != item.end or name in values:
             raise der.DerError("an extension is malformed or given twice")
-        found[name] = data[value.content : value.end]
-    return found
+        values[name] = data[value.content : value.end]
+    return values

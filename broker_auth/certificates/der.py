@@ -1,7 +1,7 @@
-"""Read DER, the encoding of certificates: only what X.509 uses, from hostile bytes.
+"""A parser for DER, the encoding of certificates: only what X.509 uses, safe for hostile input.
 
 As strict as Go's ``cryptobyte``: definite lengths in their shortest form, tags below 31. Positions are offsets
-into one ``bytes`` object, so that nothing is copied but what the caller keeps.
+into one ``bytes`` object, so that only what the caller keeps is copied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GENERALIZED_TIME: Final = 0x18
 SEQUENCE: Final = 0x30
 SET: Final = 0x31
 
-_MAX_LENGTH_BYTES: Final = 3  # 16 MB; everything read here is far smaller
+_MAX_LENGTH_BYTES: Final = 3  # 16 MB; every element read here is far smaller
 
 
 class DerError(ValueError):
@@ -29,7 +29,7 @@ class DerError(ValueError):
 
 
 class Element(NamedTuple):
-    """One element: ``start`` is its tag's offset, ``content`` its content's, ``end`` the next element's."""
+    """One element: the offset of its tag (``start``), of its content, and of the next element (``end``)."""
 
     tag: int
     start: int
@@ -37,21 +37,21 @@ class Element(NamedTuple):
     end: int
 
 
-# Go's: seconds may be left out of UTCTime, and a zone other than Z is taken.
+# As in Go: UTCTime may omit seconds, and zones other than Z are accepted.
 _UTC_TIME: Final = re.compile(rb"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)?(?:Z|([+-])(\d\d)(\d\d))", re.ASCII)
 _GENERALIZED_TIME: Final = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:Z|([+-])(\d\d)(\d\d))", re.ASCII)
 _TIMES: Final = {UTC_TIME: _UTC_TIME, GENERALIZED_TIME: _GENERALIZED_TIME}
 _FIRST: Final = -62_135_596_800.0  # 0001-01-01T00:00:00Z
 _LAST: Final = 253_402_300_799.0  # 9999-12-31T23:59:59Z
 
-_new: Final = tuple.__new__  # a third of the time of `Element(…)`, which counts here
+_new: Final = tuple.__new__  # takes a third of the time of `Element(…)`, which matters here
 
 
 def read(data: bytes, start: int, end: int) -> Element:
     """Return the element at ``start`` of the region that ends at ``end``.
 
     Raises:
-        DerError: there is none, or it is cut short or not DER.
+        DerError: the element is missing, truncated or not DER.
     """
     content = start + 2
     if content > end:
@@ -73,10 +73,10 @@ def read(data: bytes, start: int, end: int) -> Element:
 
 
 def expect(data: bytes, start: int, end: int, tag: int) -> Element:
-    """Return the element at ``start``, which must have this tag.
+    """Return the element at ``start`` and check its tag.
 
     Raises:
-        DerError: it has another, or :func:`read` fails.
+        DerError: its tag differs, or :func:`read` fails.
     """
     element = read(data, start, end)
     if element.tag != tag:
@@ -85,10 +85,10 @@ def expect(data: bytes, start: int, end: int, tag: int) -> Element:
 
 
 def only(data: bytes, tag: int) -> Element:
-    """Return the one element that ``data`` consists of.
+    """Return the element that ``data`` consists of.
 
     Raises:
-        DerError: it is another, or bytes follow.
+        DerError: the tag differs, or bytes follow the element.
     """
     element = expect(data, 0, len(data), tag)
     if element.end != len(data):
@@ -100,16 +100,16 @@ def children(data: bytes, start: int, end: int, limit: int) -> list[Element]:
     """Return the elements between two offsets.
 
     Raises:
-        DerError: there are more than ``limit``, or one cannot be read.
+        DerError: there are more than ``limit`` elements, or an element cannot be read.
     """
-    found: list[Element] = []
+    elements: list[Element] = []
     while start < end:
-        if len(found) == limit:
+        if len(elements) == limit:
             raise DerError(f"more than {limit} elements")
         element = read(data, start, end)
-        found.append(element)
+        elements.append(element)
         start = element.end
-    return found
+    return elements
 
 
 def unsigned(data: bytes, element: Element) -> int:
@@ -140,7 +140,7 @@ def time(data: bytes, element: Element) -> float:
     """Return the Unix seconds of a UTCTime or GeneralizedTime of any year, from year 1 to 9999.
 
     Raises:
-        DerError: it is another element, or no date.
+        DerError: the element is not a time, or not a valid date.
     """
     pattern = _TIMES.get(element.tag)
     match = pattern.fullmatch(data[element.content : element.end]) if pattern else None
@@ -153,7 +153,7 @@ def time(data: bytes, element: Element) -> float:
     try:
         moment = datetime(max(year, 1), month, day, hour, minute, second, tzinfo=UTC)
     except ValueError as error:
-        raise DerError("a time is no date") from error
+        raise DerError("a time is not a valid date") from error
     offset = int(match[8] or 0) * 3600 + int(match[9] or 0) * 60
     seconds = moment.timestamp() + (offset if match[7] == b"-" else -offset)
     return min(max(seconds, _FIRST), _LAST)

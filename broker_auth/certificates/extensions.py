@@ -1,4 +1,4 @@
-"""The values of certificate extensions that say what a key may be used for, read as Go's ``crypto/x509`` does.
+"""Values of the certificate extensions that restrict a key's use, read like Go's ``crypto/x509`` does.
 
 Every function takes an extension's value and raises :class:`broker_auth.certificates.der.DerError` if it is malformed.
 """
@@ -30,23 +30,23 @@ def basic_constraints(value: bytes) -> tuple[bool | None, int | None]:
 
 
 def may_sign_certificates(value: bytes) -> bool:
-    """Return whether a key usage names keyCertSign, or nothing at all."""
+    """Return whether a key usage includes keyCertSign, or is empty."""
     bits = der.only(value, der.BIT_STRING)
     used = value[bits.content + 1 : bits.end]
     return not any(used) or bool(used[0] & _SIGNS_CERTIFICATES)
 
 
 def is_for_clients(value: bytes) -> bool:
-    """Return whether an extended key usage names clientAuth, or any usage."""
+    """Return whether an extended key usage includes clientAuth or anyExtendedKeyUsage."""
     return _names(value, _CLIENT_AUTH)
 
 
 def is_for_servers(value: bytes) -> bool:
-    """Return whether an extended key usage names serverAuth, or any usage."""
+    """Return whether an extended key usage includes serverAuth or anyExtendedKeyUsage."""
     return _names(value, _SERVER_AUTH)
 
 
-def _names(value: bytes, wanted: bytes) -> bool:
+def _names(value: bytes, expected: bytes) -> bool:
     outer = der.only(value, der.SEQUENCE)
     usages = der.children(value, outer.content, outer.end, _MAX_USAGES)
-    return any(value[usage.content : usage.end] in (wanted, _ANY_USAGE) for usage in usages)
+    return any(value[usage.content : usage.end] in (expected, _ANY_USAGE) for usage in usages)

@@ -1,4 +1,4 @@
-"""Files of certificates and private keys that a configuration names, read by :mod:`.pemfile`."""
+"""Reading the certificate and key files that a configuration names, by :mod:`.pemfile`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_bundle(path: Path) -> Bundle:
     """Return the certificates of a file, with their lines.
 
     Raises:
-        BadValue: the file cannot be read, or holds no certificate that can be used.
+        BadValue: the file cannot be read, or holds no usable certificate.
     """
     data = read(path, MAX_BYTES).data
     try:
@@ -52,7 +52,7 @@ def read_private_key(path: Path) -> PrivateKeyTypes:
 
 
 def expiry(not_after: datetime, now: datetime) -> str | None:
-    """Return what to say about a certificate that expired or soon will; None if it is good for longer."""
+    """Return the message about a certificate that has expired or expires soon; None otherwise."""
     day = not_after.astimezone(UTC).strftime("%Y-%m-%d")
     if not_after <= now:
         return f"the certificate expired on {day}"
@@ -62,7 +62,7 @@ def expiry(not_after: datetime, now: datetime) -> str | None:
 
 
 def validity(certificate: Certificate, now: datetime) -> str | None:
-    """Return what to say about a certificate's times: also when it is not valid yet."""
+    """Return the message about a certificate that is not yet valid, has expired or expires soon; None otherwise."""
     if certificate.begins > now:
         return f"the certificate is not valid before {certificate.begins:%Y-%m-%dT%H:%M:%SZ}"
     return expiry(certificate.expires, now)

@@ -1,8 +1,8 @@
 """Names in certificates as text: distinguished names and alternative names.
 
-Certificates are compared by the bytes of their names, so that nothing here decides whether a chain holds. Text is
-for people and for the policy's identities. Every string type of X.520 is decoded, leniently; what cannot be shown on
-a terminal, control and direction characters above all, becomes U+FFFD.
+Chains are verified by the bytes of names, so nothing here affects whether a chain is valid. Text is used for display
+and for the policy's identities. Every string type of X.520 is decoded, leniently; characters that cannot be shown on
+a terminal, above all control and bidirectional ones, become U+FFFD.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 
 from broker_auth.certificates import der
 
-MAX_TEXT: Final = 256  # characters of a name shown to people
-MAX_ALTERNATIVE_NAMES: Final = 4096  # read of one certificate; the rest grant nothing
-_MAX_ATTRIBUTES: Final = 256  # of one distinguished name
+MAX_TEXT: Final = 256  # characters of a displayed name
+MAX_ALTERNATIVE_NAMES: Final = 4096  # read from one certificate; further names grant nothing
+_MAX_ATTRIBUTES: Final = 256  # in one distinguished name
 
 _ENCODINGS: Final = {
     12: "utf-8",  # UTF8String
@@ -43,7 +43,7 @@ _LABELS: Final = {
 
 
 class AlternativeNames(NamedTuple):
-    """The alternative names of the kinds that identities can name, each in the certificate's order.
+    """The alternative names of the kinds that identities can use, each in the certificate's order.
 
     Attributes:
         ordered: all of them, in the certificate's order.
@@ -57,16 +57,16 @@ class AlternativeNames(NamedTuple):
 
 
 def common_name(name: bytes) -> str:
-    """Return the last common name of a DER-encoded distinguished name, as Go does; empty without one."""
+    """Return the last common name of a DER-encoded distinguished name, as Go does; empty if it has no common name."""
     try:
-        found = [_text(tag, value) for oid, tag, value in _attributes(name) if oid == _COMMON_NAME]
+        names = [_text(tag, value) for oid, tag, value in _attributes(name) if oid == _COMMON_NAME]
     except der.DerError:
         return ""
-    return found[-1] if found else ""
+    return names[-1] if names else ""
 
 
 def readable(name: bytes) -> str:
-    """Return a DER-encoded distinguished name for people, like ``O=Example, CN=fleet CA``; at most 256 characters."""
+    """Return a DER-encoded distinguished name as text, like ``O=Example, CN=fleet CA``; at most 256 characters."""
     parts = []
     try:
         parts = [f"{_LABELS.get(oid, oid.hex())}={_text(tag, value)}" for oid, tag, value in _attributes(name)]
@@ -81,7 +81,7 @@ def shorten(text: str) -> str:
 
 
 def alternative_names(extension: bytes) -> AlternativeNames:
-    """Return the names of a subjectAltName extension's value; kinds that no identity can name are passed over.
+    """Return the names in a subjectAltName extension's value, without the kinds that identities cannot use.
 
     Raises:
         DerError: the value is not a sequence of elements.
@@ -108,7 +108,7 @@ def alternative_names(extension: bytes) -> AlternativeNames:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with everything that is not printable (control, direction, surrogates) replaced by U+FFFD."""
+    """Return ``text`` with each unprintable character (control, bidirectional, surrogate) replaced by U+FFFD."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
@@ -131,7 +131,7 @@ def _attributes(name: bytes) -> Iterator[tuple[bytes, int, bytes]]:
         for attribute in der.children(name, group.content, group.end, _MAX_ATTRIBUTES):
             count += 1
             if group.tag != der.SET or attribute.tag != der.SEQUENCE or count > _MAX_ATTRIBUTES:
-                raise der.DerError("a distinguished name is not as X.501 has it")
+                raise der.DerError("a distinguished name is malformed (X.501)")
             oid = der.expect(name, attribute.content, attribute.end, der.OBJECT_IDENTIFIER)
             value = der.read(name, oid.end, attribute.end)
             yield name[oid.content : oid.end], value.tag, name[value.content : value.end]

@@ -1,7 +1,7 @@
-"""Looks for the path from a peer's certificate to a configured root: link by link, now, and with bounded work.
+"""Search for a valid path from a peer's certificate to a configured root, with bounded work.
 
-What nats-server has verified beyond that (name constraints, policies, critical extensions) is not repeated. A path is
-verified from the root downwards, so that no key is used before a trusted one vouched for it.
+nats-server has verified the rest (name constraints, policies, critical extensions), which is not checked again. A path
+is verified from the root downwards, so that a key is used only after a trusted key has signed its certificate.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from broker_auth.certificates.names import AlternativeNames
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer, cut, identity_names
 from broker_auth.certificates.signatures import check_key, is_signed_by
 
-MAX_CERTIFICATES: Final = 32  # different ones, read of one connection's chains
-MAX_CHAINS: Final = 64  # looked at of one connection; nats-server makes one for each renewal of a CA
+MAX_CERTIFICATES: Final = 32  # distinct certificates read from one connection's chains
+MAX_CHAINS: Final = 64  # examined for one connection; nats-server builds one for each renewal of a CA
 MAX_CHAIN_LENGTH: Final = 10  # certificates from the leaf to the CA
 MAX_PATHS: Final = 64  # from the leaf to a root, checked for one connection
 MAX_SIGNATURES: Final = 32  # verified for one connection
-_REFUSAL_SECONDS: Final = 30.0  # how long a refused chain is not looked at again
+_REFUSAL_SECONDS: Final = 30.0  # how long a refusal is cached
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A chain looked at before; holds from ``start`` until ``end``."""
+class CachedPeer:
+    """The cached result for a set of chains, valid from ``start`` until ``end``."""
 
     peer: PeerIdentity | RefusedPeer
     start: float
@@ -36,7 +36,7 @@ class Known:
 
 @dataclass(slots=True)
 class Search:
-    """Looks for the path that holds longest in the chains of one connection; its work is bounded."""
+    """A bounded search for the path with the longest validity in the chains of one connection."""
 
     roots: Roots
     now: float
@@ -46,7 +46,7 @@ class Search:
     _checked: set[tuple[Certificate, ...]] = field(default_factory=set)
     _signed: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)
 
-    def run(self, chains: Sequence[Sequence[str]]) -> Known:
+    def run(self, chains: Sequence[Sequence[str]]) -> CachedPeer:
         if not chains or not all(chains):
             return self._refuse(RefusedPeer(reason="a verified chain is empty", unusable=True))
         try:
@@ -64,17 +64,17 @@ class Search:
         if path is not None:
             if self.roots:
                 self._vouch(path)
-            return Known(_identity(path, names), _start(path), _end(path))
+            return CachedPeer(_identity(path, names), _start(path), _end(path))
         reason = self.unreadable or next(iter(self.problems), "it does not lead to client_ca")
         if len(chains) > MAX_CHAINS:
             reason += f" (the first {MAX_CHAINS} of {len(chains)} chains)"
         return self._refuse(_refused(leaf, names, reason, unusable=bool(self.unreadable)))
 
-    def _refuse(self, peer: RefusedPeer) -> Known:
-        return Known(peer, self.now, self.now + _REFUSAL_SECONDS)
+    def _refuse(self, peer: RefusedPeer) -> CachedPeer:
+        return CachedPeer(peer, self.now, self.now + _REFUSAL_SECONDS)
 
     def _vouch(self, path: list[Certificate]) -> None:
-        """Remember the CAs between leaf and root, which the next peer probably has, too."""
+        """Cache the CAs between leaf and root, because the next peer probably has them too."""
         pems = {certificate: pem for pem, certificate in self._read.items()}
         for issued, issuer in itertools.pairwise(path[1:]):
             self.roots.vouched.add(pems[issued], issued, issuer)
@@ -107,7 +107,7 @@ class Search:
         return best
 
     def _paths(self, leaf: Certificate, chain: Sequence[str]) -> Iterator[list[Certificate]]:
-        """Yield every beginning of the chain that a root, by its name, could have issued, with that root."""
+        """Yield each prefix of the chain whose last issuer has a root's name, completed with that root."""
         path = [leaf]
         if leaf in self.roots:
             yield path
@@ -128,15 +128,17 @@ class Search:
             path = [*path, issuer]
             yield from ([*path, root] for root in self.roots.named(issuer.issuer))
         if self.roots:
-            self.problems.append(f"it does not lead to client_ca: its issuer {_issuer(path[-1])} is none of these CAs")
+            self.problems.append(
+                f"it does not lead to client_ca: its issuer {_issuer(path[-1])} is not one of these CAs"
+            )
         else:
             yield path
 
     def _check(self, path: list[Certificate]) -> None:
-        """Check a path, what costs nothing first.
+        """Check a path, cheap checks first.
 
         Raises:
-            CertificateError: it does not hold; says why.
+            CertificateError: the path is not valid; the message says why.
         """
         leaf, issuers = path[0], path[1:]
         for certificate in path:
@@ -147,7 +149,7 @@ class Search:
             return
         for below, issuer in enumerate(issuers):
             self.roots.authority(issuer).check(below)
-        for certificate in path[:-1]:  # a root's key is bounded when it is loaded
+        for certificate in path[:-1]:  # a root's key is checked when it is loaded
             self._check_key(certificate, leaf)
         for issued, issuer in reversed(list(itertools.pairwise(path))):
             if not self._is_signed(issued, issuer):

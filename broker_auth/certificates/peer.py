@@ -1,4 +1,4 @@
-"""A TLS peer as decisions and records know it: who it is, or why its certificate does not count."""
+"""The result of verifying a TLS peer: its identity, or why its certificate is refused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _CUT: Final = 64  # characters of a name within a reason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerIdentity:
-    """What a peer's certificate says.
+    """The identity of a verified peer, from its certificate.
 
     Attributes:
-        common_name: the subject's last CN, empty if there is none.
+        common_name: the subject's last CN; empty if it has no CN.
         sans: DNS names, e-mail addresses, URIs and IP addresses, in the certificate's order.
-        names: what the policy's identities are compared with (docs/policy.md#1-the-provisioner).
-        not_after: Unix seconds until which the whole path to the CA is valid.
+        names: the names that the policy's identities are compared with (docs/policy.md#1-the-provisioner).
+        not_after: end of the validity of the whole path to the CA (Unix seconds).
         fingerprint: SHA-256 of the certificate (DER), lower-case hex.
     """
 
@@ -38,18 +38,18 @@ class PeerIdentity:
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """CN and SANs, for people to find the peer by."""
+        """CN and SANs, so that operators can search for the peer."""
         return _all(self.common_name, self.sans)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedPeer:
-    """A peer whose chain does not count.
+    """A peer whose chain is refused.
 
     Attributes:
-        reason: what is wrong with the certificate or its chain, for people.
-        unusable: whether it could not even be read; that denies the connection.
-        common_name: as far as the certificate can be read, like the rest.
+        reason: the problem with the certificate or its chain, in readable form.
+        unusable: whether the certificate could not be read, which denies the connection.
+        common_name: empty if the certificate cannot be read that far, like the other fields.
     """
 
     reason: str
@@ -60,12 +60,12 @@ class RefusedPeer:
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """CN and SANs, for people to find the peer by."""
+        """CN and SANs, so that operators can search for the peer."""
         return _all(self.common_name, self.sans)
 
     @property
     def description(self) -> str:
-        """Which certificate, and what is wrong with it, in one line."""
+        """The certificate and the problem with it, in one line."""
         if not self.fingerprint:
             return shorten(self.reason)
         name = _display(self.common_name, self.sans, "")
@@ -90,10 +90,10 @@ def _address(text: str) -> str:
 
 
 def identity_names(leaf: Certificate, names: AlternativeNames, *, constrained: bool) -> tuple[str, ...]:
-    """Return what the policy's identities are compared with (docs/policy.md#1-the-provisioner).
+    """Return the names that the policy's identities are compared with (docs/policy.md#1-the-provisioner).
 
-    DNS names stand as they are; URIs, e-mail and IP addresses with a prefix. A common name counts only without
-    alternative names and where no CA is ``constrained`` in the names it may issue: it is under no constraint.
+    DNS names stand as they are; URIs, e-mail and IP addresses have a prefix. A common name counts only if there are no
+    alternative names and no CA is ``constrained`` in the names it may issue, because constraints do not cover it.
     """
     bare = names.dns
     if not leaf.has_alternative_names and not constrained and leaf.common_name:
@@ -115,5 +115,5 @@ def _all(common_name: str, sans: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def cut(text: str) -> str:
-    """Return at most 64 characters of a name, to stand in a reason."""
+    """Return at most 64 characters of a name, for use in a reason."""
     return text if len(text) <= _CUT else text[: _CUT - 1] + "…"

@@ -1,8 +1,8 @@
-"""Split a file into its PEM blocks, as tolerantly as any program that may read the file.
+"""A PEM parser that is as tolerant as every program that may read the file.
 
-nats-server reads PEM by Go's ``encoding/pem``, Python's TLS by OpenSSL. Each passes over, or stops at, what the
-other takes (docs/files.md). Every block is found here, and each says whether and why Go does not see it, so that
-`config check` can name the line instead of repeating a library's words. Linear in time and bounded by the file.
+nats-server reads PEM with Go's ``encoding/pem``, Python's TLS with OpenSSL. Each skips, or stops at, blocks that the
+other accepts (docs/files.md). This parser returns every block, and records whether and why Go does not see it, so that
+`config check` can name the line instead of quoting a library. Its time is linear in the size of the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _LABEL: Final = rb"[^\r\n-]{1,64}"
-# The closing dashes are looked at, not consumed: where lines are joined they may begin the next boundary.
+# The closing dashes are not consumed: if lines are joined, they may begin the next boundary.
 _BOUNDARY: Final = re.compile(rb"-----(BEGIN|END) (" + _LABEL + rb")(?=-----)")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _WHITE: Final = b" \t\r\n\v\f"
@@ -38,13 +38,13 @@ class Block:
     """One block between a BEGIN and an END line.
 
     Attributes:
-        label: what the BEGIN line calls it, such as ``CERTIFICATE``.
-        line: of the BEGIN line, counted from 1.
+        label: the label in the BEGIN line, such as ``CERTIFICATE``.
+        line: number of the BEGIN line, counted from 1.
         body: the decoded content; empty if :attr:`fault` is set.
         has_headers: whether ``Name: value`` lines stand before the content.
-        encrypted: whether a passphrase is needed, by its label or headers.
-        fault: why no program can read it; empty if one can.
-        unseen: why Go, and so nats-server, does not see it; empty if it does.
+        encrypted: whether its label or headers say that a passphrase is needed.
+        fault: why no program can read it; empty if any program can.
+        unseen: why Go, and so nats-server, does not see it; empty if Go sees it.
     """
 
     label: str
@@ -56,17 +56,17 @@ class Block:
     unseen: str = ""
 
     def __repr__(self) -> str:
-        """Show what it is, never its content, which may be a private key."""
+        """Show label and line, never the content, which may be a private key."""
         return f"Block({self.label!r}, line={self.line})"
 
     @property
     def is_certificate(self) -> bool:
-        """Whether it is an X.509 certificate, under any of the labels that OpenSSL knows."""
+        """Whether it is an X.509 certificate, under any label that OpenSSL accepts."""
         return self.label in ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 
     @property
     def is_private_key(self) -> bool:
-        """Whether it is a private key, as Go decides."""
+        """Whether it is a private key, by Go's rule."""
         return self.label == "PRIVATE KEY" or self.label.endswith(" PRIVATE KEY")
 
 
@@ -75,32 +75,32 @@ class _Boundary:
     begin: bool
     label: bytes
     start: int
-    end: int  # behind the closing dashes
+    end: int  # after the closing dashes
     line: int
 
 
 def split(data: bytes) -> tuple[Block, ...]:
-    """Return every PEM block of a file, in order; what stands around them is passed over."""
+    """Return every PEM block of a file, in order, ignoring text around them."""
     seen = _seen_by_go(data)
-    found = []
+    blocks = []
     open_: _Boundary | None = None
     for boundary in _boundaries(data):
         if boundary.begin:
             if open_ is not None and _begins_line(data, open_.start):
-                found.append(_faulty(open_, "it has no END line"))
+                blocks.append(_faulty(open_, "it has no END line"))
             open_ = boundary
         elif open_ is not None:
-            found.append(_block(data, open_, boundary, seen))
+            blocks.append(_block(data, open_, boundary, seen))
             open_ = None
         elif _begins_line(data, boundary.start):
-            found.append(_faulty(boundary, "its BEGIN line is missing"))
+            blocks.append(_faulty(boundary, "its BEGIN line is missing"))
     if open_ is not None and _begins_line(data, open_.start):
-        found.append(_faulty(open_, "it has no END line"))
-    return tuple(found)
+        blocks.append(_faulty(open_, "it has no END line"))
+    return tuple(blocks)
 
 
 def what_else(data: bytes) -> str:
-    """Return what a file without any PEM block is, as far as its first bytes show, and what to do about it."""
+    """Return a description of a file without PEM blocks, judged by its first bytes, and what to do about it."""
     if not data.strip(_WHITE):
         return "is empty"
     if data.startswith(_UTF16):
@@ -111,23 +111,23 @@ def what_else(data: bytes) -> str:
 
 
 def _boundaries(data: bytes) -> list[_Boundary]:
-    found = []
+    blocks = []
     line, counted = 1, 0
     old_line_ends = b"\n" not in data
     for match in _BOUNDARY.finditer(data):
         line += data.count(b"\r" if old_line_ends else b"\n", counted, match.start())
         counted = match.start()
-        found.append(_Boundary(match[1] == b"BEGIN", match[2], match.start(), match.end() + len(_DASHES), line))
-    return found
+        blocks.append(_Boundary(match[1] == b"BEGIN", match[2], match.start(), match.end() + len(_DASHES), line))
+    return blocks
 
 
 def _begins_line(data: bytes, start: int) -> bool:
-    """Whether only white space or a byte-order mark stands before it: an example in a comment is no block."""
+    """Return whether only white space or a byte-order mark precedes it: an example in a comment is not a block."""
     return not _before(data, start).removeprefix(codecs.BOM_UTF8).strip(_WHITE)
 
 
 def _before(data: bytes, start: int) -> bytes:
-    """What stands before a position in its line, at most 128 bytes of it."""
+    """Return the text before a position in its line, at most 128 bytes of it."""
     near = data[max(0, start - 128) : start]
     return _LINE_END.split(near)[-1]
 
@@ -158,7 +158,7 @@ def _block(data: bytes, begin: _Boundary, end: _Boundary, seen: frozenset[int]) 
 
 
 def _content(inside: bytes) -> tuple[list[bytes], bytes]:
-    """The headers (RFC 1421, ``Name: value``, up to the first line without a colon) and the base64."""
+    """Return the headers (RFC 1421, ``Name: value``, up to the first line without a colon) and the base64."""
     if b":" not in inside:
         return [], inside
     headers: list[bytes] = []
@@ -212,7 +212,7 @@ def _text(label: bytes) -> str:
 
 
 def _seen_by_go(data: bytes) -> frozenset[int]:
-    """Where the blocks begin that a loop of ``pem.Decode`` returns."""
+    """Return the offsets of the blocks that a loop of ``pem.Decode`` returns."""
     seen: list[int] = []
     position, skip = 0, 0
     while True:
@@ -232,7 +232,7 @@ def _seen_by_go(data: bytes) -> frozenset[int]:
 
 
 def _go_block(data: bytes, begin: int, end: int) -> int | None:
-    """Where Go reads on behind the block; None where it sees none."""
+    """Return the offset after the block at which Go continues; None if Go does not see the block."""
     label, rest = _go_line(data, begin + len(_GO_BEGIN))
     if not label.endswith(_DASHES):
         return None
@@ -255,7 +255,7 @@ def _go_block(data: bytes, begin: int, end: int) -> int | None:
 
 
 def _go_line(data: bytes, start: int) -> tuple[bytes, int]:
-    """A line without its end and trailing blanks, and where the next one starts."""
+    """Return a line without its line end and trailing blanks, and the offset of the next line."""
     end = data.find(b"\n", start)
     if end < 0:
         return data[start:].rstrip(b" \t"), len(data)

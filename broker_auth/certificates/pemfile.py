@@ -1,7 +1,7 @@
-"""Certificates and private keys of a PEM file: what is usable, at which line, and what nats-server makes of it.
+"""Certificates and private keys of a PEM file: the usable ones, their lines, and how nats-server treats them.
 
-The one reader of such files. It takes every certificate that any of the programs that use the file takes
-(docs/files.md); what it passes over, and what nats-server passes over, it says by line.
+The only reader of such files. It accepts every certificate that any program using the file accepts (docs/files.md),
+and reports, with the line, each block that it or nats-server skips.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _GO_CURVES: Final = (ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
 class PemError(ValueError):
-    """A file does not hold what is needed: ``what`` follows the file's name, ``remedy`` says what to do."""
+    """A file does not hold the expected object: ``what`` follows the file's name, ``remedy`` says what to do."""
 
     def __init__(self, what: str, remedy: str) -> None:
         self.what = what
@@ -39,15 +39,15 @@ class PemError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A certificate in a file.
+class FileCertificate:
+    """A usable certificate in a file.
 
     Attributes:
-        line: of its BEGIN line.
-        as_authority: why nats-server passes over it in a CA file; empty if it does not.
+        line: number of its BEGIN line.
+        as_authority: why nats-server skips it in a CA file; empty if it does not.
         as_leaf: why nats-server refuses it as the first certificate of a pair; empty if it does not.
         unseen: why nats-server does not read it at all; empty if it does.
-        newer: why nats-server from 2.11 on refuses or passes over it; empty if it does not.
+        newer: why nats-server from 2.11 on refuses or skips it; empty if it does not.
     """
 
     certificate: Certificate
@@ -63,45 +63,45 @@ class Bundle:
     """The certificates of one file, in order.
 
     Attributes:
-        found: those that can be used.
-        faults: line and reason of each block that cannot.
+        entries: the usable certificates, with their lines.
+        faults: line and reason of each unusable block.
     """
 
-    found: tuple[Found, ...]
+    entries: tuple[FileCertificate, ...]
     faults: tuple[tuple[int, str], ...]
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
         """The usable certificates."""
-        return tuple(item.certificate for item in self.found)
+        return tuple(item.certificate for item in self.entries)
 
 
 def read_bundle(data: bytes) -> Bundle:
     """Return every certificate of a file.
 
     Raises:
-        PemError: there is none that can be used.
+        PemError: no certificate is usable.
     """
     blocks = pem.split(data)
-    found, faults = [], []
+    entries, faults = [], []
     for block in blocks:
         if block.fault:
             faults.append((block.line, block.fault))
         elif block.is_certificate:
             try:
-                found.append(_found(block))
+                entries.append(_entry(block))
             except CertificateError as error:
                 faults.append((block.line, str(error)))
-    if not found:
+    if not entries:
         raise _no_certificate(data, blocks, faults)
-    return Bundle(found=tuple(found), faults=tuple(faults))
+    return Bundle(entries=tuple(entries), faults=tuple(faults))
 
 
 def read_private_key(data: bytes) -> PrivateKeyTypes:
     """Return the first private key of a file, as Go and OpenSSL do.
 
     Raises:
-        PemError: there is none, or it cannot be used; never quotes the content.
+        PemError: no key is found, or it cannot be used; the message never quotes the content.
     """
     block = private_key_block(data)
     if block.encrypted:
@@ -120,7 +120,7 @@ def private_key_block(data: bytes) -> Block:
     """Return the block of the first private key.
 
     Raises:
-        PemError: there is none.
+        PemError: the file holds no private key.
     """
     blocks = pem.split(data)
     for block in blocks:
@@ -130,18 +130,18 @@ def private_key_block(data: bytes) -> Block:
 
 
 def key_refused_by_go(block: Block, key: PrivateKeyTypes) -> str:
-    """Return why nats-server does not take a private key; empty if it does."""
+    """Return why nats-server refuses a private key; empty if it accepts the key."""
     if block.unseen:
         return block.unseen
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        return "" if isinstance(key.curve, _GO_CURVES) else f"Go knows no curve {key.curve.name}"
+        return "" if isinstance(key.curve, _GO_CURVES) else f"Go does not support the curve {key.curve.name}"
     if isinstance(key, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
         return ""
-    return "Go's TLS knows no keys of this kind"
+    return "Go's TLS does not support keys of this type"
 
 
 def belong_together(certificate: Certificate, key: PrivateKeyTypes) -> bool:
-    """Whether the private key is the certificate's."""
+    """Return whether the private key belongs to the certificate."""
     public = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
         return public_key(certificate).public_bytes(*public) == key.public_key().public_bytes(*public)
@@ -153,12 +153,12 @@ def certificate_of(block: Block) -> Certificate:
     """Return the certificate in a block.
 
     Raises:
-        CertificateError: it cannot be parsed.
+        CertificateError: the block cannot be parsed.
     """
     return parse_certificate(_first_element(block.body))
 
 
-def _found(block: Block) -> Found:
+def _entry(block: Block) -> FileCertificate:
     certificate = certificate_of(block)
     leaf = block.unseen
     if not leaf and block.label != "CERTIFICATE":
@@ -170,24 +170,24 @@ def _found(block: Block) -> Found:
     if not authority and block.has_headers:
         authority = "headers stand before its content; write it again with: openssl x509"
     newer = "its serial number is negative; issue it again" if _has_negative_serial(certificate) else ""
-    return Found(
+    return FileCertificate(
         certificate=certificate, line=block.line, as_authority=authority, as_leaf=leaf, unseen=unseen, newer=newer
     )
 
 
 def _first_element(body: bytes) -> bytes:
-    """The certificate without what OpenSSL keeps behind it in a ``TRUSTED CERTIFICATE``."""
+    """Return the certificate without the data that OpenSSL appends to it in a ``TRUSTED CERTIFICATE``."""
     try:
         return body[: der.read(body, 0, len(body)).end]
     except der.DerError:
-        return body  # parsing says what is wrong
+        return body  # parsing will report the problem
 
 
 def _has_negative_serial(certificate: Certificate) -> bool:
     tbs = certificate.tbs
     position = der.read(tbs, 0, len(tbs)).content
     element = der.read(tbs, position, len(tbs))
-    if element.tag != der.INTEGER:  # the version stands first
+    if element.tag != der.INTEGER:  # the version comes first
         element = der.read(tbs, element.end, len(tbs))
     return tbs[element.content] >= 0x80
 

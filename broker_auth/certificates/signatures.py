@@ -1,7 +1,7 @@
-"""Whether one certificate signed another, by the algorithms that Go's ``crypto/x509`` takes.
+"""Verification of certificate signatures, with the algorithms that Go's ``crypto/x509`` accepts.
 
 Accepted are RSA (PKCS #1 v1.5 and PSS) and ECDSA with SHA-256, SHA-384 and SHA-512, and Ed25519; SHA-1, MD5 and DSA
-are refused, as Go does. Keys are bounded before ``cryptography`` sees them: a modulus of 16384 bits with a 64-bit
+are refused, as in Go. Key sizes are checked before ``cryptography`` is called: a modulus of 16384 bits with a 64-bit
 exponent costs a second per signature.
 """
 
@@ -21,9 +21,9 @@ from broker_auth.certificates.der import BIT_STRING, INTEGER, NULL, OBJECT_IDENT
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
-MIN_RSA_BITS: Final = 1024  # crypto/rsa refuses smaller ones since Go 1.24
-MAX_RSA_BITS: Final = 8192  # crypto/tls takes no larger ones from a peer
-MAX_ROOT_RSA_BITS: Final = 16384  # of a configured root, which no peer chooses; OpenSSL's limit
+MIN_RSA_BITS: Final = 1024  # crypto/rsa refuses smaller keys since Go 1.24
+MAX_RSA_BITS: Final = 8192  # crypto/tls refuses larger keys from a peer
+MAX_ROOT_RSA_BITS: Final = 16384  # for a configured root, which a peer cannot choose; OpenSSL's limit
 MAX_RSA_EXPONENT: Final = 2**31 - 1  # crypto/rsa's limit
 _MAX_OTHER_KEY: Final = 256  # bytes of any other SubjectPublicKeyInfo; P-521 needs 158
 
@@ -61,8 +61,8 @@ _REFUSED: Final = {
 
 
 def _pss_algorithms() -> dict[bytes, _Hash]:
-    """Every AlgorithmIdentifier of RSA-PSS that Go takes: one hash for all, its length as the salt's."""
-    found: dict[bytes, _Hash] = {}
+    """Return each RSA-PSS AlgorithmIdentifier that Go accepts: the same hash throughout, salt as long as the hash."""
+    algorithms: dict[bytes, _Hash] = {}
     null, trailer = encode(NULL), encode(0xA3, encode(INTEGER, b"\x01"))
     for oid, chosen in _HASHES.items():
         identifier = encode(OBJECT_IDENTIFIER, bytes.fromhex(oid))
@@ -73,8 +73,8 @@ def _pss_algorithms() -> dict[bytes, _Hash]:
                     mask = encode(SEQUENCE, encode(OBJECT_IDENTIFIER, _MGF1), encode(SEQUENCE, identifier, inner))
                     digest = encode(0xA0, encode(SEQUENCE, identifier, own))
                     parameters = encode(SEQUENCE, digest, encode(0xA1, mask), salt, end)
-                    found[encode(SEQUENCE, encode(OBJECT_IDENTIFIER, _PSS), parameters)] = chosen
-    return found
+                    algorithms[encode(SEQUENCE, encode(OBJECT_IDENTIFIER, _PSS), parameters)] = chosen
+    return algorithms
 
 
 _PSS_ALGORITHMS: Final = _pss_algorithms()
@@ -83,7 +83,7 @@ _ED25519_ALGORITHM: Final = encode(SEQUENCE, encode(OBJECT_IDENTIFIER, _ED25519)
 
 @dataclass(frozen=True, slots=True)
 class KeyBounds:
-    """What of a public key is known without loading it; ``bits`` and ``exponent`` of RSA, else 0."""
+    """The size of a public key, read without loading the key; ``bits`` and ``exponent`` are 0 unless RSA."""
 
     algorithm: bytes
     bits: int = 0
@@ -91,10 +91,10 @@ class KeyBounds:
 
 
 def key_bounds(certificate: Certificate) -> KeyBounds:
-    """Read a certificate's key as far as its size shows; costs no arithmetic.
+    """Read the size of a certificate's key, without arithmetic on the key.
 
     Raises:
-        CertificateError: it cannot be read.
+        CertificateError: the key cannot be read.
     """
     data = certificate.spki
     try:
@@ -121,10 +121,10 @@ def key_bounds(certificate: Certificate) -> KeyBounds:
 
 
 def check_key(certificate: Certificate, max_rsa_bits: int = MAX_RSA_BITS) -> None:
-    """Check the bounds of a key that is RSA; others are bounded when they are loaded.
+    """Check the bounds of an RSA key; other keys are checked when they are loaded.
 
     Raises:
-        CertificateError: its size or exponent is out of bounds.
+        CertificateError: the key's size or exponent is out of bounds.
     """
     key = key_bounds(certificate)
     if key.algorithm != _RSA:
@@ -136,10 +136,10 @@ def check_key(certificate: Certificate, max_rsa_bits: int = MAX_RSA_BITS) -> Non
 
 
 def public_key(certificate: Certificate, max_rsa_bits: int = MAX_RSA_BITS) -> PublicKey:
-    """Load a certificate's public key, its bounds checked first.
+    """Load a certificate's public key after checking its bounds.
 
     Raises:
-        CertificateError: it is out of bounds, cannot be read, or of a kind that Go does not take.
+        CertificateError: the key is out of bounds, cannot be read, or is of a type that Go does not accept.
     """
     check_key(certificate, max_rsa_bits)
     kind = key_bounds(certificate).algorithm
@@ -181,7 +181,7 @@ def is_signed_by(issued: Certificate, key: PublicKey) -> bool:
     except (InvalidSignature, ValueError):
         return False
     if name in (*_PKCS1, *_ECDSA, _ED25519):
-        return False  # made by a key of another kind
+        return False  # made by a key of another type
     raise CertificateError(f"its signature algorithm ({_REFUSED.get(name, 'unknown')}) is not accepted")
 
 
@@ -195,7 +195,7 @@ def _algorithm_name(algorithm: bytes) -> bytes:
 
 
 def issued_by(issued: Certificate, issuer: Certificate) -> bool:
-    """Return whether ``issuer`` is named in and signed ``issued``; whether it is a CA is not looked at."""
+    """Return whether ``issued`` names ``issuer`` and is signed by it. Does not check whether ``issuer`` is a CA."""
     if issued.issuer != issuer.subject:
         return False
     try:

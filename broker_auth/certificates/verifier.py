@@ -1,7 +1,7 @@
-"""Verified TLS peers: whether their chains lead to a CA of ours (docs/policy.md#0-what-is-not-served).
+"""Verification that a TLS peer's chain leads to a configured CA (docs/policy.md#0-what-is-not-served).
 
-nats-server hands over the chains it verified. It may have verified them against the system's roots (fact 3 of
-docs/nats-server.md), so one question is asked again, in :mod:`.paths`: do they lead to one of our CAs?
+nats-server sends the chains that it verified. It may have verified them against the system's roots (fact 3 of
+docs/nats-server.md), so :mod:`.paths` checks that they lead to a configured CA.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Final
 from broker_auth.cache import BoundedCache
 from broker_auth.certificates.authorities import Roots
 from broker_auth.certificates.certificate import Certificate
-from broker_auth.certificates.paths import Known, Search
+from broker_auth.certificates.paths import CachedPeer, Search
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
 from broker_auth.certificates.pemfile import PemError, read_bundle
 from broker_auth.errors import InputError
 
-PEER_CACHE: Final = 2048  # peers; some 1 KB each
-REFUSED_CACHE: Final = 512  # apart from the peers', so that refused chains displace no peer
-_MAX_REMEMBERED_NAMES: Final = 16_384  # characters; a peer with more is looked at each time
-_MAX_RECALLED: Final = 64 * 1024  # characters of chains worth hashing only to learn a priority
+PEER_CACHE: Final = 2048  # peers; about 1 KB each
+REFUSED_CACHE: Final = 512  # a separate cache, so that refused chains cannot evict peers
+_MAX_REMEMBERED_NAMES: Final = 16_384  # characters; a peer with more is not cached
+_MAX_RECALLED: Final = 64 * 1024  # characters; longer chains are not hashed for a priority lookup
 
 
 class PeerVerifier:
-    """Verifies peers against a fixed set of roots, remembering each set of chains by its SHA-256."""
+    """A verifier of peers against a fixed set of roots, which caches results by the SHA-256 of the chains."""
 
     def __init__(self, roots: Sequence[Certificate]) -> None:
-        """With no roots, any chain that nats-server verified counts."""
+        """Prepare to verify against ``roots``; without roots, every chain that nats-server verified is accepted."""
         self._roots = Roots(roots)
-        self._known: BoundedCache[bytes, Known] = BoundedCache(PEER_CACHE)
-        self._refused: BoundedCache[bytes, Known] = BoundedCache(REFUSED_CACHE)
+        self._known: BoundedCache[bytes, CachedPeer] = BoundedCache(PEER_CACHE)
+        self._refused: BoundedCache[bytes, CachedPeer] = BoundedCache(REFUSED_CACHE)
 
     def identify(self, chains: Sequence[Sequence[str]], now: float) -> PeerIdentity | RefusedPeer:
         """Return the peer, or why none of its chains leads to a configured root at ``now``.
@@ -50,9 +50,9 @@ class PeerVerifier:
         return known.peer
 
     def recall(self, chains: Sequence[Sequence[str]], now: float) -> bool | None:
-        """Return whether these chains were verified before and hold at ``now``; None if that is not known.
+        """Return the cached result: True if these chains hold at ``now``, None if they are not in the cache.
 
-        Verifies nothing and raises nothing, so that it may be asked about any request.
+        Verifies nothing and never raises, so it is safe for any request.
         """
         if sum([len(pem) for chain in chains for pem in chain]) > _MAX_RECALLED:
             return None
@@ -63,7 +63,7 @@ class PeerVerifier:
                 return verified
         return None
 
-    def _remember(self, digest: bytes, known: Known) -> None:
+    def _remember(self, digest: bytes, known: CachedPeer) -> None:
         peer = known.peer
         if sum(map(len, peer.all_names)) > _MAX_REMEMBERED_NAMES:
             return
@@ -74,7 +74,7 @@ def load_roots(data: bytes, name: str) -> list[Certificate]:
     """Return all certificates of a PEM file.
 
     Raises:
-        InputError: there is none that can be used. One that cannot is passed over, as by nats-server.
+        InputError: no certificate is usable. Single unusable certificates are skipped, as nats-server does.
     """
     try:
         return list(read_bundle(data).certificates)
@@ -83,7 +83,7 @@ def load_roots(data: bytes, name: str) -> list[Certificate]:
 
 
 def _digest(chains: Sequence[Sequence[str]]) -> bytes:
-    """Return the SHA-256 of the chains, every part behind its length: the same bytes, cut differently, differ."""
+    """Return the SHA-256 of the chains, each part prefixed by its length to keep the encoding unambiguous."""
     parts: list[str] = []
     for chain in chains:
         parts.append(f"{len(chain)};")

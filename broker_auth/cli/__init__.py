@@ -1,7 +1,7 @@
-"""The ``broker-auth`` command: one module per command, thin over functions that are tested by themselves.
+"""The ``broker-auth`` command line: one module for each command, thin over functions that have their own tests.
 
-Read :mod:`.root` first: the table of commands, and the one place that turns errors into one line and
-an exit code.
+Read :mod:`.root` first: the table of commands, and the only place that turns errors into one line and an exit
+code.
 """
 
 from broker_auth.cli.root import main

@@ -1,4 +1,4 @@
-"""Options by which commands get into brokers, and what they print of brokers they did not."""
+"""Options with which commands log in to brokers, and output about brokers that refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from broker_auth.cli.options import FILE
 from broker_auth.errors import InputError
 from broker_auth.files.ownership import configured_by
 from broker_auth.files.reading import BadValue
-from broker_auth.natsio.nkey import Kind, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, public_nkey
 from broker_auth.operate.access import Access, Proof
 from broker_auth.secret import Secret
 from broker_auth.settings.load import load
@@ -29,18 +29,18 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def access_options(function: _F) -> _F:
-    """``--break-glass``, ``--token`` with ``--seed``, ``--certificate`` with ``--key``."""
+    """Add ``--break-glass``, ``--token`` with ``--seed``, ``--certificate`` with ``--key``."""
     for option in reversed(
         (
             click.option(
                 "--break-glass",
                 type=FILE,
                 multiple=True,
-                help="Seed of a zone's break-glass user: works while no service runs. Once for each zone.",
+                help="Seed of a zone's break-glass user, which works without the service. Repeat for each zone.",
             ),
-            click.option("--token", type=FILE, help="Client token to show, where a certificate is not enough."),
-            click.option("--seed", type=FILE, help="Ed25519 seed that belongs to the token."),
-            click.option("--certificate", type=FILE, help="Certificate to show instead of the configured one."),
+            click.option("--token", type=FILE, help="Client token to present if a certificate is not sufficient."),
+            click.option("--seed", type=FILE, help="Ed25519 seed of the token."),
+            click.option("--certificate", type=FILE, help="Certificate to present instead of the configured one."),
             click.option("--key", type=FILE, help="Key of that certificate."),
         )
     ):
@@ -49,43 +49,43 @@ def access_options(function: _F) -> _F:
 
 
 def load_settings(config: Path) -> Settings:
-    """The configuration with everything a connection needs.
+    """Load the configuration with everything that a connection needs.
 
     Raises:
-        ConfigurationError: with every problem found.
+        ConfigurationError: the configuration has problems; lists all of them.
     """
     return load(config, os.environ, serving=True, remote=True)
 
 
-def make_access(settings: Settings, *, break_glass: Sequence[Path] = (), **given: Path | None) -> Access:
-    """How to get into the brokers, by the options given.
+def make_access(settings: Settings, *, break_glass: Sequence[Path] = (), **credentials: Path | None) -> Access:
+    """Return the credentials for the brokers, from the options.
 
     Raises:
         InputError: a file cannot be used.
-        click.UsageError: half of a pair of options.
+        click.UsageError: an option lacks its counterpart.
     """
     for one, other in (("token", "seed"), ("certificate", "key")):
-        if (given[one] is None) != (given[other] is None):
+        if (credentials[one] is None) != (credentials[other] is None):
             raise click.UsageError(f"--{one} and --{other} go together; give both or neither")
     return Access(
         settings=settings,
         break_glass=tuple(_break_glass(path, settings) for path in break_glass),
-        proof=_proof(given["token"], given["seed"]),
-        certificate=given["certificate"],
-        key=given["key"],
+        proof=_proof(credentials["token"], credentials["seed"]),
+        certificate=credentials["certificate"],
+        key=credentials["key"],
     )
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of what happens on the network, with libraries' own remarks kept off standard error."""
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it remarks on every connection a server ends
+    """Run a coroutine and return its result, keeping the libraries' log lines off standard error."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it logs every connection that a server ends
     return asyncio.run(work)
 
 
 def _break_glass(path: Path, settings: Settings) -> Secret:
     try:
-        with configured_by(path):  # who names it to root on the command line has chosen it
-            seed = read_seed(path, Kind.USER)
+        with configured_by(path):  # root chose this file on the command line
+            seed = read_seed(path, NkeyKind.USER)
     except BadValue as error:
         raise InputError(f"--break-glass: {error.what}; {error.remedy}") from error
     known = {zone.break_glass_nkey for zone in settings.zones}

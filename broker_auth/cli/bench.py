@@ -1,4 +1,4 @@
-"""``broker-auth bench``: what a decision, a request and a connection cost on this machine."""
+"""``broker-auth bench``: the cost of a decision, a request and a connection on this machine."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _EPILOG = (
 
 @click.command("bench", epilog=_EPILOG)
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)), metavar="[PART]...")
-@click.option("--quick", is_flag=True, help="Less of everything; all parts end within about a minute.")
+@click.option("--quick", is_flag=True, help="Shorter measurements; all parts end within about a minute.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def bench_command(parts: tuple[str, ...], quick: bool, as_json: bool) -> None:
     """Measure decisions, a running service and real TLS connections, all on 127.0.0.1.
 
-    CPU time is shown beside the crypto floor: verifying the request, signing the answer, and what the
-    credential itself needs. Floor and work are measured in turns in the same process, so on a busy
-    machine trust the ratios. Needs Linux and a nats-server.
+    CPU time is shown next to the crypto floor: verifying the request, signing the answer, and verifying the
+    credential. Floor and work are measured alternately in the same process, so on a busy machine trust the
+    ratios. Requires Linux and a nats-server.
     """
     results = run(parts, quick=quick, started=lambda part: click.echo(f"measuring: {part}", err=True))
     if as_json:

@@ -14,7 +14,7 @@ from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.live import check_live
 from broker_auth.printable import printable
 from broker_auth.settings.load import check
-from broker_auth.settings.problems import Problem, Report, shown_key
+from broker_auth.settings.problems import ConfigurationReport, Problem, shown_key
 
 _EPILOG = options.example(
     "broker-auth config check /etc/broker-auth/broker.conf",
@@ -25,16 +25,16 @@ _EPILOG = options.example(
 
 @click.command("check", epilog=_EPILOG)
 @click.argument("file", type=options.FILE)
-@click.option("--live", is_flag=True, help="Also log in to every broker as the service, and say what is wrong there.")
+@click.option("--live", is_flag=True, help="Also log in to every broker as the service, and report problems there.")
 @options.json_option
 @click.pass_context
 def check_command(ctx: click.Context, file: Path, *, live: bool, as_json: bool) -> None:
-    """Check a configuration, with what the environment overrides, as 'serve' would read it.
+    """Check a configuration, with overrides by the environment, as 'serve' would read it.
 
-    With --live each broker is asked for its version, and whether it takes this service for the service: run it
-    where the service runs. 'broker-auth doctor' examines more.
+    With --live, checks each broker's version, and whether it accepts this service as its callout service: run it
+    on the service's host. 'broker-auth doctor' checks more.
 
-    Exit code 0: it can be used, perhaps with warnings. 1: it cannot; every problem is named with
+    Exit code 0: it can be used, possibly with warnings. 1: it cannot; every problem is listed with
     file, line, key and remedy.
     """
     report = check(file, os.environ, remote=live)
@@ -47,7 +47,7 @@ def check_command(ctx: click.Context, file: Path, *, live: bool, as_json: bool) 
     ctx.exit(0 if report.ok else 1)
 
 
-def _print(file: Path, report: Report) -> None:
+def _print(file: Path, report: ConfigurationReport) -> None:
     for warning in report.warnings:
         output.warning(str(warning))
     for problem in report.problems:
@@ -57,7 +57,7 @@ def _print(file: Path, report: Report) -> None:
         output.note(f"{file}: valid" + (f", with {count} warning{'s' * (count > 1)}" if count else ""))
 
 
-def _document(report: Report) -> dict[str, Any]:
+def _document(report: ConfigurationReport) -> dict[str, Any]:
     return {
         "valid": report.ok,
         "problems": [_entry(problem) for problem in report.problems],

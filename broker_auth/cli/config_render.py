@@ -21,13 +21,13 @@ _EPILOG = options.example(
 @click.command("render", epilog=_EPILOG)
 @click.argument("file", type=options.FILE)
 @click.option(
-    "--role", type=click.Choice([role.value for role in Role]), required=True, help="What the nats-server is for."
+    "--role", type=click.Choice([role.value for role in Role]), required=True, help="Role of the nats-server."
 )
-@click.option("--broker", metavar="NAME", help="Which broker, if several have that role.")
+@click.option("--broker", metavar="NAME", help="Name of the broker, if several have that role.")
 def render_command(file: Path, *, role: str, broker: str | None) -> None:
-    """Print the nats-server configuration of one broker. It holds no secret.
+    """Print the nats-server configuration of one broker. It does not contain secrets.
 
-    Members of a cluster differ in little: set that by environment, as in
+    For members of a cluster, set what differs by the environment, as in
     BROKER_AUTH_BROKER_FLEET_SERVER_NAME=fleet2.
     """
     settings = load(file, os.environ, serving=True, remote=True)

@@ -22,10 +22,10 @@ _EPILOG = options.example("broker-auth config zone /etc/broker-auth/broker.conf 
 @click.argument("file", type=options.FILE)
 @click.argument("name")
 def zone_command(file: Path, name: str) -> None:
-    """Make the keys of an edge's zone, and print the lines of broker.conf that name them.
+    """Create the keys of an edge's zone, and print the lines for broker.conf that name them.
 
-    The keys are written to keys/NAME beside FILE; those that are there are kept. FILE itself is not
-    changed: add the lines to it, then render that edge's configuration again and restart its server.
+    The keys are written to keys/NAME next to FILE; existing keys are kept. FILE is not changed: add the
+    lines to it, then render that edge's configuration again and restart its server.
     """
     try:
         zone = broker_name(name, file.parent)
@@ -41,4 +41,4 @@ def zone_command(file: Path, name: str) -> None:
         raise
     for key, value in zone_lines(zone, public):
         click.echo(f"{key} = {value}")
-    output.note(f"Keep offline, and remove from here: {workspace.path(f'keys/{zone}/break-glass.seed')}")
+    output.note(f"Move offline and remove from this host: {workspace.path(f'keys/{zone}/break-glass.seed')}")

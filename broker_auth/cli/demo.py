@@ -1,4 +1,4 @@
-"""``broker-auth demo``: see it work."""
+"""``broker-auth demo``: the whole system on this machine."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from broker_auth.sandbox.sandbox import Sandbox
     show_default=True,
     help="Shape of the deployment.",
 )
-@click.option("--keep", is_flag=True, help="Leave it running until interrupted, and say how to look around.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
+@click.option("--keep", is_flag=True, help="Keep it running until interrupted, and print commands to explore it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def demo_command(context: click.Context, topology: str, keep: bool, as_json: bool) -> None:
-    """Start the whole system on this machine and let everybody try to get in.
+    """Start the whole system on this machine and try every kind of login.
 
-    Real nats-servers, real TLS, real tokens, on loopback, in a temporary directory. Exits 1 if
-    anything was not as expected.
+    Uses real nats-servers, TLS and tokens, on loopback, in a temporary directory. Exit code 1 if any
+    result differs from the expected one.
     """
 
-    def show(site: Sandbox, result: Result) -> None:
+    def show(deployment: Sandbox, result: Result) -> None:
         if as_json:
             output.document(_document(result))
         else:
             _print(result)
         if keep:
-            _say_how_to_look_around(site)
+            _print_instructions(deployment)
 
     try:
         result = asyncio.run(run_demo(Topology(topology), show, wait=keep))
     except KeyboardInterrupt:
-        return  # the way `--keep` ends
+        return  # the normal end of `--keep`
     context.exit(0 if result.ok else 1)
 
 
@@ -67,7 +67,7 @@ def _row(outcome: Observation) -> dict[str, object]:
 
 def _print(result: Result) -> None:
     console = make_console()
-    for title, outcomes in (("Who gets in", result.admission), ("Who hears whom", result.isolation)):
+    for title, outcomes in (("Admission", result.admission), ("Isolation", result.isolation)):
         rows = [
             (outcome.what, outcome.expected, outcome.happened, "ok" if outcome.as_expected else "NOT AS EXPECTED")
             for outcome in outcomes
@@ -78,13 +78,14 @@ def _print(result: Result) -> None:
         )
 
 
-def _say_how_to_look_around(site: Sandbox) -> None:
-    configuration = shlex.quote(str(site.deployment.configuration))
+def _print_instructions(deployment: Sandbox) -> None:
+    configuration = shlex.quote(str(deployment.deployment.configuration))
     for line in (
-        f"Running in {site.directory}, until interrupted (Ctrl-C). Look around with:",
+        f"Running in {deployment.directory} until interrupted (Ctrl-C). Explore it with:",
         f"  broker-auth report conns --config {configuration}",
         f"  broker-auth doctor --config {configuration}",
-        f"  tail -f {shlex.quote(str(site.audit_file))}",
-        f"Nodes connect to {site.node_url}, the fleet to {site.fleet_url}; certificates are in {site.directory}/pki.",
+        f"  tail -f {shlex.quote(str(deployment.audit_file))}",
+        f"Nodes connect to {deployment.node_url}, the fleet to {deployment.fleet_url}.",
+        f"Certificates are in {deployment.directory}/pki.",
     ):
         click.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""``broker-auth doctor``: what is wrong with the live deployment."""
+"""``broker-auth doctor``: problems of the live deployment."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _STYLES: Final = {
 @click.command("doctor", epilog=example("broker-auth doctor --config broker.conf --break-glass break-glass.seed"))
 @config_option
 @access_options
-@click.option("--provisioning-token", type=FILE, help="A provisioning token, to try a node's way in.")
-@click.option("--verbose", "-v", is_flag=True, help="Also show what was looked at and is as it should be.")
+@click.option("--provisioning-token", type=FILE, help="Provisioning token, to test the login of a node.")
+@click.option("--verbose", "-v", is_flag=True, help="Also show checks that passed.")
 @json_option
 @click.pass_context
 def doctor_command(
@@ -43,11 +43,11 @@ def doctor_command(
     provisioning_token: Path | None,
     verbose: bool,
     as_json: bool,
-    **given: Any,
+    **credentials: Any,
 ) -> None:
-    """Look at the live deployment and say what is wrong with it, each finding with its remedy.
+    """Check the live deployment and report each problem with its remedy.
 
-    Run it where the service runs. It logs in as the system user; what an edge keeps to itself it sees
+    Run it on the service's host. It logs in as the system user; the system account of an edge is visible
     only with --break-glass, or with --token and --seed. It changes nothing. Exit code 1 if there is an
     error; warnings do not count.
     """
@@ -56,7 +56,7 @@ def doctor_command(
         findings = in_order(examine_configuration(report))
     else:
         token = Secret(_token(provisioning_token)) if provisioning_token else None
-        context = Context(access=make_access(report.settings, **given), provisioning_token=token)
+        context = Context(access=make_access(report.settings, **credentials), provisioning_token=token)
         findings = run(examine(context, report))
     if as_json:
         output.document({"healthy": healthy(findings), "findings": [_document(item) for item in findings]})
@@ -82,13 +82,13 @@ def _show(findings: tuple[Finding, ...], *, verbose: bool) -> None:
         if item.remedy:
             console.print(Text(output.one_line(f"         {item.remedy}")), soft_wrap=True)
     counts = {severity: sum(item.severity is severity for item in findings) for severity in Severity}
-    said: dict[Severity, Any] = {
+    labels: dict[Severity, Any] = {
         Severity.ERROR: "errors",
         Severity.WARNING: "warnings",
-        Severity.SKIPPED: "not looked at",
-        Severity.OK: "as it should be",
+        Severity.SKIPPED: "skipped",
+        Severity.OK: "ok",
     }
-    console.print(", ".join(f"{counts[severity]} {name}" for severity, name in said.items()))
+    console.print(", ".join(f"{counts[severity]} {name}" for severity, name in labels.items()))
 
 
 def _document(item: Finding) -> dict[str, object]:

@@ -31,18 +31,20 @@ _EPILOG = options.example(
 @click.option(
     "--at",
     type=options.MOMENT,
-    help="Decide for this time; by default the time of an audit record, else now.",
+    help="Time of the decision; by default the time of an audit record, else now.",
 )
-@click.option("--zone", metavar="NAME", help="Decide as for this zone; by default that of an audit record, else fleet.")
+@click.option(
+    "--zone", metavar="NAME", help="Zone of the decision; by default the zone of an audit record, else fleet."
+)
 @options.json_option
 @click.pass_context
 def explain_command(
     ctx: click.Context, request: str, config: Path, at: float | None, zone: str | None, *, as_json: bool
 ) -> None:
-    """Decide one stored authorization request by CONFIG and show which rule decided, and why.
+    """Decide a stored authorization request by CONFIG and show which rule decided, and why.
 
-    REQUEST is one JSON document: an audit record that holds its request, the request's decoded claims,
-    or their "nats" object alone. Of a redacted record, the checks that cannot be repeated are named.
+    REQUEST is a JSON document: an audit record with its request, the request's decoded claims, or only
+    their "nats" object. For a redacted record, skipped checks are listed.
 
     Exit code 0: admitted. 1: denied.
     """
@@ -60,7 +62,7 @@ def explain_command(
 
 
 def _zone(settings: Settings, name: str) -> str:
-    """Return the zone's name, if it is one of the configuration: an edge is answered by other rules than the fleet."""
+    """Return the zone's name after checking that it is configured: edges have other rules than the fleet."""
     names = sorted({zone.name for zone in settings.zones} | {FLEET_ZONE})
     if name not in names:
         raise InputError(f"{settings.path} has no zone {shown(name)}; name one of {', '.join(names)} by --zone")

@@ -1,4 +1,4 @@
-"""Files commands read and write: bounded on the way in, private and never overwritten on the way out."""
+"""Files of commands: reading is bounded; written files are private and never overwritten without --force."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SECRET_FILE: Final = "file:"
 
 
 def read_input(path: str, limit: int) -> bytes:
-    """At most ``limit`` bytes from a file, or from standard input for ``-``.
+    """Read at most ``limit`` bytes from a file, or from standard input for ``-``.
 
     Raises:
-        InputError: it cannot be read, or is larger.
+        InputError: the input cannot be read, or is larger.
     """
     if path != STANDARD_INPUT:
         return read_file(Path(path), limit).data
@@ -30,28 +30,28 @@ def read_input(path: str, limit: int) -> bytes:
 
 
 def read_file(path: Path, limit: int) -> FileContent:
-    """A regular file of at most ``limit`` bytes.
+    """Read a regular file of at most ``limit`` bytes.
 
     Raises:
-        InputError: it cannot be read, or is larger.
+        InputError: the input cannot be read, or is larger.
     """
     try:
         return read(path, limit)
-    except BadValue as error:  # its remedy speaks of configuration files
+    except BadValue as error:  # its remedy is for configuration files
         raise InputError(error.what) from error
 
 
-def read_secret_option(given: str) -> Secret:
-    """A secret option's value; ``file:PATH`` names a private file that holds it.
+def read_secret_option(argument: str) -> Secret:
+    """Return the value of a secret option; ``file:PATH`` names a private file that holds it.
 
     Raises:
-        InputError: the file cannot be read, is open to others, or is empty.
+        InputError: the file cannot be read, is accessible to others, or is empty.
     """
-    if given.startswith(SECRET_FILE):
-        path = Path(given.removeprefix(SECRET_FILE))
+    if argument.startswith(SECRET_FILE):
+        path = Path(argument.removeprefix(SECRET_FILE))
         try:
-            with configured_by(path):  # who names it to root on the command line has chosen it
+            with configured_by(path):  # root chose this file on the command line
                 return read_secret(path)
         except BadValue as error:
             raise InputError(error.what) from error
-    return Secret(given)
+    return Secret(argument)

@@ -40,45 +40,43 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
     type=click.Choice([item.value for item in Topology]),
     default=Topology.EDGE.value,
     show_default=True,
-    help="edge: unprovisioned nodes connect to a nats-server of their own. websocket: to a wss:// listener. "
-    "single: one listener, everybody by token.",
+    help="edge: unprovisioned nodes connect to a separate nats-server. websocket: to a wss:// listener. "
+    "single: one listener, all logins by token.",
 )
-@click.option("--dev-pki", is_flag=True, help="Make throw-away certificates and signing keys, too.")
-@click.option("--host", "hosts", multiple=True, help="Name or address of the servers; the first stands in URLs.")
-@click.option("--edge-host", help="Name or address of the edge, if it differs.")
+@click.option("--dev-pki", is_flag=True, help="Also create throw-away certificates and signing keys.")
+@click.option("--host", "hosts", multiple=True, help="Name or address of the servers; the first is used in URLs.")
+@click.option("--edge-host", help="Name or address of the edge, if different.")
 @click.option("--listen", help="Address to listen on; default 0.0.0.0, with --dev-pki 127.0.0.1.")
-@_file("ca", "CA (PEM) of the fleet's certificates and the servers'.")
+@_file("ca", "CA (PEM) of the certificates of fleet and servers.")
 @_file("server-cert", "Certificate of the nats-servers.")
 @_file("server-key", "Its private key.")
 @_file("edge-cert", "Certificate of the edge, if it has its own.")
 @_file("edge-key", "Its private key.")
 @_file(
     "leaf-ca",
-    "CA (PEM) of the edges' link certificates. Not --ca: with a client certificate of that one "
-    "a stolen edge would be a member of the fleet.",
+    "CA (PEM) of the edges' leaf certificates. Must differ from --ca: with a client certificate of the fleet's CA "
+    "a compromised edge could connect as a fleet member.",
 )
-@_file("leaf-cert", "Client certificate the edge links to the fleet with.")
+@_file("leaf-cert", "Client certificate of the edge's leaf node connection.")
 @_file("leaf-key", "Its private key.")
 @_file("service-cert", "Client certificate of this service.")
 @_file("service-key", "Its private key.")
 @click.option("--signer-cert", multiple=True, help="Signer of provisioning tokens: a file, or 64 hex characters.")
 @click.option("--issuer", "issuers", multiple=True, metavar="NAME=HEX", help="Organization issuer and public key.")
-@click.option("--provisioner", "provisioners", multiple=True, help="Certificate name that may be the provisioner.")
+@click.option("--provisioner", "provisioners", multiple=True, help="Certificate name accepted as the provisioner.")
 @_port("port", 4222, "Port of the fleet's listener.")
 @_port("edge-port", 4223, "Port of the edge's listener.")
-@_port("leaf-port", 7422, "Port edges link to.")
+@_port("leaf-port", 7422, "Port for leaf node connections of edges.")
 @_port("websocket-port", 4443, "Port of the wss:// listener.")
-@click.option(
-    "--force", is_flag=True, help="Replace configurations that are there. Keys and certificates are kept even so."
-)
+@click.option("--force", is_flag=True, help="Replace existing configurations. Keys and certificates are still kept.")
 @options.json_option
-def init_command(*, as_json: bool, **given: Any) -> None:
+def init_command(*, as_json: bool, **args: Any) -> None:
     """Write a deployment into DIRECTORY: keys, broker.conf and the nats-servers' configurations."""
-    plan = _plan(**given)
+    plan = _plan(**args)
     if missing := missing_options(plan):
-        raise click.UsageError(f"missing options: {', '.join(missing)}; give them, or use --dev-pki")
+        raise click.UsageError(f"required without --dev-pki: {', '.join(missing)}")
     if superfluous := superfluous_options(plan):
-        raise click.UsageError(f"--dev-pki creates these files itself; leave out {', '.join(superfluous)}")
+        raise click.UsageError(f"--dev-pki creates these, so remove {', '.join(superfluous)}")
     deployment = initialize(plan)
     if as_json:
         output.document(_document(deployment))
@@ -86,10 +84,10 @@ def init_command(*, as_json: bool, **given: Any) -> None:
         _print(plan, deployment)
 
 
-def _plan(*, topology: str, issuers: tuple[str, ...], **given: Any) -> Plan:
-    files = {name: given.pop(name) for name in OwnFiles.__dataclass_fields__}
+def _plan(*, topology: str, issuers: tuple[str, ...], **args: Any) -> Plan:
+    files = {name: args.pop(name) for name in OwnFiles.__dataclass_fields__}
     pairs = tuple(_issuer(text) for text in issuers)
-    return Plan(topology=Topology(topology), issuers=pairs, files=OwnFiles(**files), **given)
+    return Plan(topology=Topology(topology), issuers=pairs, files=OwnFiles(**files), **args)
 
 
 def _issuer(text: str) -> tuple[str, str]:
@@ -113,10 +111,10 @@ def _print(plan: Plan, deployment: Deployment) -> None:
     written = [deployment.configuration, *deployment.servers.values()]
     output.note(f"Wrote {', '.join(str(path) for path in written)}")
     if plan.force:
-        output.note("Keys, passwords and certificates that were there are the old ones")
+        output.note("Existing keys, passwords and certificates were kept")
     if deployment.break_glass_seeds:
         seeds = ", ".join(map(str, deployment.break_glass_seeds))
-        output.note(f"Keep offline, and remove from here: {seeds}")
+        output.note(f"Move offline and remove from this host: {seeds}")
     for warning in deployment.warnings:
         output.warning(str(warning))
     output.note("Next:")

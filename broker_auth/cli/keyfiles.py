@@ -1,4 +1,4 @@
-"""Key files that commands sign with or put into tokens."""
+"""Reading the key files with which commands sign tokens, or which they put into tokens."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES
 
 
 def read_signing_key(path: str) -> SigningKey:
-    """The private key in a file, or on standard input for ``-``.
+    """Return the private key in a file, or on standard input for ``-``.
 
-    A file that every user can access is refused. One that only its group can access is warned of:
-    operators keep such files, and who may sign is theirs to say.
+    A file that every user can access is refused. A file that its group can access causes a warning: operators use
+    such files, and decide which users may sign.
 
     Raises:
-        InputError: it cannot be read, is no key, or is open to everybody.
+        InputError: the file cannot be read, does not hold a key, or is accessible to every user.
     """
     if path == STANDARD_INPUT:
         return load_signing_key(read_input(path, MAX_KEY_FILE_BYTES), "standard input")
@@ -31,16 +31,16 @@ def read_signing_key(path: str) -> SigningKey:
     return load_signing_key(content.data, path)
 
 
-def read_public_key(given: str) -> str:
-    """An Ed25519 public key, given as 64 hex characters or as the name of a file that holds them.
+def read_public_key(argument: str) -> str:
+    """Return an Ed25519 public key from 64 hex characters, or from a file that holds them.
 
     Raises:
-        InputError: it is neither.
+        InputError: the argument is neither.
     """
-    if not Path(given).is_file():
-        return require_public_key(given)
-    text = read_file(Path(given), MAX_KEY_FILE_BYTES).data.decode("utf-8", "replace").strip()
+    if not Path(argument).is_file():
+        return require_public_key(argument)
+    text = read_file(Path(argument), MAX_KEY_FILE_BYTES).data.decode("utf-8", "replace").strip()
     try:
         return require_public_key(text)
     except InputError as error:
-        raise InputError(f"{given}: {error}") from error
+        raise InputError(f"{argument}: {error}") from error

@@ -1,4 +1,4 @@
-"""Command groups that import a command only when it is called: ``token check`` must start fast."""
+"""Command groups that import a command only when it is called, so that ``token check`` starts fast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """Where a command is, and what help says of it before it is imported.
+    """The location of a command, and its summary for help without importing it.
 
     Attributes:
         target: ``module:attribute`` of a :class:`click.Command`.
@@ -25,7 +25,7 @@ class Lazy:
     summary: str
 
     def load(self) -> click.Command:
-        """The command itself."""
+        """Import and return the command."""
         module, _, attribute = self.target.partition(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
@@ -36,31 +36,31 @@ class LazyGroup(click.Group):
     """A group whose commands come from a table, in the table's order."""
 
     def __init__(self, *args: Any, table: Mapping[str, Lazy], **kwargs: Any) -> None:
-        # Without arguments help goes to stderr and the exit code is 2, whatever click's version does.
+        # Without arguments, help goes to stderr and the exit code is 2, independent of click's version.
         kwargs["no_args_is_help"] = False
         super().__init__(*args, **kwargs)
         self.table = table
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click; nothing given shows help as wrong usage."""
+        """Parse as click does, but treat missing arguments as wrong usage and show help."""
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names in the table."""
+        """Return the names in the table."""
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """The command, imported now."""
+        """Import and return the command."""
         lazy = self.table.get(cmd_name)
         return None if lazy is None else lazy.load()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click; an unknown name is answered with the nearest known one."""
+        """Resolve as click does, but suggest the nearest known name for an unknown one."""
         name = args[0] if args else ""
         if name not in self.table and not name.startswith("-") and not ctx.resilient_parsing:
             near = difflib.get_close_matches(name, self.table, n=1)
@@ -69,12 +69,12 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Lists the table without importing anything."""
+        """List the commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.summary) for name, lazy in self.table.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Completes names from the table, and the group's own options."""
+        """Complete names from the table, and the group's options."""
         names = [
             CompletionItem(name, help=lazy.summary) for name, lazy in self.table.items() if name.startswith(incomplete)
         ]

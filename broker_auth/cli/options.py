@@ -16,18 +16,18 @@ from broker_auth.times import MAX_TIME
 if TYPE_CHECKING:
     _Seconds = click.ParamType[float]
 else:
-    _Seconds = click.ParamType  # generic in newer versions of click only
+    _Seconds = click.ParamType  # generic only in newer versions of click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Duration(_Seconds):
-    """``30s``, ``1h30m``, ``7d``, ``1y``; becomes seconds."""
+    """A parameter type for durations such as ``30s``, ``1h30m``, ``7d``, ``1y``, converted to seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
+        """Return the seconds."""
         if isinstance(value, float | int):
             return float(value)
         try:
@@ -37,12 +37,12 @@ class Duration(_Seconds):
 
 
 class Moment(_Seconds):
-    """A time as RFC 3339, or as Unix seconds; becomes Unix seconds."""
+    """A parameter type for times in RFC 3339 or Unix seconds, converted to Unix seconds."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Unix seconds."""
+        """Return the Unix seconds."""
         if isinstance(value, float):
             return value
         moment = parse_time(value)
@@ -52,7 +52,7 @@ class Moment(_Seconds):
 
 
 def parse_time(text: str) -> float | None:
-    """Unix seconds in an RFC 3339 time with its zone, or in a number; None if ``text`` is neither."""
+    """Parse an RFC 3339 time with its zone, or Unix seconds; None if ``text`` is neither."""
     try:
         seconds = float(text)
     except ValueError:
@@ -72,22 +72,22 @@ FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 
 def json_option(function: _F) -> _F:
-    """``--json``."""
+    """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
 def force_option(function: _F) -> _F:
-    """``--force``."""
-    return click.option("--force", "-f", is_flag=True, help="Overwrite what is there.")(function)
+    """Add ``--force``."""
+    return click.option("--force", "-f", is_flag=True, help="Overwrite existing files.")(function)
 
 
 def config_option(function: _F) -> _F:
-    """``--config``, required."""
+    """Add ``--config``, which is required."""
     return click.option(
         "--config", "-c", type=FILE, required=True, envvar="BROKER_AUTH_CONFIG", help="The configuration file."
     )(function)
 
 
 def example(*lines: str) -> str:
-    """A help epilog that shows how the command is used."""
+    """Return a help epilog with examples."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)

@@ -1,4 +1,4 @@
-"""What commands print: one JSON document, or lines that no stranger's text can break or repaint."""
+"""Output of commands: one JSON document, or lines in which untrusted text is escaped."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from broker_auth.printable import printable
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` in one line, with everything escaped that could break or repaint a terminal's line."""
+    """Return ``text`` as one line, with characters escaped that could break it or control the terminal."""
     return printable(text.replace("\n", " "))
 
 
 def error(message: str) -> None:
-    """Prints ``Error: …``, one line on standard error."""
+    """Print ``Error: …`` as one line on standard error."""
     click.echo(f"Error: {one_line(message)}", err=True)
 
 
 def warning(message: str) -> None:
-    """Prints ``Warning: …``, one line on standard error."""
+    """Print ``Warning: …`` as one line on standard error."""
     click.echo(f"Warning: {one_line(message)}", err=True)
 
 
 def note(message: str) -> None:
-    """Prints one line on standard output."""
+    """Print one line on standard output."""
     click.echo(one_line(message))
 
 
 def document(value: Any) -> None:
-    """Prints ``value`` as one JSON document, ASCII only so that any terminal and encoding can carry it."""
+    """Print ``value`` as one JSON document, in ASCII for any terminal and encoding."""
     click.echo(json.dumps(value, indent=2))
 
 

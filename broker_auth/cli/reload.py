@@ -1,4 +1,4 @@
-"""``broker-auth reload``: have the running service read its configuration again, and say how that went."""
+"""``broker-auth reload``: reload the configuration of the running service, and report the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from broker_auth.daemon.supervisor import TAKEOVER_SECONDS
 from broker_auth.errors import ConfigurationError, InputError, OperationError
 from broker_auth.settings.load import check
 
-_DEADLINE: Final = TAKEOVER_SECONDS + 15  # seconds; the old workers drain before a reload is over
+_DEADLINE: Final = TAKEOVER_SECONDS + 15  # seconds; the old workers drain before a reload ends
 _START_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
 
@@ -28,11 +28,11 @@ _POLL_SECONDS: Final = 0.05
 )
 @config_option
 def reload_command(config: Path) -> None:
-    """Have the service on this machine read its configuration again.
+    """Reload the configuration of the service on this machine.
 
-    Everything is read anew: signers, issuers, passwords, CAs, seeds, brokers. A configuration that is
-    not usable as a whole changes nothing, here or in the service. Finds the service by
-    `plugin.broker_auth.pid_file`; with systemd, `systemctl reload` does the same without one.
+    Everything is read again: signers, issuers, passwords, CAs, seeds, brokers. A configuration with any
+    problem changes nothing. Finds the service by `plugin.broker_auth.pid_file`; with systemd,
+    `systemctl reload` does the same without that file.
     """
     report = check(config, os.environ, serving=True, remote=True)
     if report.settings is None:
@@ -51,11 +51,11 @@ def reload_command(config: Path) -> None:
         output.note(f"reloaded in {_named(accepted)}")
     if refused:
         raise OperationError(
-            f"the service refused the configuration in {_named(refused)} and keeps the old one there; its log says why"
+            f"the service refused the configuration in {_named(refused)} and keeps the old one there; see its log"
         )
     if waiting:
         raise OperationError(
-            f"the service did not finish reloading {_named(waiting)} within {_DEADLINE:g} s; look at its log"
+            f"the service did not finish reloading {_named(waiting)} within {_DEADLINE:g} s; see its log"
         )
     if unserved:
         output.warning(f"the service on this host does not serve {_named(unserved)}: restart it if it should")
@@ -63,17 +63,17 @@ def reload_command(config: Path) -> None:
 
 
 def _started(path: Path) -> Running:
-    """Return the service once it has said which zones it serves, which is a moment after its start."""
+    """Wait until the service reports its zones, shortly after its start, and return it."""
     deadline = time.monotonic() + _START_SECONDS
-    while not (found := running(path)).zones and time.monotonic() < deadline:
+    while not (service := running(path)).zones and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-    if not found.zones:
-        raise OperationError(f"the service has not read its configuration within {_START_SECONDS:g} s; look at its log")
-    return found
+    if not service.zones:
+        raise OperationError(f"the service has not read its configuration within {_START_SECONDS:g} s; see its log")
+    return service
 
 
 def _outcome(path: Path, before: Running) -> tuple[list[str], list[str], list[str]]:
-    """Return the zones that accepted, those that refused, and those that did neither in time."""
+    """Return the zones that accepted, those that refused, and those that did not finish in time."""
     accepted: list[str] = []
     refused: list[str] = []
     waiting = list(before.zones)
@@ -83,7 +83,7 @@ def _outcome(path: Path, before: Running) -> tuple[list[str], list[str], list[st
         after = running(path)
         for zone in list(waiting):
             now, then = after.zones.get(zone), before.zones[zone]
-            if now is None or now[0] > then[0]:  # a zone that is gone has done what it was told
+            if now is None or now[0] > then[0]:  # a zone that was removed has finished
                 accepted.append(zone)
             elif now[1] > then[1]:
                 refused.append(zone)

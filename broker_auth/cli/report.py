@@ -1,4 +1,4 @@
-"""``broker-auth report``: who is connected, and who waits."""
+"""``broker-auth report``: the connections, and the nodes that wait for provisioning."""
 
 from __future__ import annotations
 
@@ -29,26 +29,28 @@ from broker_auth.times import short_duration
 
 KINDS: Final = {"client": frozenset({"Client"}), "leaf": frozenset({"Leafnode"}), "all": frozenset[str]()}
 _T = TypeVar("_T")
-_AUDIT_HELP: Final = "Audit file, for rules and for what was refused; by default the configured one."
+_AUDIT_HELP: Final = "Audit file, for rules and refusals; by default the configured one."
 
 report_group = LazyGroup(
     name="report",
     table={
-        "conns": Lazy("broker_auth.cli.report:conns_command", "Who is connected, on every server."),
-        "waiting": Lazy("broker_auth.cli.report:waiting_command", "Nodes that wait to be provisioned."),
+        "conns": Lazy("broker_auth.cli.report:conns_command", "List connections on every server."),
+        "waiting": Lazy("broker_auth.cli.report:waiting_command", "List nodes that wait for provisioning."),
     },
-    help="""Look at every server of every configured broker.
+    help="""Query every server of every configured broker.
 
-    Logs in as the system user, with the configured certificate. An edge asks for no certificate, so it
-    is seen as a provisioner sees it, over the leaf link, unless --break-glass, or --token with --seed,
-    opens its system account.""",
+    Logs in as the system user, with the configured certificate. An edge does not request certificates: only
+    what the provisioner's account shows over the leaf node connection is visible, unless --break-glass, or
+    --token with --seed, gives access to its system account.""",
     epilog=example("broker-auth report conns --config broker.conf --account provisioning"),
 )
 
 
 def _watch_options(function: Any) -> Any:
-    interval = click.option("--interval", type=DURATION, default=2.0, show_default="2s", help="How often with --watch.")
-    return click.option("--watch", "watching", is_flag=True, help="Show it again and again.")(interval(function))
+    interval = click.option(
+        "--interval", type=DURATION, default=2.0, show_default="2s", help="Refresh interval for --watch."
+    )
+    return click.option("--watch", "watching", is_flag=True, help="Refresh until interrupted.")(interval(function))
 
 
 @click.command("conns", epilog=example("broker-auth report conns -c broker.conf --sort in-bytes --limit 20"))
@@ -58,16 +60,18 @@ def _watch_options(function: Any) -> Any:
 @click.option("--kind", type=click.Choice(list(KINDS)), default="client", show_default=True)
 @click.option("--state", type=click.Choice(["open", "closed", "all"]), default="open", show_default=True)
 @click.option("--sort", type=click.Choice(list(SORTS)), default="uptime", show_default=True)
-@click.option("--reverse", "-R", is_flag=True, help="The other way round.")
-@click.option("--limit", "-n", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--reverse", "-R", is_flag=True, help="Reverse the sort order.")
+@click.option("--limit", "-n", type=click.IntRange(min=1), help="Show at most N connections.")
 @click.option("--name", help="Only these connection names; * and ? as in a shell.")
 @click.option("--identity", "--username", help="Only these identities; * and ? as in a shell.")
 @click.option("--server", help="Only these servers; * and ? as in a shell.")
 @click.option("--host", help="Only this address or network, like 10.1.0.0/16.")
-@click.option("--rule", help="Only what this rule admitted; needs --audit but for auth_user and break_glass.")
-@click.option("--subject", help="Only who listens to this subject.")
-@click.option("--filter", "text", help="Only where this text appears anywhere.")
-@click.option("--subs", is_flag=True, help="Show what each listens to.")
+@click.option(
+    "--rule", help="Only connections admitted by this rule; requires --audit except for auth_user and break_glass."
+)
+@click.option("--subject", help="Only connections subscribed to this subject.")
+@click.option("--filter", "text", help="Only connections in which this text appears.")
+@click.option("--subs", is_flag=True, help="Show the subscriptions.")
 @click.option("--audit", type=FILE, help=_AUDIT_HELP)
 @_watch_options
 @json_option
@@ -80,19 +84,19 @@ def conns_command(
     watching: bool,
     interval: float,
     as_json: bool,
-    **given: Any,
+    **args: Any,
 ) -> None:
-    """Show who is connected, on every server, fleet and edge.
+    """List the connections on every server, fleet and edge.
 
-    Exit code 1 if a broker or server could not be seen; the others are shown all the same.
+    Exit code 1 if a broker or server could not be reached; the others are still shown.
     """
     _one_of(watching, as_json)
-    options = {name: given.pop(name) for name in ("break_glass", "token", "seed", "certificate", "key")}
+    options = {name: args.pop(name) for name in ("break_glass", "token", "seed", "certificate", "key")}
     settings = load_settings(config)
     access, records = make_access(settings, **options), _records(settings, audit)
-    subs = given.pop("subs")
-    state = State[given.pop("state").upper()]
-    selection = Selection(kinds=KINDS[given.pop("kind")], **given)
+    subs = args.pop("subs")
+    state = State[args.pop("state").upper()]
+    selection = Selection(kinds=KINDS[args.pop("kind")], **args)
     ask = Ask(account=selection.account, state=state, subjects=subs or selection.subject is not None)
 
     async def look(observer: Observer) -> ConnectionsReport:
@@ -133,16 +137,16 @@ def waiting_command(
     watching: bool,
     interval: float,
     as_json: bool,
-    **given: Any,
+    **args: Any,
 ) -> None:
-    """Show the nodes that wait to be provisioned, longest first.
+    """List the nodes that wait for provisioning, longest wait first.
 
-    With an audit file also those that were refused within the last hour, attempts, and why the last
-    one failed.
+    With an audit file, also the nodes refused within the last hour, the number of attempts, and the reason
+    of the last refusal.
     """
     _one_of(watching, as_json)
     settings = load_settings(config)
-    access, read = make_access(settings, **given), _records(settings, audit)
+    access, read = make_access(settings, **args), _records(settings, audit)
 
     async def look(observer: Observer) -> tuple[tuple[Waiting, ...], tuple[str, ...]]:
         records = read()
@@ -150,8 +154,8 @@ def waiting_command(
         account = settings.accounts.provisioning
         return waiting_nodes(report.connections, records, datetime.now(UTC), account=account), report.missing
 
-    def draw(found: tuple[tuple[Waiting, ...], tuple[str, ...]]) -> Table:
-        return waiting_table(*found, datetime.now(UTC))
+    def draw(result: tuple[tuple[Waiting, ...], tuple[str, ...]]) -> Table:
+        return waiting_table(*result, datetime.now(UTC))
 
     async def work() -> tuple[tuple[Waiting, ...], tuple[str, ...]]:
         async with Observer(access) as observer:
@@ -159,19 +163,19 @@ def waiting_command(
                 await watch(_drawn(lambda: look(observer), draw), interval)
             return await look(observer)
 
-    found = _run(work())
-    if found is None:
+    result = _run(work())
+    if result is None:
         return
     if as_json:
         now = datetime.now(UTC)
-        output.document([_waiting_document(node, now) for node in found[0]])
+        output.document([_waiting_document(node, now) for node in result[0]])
     else:
-        make_console().print(draw(found))
-    _finish(ctx, found[1])
+        make_console().print(draw(result))
+    _finish(ctx, result[1])
 
 
 def conns_table(report: ConnectionsReport, *, subs: bool = False) -> Table:
-    """Connections as a table; missing brokers in its last line."""
+    """Return the connections as a table, with missing brokers in its last line."""
     columns = ["Server", "Account", "Identity", "Name", "Address", "TLS", "Rule", "#Up", "#Idle", "#Subs"]
     columns += ["#In", "#Out", "#CID"] + (["Listens to"] if subs else [])
     rows = [_conns_row(item) + ([" ".join(item.subjects)] if subs else []) for item in report.connections]
@@ -181,7 +185,7 @@ def conns_table(report: ConnectionsReport, *, subs: bool = False) -> Table:
 
 
 def waiting_table(nodes: tuple[Waiting, ...], missing: tuple[str, ...], now: datetime) -> Table:
-    """Waiting nodes as a table; missing brokers in its last line."""
+    """Return the waiting nodes as a table, with missing brokers in its last line."""
     columns = ["Node", "State", "Server", "Address", "#Waiting", "#Attempts", "Last denial"]
     rows = [
         (
@@ -248,21 +252,21 @@ def _drawn(look: Callable[[], Awaitable[_T]], draw: Callable[[_T], Table]) -> Ca
 
 
 def _run(work: Coroutine[Any, Any, _T]) -> _T | None:
-    """The result; None if the operator ended it, which is how watching ends."""
+    """Return the result; None if interrupted, the normal end of ``--watch``."""
     with contextlib.suppress(KeyboardInterrupt):
         return run(work)
     return None
 
 
 def _records(settings: Settings, audit: Path | None) -> Callable[[], list[AuditRecord]]:
-    """Return what reads the audit file named, or else those of the configuration that are there."""
+    """Return a reader of the named audit file, or else of the configuration's existing audit files."""
     paths = [audit] if audit else [path for path in settings.audit_files if path.is_file()]
     return lambda: [record for path in paths for record in read_recent_decisions(path)]
 
 
 def _one_of(watching: bool, as_json: bool) -> None:
     if watching and as_json:
-        raise click.UsageError("--watch and --json do not go together")
+        raise click.UsageError("--watch and --json cannot be combined")
 
 
 def _finish(ctx: click.Context, missing: tuple[str, ...]) -> None:

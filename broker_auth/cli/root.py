@@ -1,8 +1,8 @@
 """The root command: the table of commands, and the only place where errors become exit codes.
 
-Exit codes (docs/interface.md#exit-codes): 0 success, 1 the answer is no or it failed, 2 wrong usage, 130
-interrupted. Errors are one line on standard error; tracebacks appear only for errors nobody
-expected, and only with ``BROKER_AUTH_DEBUG=1``.
+Exit codes (docs/interface.md#exit-codes): 0 success, 1 negative result or failure, 2 wrong usage, 130
+interrupted. Errors are one line on standard error; tracebacks appear only for unexpected errors, and only
+with ``BROKER_AUTH_DEBUG=1``.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from broker_auth.errors import BrokerAuthError, ConfigurationError
 
 NO: Final = 1
 USAGE: Final = 2
-INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
+INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
 
 COMMANDS: Final = {
     "init": Lazy("broker_auth.cli.init:init_command", "Write a deployment that is ready to start."),
     "serve": Lazy("broker_auth.cli.serve:serve_command", "Answer the brokers' authorization requests."),
-    "reload": Lazy("broker_auth.cli.reload:reload_command", "Have the running service read its configuration again."),
-    "why": Lazy("broker_auth.cli.why:why_command", "Show why somebody was let in or not, and what to do."),
-    "config": Lazy("broker_auth.cli.root:config_group", "Check a configuration, render nats-server's."),
-    "token": Lazy("broker_auth.cli.root:token_group", "Make, check and look at Choria tokens."),
-    "report": Lazy("broker_auth.cli.report:report_group", "Who is connected, and who waits."),
+    "reload": Lazy("broker_auth.cli.reload:reload_command", "Reload the configuration of the running service."),
+    "why": Lazy("broker_auth.cli.why:why_command", "Show why a connection was admitted or denied, and what to do."),
+    "config": Lazy("broker_auth.cli.root:config_group", "Check configurations, render those of nats-servers."),
+    "token": Lazy("broker_auth.cli.root:token_group", "Create, check and inspect Choria tokens."),
+    "report": Lazy("broker_auth.cli.report:report_group", "List connections, and nodes that wait."),
     "streams": Lazy("broker_auth.cli.streams:streams_group", "Create or change Choria's streams."),
-    "demo": Lazy("broker_auth.cli.demo:demo_command", "See it work: the whole system on this machine."),
+    "demo": Lazy("broker_auth.cli.demo:demo_command", "Run the whole system on this machine."),
     "bench": Lazy("broker_auth.cli.bench:bench_command", "Measure decisions, a running service and connections."),
-    "doctor": Lazy("broker_auth.cli.doctor:doctor_command", "Say what is wrong with the live deployment."),
+    "doctor": Lazy("broker_auth.cli.doctor:doctor_command", "Report problems of the live deployment."),
     "explain": Lazy("broker_auth.cli.explain:explain_command", "Decide a stored request again and show why."),
 }
 CONFIG_COMMANDS: Final = {
-    "check": Lazy("broker_auth.cli.config:check_command", "Name every problem of a configuration."),
+    "check": Lazy("broker_auth.cli.config:check_command", "List every problem of a configuration."),
     "render": Lazy("broker_auth.cli.config_render:render_command", "Render the configuration of a nats-server."),
-    "zone": Lazy("broker_auth.cli.config_zone:zone_command", "Make the keys of an edge's zone."),
+    "zone": Lazy("broker_auth.cli.config_zone:zone_command", "Create the keys of an edge's zone."),
 }
 TOKEN_COMMANDS: Final = {
     "provisioning": Lazy("broker_auth.cli.token_provisioning:provisioning_command", "Sign a provisioning token."),
     "server": Lazy("broker_auth.cli.token_server:server_command", "Sign a server token."),
     "client": Lazy("broker_auth.cli.token_client:client_command", "Sign a client token, or a chain issuer's."),
-    "keys": Lazy("broker_auth.cli.token_keys:keys_command", "Make an Ed25519 seed and public key."),
-    "check": Lazy("broker_auth.cli.token_check:check_command", "Verify a token; the exit code says whether it holds."),
+    "keys": Lazy("broker_auth.cli.token_keys:keys_command", "Create an Ed25519 seed and public key."),
+    "check": Lazy("broker_auth.cli.token_check:check_command", "Verify a token; the exit code is the result."),
     "inspect": Lazy("broker_auth.cli.token_inspect:inspect_command", "Show a token without verifying it."),
 }
 
 
 class Root(LazyGroup):
-    """The root group. Calling it runs the program and exits."""
+    """The root command group; calling it runs the program and exits."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the command line; with ``standalone_mode`` (the default) every error ends here, in one line."""
+        """Run the command line; with ``standalone_mode`` (the default), print each error as one line."""
         alone = kwargs.pop("standalone_mode", True)
         kwargs["standalone_mode"] = False
         if not alone:
@@ -65,12 +65,12 @@ class Root(LazyGroup):
             code = super().main(*args, **kwargs)
         except Exception as problem:
             sys.exit(_report(problem))
-        # Commands end with a code by `ctx.exit`; anything else they return is no code.
+        # Commands exit with a code by `ctx.exit`; other return values are not exit codes.
         sys.exit(code if isinstance(code, int) else 0)
 
 
 def _report(problem: Exception) -> int:
-    """Says what went wrong, and returns the exit code that goes with it."""
+    """Print an error and return its exit code."""
     match problem:
         case click.Abort():
             return INTERRUPTED
@@ -94,7 +94,7 @@ def _report(problem: Exception) -> int:
 
 def _report_system_error(problem: OSError) -> None:
     if problem.errno == errno.EPIPE:
-        return  # whoever read our output has gone; there is nobody to tell
+        return  # the reader of standard output has gone
     where = f"{problem.filename}: " if problem.filename else ""
     output.error(f"{where}{problem.strerror or type(problem).__name__}")
 
@@ -104,7 +104,7 @@ def _report_unexpected(problem: Exception) -> None:
         import traceback
 
         traceback.print_exception(problem)
-    # Not the exception's text: it may quote what it failed on, and that may be a secret.
+    # Not the exception's text, which may quote a secret.
     output.error(
         f"internal error: {_origin(problem)} ({type(problem).__name__}); "
         "run with BROKER_AUTH_DEBUG=1 for the traceback, and report it"
@@ -112,7 +112,7 @@ def _report_unexpected(problem: Exception) -> None:
 
 
 def _origin(problem: Exception) -> str:
-    """Module and line the exception came from."""
+    """Return the module and line that raised the exception."""
     frame = problem.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -128,7 +128,7 @@ Shell completion:
   fish:  _BROKER_AUTH_COMPLETE=fish_source broker-auth | source    in ~/.config/fish/config.fish
 
 \b
-Exit codes: 0 success, 1 the answer is no or it failed, 2 wrong usage.
+Exit codes: 0 success, 1 negative result or failure, 2 wrong usage.
 Errors are single lines on standard error. With --json, standard output is one JSON document.
 """
 
@@ -152,13 +152,13 @@ main = Root(
 config_group = LazyGroup(
     name="config",
     table=CONFIG_COMMANDS,
-    help="Check a configuration, and render nats-server's from it.",
+    help="Check a configuration, and render nats-server configurations from it.",
     epilog="\b\nExample:\n  broker-auth config check /etc/broker-auth/broker.conf",
 )
 token_group = LazyGroup(
     name="token",
     table=TOKEN_COMMANDS,
-    help="""Make, check and look at Choria tokens.
+    help="""Create, check and inspect Choria tokens.
 
     Claims and options are those of Choria's own `choria jwt`. Keys are files; HashiCorp Vault is not
     supported.""",

@@ -1,4 +1,4 @@
-"""The last step of every command that makes a token: sign, save, say what was made."""
+"""The last step of commands that create a token: sign it, save it, print a summary."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def chain_option(function: _F) -> _F:
-    """``--chain-issuer-token``."""
+    """Add ``--chain-issuer-token``."""
     return click.option(
         "--chain-issuer-token",
         metavar="FILE",
-        help="Issue as the chain issuer that holds this token; SIGNING-KEY is then its seed.",
+        help="Issue as the chain issuer with this token; SIGNING-KEY is then its seed.",
     )(function)
 
 
 def chained(claims: Claims, chain_issuer_token: str | None, key: SigningKey) -> Claims:
-    """The claims, placed under a chain issuer if its token is given.
+    """Return the claims, under a chain issuer if its token is given.
 
     Raises:
         InputError: the chain issuer's token cannot be used.
@@ -49,11 +49,11 @@ def chained(claims: Claims, chain_issuer_token: str | None, key: SigningKey) -> 
 
 
 def refuse_early(path: str, *, force: bool, as_json: bool) -> None:
-    """What can be refused before a key is read.
+    """Check the output options before reading a key.
 
     Raises:
-        InputError: the file exists and may not be overwritten.
-        click.UsageError: standard output is asked to carry two things.
+        InputError: the file exists and must not be overwritten.
+        click.UsageError: both token and JSON would go to standard output.
     """
     if path == STANDARD_OUTPUT:
         if as_json:
@@ -63,10 +63,10 @@ def refuse_early(path: str, *, force: bool, as_json: bool) -> None:
 
 
 def save(path: str, claims: Claims, key: SigningKey, *, force: bool, as_json: bool) -> None:
-    """Signs the claims into a private file, or onto standard output for ``-``.
+    """Sign the claims and write the token to a private file, or to standard output for ``-``.
 
     Raises:
-        InputError: the broker would refuse such a token, or the file cannot be written.
+        InputError: a broker would refuse the token, or the file cannot be written.
     """
     _require_usable(claims)
     token = key.sign(claims)
@@ -78,7 +78,7 @@ def save(path: str, claims: Claims, key: SigningKey, *, force: bool, as_json: bo
     issuer = claimed_issuer(_typed(claims), DEFAULT_MAX_AGE)
     if issuer is not None and issuer.ends < claims["exp"]:
         ends = output.rfc3339(issuer.ends)
-        output.warning(f"brokers deny it from {ends} on: plugin.broker_auth.chain_issuer_max_age, by default 366d")
+        output.warning(f"brokers deny it from {ends} on (plugin.broker_auth.chain_issuer_max_age, by default 366d)")
     if as_json:
         made = {"file": path, "purpose": claims["purpose"], "token_id": claims["jti"], "expires": expires}
         if issuer is not None:
@@ -87,8 +87,10 @@ def save(path: str, claims: Claims, key: SigningKey, *, force: bool, as_json: bo
     else:
         output.note(f"Saved token to {path}; it expires {expires}")
         if issuer is not None:
-            output.note(f"{chain_issuer_line(issuer, now).strip()} by a broker of default settings, with all it issues")
-        output.note(f"See it with: broker-auth token inspect {path}")
+            output.note(
+                f"{chain_issuer_line(issuer, now).strip()} by a broker with default settings, like all tokens it issues"
+            )
+        output.note(f"Show it with: broker-auth token inspect {path}")
 
 
 def _typed(claims: Claims) -> TypedClaims:
@@ -96,7 +98,7 @@ def _typed(claims: Claims) -> TypedClaims:
 
 
 def _require_usable(claims: Claims) -> None:
-    """A claim that cannot become part of a subject denies the connection; better to hear of it now."""
+    """Refuse claims that cannot be part of a subject, because a broker would deny the connection."""
     try:
         typed = _typed(claims)
         if isinstance(typed, ServerClaims):

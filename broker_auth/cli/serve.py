@@ -1,4 +1,4 @@
-"""``broker-auth serve``: the callout service, until it is told to stop."""
+"""``broker-auth serve``: the callout service."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 @click.command("serve", epilog="\b\nExample:\n  broker-auth serve --config /etc/broker-auth/broker.conf --workers 2")
 @config_option
 @click.option(
-    "--workers", type=click.IntRange(1, MAX_WORKERS), help="Worker processes of each zone; by default as configured."
+    "--workers",
+    type=click.IntRange(1, MAX_WORKERS),
+    help="Number of worker processes of each zone; by default as configured.",
 )
-@click.option("--zone", metavar="NAME", help="Serve this zone only; nothing of the others is read. By default, all.")
+@click.option("--zone", metavar="NAME", help="Serve only this zone, and read only its secrets. Default: all zones.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 def serve_command(config: Path, workers: int | None, zone: str | None, log_level: str) -> None:
     """Answer the brokers' authorization requests.
 
     Prints `ready brokers=…` on standard error once every broker is subscribed. SIGTERM and SIGINT
-    answer what was received and exit; SIGHUP reads the configuration again and changes to it without a
-    gap, or keeps the old one, in each zone by itself; SIGUSR1 opens the audit files again.
+    answer pending requests and exit; SIGHUP reloads the configuration without interruption, or keeps the
+    old one, separately in each zone; SIGUSR1 opens the audit files again.
     """
     logs.set_up(log_level)
     natspy.check()

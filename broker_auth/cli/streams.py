@@ -1,4 +1,4 @@
-"""``broker-auth streams apply``: Choria's streams as the configuration wants them."""
+"""``broker-auth streams apply``: create or change Choria's streams as configured."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ streams_group = LazyGroup(
     help="Choria's streams and leader election buckets, in the fleet's account.",
     epilog=example("broker-auth streams apply --config broker.conf --dry-run"),
 )
-_SAID = {
+_MESSAGES = {
     Action.CREATE: "create",
     Action.UPDATE: "update",
-    Action.NOTHING: "is as it should be",
-    Action.UNWANTED: "is there but not wanted (retention 0); it is left alone, remove it with `nats stream rm`",
+    Action.NOTHING: "is as configured",
+    Action.UNWANTED: "exists although its retention is 0; it is kept, remove it with `nats stream rm`",
 }
 _DONE = {Action.CREATE: "created", Action.UPDATE: "updated"}
 
@@ -35,22 +35,22 @@ _DONE = {Action.CREATE: "created", Action.UPDATE: "updated"}
 @click.command("apply", epilog=example("broker-auth streams apply --config broker.conf --dry-run"))
 @config_option
 @access_options
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 @json_option
-def apply_command(config: Path, dry_run: bool, as_json: bool, **given: Any) -> None:
+def apply_command(config: Path, dry_run: bool, as_json: bool, **credentials: Any) -> None:
     """Create or change CHORIA_EVENTS, CHORIA_MACHINE, CHORIA_STREAM_ADVISORIES and the leader elections.
 
     Works in the fleet's account: with the configured certificate, or with --token and --seed of a client
-    with the permission streams_admin where organization issuers are configured. Replicas of -1 become
-    as many as the cluster bears, at most 3, which the system account tells.
+    with the permission streams_admin if organization issuers are configured. Replicas of -1 become as many
+    as the cluster supports, at most 3, read from the system account.
     """
-    access: Access = make_access(load_settings(config), **given)
+    access: Access = make_access(load_settings(config), **credentials)
     changes = run(change_streams(access, dry_run=dry_run))
     if as_json:
         output.document({"dry_run": dry_run, "streams": [_document(change) for change in changes]})
         return
     for change in changes:
-        message = _SAID[change.action] if dry_run else _DONE.get(change.action, _SAID[change.action])
+        message = _MESSAGES[change.action] if dry_run else _DONE.get(change.action, _MESSAGES[change.action])
         output.note(f"{change.name}: {message}")
         for difference in change.differences:
             old = "" if change.action is Action.CREATE else f"{_shown(difference.field, difference.now)} -> "
@@ -58,7 +58,7 @@ def apply_command(config: Path, dry_run: bool, as_json: bool, **given: Any) -> N
 
 
 def _shown(field: str, value: Any) -> str:
-    """A value as JSON, times as people write them."""
+    """Return a value as JSON, durations in readable form."""
     return short_duration(value / 1e9) if field == "max_age" and value else json.dumps(value)
 
 

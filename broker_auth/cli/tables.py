@@ -1,4 +1,4 @@
-"""Tables on a terminal, once or again and again; strangers' text in them cannot repaint it."""
+"""Tables on a terminal, printed once or refreshed, with untrusted text escaped."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.text import Text
 
 from broker_auth.cli.output import one_line
 
-# Where no terminal says how wide it is, nothing is cut: somebody may be searching the output.
+# Without a terminal the width is unknown and nothing is cut, because the output may be searched.
 _UNLIMITED: Final = 10_000
 
 
 def make_console() -> Console:
-    """Standard output."""
+    """Return the console for standard output."""
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, emoji=False, width=_UNLIMITED)
@@ -27,7 +27,7 @@ def make_console() -> Console:
 
 
 def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], footer: str) -> Table:
-    """A table; columns whose name begins with ``#`` hold numbers."""
+    """Return a table; columns whose names begin with ``#`` hold numbers."""
     table = Table(title=one_line(title), caption=one_line(footer), title_justify="left", caption_justify="left")
     for column in columns:
         numeric = column.startswith("#")
@@ -38,7 +38,7 @@ def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 async def watch(draw: Callable[[], Awaitable[Table]], seconds: float) -> None:
-    """Draw again every ``seconds``, until interrupted: in place on a terminal, else one below the other."""
+    """Draw a table every ``seconds`` until interrupted: in place on a terminal, else one below the other."""
     console = make_console()
     if not console.is_terminal:
         while True:
@@ -52,7 +52,7 @@ async def watch(draw: Callable[[], Awaitable[Table]], seconds: float) -> None:
 
 
 def short_bytes(count: int) -> str:
-    """``1.2 MiB``."""
+    """Return a size such as ``1.2 MiB``."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:

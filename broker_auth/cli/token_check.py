@@ -23,7 +23,7 @@ from broker_auth.tokens.show import chain_issuer_line, lines
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 
 PURPOSES = {"provisioning": Purpose.PROVISIONING, "server": Purpose.SERVER, "client": Purpose.CLIENT}
-MAX_INPUT = 2 * MAX_TOKEN_BYTES  # a token and generous white space around it
+MAX_INPUT = 2 * MAX_TOKEN_BYTES  # a token with generous surrounding white space
 
 _EPILOG = options.example(
     "broker-auth token check provisioning.jwt --config /etc/broker-auth/broker.conf",
@@ -34,7 +34,7 @@ _EPILOG = options.example(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trust:
-    """By whose keys a token is checked, and how strictly."""
+    """The keys with which a token is checked, and the strictness."""
 
     keys: TrustedKeys
     leeway: float = 0.0
@@ -43,7 +43,7 @@ class _Trust:
 
 @click.command("check", epilog=_EPILOG)
 @click.argument("file", metavar="FILE|-")
-@click.option("--config", "-c", type=options.FILE, help="Trust what this configuration trusts.")
+@click.option("--config", "-c", type=options.FILE, help="Trust the signers and issuers of this configuration.")
 @click.option(
     "--signer",
     "signers",
@@ -57,15 +57,19 @@ class _Trust:
     "issuers",
     multiple=True,
     metavar="NAME=KEY",
-    help="Trust this organization's issuer, trust chains below it included: 64 hex characters or their file; "
+    help="Trust this organization's issuer, including trust chains below it: 64 hex characters or a file; "
     "may be repeated.",
 )
-@click.option("--purpose", type=click.Choice(list(PURPOSES)), help="It must be of this kind.")
-@click.option("--identity", help="It must be this server's or caller's.")
-@click.option("--min-validity", "--validity-min", type=options.DURATION, help="It must be valid for this much longer.")
-@click.option("--max-validity", "--validity-max", type=options.DURATION, help="It must not be valid for longer.")
+@click.option("--purpose", type=click.Choice(list(PURPOSES)), help="Require this kind of token.")
+@click.option("--identity", help="Require this server identity or caller id.")
 @click.option(
-    "--chain-issuer/--no-chain-issuer", default=None, help="It must, or must not, be allowed to issue others."
+    "--min-validity", "--validity-min", type=options.DURATION, help="Require at least this remaining validity."
+)
+@click.option(
+    "--max-validity", "--validity-max", type=options.DURATION, help="Require at most this remaining validity."
+)
+@click.option(
+    "--chain-issuer/--no-chain-issuer", default=None, help="Require that it may, or may not, issue other tokens."
 )
 @click.option(
     "--allow-non-expiring",
@@ -92,12 +96,12 @@ def check_command(
 ) -> None:
     """Check a token's signature, trust chain and times; - is standard input.
 
-    Exit code 0: accepted. 1: rejected, the reason is on standard error, or in the JSON. 2: wrong
-    usage. A connection must also sign the server's nonce with a client's or server's key; that is not
-    part of this check.
+    Exit code 0: accepted. 1: rejected; the reason is on standard error, or in the JSON. 2: wrong
+    usage. A connection with a client or server token must also sign the server's nonce, which this command
+    cannot check.
     """
     if sum(map(bool, (config, signers, issuers))) != 1:
-        raise click.UsageError("say whom to trust by one of --config, --signer and --issuer")
+        raise click.UsageError("give the trusted keys by one of --config, --signer and --issuer")
     trust = _configured(config) if config else _Trust(keys=_keys(signers, issuers))
     expected = Expectations(
         purpose=PURPOSES[purpose] if purpose else None,
@@ -120,7 +124,7 @@ def check_command(
 
 
 def _read_token(file: str) -> str:
-    # What is not ASCII is no token; it is kept recognizable as such instead of failing here.
+    # Text that is not ASCII is not a token; it is decoded leniently, so that verification reports it.
     return read_input(file, MAX_INPUT).decode("ascii", "replace")
 
 
@@ -138,24 +142,24 @@ def _configured(path: Path) -> _Trust:
 
 def _keys(signers: Sequence[str], issuers: Sequence[str]) -> TrustedKeys:
     if issuers:
-        return TrustedKeys(issuers=dict(_issuer(given) for given in issuers))
-    keys = [_signer(given) for given in signers]
+        return TrustedKeys(issuers=dict(_issuer(argument) for argument in issuers))
+    keys = [_signer(argument) for argument in signers]
     return TrustedKeys(issuers={}, provisioning=keys, client=keys, server=keys)
 
 
-def _signer(given: str) -> VerificationKey:
-    if Path(given).is_file():
-        return load_verification_key(read_file(Path(given), MAX_KEY_FILE_BYTES).data, given)
+def _signer(argument: str) -> VerificationKey:
+    if Path(argument).is_file():
+        return load_verification_key(read_file(Path(argument), MAX_KEY_FILE_BYTES).data, argument)
     try:
-        return ed25519_key(given, f"{given[:16]}…")
+        return ed25519_key(argument, f"{argument[:16]}…")
     except InputError as error:
-        raise InputError(f"--signer {given!r} is neither a file nor 64 hex characters") from error
+        raise InputError(f"--signer {argument!r} is neither a file nor 64 hex characters") from error
 
 
-def _issuer(given: str) -> tuple[str, VerificationKey]:
-    name, equals, key = given.partition("=")
+def _issuer(argument: str) -> tuple[str, VerificationKey]:
+    name, equals, key = argument.partition("=")
     if not (name and equals and key):
-        raise click.UsageError(f"--issuer {given!r} is not NAME=KEY")
+        raise click.UsageError(f"--issuer {argument!r} is not NAME=KEY")
     text = key
     if Path(key).is_file():
         text = read_file(Path(key), MAX_KEY_FILE_BYTES).data.decode("ascii", "replace").strip()

@@ -28,12 +28,12 @@ _NOT_FOR_ISSUERS: Final = frozenset({"fleet_management", "signed_fleet_managemen
 @click.argument("out", metavar="FILE")
 @click.argument("identity")
 @click.argument("signing_key", metavar="SIGNING-KEY")
-@click.option("--public-key", default="", help="The client's Ed25519 public key, hex or a file; brokers need it.")
+@click.option("--public-key", default="", help="The client's Ed25519 public key, hex or a file; required by brokers.")
 @click.option("--agents", "--agent", multiple=True, help="Agent, or agent.action, it may use; may be repeated.")
 @click.option("--org", default=DEFAULT_ORGANIZATION, show_default=True, help="Organization it belongs to.")
 @click.option("--opa-file", metavar="PATH", help="File that holds an Open Policy Agent policy.")
 @click.option("--opa", default="", metavar="REGO", help="Open Policy Agent policy as text.")
-@click.option("--validity", type=options.DURATION, default="1h", show_default=True, help="How long it is valid.")
+@click.option("--validity", type=options.DURATION, default="1h", show_default=True, help="Validity of the token.")
 @click.option("--stream-admin", "streams_admin", is_flag=True, help="Administer and use Choria Streams.")
 @click.option("--stream-user", "streams_user", is_flag=True, help="Use Choria Streams.")
 @click.option("--event-viewer", "events_viewer", is_flag=True, help="View Choria events.")
@@ -42,13 +42,15 @@ _NOT_FOR_ISSUERS: Final = frozenset({"fleet_management", "signed_fleet_managemen
 @click.option("--system", "system_user", is_flag=True, help="Access the system account.")
 @click.option("--auth-delegation", "authentication_delegator", is_flag=True, help="Sign requests for other users.")
 @click.option("--fleet-management/--no-fleet-management", default=True, show_default=True, help="Manage the fleet.")
-@click.option("--signed-fleet-management", is_flag=True, help="Manage the fleet by requests an authority signed.")
+@click.option(
+    "--signed-fleet-management", is_flag=True, help="Manage the fleet by requests that an authority has signed."
+)
 @click.option("--org-admin", is_flag=True, help="Access all broker traffic.")
 @click.option("--server-provisioner", "provisioner", is_flag=True, help="Provision servers.")
 @click.option("--governor", is_flag=True, help="Access all governors; takes effect with streams.")
 @click.option("--publish", multiple=True, help="Additional subject it may publish to; may be repeated.")
 @click.option("--subscribe", multiple=True, help="Additional subject it may subscribe to; may be repeated.")
-@click.option("--issuer", "is_issuer", is_flag=True, help="Let it issue others, in a chain of trust.")
+@click.option("--issuer", "is_issuer", is_flag=True, help="Allow it to issue other tokens, in a chain of trust.")
 @chain_option
 @options.force_option
 @options.json_option
@@ -74,7 +76,7 @@ def client_command(
     """Sign a client token for the caller id IDENTITY and write it to FILE (- for standard output).
 
     SIGNING-KEY is a PEM private key (RSA, EC P-256 or P-384, Ed25519) or an Ed25519 seed in hex.
-    Chain issuers (--issuer) are signed with the organization's seed, and sign others with their own.
+    Tokens of chain issuers (--issuer) are signed with the organization's seed; chain issuers sign with their own.
     """
     _check_usage(public_key, opa_file, opa, chain_issuer_token, is_issuer=is_issuer)
     refuse_early(out, force=force, as_json=as_json)
@@ -92,7 +94,7 @@ def client_command(
         opa_policy=_policy(opa_file) if opa_file else opa,
     )
     if not public_key:
-        output.warning("without --public-key a broker refuses the token: the holder has nothing to sign its nonce with")
+        output.warning("without --public-key a broker refuses the token, because the client cannot sign its nonce")
     claims = make_chain_issuer(claims, key) if is_issuer else chained(claims, chain_issuer_token, key)
     save(out, claims, key, force=force, as_json=as_json)
 
@@ -103,14 +105,16 @@ def _check_usage(
     if opa_file and opa:
         raise click.UsageError("give --opa or --opa-file, not both")
     if is_issuer and chain_issuer_token:
-        raise click.UsageError("a chain issuer cannot make another one: give --issuer or --chain-issuer-token")
+        raise click.UsageError(
+            "a chain issuer cannot issue another chain issuer: give --issuer or --chain-issuer-token"
+        )
     if (is_issuer or chain_issuer_token) and not public_key:
         raise click.UsageError("tokens in a chain of trust need --public-key")
 
 
 def _permissions(flags: dict[str, bool], *, is_issuer: bool) -> list[str]:
-    """As ``choria jwt client`` grants them: an issuer manages nothing, some flags imply the fleet."""
-    granted = {name for name, given in flags.items() if given}
+    """Return permissions as ``choria jwt client`` grants them: none for an issuer; some flags imply the fleet."""
+    granted = {name for name, enabled in flags.items() if enabled}
     if is_issuer:
         granted -= _NOT_FOR_ISSUERS
     if granted & {"signed_fleet_management", "provisioner"}:

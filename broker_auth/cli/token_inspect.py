@@ -24,10 +24,10 @@ MAX_INPUT = 2 * MAX_TOKEN_BYTES
 @click.argument("file", metavar="FILE|-")
 @options.json_option
 def inspect_command(file: str, *, as_json: bool) -> None:
-    """Show what a token says WITHOUT verifying it; - is standard input.
+    """Show the claims of a token WITHOUT verifying it; - is standard input.
 
-    Anybody can make a token that says anything: to find out whether one holds, use 'token check'.
-    Secrets in it are masked. A token whose signature was cut off, as in audit records, is shown too.
+    Anybody can create a token with any claims: use 'token check' to verify it. Secrets are masked. A token
+    without its signature, as in audit records, is shown too.
     """
     try:
         jws = parse_unsigned(read_input(file, MAX_INPUT).decode("ascii", "replace"))
@@ -47,7 +47,7 @@ def inspect_command(file: str, *, as_json: bool) -> None:
             }
         )
         return
-    output.note("NOT VERIFIED: anybody can have written this; verify it with 'broker-auth token check'")
+    output.note("NOT VERIFIED: anybody could have written this; verify it with 'broker-auth token check'")
     if fault:
         output.note(f"It would be rejected: {fault}")
     output.note(f"{'Algorithm':>22}: {jws.algorithm}")
@@ -55,11 +55,11 @@ def inspect_command(file: str, *, as_json: bool) -> None:
     for line in lines(jws.claims, now):
         output.note(line)
     if issuer is not None:
-        output.note(f"{chain_issuer_line(issuer, now)} by a broker of default settings")
+        output.note(f"{chain_issuer_line(issuer, now)} by a broker with default settings")
 
 
 def _typed(jws: Jws) -> tuple[str | None, Claims | None, str | None]:
-    """Return the purpose, the typed claims, and what is wrong with the claims whoever signed them."""
+    """Return the purpose, the typed claims, and the problem with the claims, if any."""
     purpose = None
     try:
         purpose = purpose_of(jws.claims)

@@ -25,10 +25,10 @@ _EPILOG = options.example(
 @options.force_option
 @options.json_option
 def keys_command(seed: Path, public: Path | None, *, show_public: bool, force: bool, as_json: bool) -> None:
-    """Make an Ed25519 key: its SEED and, if named, its PUBLIC key, in hex as Choria stores them."""
+    """Create an Ed25519 key: its SEED and, if named, its PUBLIC key, as hex in Choria's format."""
     if show_public:
         if public is not None:
-            raise click.UsageError("--show-public writes nothing; leave PUBLIC out")
+            raise click.UsageError("--show-public does not write files; remove PUBLIC")
         _show(seed, _require_ed25519(read_signing_key(str(seed))), as_json=as_json)
         return
     if public is not None and public.resolve() == seed.resolve():
@@ -46,7 +46,7 @@ def keys_command(seed: Path, public: Path | None, *, show_public: bool, force: b
 
 def _require_ed25519(key: SigningKey) -> str:
     if key.public_hex is None:
-        raise InputError(f"{key.name}: is a {key.algorithm} key, not an Ed25519 seed")
+        raise InputError(f"{key.name}: a {key.algorithm} key, not an Ed25519 seed")
     return key.public_hex
 
 

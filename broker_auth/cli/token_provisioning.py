@@ -20,7 +20,7 @@ _EPILOG = options.example(
     "broker-auth token provisioning provisioning.jwt signer.key \\",
     "    --token file:token.txt --urls nats://provision.example.net:4222 --default",
     "PROVISIONING_TOKEN=s3cret broker-auth token provisioning provisioning.jwt issuer.seed \\",
-    '    --srv example.net --no-insecure --validity 90d --extensions \'{"site": "lhr"}\'',
+    '    --srv example.net --no-insecure --validity 90d --extensions \'{"location": "lhr"}\'',
 )
 
 
@@ -30,20 +30,24 @@ _EPILOG = options.example(
 @click.option(
     "--token",
     envvar="PROVISIONING_TOKEN",
-    help="Access token nodes expect of the provisioner: its text or file:PATH; "
-    "also from $PROVISIONING_TOKEN; asked for on a terminal.",
+    help="Access token that nodes expect from the provisioner, as text or file:PATH; "
+    "also from $PROVISIONING_TOKEN; prompted for on a terminal.",
 )
-@click.option("--urls", "--url", multiple=True, metavar="URL", help="Broker to provision through; may be repeated.")
+@click.option("--urls", "--url", multiple=True, metavar="URL", help="Broker for provisioning; may be repeated.")
 @click.option("--srv", default="", metavar="DOMAIN", help="Domain whose SRV records name the brokers.")
-@click.option("--default", "by_default", is_flag=True, help="Provision wherever no configuration says otherwise.")
-@click.option("--insecure/--no-insecure", default=True, show_default=True, help="Disable TLS security meanwhile.")
+@click.option(
+    "--default", "by_default", is_flag=True, help="Provision nodes unless their configuration says otherwise."
+)
+@click.option(
+    "--insecure/--no-insecure", default=True, show_default=True, help="Disable TLS security during provisioning."
+)
 @click.option("--registration", default="", metavar="PATH", help="File that nodes publish as registration data.")
-@click.option("--facts", default="", metavar="PATH", help="File that nodes use for facts.")
+@click.option("--facts", default="", metavar="PATH", help="File that nodes use as facts.")
 @click.option("--username", default="", help="User name for the provisioning broker.")
 @click.option(
     "--password",
     envvar="PROVISIONING_PASSWORD",
-    help="Password for the provisioning broker: its text or file:PATH; also from $PROVISIONING_PASSWORD.",
+    help="Password for the provisioning broker, as text or file:PATH; also from $PROVISIONING_PASSWORD.",
 )
 @click.option("--extensions", metavar="JSON", help="Additional data for the provisioner, a JSON object.")
 @click.option("--org", default=DEFAULT_ORGANIZATION, show_default=True, help="Organization that trusts the token.")
@@ -69,12 +73,12 @@ def provisioning_command(
     """Sign a provisioning token and write it to OUT (- for standard output).
 
     SIGNING-KEY is a PEM private key (RSA, EC P-256 or P-384, Ed25519) or an Ed25519 seed in hex.
-    Nodes present the token to be let in; whoever reads it can read the access token inside.
+    Nodes log in with the token; anybody who has it can read the access token inside.
     """
     if not urls and not srv:
-        raise click.UsageError("give --urls or --srv: nodes must learn where to be provisioned")
+        raise click.UsageError("give --urls or --srv: nodes need a broker for provisioning")
     if urls and srv:
-        raise click.UsageError("give either --urls or --srv: a Choria Server refuses a token that holds both")
+        raise click.UsageError("give either --urls or --srv: a Choria Server refuses a token with both")
     refuse_early(out, force=force, as_json=as_json)
     key = read_signing_key(signing_key)
     made = provisioning_claims(
@@ -97,9 +101,9 @@ def provisioning_command(
     save(out, made, key, force=force, as_json=as_json)
 
 
-def _access_token(given: str | None) -> Secret:
-    if given:
-        return read_secret_option(given)
+def _access_token(argument: str | None) -> Secret:
+    if argument:
+        return read_secret_option(argument)
     if not sys.stdin.isatty():
         raise click.UsageError("give --token, as text or file:PATH, or set PROVISIONING_TOKEN")
     return Secret(click.prompt("Provisioning access token", hide_input=True, err=True))

@@ -34,9 +34,9 @@ _EPILOG = options.example(
 @click.option("--subjects", "--subject", multiple=True, help="Additional subject it may publish to; may be repeated.")
 @click.option("--submission", is_flag=True, help="Allow Choria Submission.")
 @click.option("--stream-user", is_flag=True, help="Allow access to Choria Streams.")
-@click.option("--governor", is_flag=True, help="Allow access to all governors; needs --stream-user.")
+@click.option("--governor", is_flag=True, help="Allow access to all governors; requires --stream-user.")
 @click.option("--service", is_flag=True, help="Allow it to host services.")
-@click.option("--validity", type=options.DURATION, default="8760h", show_default=True, help="How long it is valid.")
+@click.option("--validity", type=options.DURATION, default="8760h", show_default=True, help="Validity of the token.")
 @chain_option
 @options.force_option
 @options.json_option
@@ -64,7 +64,7 @@ def server_command(
     SIGNING-KEY is a PEM private key (RSA, EC P-256 or P-384, Ed25519) or an Ed25519 seed in hex.
     """
     if governor and not stream_user:
-        raise click.UsageError("--governor needs --stream-user")
+        raise click.UsageError("--governor requires --stream-user")
     refuse_early(out, force=force, as_json=as_json)
     key = read_signing_key(signing_key)
     flags = {"submission": submission, "streams": stream_user, "governor": governor, "service_host": service}

@@ -25,9 +25,9 @@ _EPILOG = options.example(
 
 
 @click.command("why", epilog=_EPILOG)
-@click.argument("wanted", metavar="NAME|HOST|CID|TOKEN-ID")
+@click.argument("name", metavar="NAME|HOST|CID|TOKEN-ID")
 @click.option(
-    "--audit", metavar="FILE|-", help="Audit records, or a log that holds them; by default the configured file."
+    "--audit", metavar="FILE|-", help="Audit records, or a log that contains them; by default the configured file."
 )
 @click.option(
     "--config",
@@ -36,29 +36,29 @@ _EPILOG = options.example(
     type=click.Path(path_type=Path, dir_okay=False),
     help="The configuration, for the name of its audit file.",
 )
-@click.option("--last", type=click.IntRange(1, 10_000), default=5, show_default=True, help="How many connections.")
+@click.option("--last", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Number of connections.")
 @options.json_option
 @click.pass_context
 def why_command(
-    ctx: click.Context, wanted: str, audit: str | None, config: Path | None, last: int, *, as_json: bool
+    ctx: click.Context, name: str, audit: str | None, config: Path | None, last: int, *, as_json: bool
 ) -> None:
-    """Show the last decisions about somebody, why they were made, and what to do.
+    """Show the last decisions about a client, their reasons, and what to do.
 
-    Looks for a connection name, user, host, connection id, token id, chain issuer's token id (everybody below
-    it), or a certificate by its fingerprint or, if it was denied, any of its names. What nats-server itself told
-    of a refused connection is shown with it.
+    Searches for a connection name, user, host, connection id, token id, chain issuer's token id (for all tokens
+    below it), or a certificate by its fingerprint or, if it was denied, any of its names. nats-server's report of
+    a refused connection is shown with it.
 
-    Exit code 0: found. 1: nothing is recorded.
+    Exit code 0: found. 1: no records.
     """
-    found = find_connections(_records(audit, config), wanted, last)
+    results = find_connections(_records(audit, config), name, last)
     if as_json:
-        output.document([finding.document() for finding in found])
+        output.document([finding.document() for finding in results])
     else:
-        for line in (line for finding in found for line in finding.lines()):
+        for line in (line for finding in results for line in finding.lines()):
             output.note(line)
-        if not found:
-            output.error(f"nothing is recorded of {wanted!r}; a name must be written as the connection gave it")
-    ctx.exit(0 if found else 1)
+        if not results:
+            output.error(f"no records of {name!r}; a name must be written exactly as the connection sent it")
+    ctx.exit(0 if results else 1)
 
 
 def _records(audit: str | None, config: Path | None) -> Iterable[Record]:
@@ -71,7 +71,7 @@ def _records(audit: str | None, config: Path | None) -> Iterable[Record]:
     paths = load(config, os.environ, serving=False).audit_files
     if not paths:
         raise InputError(
-            f"{config}: plugin.broker_auth.audit.output names no file; pass the log, as in "
+            f"{config}: plugin.broker_auth.audit.output does not name a file; pass the log, as in "
             "`journalctl -u broker-auth -o cat | broker-auth why … --audit -`"
         )
     files = [read_records(path) for path in [path for path in paths if path.exists()] or paths[:1]]

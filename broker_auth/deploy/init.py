@@ -17,7 +17,7 @@ from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.files.reading import BadValue
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.settings.keys.values import host
 from broker_auth.settings.load import check
 from broker_auth.settings.model import FLEET_ZONE, Settings
@@ -108,9 +108,9 @@ def write_zone_keys(workspace: Workspace, zone: str) -> str:
     workspace.make_directory(brokerconf.KEYS, 0o700)
     workspace.make_directory(files.directory, 0o700)
     for name, kind in (
-        (files.issuer_seed, Kind.ACCOUNT),
-        (files.service_seed, Kind.USER),
-        (files.xkey_seed, Kind.CURVE),
+        (files.issuer_seed, NkeyKind.ACCOUNT),
+        (files.service_seed, NkeyKind.USER),
+        (files.xkey_seed, NkeyKind.CURVE),
     ):
         workspace.keep_or_write(name, generate_seed(kind).encode, private=True)
     return _break_glass(workspace, files)
@@ -125,7 +125,7 @@ def _break_glass(workspace: Workspace, files: brokerconf.ZoneFiles) -> str:
     """Return the public key; create the seed once only, because it is expected to be moved away."""
 
     def make() -> bytes:
-        seed = workspace.keep_or_write(files.break_glass_seed, generate_seed(Kind.USER).encode, private=True)
+        seed = workspace.keep_or_write(files.break_glass_seed, generate_seed(NkeyKind.USER).encode, private=True)
         return public_nkey(seed.decode("ascii", "replace").strip()).encode()
 
     public = workspace.keep_or_write(files.break_glass_public, make, private=False)

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 
 from broker_auth.errors import InputError
 from broker_auth.natsio.account_connections import connections_subject
-from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE, CALLOUT_ACCOUNT, COPY_QUEUE, PEERS_SUBJECT
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
@@ -211,7 +211,7 @@ class _PublicKeys:
 def _public_keys(settings: Settings, zone: Zone) -> _PublicKeys:
     """Return the public keys of a zone; they are written only to the configurations of the zone's servers."""
     if zone.break_glass_nkey is not None:
-        decode_public(zone.break_glass_nkey, Kind.USER)
+        decode_public(zone.break_glass_nkey, NkeyKind.USER)
     return _PublicKeys(
         issuer=_public(settings, zone, zone.issuer_seed, "issuer_seed_file"),
         service=_public(settings, zone, zone.nkey_seed, "nkey_seed_file"),

@@ -1,1 +1,1 @@
-"""Reading and writing files: bounded, regular, private where they hold secrets, never half written."""
+"""Safe file access: bounded reads, regular files only, private files for secrets."""

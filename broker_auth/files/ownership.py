@@ -1,7 +1,7 @@
-"""Whose files may hold this service's secrets: its own user's or root's, readable by one of its groups at most.
+"""Checks of a secret file's owner: the service's user or root, and at most readable by one of its groups.
 
-Kubernetes mounts secrets as root's with mode 0440 and the pod's group, packages install them as root's with 0640.
-Whoever owns a secret, or the directory it lies in, knows it and can replace it, so nobody else may.
+Kubernetes mounts secrets owned by root with mode 0440 and the pod's group; packages install them owned by root with
+mode 0640. The owner of a secret, or of its directory, can read and replace it, so no other user may own it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _configuration: ContextVar[Path | None] = ContextVar("configuration", default=No
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """Why a file must not hold a secret, and what to do about it; ``what`` follows the file's name."""
+    """A reason why a file must not hold a secret, and its remedy; ``what`` follows the file's name in messages."""
 
     what: str
     remedy: str
@@ -33,10 +33,10 @@ class Objection:
 
 @contextmanager
 def configured_by(path: Path) -> Iterator[None]:
-    """While root reads a deployment, also trust the user and group that own its configuration.
+    """Trust also the user and group that own the configuration, while root reads a deployment.
 
-    Root runs commands on deployments whose service runs as another user. Whoever owns the configuration, or
-    its directory, decides what is configured, so nothing is lost by trusting that user's secrets.
+    Root runs commands on deployments whose service runs as another user. The owner of the configuration, or of
+    its directory, decides what is configured, so trusting that user's secrets grants nothing more.
     """
     token = _configuration.set(path)
     try:
@@ -46,10 +46,10 @@ def configured_by(path: Path) -> Iterator[None]:
 
 
 def objection(path: Path, status: os.stat_result) -> Objection | None:
-    """Return what speaks against a secret in this file; None if nothing does.
+    """Return why this file must not hold a secret; None if it may.
 
     Args:
-        path: the file, for messages and for the directory it lies in.
+        path: the file, for messages and to check its directory.
         status: of the opened file, so that the file checked is the file read.
     """
     mode = status.st_mode & 0o7777
@@ -65,7 +65,7 @@ def objection(path: Path, status: os.stat_result) -> Objection | None:
 
 
 def directory_objection(path: Path) -> Objection | None:
-    """Return what speaks against a directory of secrets; None if nothing does, or it cannot be looked at."""
+    """Return why this directory must not hold secrets; None if it may, or if its status cannot be read."""
     try:
         status = path.stat()
     except OSError:
@@ -88,7 +88,7 @@ def _owned_by_another(path: Path, status: os.stat_result, users: frozenset[int])
 
 
 def _trusted() -> tuple[frozenset[int], frozenset[int]]:
-    """Users and groups whose files are taken."""
+    """Return the users and the groups whose files are accepted."""
     user = os.geteuid()
     users, groups = {_ROOT, user}, {os.getegid(), *os.getgroups()}
     configuration = _configuration.get()

@@ -1,4 +1,4 @@
-"""Reading files a configuration names: bounded, regular files only, private where they must be."""
+"""Reading the files that a configuration names: bounded, regular files only, private where they must be."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ MAX_SECRET_BYTES: Final = 4096  # a password or a seed; 58 characters are usual
 OTHERS: Final = 0o007
 GROUP: Final = 0o070
 
+_MISSING_REMEDY: Final = "create it or correct the path; relative paths start at the configuration file's directory"
+
 
 class BadValue(InputError):
-    """A value that cannot be used. Becomes a problem at the line that holds it."""
+    """A value cannot be used. Reported as a problem of the line that holds it."""
 
     def __init__(self, what: str, remedy: str) -> None:
         self.what = what
@@ -29,7 +31,7 @@ class BadValue(InputError):
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """A file as it was at one moment: its bytes and its status."""
+    """The bytes and the status of a file, read together."""
 
     data: bytes
     status: os.stat_result
@@ -41,12 +43,12 @@ class FileContent:
 
 
 def read(path: Path, limit: int) -> FileContent:
-    """The content of a regular file of at most ``limit`` bytes.
+    """Return the content and status of a regular file of at most ``limit`` bytes.
 
     Mode and content come from one descriptor, so that the file checked is the file read.
 
     Raises:
-        BadValue: it is missing, not a regular file, cannot be read or is too large.
+        BadValue: the file is missing, unreadable, too large or not a regular file.
     """
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for a writer.
@@ -57,7 +59,7 @@ def read(path: Path, limit: int) -> FileContent:
                 raise BadValue(f"{path} is not a regular file", "give the path of a file")
             data = file.read(limit + 1)
     except FileNotFoundError as error:
-        raise BadValue(f"{path} does not exist", _missing_remedy(path)) from error
+        raise BadValue(f"{path} does not exist", _MISSING_REMEDY) from error
     except IsADirectoryError as error:
         raise BadValue(f"{path} is a directory", "give the path of a file") from error
     except (OSError, ValueError) as error:
@@ -69,22 +71,22 @@ def read(path: Path, limit: int) -> FileContent:
 
 
 def read_private(path: Path, limit: int) -> bytes:
-    """Return what :func:`read` does, for what only this service may see.
+    """Return the content of a file that only this service may read.
 
     Raises:
-        BadValue: also when others have access, or another user owns it (docs/files.md#secrets-and-private-keys).
+        BadValue: as :func:`read`; or other users have access to it or own it (docs/files.md#secrets-and-private-keys).
     """
     content = read(path, limit)
-    if (found := objection(path, content.status)) is not None:
-        raise BadValue(f"{path} {found.what}", found.remedy)
+    if (refusal := objection(path, content.status)) is not None:
+        raise BadValue(f"{path} {refusal.what}", refusal.remedy)
     return content.data
 
 
 def read_secret(path: Path) -> Secret:
-    """The secret a private file holds, one trailing line end removed.
+    """Return the secret that a private file holds, without one trailing line end.
 
     Raises:
-        BadValue: as :func:`read_private`; or it is empty or not UTF-8.
+        BadValue: as :func:`read_private`; or the file is empty or not UTF-8.
     """
     data = read_private(path, MAX_SECRET_BYTES)
     try:
@@ -96,9 +98,3 @@ def read_secret(path: Path) -> Secret:
     if not secret.strip():
         raise BadValue(f"{path} is empty", "write the secret into it")
     return Secret(secret)
-
-
-def _missing_remedy(path: Path) -> str:
-    if "~" in path.parts:
-        return "write the path without ~, which is not expanded"
-    return "create it or correct the path; relative paths start at the configuration file's directory"

@@ -1,1 +1,1 @@
-"""The service's log: its format, its limits, and a writer that never makes a process wait."""
+"""The service's log: its format, its rate limits, and writers that never block the process."""

@@ -1,4 +1,4 @@
-"""One limit for log lines that a client or a broker can cause as often as it likes."""
+"""A rate limit for log lines that a client or a broker can cause at will."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ SECONDS: Final = 10.0
 
 
 class LogLimit:
-    """Tells whether to log an event that may repeat: the first, then one every :data:`SECONDS`.
+    """A rate limit for the log lines of one kind of event: the first, then one every :data:`SECONDS`.
 
     Attributes:
-        count: events so far, logged or not; the line that is logged should say it.
+        count: events so far, logged or not; log lines should state it.
     """
 
     __slots__ = ("_allowed", "_burst", "_clock", "_since", "count")
 
     def __init__(self, burst: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
-        """Allow ``burst`` events at once; ``clock`` gives seconds."""
+        """Allow ``burst`` events at once; ``clock`` returns seconds."""
         self.count = 0
         self._burst = burst
         self._clock = clock

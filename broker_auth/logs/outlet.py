@@ -1,10 +1,10 @@
-"""Where log lines and audit records leave a process, without ever making it wait.
+"""Non-blocking output of log lines and audit records.
 
-A pipe that nobody reads, a full socket or a disk that hangs stops a thread here, never the loop that answers
-requests. What does not fit into the bounded queue meanwhile is dropped and counted.
+A pipe that nobody reads, a full socket or a hanging disk blocks a thread here, never the event loop that answers
+requests. Messages that do not fit into the bounded queue are dropped and counted.
 
-The supervisor forks, so it must have no threads: it uses :class:`TryingOutlet`, which writes what can be written
-at once and drops the rest.
+The supervisor forks and so must not have threads: it uses :class:`TryingOutlet`, which drops messages that cannot
+be written immediately.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 MAX_QUEUED_BYTES: Final = 4 * 1024 * 1024
-CLOSE_SECONDS: Final = 2.0  # for what is queued when the process ends
-_PAUSE_SECONDS: Final = 0.01  # after which all is written that came meanwhile: to be woken for each costs 20 µs
-_MAX_TOGETHER: Final = 64 * 1024  # bytes handed to the target at once
+CLOSE_SECONDS: Final = 2.0  # deadline for queued messages when the process ends
+_PAUSE_SECONDS: Final = 0.01  # messages are collected for this long: a wake-up for each costs 20 µs
+_MAX_TOGETHER: Final = 64 * 1024  # bytes in one write
 
 
 class Outlet(Protocol):
-    """Takes bytes; must neither block nor raise.
+    """A sink for bytes that neither blocks nor raises.
 
     Attributes:
-        lost: messages that were dropped.
+        lost: number of messages dropped.
     """
 
     @property
@@ -41,40 +41,40 @@ class Outlet(Protocol):
         """Write ``data``, which is ``count`` messages."""
 
 
-class Target(Protocol):
-    """What a :class:`ThreadOutlet` writes to; used in its thread alone, and may block there."""
+class OutletTarget(Protocol):
+    """The destination of a :class:`ThreadOutlet`; used only in its thread, where it may block."""
 
     def write(self, data: bytes, count: int) -> int:
-        """Write ``data``, which is ``count`` messages; return how many of them were lost."""
+        """Write ``data``, which holds ``count`` messages; return how many of them were lost."""
 
     def reopen(self) -> None:
-        """Open again what may have been moved away."""
+        """Open the destination again, because log rotation may have moved it."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the destination."""
 
 
 class ThreadOutlet:
-    """Writes to a target in a thread of its own, which begins with the first message: not before a fork."""
+    """An outlet that writes in its own thread, which starts with the first message and so never before a fork."""
 
-    def __init__(self, target: Target, max_bytes: int = MAX_QUEUED_BYTES, *, together: bool = True) -> None:
-        """``together``: messages that wait may be handed to the target in one piece."""
+    def __init__(self, target: OutletTarget, max_bytes: int = MAX_QUEUED_BYTES, *, together: bool = True) -> None:
+        """Prepare to write to ``target``; with ``together``, waiting messages are joined into one write."""
         self._target = target
         self._max_bytes = max_bytes
         self._together = together
         self._queue: queue.SimpleQueue[tuple[bytes, int] | Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        # Each is written by one thread alone, so that neither needs a lock.
+        # Each is written by only one thread, so neither needs a lock.
         self._put_bytes, self._put_count, self._dropped = 0, 0, 0
         self._done_bytes, self._done_count, self._failed = 0, 0, 0
 
     @property
     def lost(self) -> int:
-        """Messages that were dropped, or that the target could not take."""
+        """Number of messages dropped here or lost by the target."""
         return self._dropped + self._failed
 
     def write(self, data: bytes, count: int = 1) -> None:
-        """Queue ``data``, which is ``count`` messages, or drop it."""
+        """Queue ``data``, which holds ``count`` messages, or drop it."""
         if self._put_bytes - self._done_bytes + len(data) > self._max_bytes:
             self._dropped += count
             return
@@ -84,12 +84,12 @@ class ThreadOutlet:
         self._started()
 
     def reopen(self) -> None:
-        """Have the target opened again, after what is queued now."""
+        """Request that the target is opened again once the messages queued so far are written."""
         self._queue.put(self._target.reopen)
         self._started()
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Wait until everything queued so far was handed over; return whether that was in time."""
+        """Wait until the messages queued so far are written; return False on timeout."""
         if self._thread is None:
             return True
         reached = threading.Event()
@@ -97,7 +97,7 @@ class ThreadOutlet:
         return reached.wait(seconds)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Hand over what is queued, as far as that is possible in time, and end."""
+        """Write the queued messages, as far as the deadline allows, and end the thread."""
         if self._thread is None:
             self._target.close()
             return
@@ -118,7 +118,7 @@ class ThreadOutlet:
             if item is None:
                 break
             if not isinstance(item, tuple):
-                with contextlib.suppress(Exception):  # the next write will tell
+                with contextlib.suppress(Exception):  # the next write will fail and count it
                     item()
                 continue
             data, count = item
@@ -130,7 +130,7 @@ class ThreadOutlet:
                     following.append(more)
             try:
                 self._failed += self._target.write(data, count)
-            except Exception:  # nothing must end this thread
+            except Exception:  # no error may end this thread
                 self._failed += count
             self._done_bytes += len(data)
             self._done_count += count
@@ -140,17 +140,17 @@ class ThreadOutlet:
 
 
 class DescriptorTarget:
-    """A descriptor that this process does not own, such as standard error."""
+    """A target that is a file descriptor inherited from the parent process, such as standard error."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def write(self, data: bytes, count: int) -> int:
-        """Write all of ``data``, however long the reader takes."""
+        """Write all of ``data``, however slow the reader is."""
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
-        except BlockingIOError:  # somebody else made it non-blocking
+        except BlockingIOError:  # another process made it non-blocking
             select.select([], [self._descriptor], [])
             return self.write(data, count)
         except OSError:
@@ -158,18 +158,18 @@ class DescriptorTarget:
         return 0
 
     def reopen(self) -> None:
-        """Rotating it is up to whoever opened it."""
+        """Do nothing: rotation is up to the process that opened the descriptor."""
 
     def close(self) -> None:
-        """It is not ours."""
+        """Do nothing: the descriptor belongs to the parent process."""
 
 
 class TryingOutlet:
-    """Writes what can be written at once, and drops the rest; without a thread.
+    """An outlet without a thread that drops messages which cannot be written immediately.
 
-    A non-blocking descriptor is a property that all processes share who have it, so a pipe or terminal is opened
-    once more, and a socket is written to with a flag for the one call. Where neither is possible, it is asked
-    whether there is room: another process may then still take it first. A regular file is simply written to.
+    Non-blocking mode is shared by all processes that have the descriptor, so a pipe or terminal is opened once more,
+    and a socket is written with a flag for the one call. Where neither is possible, the descriptor is polled for
+    room, although another process may still fill it first. A regular file is simply written.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -182,12 +182,12 @@ class TryingOutlet:
         if stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(descriptor))
         elif self._asks:
-            with contextlib.suppress(OSError):  # no /proc, or a pipe that another user made
+            with contextlib.suppress(OSError):  # no /proc, or another user's pipe
                 again = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
                 self._descriptor, self._asks = again, False
 
     def write(self, data: bytes, count: int = 1) -> None:
-        """Write ``data``, which is ``count`` messages, or drop it."""
+        """Write ``data``, which holds ``count`` messages, or drop it."""
         if self._cut:
             data = b"\n" + data
         try:
@@ -204,6 +204,6 @@ class TryingOutlet:
             self.lost += count if self._cut else 0
 
     def abandon(self) -> None:
-        """Forget the descriptors of this process's parent, which are closed here and may have been used again."""
+        """Forget the parent's descriptors, which are closed in this process and whose numbers may be in use again."""
         if self._socket is not None:
             self._socket.detach()

@@ -1,4 +1,4 @@
-"""The log on standard error: one line an event, and no process waits for whoever reads it."""
+"""Logging to standard error: one line for each event, and a slow reader never blocks the process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from broker_auth.printable import printable, printable_lines
 
 FORMAT: Final = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _STDERR: Final = 2
-_MAX_LINE: Final = 128 * 1024  # characters of a message; an audit record with its request is the longest
+_MAX_LINE: Final = 128 * 1024  # characters of a message; the longest is an audit record that includes the request
 _log = logging.getLogger(__name__)
 
 
 class _Formatter(logging.Formatter):
-    """Escapes what could break a line or repaint a terminal."""
+    """A formatter that escapes characters which break lines or control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.exc_info or record.stack_info:
@@ -26,12 +26,12 @@ class _Formatter(logging.Formatter):
 
 
 class _Handler(logging.Handler):
-    """Hands lines to an outlet, and says how many were lost once lines get through again."""
+    """A handler that writes to an outlet, and reports lost lines once writing succeeds again."""
 
     def __init__(self, outlet: Outlet) -> None:
         super().__init__()
         self.outlet = outlet
-        self.told = 0
+        self.reported = 0
         self.setFormatter(_Formatter(FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -44,48 +44,48 @@ class _Handler(logging.Handler):
         before = self.outlet.lost
         self.outlet.write(line)
         lost = self.outlet.lost
-        if lost == before and lost > self.told:
-            text = f"{lost - self.told} log lines were lost because nobody read them in time"
+        if lost == before and lost > self.reported:
+            text = f"{lost - self.reported} log lines were lost because nobody read them in time"
             stamp = time.strftime("%Y-%m-%d %H:%M:%S,000")
             self.outlet.write(f"{stamp} WARNING {os.getpid()} {__name__}: {text}\n".encode())
-            self.told = lost
+            self.reported = lost
 
 
 def set_up(level: str) -> None:
-    """Log to standard error, without a thread: what cannot be written at once is lost, and counted."""
+    """Log to standard error without a thread: lines that cannot be written immediately are lost and counted."""
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
     root.addHandler(_Handler(TryingOutlet(_STDERR)))
     root.setLevel(level.upper())
-    # Both log what a broker can make happen as often as it likes; what matters of it is logged by the service.
+    # Both log events that a broker can cause at will; the service logs those that matter, rate-limited.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     logging.getLogger("nats").setLevel(logging.CRITICAL)
 
 
 def renew() -> None:
-    """Log on through descriptors of this process's own; right after a fork, when the parent's are closed."""
+    """Continue logging through this process's own descriptors, right after a fork has closed the parent's."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
             if isinstance(handler.outlet, TryingOutlet):
                 handler.outlet.abandon()
-            handler.outlet, handler.told = TryingOutlet(_STDERR), 0
+            handler.outlet, handler.reported = TryingOutlet(_STDERR), 0
 
 
 def use_thread() -> None:
-    """Log through a thread from now on; for a process that forks no more, such as a worker."""
+    """Write the log in a thread from now on; for processes that do not fork, such as workers."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
             handler.outlet = ThreadOutlet(DescriptorTarget(_STDERR), together=False)
 
 
 def lost() -> int:
-    """Return how many lines of this process were lost."""
+    """Return the number of lines that this process lost."""
     return sum(handler.outlet.lost for handler in logging.getLogger().handlers if isinstance(handler, _Handler))
 
 
 def flush() -> None:
-    """Write what is queued, as far as that is possible in time."""
+    """Write the queued lines, as far as the deadline allows."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler) and isinstance(handler.outlet, ThreadOutlet):
             handler.outlet.flush()

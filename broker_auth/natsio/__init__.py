@@ -1,5 +1,5 @@
-"""Speaking NATS beyond what nats-py does: keys, encryption, and clients that insist on TLS.
+"""NATS features that nats-py lacks: keys, encryption, and clients that enforce TLS.
 
-Read :mod:`.client` first. :mod:`.natspy` holds every private part of nats-py that is used; :mod:`.nkey` and
-:mod:`.xkey` are NATS's keys; :mod:`.subjects` names what is shared with nats-server.
+Read :mod:`.client` first. :mod:`.natspy` holds all uses of nats-py's private parts; :mod:`.nkey` and :mod:`.xkey`
+are NATS's keys; :mod:`.subjects` holds names shared with nats-server.
 """

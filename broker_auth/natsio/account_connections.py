@@ -1,4 +1,4 @@
-"""What nats-server publishes of the connections of an account (docs/nats-server.md fact 30)."""
+"""nats-server's reports about the connections of an account (docs/nats-server.md fact 30)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Annotated, Final
 
 import msgspec
 
-MAX_BYTES: Final = 16 * 1024  # nats-server's own are 1 KB; what is larger is not looked at
+MAX_BYTES: Final = 16 * 1024  # nats-server's reports have 1 KB; larger messages are ignored
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 
 
 class ReportingServer(msgspec.Struct, frozen=True):
-    """The server that reports: its id, and its name, which it keeps when it starts again."""
+    """The reporting server: its id, and its name, which survives a restart."""
 
     id: _Name
     name: _Name
 
 
 class ConnectionReport(msgspec.Struct, frozen=True):
-    """The connections of an account at one server, links of leaf nodes included."""
+    """The connections of an account at one server, including leaf node connections."""
 
     server: ReportingServer
     account: str = msgspec.field(name="acc")
@@ -36,7 +36,7 @@ def connections_subject(account: str) -> str:
 
 
 def read_report(data: bytes) -> ConnectionReport | None:
-    """Return what a message reports; None if it is not a report."""
+    """Parse a message; None if it is not a report."""
     if len(data) > MAX_BYTES:
         return None
     try:

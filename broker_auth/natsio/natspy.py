@@ -1,8 +1,8 @@
-"""Every private part of nats-py that this project uses, in one place, and a check that they are there.
+"""All uses of nats-py's private parts, in one place, and a check that these parts exist.
 
-nats-py has no public way to look at INFO before it is acted on, to say more in CONNECT, or to end a
-connection without TLS's farewell. A release that renames one of these parts must stop the program with one
-line, never weaken it: a guard that cannot see what it guards against refuses the connection.
+nats-py has no public interface to inspect INFO before it is processed, to add options to CONNECT, or to end a
+connection without the TLS closing handshake. A release that renames one of these parts must stop the program with
+one line, never weaken it: a check that cannot inspect its subject refuses the connection.
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ PRIVATE: Final[dict[str, frozenset[str]]] = {
     "Subscription": frozenset({"_id"}),
     "StreamReader": frozenset({"_buffer"}),
 }
-"""By class, the attributes and methods used that are no documented interface."""
+"""The undocumented attributes and methods in use, by class."""
 
 
 class ChangedError(Error):
-    """A part of nats-py that a connection depends on is not there."""
+    """A part of nats-py that a connection depends on is missing."""
 
     def __str__(self) -> str:
-        return f"nats-py {version('nats-py')} differs from what this version of broker-auth knows; nothing was sent"
+        return f"nats-py {version('nats-py')} is not compatible with this version of broker-auth; nothing was sent"
 
 
-class _PatientTransport(TcpTransport):
-    """Keeps a first line that was waited for, until it is read."""
+class _PeekingTransport(TcpTransport):
+    """A transport that can wait for the first line and keep it until it is read."""
 
     def __init__(self, connected: TcpTransport) -> None:
-        """Take over a connection of nats-py's."""
+        """Take over a connection from nats-py."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.__dict__.update(connected.__dict__)
         self._line: bytes | None = None
 
     async def line_comes_within(self, seconds: float) -> bool:
-        """Wait for the first line; True as well when the connection ends, which reading it then shows."""
+        """Wait for the first line; return True also if the connection ends, which reading the line will report."""
         try:
             async with asyncio.timeout(seconds):
                 self._line = await super().readline()  # type: ignore[no-untyped-call]
@@ -84,23 +84,23 @@ class _PatientTransport(TcpTransport):
         if self._line is not None:
             line, self._line = self._line, None
             return line
-        found: bytes = await super().readline()  # type: ignore[no-untyped-call]
-        return found
+        received: bytes = await super().readline()  # type: ignore[no-untyped-call]
+        return received
 
 
 class ExtendedClient(Client):
-    """nats-py's client with the hooks that it lacks.
+    """nats-py's client with additional hooks.
 
     Attributes:
-        has_tls_context: whether a TLS context was given.
+        has_tls_context: whether it has a TLS context.
         tls_first: whether TLS came before INFO on this connection.
     """
 
     def __init__(self) -> None:
-        """Connect nowhere yet.
+        """Check nats-py, without connecting.
 
         Raises:
-            OperationError: this nats-py lacks something (:func:`check`).
+            OperationError: a part of nats-py is missing (:func:`check`).
         """
         check()
         super().__init__()
@@ -108,39 +108,39 @@ class ExtendedClient(Client):
         self.tls_first = False
 
     async def connect(self, servers: str | list[str], **options: Any) -> None:  # type: ignore[override]
-        """Connect as nats-py does, with options by name only."""
+        """Connect as nats-py does, with keyword options only."""
         self.has_tls_context = options.get("tls") is not None
         await super().connect(servers, **options)
 
     def before_info(self, info: dict[str, Any], initial: bool) -> None:
-        """Look at an INFO before nats-py acts on it; raise :class:`nats.errors.Error` to give up the connection.
+        """Handle an INFO before nats-py does; raise :class:`nats.errors.Error` to give up the connection.
 
         Args:
-            info: what the server sent. The first one comes in clear.
-            initial: whether it is the first one of this connection.
+            info: the content of INFO. The first one comes in clear.
+            initial: whether it is the first INFO of this connection.
         """
 
     async def begins_with_tls(self) -> bool:
-        """Return whether to begin with TLS, before INFO; called on each new connection."""
+        """Return whether to begin TLS before INFO; called on each new connection."""
         return False
 
     def tls_first_failed(self, error: Exception) -> None:
-        """Take note that TLS before INFO failed; may raise another error instead."""
+        """Handle a failure of TLS before INFO; may raise another error instead."""
 
     async def line_comes_within(self, seconds: float) -> bool:
-        """Return whether the server says something on a new TCP connection; always True on a WebSocket."""
+        """Return whether the server sends a line on a new TCP connection in time; always True on a WebSocket."""
         if not isinstance(self._transport, TcpTransport):
             return True
-        self._transport = transport = _PatientTransport(self._transport)
+        self._transport = transport = _PeekingTransport(self._transport)
         return await transport.line_comes_within(seconds)
 
     def connect_options(self) -> dict[str, Any]:
-        """Return what CONNECT says besides, or instead of, what nats-py writes there."""
+        """Return options of CONNECT that are added to those of nats-py, or replace them."""
         return {}
 
     @property
     def scheme(self) -> str:
-        """The scheme of the URL that this connection uses. Raises :class:`ChangedError` if it cannot be seen."""
+        """The scheme of this connection's URL. Raises :class:`ChangedError` if it cannot be read."""
         try:
             return str(self._current_server.uri.scheme)  # type: ignore[union-attr]
         except AttributeError as error:
@@ -148,7 +148,7 @@ class ExtendedClient(Client):
 
     @property
     def address(self) -> str:
-        """Host and port that this connection uses. Raises :class:`ChangedError` if they cannot be seen."""
+        """The host and port of this connection. Raises :class:`ChangedError` if they cannot be read."""
         try:
             return str(self._current_server.uri.netloc)  # type: ignore[union-attr]
         except AttributeError as error:
@@ -156,19 +156,19 @@ class ExtendedClient(Client):
 
     @property
     def nonce(self) -> str:
-        """The nonce of the server's INFO, empty without one."""
+        """The nonce in the server's INFO; empty if absent."""
         return str(self._server_info.get("nonce") or "")
 
     @property
     def server_id(self) -> str:
-        """The id in the server's INFO, empty without one."""
+        """The id in the server's INFO; empty if absent."""
         return str(self._server_info.get("server_id") or "")
 
     def buffered(self) -> bool:
-        """Return whether bytes were received on this TCP connection that nats-py has not read yet.
+        """Return whether received bytes of this TCP connection are buffered, not yet read by nats-py.
 
         Raises:
-            ChangedError: that cannot be seen.
+            ChangedError: the buffer cannot be inspected.
         """
         try:
             return bool(self._transport._io_reader._buffer)  # type: ignore[union-attr]
@@ -176,7 +176,7 @@ class ExtendedClient(Client):
             raise ChangedError from error
 
     def abort(self) -> None:
-        """End the connection without TLS's farewell, which a server that is still deciding leaves unanswered."""
+        """End the connection without the TLS closing handshake, which a server does not answer while it is deciding."""
         writer = getattr(self._transport, "_io_writer", None)  # None before it is connected, and for WebSocket
         if writer is not None:
             writer.transport.abort()
@@ -184,7 +184,7 @@ class ExtendedClient(Client):
     async def _process_connect_init(self) -> None:
         server = self._current_server
         if server is not None and server.tls_name is None and (server.uri.hostname or "").endswith("."):
-            server.tls_name = str(server.uri.hostname).rstrip(".")  # no certificate names a host with its final dot
+            server.tls_name = str(server.uri.hostname).rstrip(".")  # names in certificates have no final dot
         self.tls_first = await self.begins_with_tls()
         self.options["tls_handshake_first"] = self.tls_first
         try:
@@ -207,12 +207,12 @@ class ExtendedClient(Client):
 
 
 async def unsubscribe(client: Client, subscription: Subscription) -> None:
-    """Send UNSUB and go on handing over what was received, unlike ``Subscription.unsubscribe``."""
+    """Send UNSUB but still deliver received messages, unlike ``Subscription.unsubscribe``."""
     await client._send_unsubscribe(subscription._id)
 
 
 async def violates(client: Client, action: Callable[[], Awaitable[object]]) -> bool:
-    """Do something and return whether the server answers with a permissions violation, which it does before PONG."""
+    """Perform an action and return whether the server reports a permissions violation, which it does before PONG."""
     violations: list[str] = []
     before = client._error_cb
 
@@ -223,7 +223,7 @@ async def violates(client: Client, action: Callable[[], Awaitable[object]]) -> b
     client._error_cb = hear
     try:
         await action()
-        for _ in range(2):  # an answer to an earlier PING may stand in for the first
+        for _ in range(2):  # the first PONG may belong to an earlier PING
             await client.flush()
     except Error:
         return bool(violations)
@@ -234,10 +234,10 @@ async def violates(client: Client, action: Callable[[], Awaitable[object]]) -> b
 
 @cache
 def check() -> None:
-    """Find every part of nats-py that this project uses.
+    """Check that every private part of nats-py in use exists.
 
     Raises:
-        OperationError: one is missing.
+        OperationError: a part is missing.
     """
     missing = sorted(
         f"{kind}.{name}" for kind, made in _made().items() for name in PRIVATE[kind] if not hasattr(made, name)
@@ -250,7 +250,7 @@ def check() -> None:
 
 
 def _made() -> dict[str, object]:
-    """Return one object of each class in :data:`PRIVATE`, since most attributes are set when one is made."""
+    """Return an object of each class in :data:`PRIVATE`, because most attributes are set in constructors."""
     client = Client()
     loop = asyncio.new_event_loop()
     try:

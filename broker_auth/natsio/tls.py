@@ -1,4 +1,4 @@
-"""The TLS context by which this service, and commands, connect to brokers."""
+"""The TLS context for connections of the service and of commands to brokers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from broker_auth.errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSFiles:
-    """PEM files one side of a TLS connection uses; ``None`` where not configured."""
+    """The PEM files of one side of a TLS connection; ``None`` where not configured."""
 
     ca: Path | None = None
     certificate: Path | None = None
@@ -20,7 +20,7 @@ class TLSFiles:
 
 
 def tls_context(files: TLSFiles) -> ssl.SSLContext | None:
-    """Return what is presented to a broker and what it is known by; None if nothing is configured.
+    """Return a context with the client certificate and the trusted CAs; None if no file is configured.
 
     Raises:
         InputError: a file cannot be used.
@@ -37,10 +37,10 @@ def tls_context(files: TLSFiles) -> ssl.SSLContext | None:
 
 
 def _trusting(path: Path) -> ssl.SSLContext:
-    """A client's context that trusts these certificates alone, each of them as it is, like nats-server.
+    """Return a client context that trusts only these certificates, each one directly, like nats-server.
 
-    Read here and not by OpenSSL, which refuses a whole file for one block (docs/files.md). Python 3.13's
-    default context is stricter than nats-server: it wants an authority key identifier and a key usage.
+    The file is not read by OpenSSL, which refuses a whole file for one block (docs/files.md). Python 3.13's
+    default context is stricter than nats-server: it requires an authority key identifier and a key usage.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -50,12 +50,12 @@ def _trusting(path: Path) -> ssl.SSLContext:
             context.load_verify_locations(cadata=certificate.der)
             loaded += 1
         except (ssl.SSLError, ValueError):
-            continue  # `config check` names it
+            continue  # reported by `config check`
     if not loaded:
         raise InputError(f"{path} holds no certificate that can be used for TLS; run: broker-auth config check")
     return context
 
 
 def _no_passphrase() -> str:
-    """Stand in for OpenSSL's question on the terminal."""
+    """Raise an error instead of letting OpenSSL prompt on the terminal."""
     raise ValueError("the private key is encrypted")

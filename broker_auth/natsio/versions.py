@@ -1,6 +1,6 @@
-"""nats-server versions: what is supported, and known defects that matter in this deployment.
+"""nats-server versions: the oldest supported one, and known defects that affect this deployment.
 
-From the project's security advisories (advisories.nats.io, and its GitHub advisories).
+Source: the project's security advisories (advisories.nats.io, and its GitHub advisories).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 Version = tuple[int, int, int]
 
-OLDEST: Final[Version] = (2, 12, 7)  # the oldest without a defect that breaks what docs/security.md says
+OLDEST: Final[Version] = (2, 12, 7)  # the oldest without a defect that breaks the guarantees of docs/security.md
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
@@ -22,7 +22,7 @@ class Defect:
     Attributes:
         fixed: the first fixed version of each release line; later lines never had it.
         since: the first version that has it.
-        breaks: whether a deployment that is configured as rendered is open to it.
+        breaks: whether a deployment with the rendered configuration is vulnerable.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Defect:
     breaks: bool = True
 
     def affects(self, version: Version) -> bool:
-        """Whether this version has it: older lines than those with a fix have, newer ones do not."""
+        """Return whether this version has the defect: release lines older than the fixed ones do, newer ones do not."""
         line = next((fixed for fixed in self.fixed if fixed[:2] == version[:2]), None)
         return self.since <= version < (line or min(self.fixed))
 
@@ -45,12 +45,12 @@ DEFECTS: Final = (
     ),
     Defect(
         name="CVE-2026-33218",
-        what="whoever reaches the leaf listener can crash the server before logging in",
+        what="a client of the leaf listener can crash the server before logging in",
         fixed=((2, 11, 15), (2, 12, 6)),
     ),
     Defect(
         name="CVE-2026-33219",
-        what="whoever reaches the websocket listener can exhaust memory before logging in",
+        what="a client of the websocket listener can exhaust memory before logging in",
         fixed=((2, 11, 15), (2, 12, 6)),
     ),
     Defect(
@@ -74,18 +74,18 @@ DEFECTS: Final = (
 
 
 def parse_version(text: str) -> Version | None:
-    """``2.12.6`` or ``v2.12.6-RC.1`` as numbers; None if it is no version."""
+    """Parse ``2.12.6`` or ``v2.12.6-RC.1`` into numbers; None if the text is not a version."""
     match = _VERSION.match(text)
     return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
 def known_defects(version: Version) -> tuple[Defect, ...]:
-    """Return the defects this version has."""
+    """Return the known defects of this version."""
     return tuple(defect for defect in DEFECTS if defect.affects(version))
 
 
 def unsafe(text: str) -> str:
-    """Return why a server of this version does not hold what the policy decides; empty if it does, or is unknown."""
+    """Return why a server of this version does not enforce the policy; empty if it does or the version is unknown."""
     version = parse_version(text)
     if version is None:
         return ""

@@ -1,5 +1,5 @@
-"""The configuration: Choria's file format and the environment in, frozen settings out.
+"""The configuration: parses Choria's file format and the environment into frozen settings.
 
-Read :mod:`.load` first (``check`` and ``load``), then :mod:`.keys.table` (every key), :mod:`.checks` (what no single
-value can show) and :mod:`.model` (what comes out).
+Read :mod:`.load` first (``check`` and ``load``), then :mod:`.keys.table` (every key), :mod:`.checks` (checks across
+values and files) and :mod:`.model` (the result).
 """

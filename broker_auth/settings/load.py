@@ -1,8 +1,8 @@
-"""Reads one configuration: file and environment in, :class:`Settings` or every problem out.
+"""Loading a configuration from file and environment: the result is :class:`Settings`, or every problem.
 
-The way through: :mod:`.choria_file` splits the file into entries, :mod:`.source` lays the environment
-over them and parses values by the key table (:mod:`.keytable`), and the functions here, in
-:mod:`.trust` and in :mod:`.brokers` check what no single value can show.
+:mod:`.choria_file` splits the file into entries, :mod:`.source` overrides them by the environment and parses values
+with the key table (:mod:`.keys.table`), and the functions here and in :mod:`.checks` check values against each other
+and against files.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from broker_auth.secret import Secret
 from broker_auth.settings.checks.audit import audit_outputs
 from broker_auth.settings.checks.brokers import broker_names, brokers
 from broker_auth.settings.checks.identities import warn_of_common_names
-from broker_auth.settings.checks.plugin_directory import warn_of_plugin_directory
-from broker_auth.settings.checks.trust import Trust, issuer_mode, trust
+from broker_auth.settings.checks.ignored import warn_of_ignored
+from broker_auth.settings.checks.trust import TrustSettings, issuer_mode, trust
 from broker_auth.settings.checks.zones import zone_of, zones
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
 from broker_auth.settings.keys import broker as broker_keys
@@ -36,10 +36,11 @@ from broker_auth.settings.model import (
     Settings,
     StreamSettings,
 )
-from broker_auth.settings.problems import Findings, Problem, Report
+from broker_auth.settings.plugin_directory import add_plugin_directory
+from broker_auth.settings.problems import ConfigurationReport, Findings, Problem
 from broker_auth.settings.source import Source
 
-PROVISIONER: Final = "provisioner"  # the user docs/policy.md#1-the-provisioner claims before any other rule
+PROVISIONER: Final = "provisioner"  # the user of the first rule, docs/policy.md#1-the-provisioner
 
 
 def load(path: Path, environ: Mapping[str, str], *, serving: bool, remote: bool = False) -> Settings:
@@ -48,12 +49,12 @@ def load(path: Path, environ: Mapping[str, str], *, serving: bool, remote: bool 
     Args:
         path: the configuration file.
         environ: the process's environment.
-        serving: whether the service is to run: then seeds, broker URLs and TLS files must be usable.
-            Without, they may be missing, and none of those files is opened.
+        serving: True to run the service: seeds, broker URLs and TLS files must be usable.
+            Otherwise they may be missing, and those files are not opened.
         remote: whether edges' seeds may be missing, because their workers run on other hosts.
 
     Raises:
-        ConfigurationError: with every problem found.
+        ConfigurationError: the configuration has problems; lists all of them.
     """
     report = check(path, environ, serving=serving, remote=remote)
     if report.settings is None:
@@ -62,12 +63,12 @@ def load(path: Path, environ: Mapping[str, str], *, serving: bool, remote: bool 
 
 
 def outline(path: Path, environ: Mapping[str, str]) -> Settings:
-    """Return the settings without a secret in them: which zones there are, where health is served.
+    """Return the settings without secrets: the zones, the address of health checks.
 
-    For the process that starts one process for each zone and must not know what it passes on.
+    For the process that starts a process for each zone and must not know their secrets.
 
     Raises:
-        ConfigurationError: with every problem found.
+        ConfigurationError: the configuration has problems; lists all of them.
     """
     report = _check(path, environ, datetime.now(UTC), _Scope(serving=False, secrets=False))
     if report.settings is None:
@@ -77,7 +78,7 @@ def outline(path: Path, environ: Mapping[str, str]) -> Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scope:
-    """How much of a configuration is read; attributes as the parameters of :func:`check`."""
+    """The parts of a configuration to read; attributes as the parameters of :func:`check`."""
 
     serving: bool = True
     zone: str | None = None
@@ -93,16 +94,16 @@ def check(
     zone: str | None = None,
     remote: bool = False,
     now: datetime | None = None,
-) -> Report:
-    """Return everything wrong with a configuration, and its settings if nothing is.
+) -> ConfigurationReport:
+    """Return the problems of a configuration, or its settings if there are no problems.
 
     Args:
         path: see :func:`load`.
         environ: see :func:`load`.
         serving: see :func:`load`.
-        zone: the only zone that is read: keys, files and passwords of the others are not, and may be missing.
+        zone: the only zone to read: keys, files and passwords of the others are not read, and may be missing.
         remote: see :func:`load`.
-        now: what certificates' expiry is compared with; the current time by default.
+        now: the time that expiry of certificates is compared with; the current time by default.
     """
     scope = _Scope(serving=serving, zone=zone, remote=remote)
     path = Path.cwd() / path
@@ -110,7 +111,7 @@ def check(
         return _check(path, environ, now or datetime.now(UTC), scope)
 
 
-def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope) -> Report:
+def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope) -> ConfigurationReport:
     findings = Findings(file=str(path))
     try:
         content = read(path, MAX_FILE_BYTES)
@@ -119,10 +120,11 @@ def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope)
         return findings.report(None)
     source = Source(path, findings)
     source.add_file(parse(content.data, findings))
+    files = {findings.file: content} | add_plugin_directory(source)
     source.override_first(environ, own.BROKERS, choria.ISSUER_NAMES)
     source.add_environment(environ, source.get(own.BROKERS), source.get(choria.ISSUER_NAMES))
-    _check_own_mode(source, content)
-    warn_of_plugin_directory(source)
+    _check_modes(source, files)
+    warn_of_ignored(source)
     return findings.report(_settings(source, now, scope))
 
 
@@ -130,7 +132,7 @@ _FILE_REMEDY: Final = "name a configuration file that can be read"
 
 
 def _without(path: str, what: str) -> str:
-    """The file's name already stands at the start of the line."""
+    """Remove the file's name, which is already at the start of the line."""
     return what.removeprefix(f"{path} ")
 
 
@@ -141,15 +143,15 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
     system_user = source.get(choria.SYSTEM_USER)
     names = broker_names(source, serving=scope.serving)
     _check_zone(source, names, scope.zone)
-    wanted = [name for name in names if scope.zone in (None, zone_of(source, name))]
+    selected = [name for name in names if scope.zone in (None, zone_of(source, name))]
     roles = [source.get(broker_keys.ROLE, name) for name in names]
-    served = brokers(source, wanted, now, serving=scope.serving)
+    served = brokers(source, selected, now, serving=scope.serving)
     if scope.serving:
         warn_of_common_names(source, served)
     settings = Settings(
         path=source.path,
         brokers=served,
-        zones=zones(source, names, serving=scope.serving, wanted=scope.zone, remote=scope.remote),
+        zones=zones(source, names, serving=scope.serving, only=scope.zone, remote=scope.remote),
         accounts=_accounts(source),
         provisioning=_provisioning(source, trusted),
         system_user=system_user,
@@ -178,7 +180,7 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
 
 
 def _withhold(source: Source, scope: _Scope) -> None:
-    """Leave unread what a zone has no use for: an edge admits no operator, and no provisioner by its certificate."""
+    """Skip the secrets that an edge zone does not need: it admits no system user, and no provisioner by certificate."""
     provisioners = (choria.CLIENT_PASSWORD, own.PREVIOUS_CLIENT_PASSWORD)
     operators = (choria.SYSTEM_PASSWORD, own.PREVIOUS_SYSTEM_PASSWORD)
     edge = scope.zone not in (None, FLEET_ZONE)
@@ -210,12 +212,12 @@ def _accounts(source: Source) -> AccountNames:
     )
 
 
-def _provisioning(source: Source, trusted: Trust) -> ProvisioningSettings:
+def _provisioning(source: Source, trusted: TrustSettings) -> ProvisioningSettings:
     with_issuers = issuer_mode(source)
     if not source.get(own.REQUIRE_MTLS) and not with_issuers:
         source.problem(
             own.REQUIRE_MTLS,
-            "can only be false with organization issuers: without them the password alone would be left",
+            "can only be false with organization issuers: otherwise the password alone would be sufficient",
             f"remove it, or set {choria.ISSUER_NAMES.name}",
         )
     _warn_of_half(source, with_issuers=with_issuers)
@@ -236,7 +238,7 @@ def _provisioning(source: Source, trusted: Trust) -> ProvisioningSettings:
 
 
 def _warn_of_half(source: Source, *, with_issuers: bool) -> None:
-    """docs/policy.md#two-modes: what is missing for provisioning, and what follows."""
+    """Warn about missing keys for provisioning, and the consequence (docs/policy.md#two-modes)."""
     signer, password = source.is_set(choria.SIGNER_CERT), source.is_set(choria.CLIENT_PASSWORD)
     if not password and (with_issuers or signer):
         source.warning(choria.CLIENT_PASSWORD, f"is not set: {_DISABLED}", "set it to enable provisioning")
@@ -265,7 +267,7 @@ def _system_passwords(source: Source, user: str | None) -> tuple[Secret, ...]:
 
 
 def _rotating(source: Source, current: Key[Secret | None], previous: Key[Secret | None]) -> tuple[Secret, ...]:
-    """The passwords accepted, the current one first."""
+    """Return the accepted passwords, the current one first."""
     if source.is_set(previous) and not source.is_set(current):
         source.problem(previous, f"is set, but {current.name} is not", f"set {current.name}, or remove it")
     return tuple(value for value in (source.get(current), source.get(previous)) if value is not None)
@@ -286,16 +288,18 @@ def _streams(source: Source) -> StreamSettings:
     )
 
 
-def _check_own_mode(source: Source, content: FileContent) -> None:
-    """A file with a secret written into it is itself a secret; the first such line is named."""
+def _check_modes(source: Source, files: dict[str, FileContent]) -> None:
+    """Check the mode of configuration files with inline secrets; report the first such line of each."""
+    checked = set()
     for entry in source.entries.values():
-        found = find(entry.key)
+        match = find(entry.key)
         inline = entry.line is not None and entry.value and not entry.value.startswith("file:")
-        if found is None or not found[0].secret or not inline:
+        if match is None or not match[0].secret or not inline or entry.file in checked:
             continue
-        remedy = f"run: chmod 600 {source.path}, or write the secret as file:PATH"
+        checked.add(entry.file)
+        content = files[entry.file]
+        remedy = f"run: chmod 600 {entry.file}, or write the secret as file:PATH"
         if content.mode & OTHERS:
             source.findings.problem(entry.problem("is written in a file that every user can access", remedy))
-        elif (strange := objection(source.path, content.status)) is not None:
+        elif (strange := objection(Path(entry.file), content.status)) is not None:
             source.findings.warning(entry.problem(f"is written in a file that {strange.what}", remedy))
-        return

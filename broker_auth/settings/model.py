@@ -1,8 +1,8 @@
-"""What a configuration file says, typed and complete. Built by :mod:`broker_auth.settings.load`.
+"""The settings, typed and complete, as built by :mod:`broker_auth.settings.load`.
 
-Everything here is plain data: secrets are read, durations are seconds, paths are absolute. Public
-keys stay as :class:`KeySource` (already proven loadable); :mod:`broker_auth.settings.policy` turns
-these settings into a :class:`broker_auth.policy.model.Policy`.
+Plain data: secrets are read, durations are seconds, paths are absolute. Public keys stay as
+:class:`KeySource` (already checked to be loadable); :mod:`broker_auth.settings.policy` builds a
+:class:`broker_auth.policy.model.Policy` from these settings.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLEET_ZONE: Final = "fleet"
 
 
 class Role(StrEnum):
-    """What a broker is for; ``config render``, ``report`` and ``doctor`` go by it."""
+    """The purpose of a broker; ``config render``, ``report`` and ``doctor`` depend on it."""
 
     FLEET = "fleet"
     EDGE = "edge"
@@ -48,11 +48,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """What ``config render`` needs beyond the policy: ``plugin.broker_auth.broker.<name>.server.*``.
+    """The settings of a nats-server for ``config render``: ``plugin.broker_auth.broker.<name>.server.*``.
 
     Addresses are ``host:port``. ``leaf_listen`` is the fleet's listener for edges, ``leaf_users`` the
-    names in the edges' link certificates, ``leaf_remotes`` the edge's URLs of that listener.
-    ``websocket_listen`` is TLS without client certificates.
+    names in the edges' leaf certificates, ``leaf_remotes`` the edge's URLs of that listener.
+    ``websocket_listen`` uses TLS without client certificates.
     """
 
     name: str
@@ -72,7 +72,7 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
-    """One nats-server or cluster that this service answers for."""
+    """A nats-server or cluster whose authorization requests this service answers."""
 
     name: str
     urls: tuple[str, ...]
@@ -88,7 +88,7 @@ class BrokerSettings:
 
     @property
     def takes_nodes_and_provisioners(self) -> bool:
-        """Whether both connect to this broker, and so share the connections of the provisioning account."""
+        """Whether nodes and provisioners connect to this broker, and so share the provisioning account's limit."""
         return self.takes_nodes and self.role is not Role.EDGE
 
 
@@ -97,12 +97,12 @@ class Zone:
     """Brokers that share keys and worker processes (docs/policy.md#zones).
 
     Attributes:
-        nkey_seed: of the user that logs in to the zone's brokers; None where it was not read.
-        issuer_seed: of the account that signs responses to them.
-        xkey_seed: of the curve key that their requests are sealed for; None if they are not.
-        break_glass_nkey: public key of the user that the zone's servers let into their system account.
-        workers: processes.
-        has_own_keys: False for an edge that uses the fleet's, as 0.1.0 wrote it.
+        nkey_seed: seed of the user that logs in to the zone's brokers; None if not read.
+        issuer_seed: seed of the account that signs responses to them.
+        xkey_seed: seed of the curve key that seals their requests; None if requests are in clear.
+        break_glass_nkey: public key of the user that the zone's servers admit to their system account.
+        workers: number of worker processes.
+        has_own_keys: False for an edge that uses the fleet's keys, as ``init`` of 0.1.0 configured it.
     """
 
     name: str
@@ -121,7 +121,7 @@ class Zone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySource:
-    """Where a public key comes from: a file, or 64 hex characters written inline.
+    """The source of a public key: a file, or 64 hex characters written inline.
 
     Exactly one of ``path`` and ``hex`` is set. ``name`` is what audit records and ``token check``
     show as the signer: the path as written, the issuer's name, or the key's first hex digits.
@@ -137,8 +137,8 @@ class ProvisioningSettings:
     """``plugin.choria.network.provisioning.*`` and ``plugin.broker_auth.provision*``.
 
     Attributes:
-        enabled: whether it is configured whole (docs/policy.md#two-modes).
-        client_passwords: empty, too, in the settings of a zone that has no use for them.
+        enabled: whether it is completely configured (docs/policy.md#two-modes).
+        client_passwords: also empty in the settings of a zone that does not use them.
     """
 
     enabled: bool = False
@@ -158,11 +158,11 @@ class ProvisioningSettings:
 class StreamSettings:
     """``plugin.choria.network.stream.*``: retention in seconds, replicas; defaults are Choria's.
 
-    A retention of 0 means the stream is not wanted; replicas of -1 mean as many as the cluster bears.
+    A retention of 0 means that the stream is not created; replicas of -1 mean as many as the cluster supports.
 
     Attributes:
-        max_bytes: of each stream of events; ours, Choria has no such bound.
-        max_msgs: of each stream of events; ours too.
+        max_bytes: limit for each event stream; not in Choria.
+        max_msgs: limit for each event stream; not in Choria.
     """
 
     event_retention: float = 24 * 3600.0
@@ -178,7 +178,7 @@ class StreamSettings:
 
 
 class AuditKind(StrEnum):
-    """Where audit records can go."""
+    """The kinds of outputs for audit records."""
 
     LOG = "log"
     STDOUT = "stdout"
@@ -188,7 +188,7 @@ class AuditKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOutput:
-    """One place audit records go to: ``path`` is set for a file, ``subject`` for NATS."""
+    """An output for audit records: ``path`` is set for a file, ``subject`` for NATS."""
 
     kind: AuditKind
     path: Path | None = None
@@ -200,9 +200,9 @@ class AuditSettings:
     """``plugin.broker_auth.audit.*``.
 
     Attributes:
-        requests: stores the redacted request in each record.
-        max_bytes: size at which a file is rotated, 0 for never.
-        keep: rotated files that are kept.
+        requests: whether to store the redacted request in each record.
+        max_bytes: size at which a file is rotated; 0 disables rotation.
+        keep: number of rotated files that are kept.
     """
 
     outputs: tuple[AuditOutput, ...] = (AuditOutput(kind=AuditKind.LOG),)
@@ -212,18 +212,18 @@ class AuditSettings:
 
     @property
     def subject(self) -> str | None:
-        """The NATS subject records are published on, if there is one."""
+        """The NATS subject on which records are published, if any."""
         return next((output.subject for output in self.outputs if output.subject), None)
 
     @property
     def path(self) -> Path | None:
-        """The file records are written to, if there is one."""
+        """The file to which records are written, if any."""
         return next((output.path for output in self.outputs if output.path), None)
 
     def of_zone(self, zone: Zone) -> AuditSettings:
-        """Return where a zone's records go: an edge's to a file of its own, so that it cannot fill the fleet's.
+        """Return the audit outputs of a zone: an edge has a separate file, so that it cannot fill the fleet's.
 
-        The fleet's account, where records are published, is out of an edge's reach. The log stands in.
+        An edge cannot reach the fleet's account, where records are published, and uses the log instead.
         """
         if zone.is_fleet:
             return self
@@ -239,17 +239,17 @@ def _of_edge(output: AuditOutput, zone: str) -> AuditOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One configuration file, read and proven usable.
+    """A configuration that has been loaded and checked.
 
     Attributes:
-        issuers: organization name to key; non-empty means issuer mode.
-        pub_sub_ca: ``plugin.security.choria.ca`` is set, for issuer mode
+        issuers: the key of each organization; not empty means issuer mode.
+        pub_sub_ca: whether ``plugin.security.choria.ca`` is set, for issuer mode
             (docs/policy.md#4-a-verified-certificate-without-a-token).
-        client_ca: PEM files whose roots make a verified chain count (docs/policy.md#0-what-is-not-served).
+        client_ca: PEM files with the roots of accepted chains (docs/policy.md#0-what-is-not-served).
         token_leeway: seconds.
         chain_issuer_max_age: seconds.
-        metrics_listen: ``host:port`` for metrics and health, None for neither.
-        pid_file: how ``broker-auth reload`` finds the service.
+        metrics_listen: ``host:port`` for metrics and health; None disables both.
+        pid_file: file by which ``broker-auth reload`` finds the service.
         narrowed_to: the zone that these settings were narrowed to by :meth:`of_zone`; empty for all zones.
     """
 
@@ -286,12 +286,12 @@ class Settings:
 
     @property
     def audit_files(self) -> tuple[Path, ...]:
-        """The audit file of each zone; none if records go elsewhere."""
+        """The audit file of each zone; empty if records are not written to files."""
         paths = [self.audit.of_zone(zone).path for zone in self.zones]
         return tuple(path for path in paths if path is not None)
 
     def of_zone(self, name: str) -> Settings:
-        """Return what the workers of one zone need: nothing of the other zones."""
+        """Return the settings for the workers of one zone, without the other zones' secrets."""
         zone = self.zone(name)
         brokers = tuple(broker for broker in self.brokers if broker.zone == name)
         return replace(self, zones=(zone,), brokers=brokers, audit=self.audit.of_zone(zone), narrowed_to=name)
@@ -300,7 +300,7 @@ class Settings:
         """Return the settings of one zone with the keys that its workers need.
 
         Raises:
-            InputError: a key was not read, since these settings were not loaded for serving.
+            InputError: a key is missing, because these settings were not loaded for serving.
         """
         zone = self.zone(name)
         if zone.nkey_seed is None or zone.issuer_seed is None:

@@ -1,4 +1,4 @@
-"""From settings to the policy decisions are made by: keys are parsed and patterns compiled, once."""
+"""Building the policy from the settings: keys are parsed and patterns compiled once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 
 
 def build_policy(settings: Settings, zone: str = FLEET_ZONE) -> Policy:
-    """Return the policy these settings describe for the brokers of one zone, with empty caches.
+    """Return the policy for the brokers of one zone, with empty caches.
 
     Raises:
-        InputError: a key or certificate file changed since the settings were checked.
+        InputError: a key or certificate file has become unusable since the settings were checked.
     """
     edge = zone != FLEET_ZONE
     system = None
@@ -29,7 +29,7 @@ def build_policy(settings: Settings, zone: str = FLEET_ZONE) -> Policy:
         system = SystemUser(user=settings.system_user, passwords=settings.system_passwords)
     return Policy(
         tokens=TokenVerifier(trusted_keys(settings)),
-        # At an edge no chain is ever read (docs/policy.md#at-an-edge).
+        # Edges never read chains (docs/policy.md#at-an-edge).
         peers=PeerVerifier(() if edge else _roots(settings.client_ca)),
         edge=edge,
         accounts=settings.accounts,
@@ -44,7 +44,7 @@ def build_policy(settings: Settings, zone: str = FLEET_ZONE) -> Policy:
 
 
 def trusted_keys(settings: Settings) -> TrustedKeys:
-    """The keys whose tokens are accepted.
+    """Return the keys whose tokens are accepted.
 
     Raises:
         InputError: a key cannot be read.
@@ -59,10 +59,10 @@ def trusted_keys(settings: Settings) -> TrustedKeys:
 
 
 def load_key(source: KeySource) -> VerificationKey:
-    """The key a source names.
+    """Load the key of a source.
 
     Raises:
-        InputError: it cannot be read or is none.
+        InputError: the source cannot be read or does not hold a key.
     """
     if source.path is None:
         return ed25519_key(source.hex or "", source.name)
@@ -78,14 +78,14 @@ def _roots(files: Iterable[Path]) -> list[Certificate]:
 
 
 def _provisioning(settings: Settings, workers: int) -> Provisioning:
-    given = settings.provisioning
+    provisioning = settings.provisioning
     return Provisioning(
-        enabled=given.enabled,
-        passwords=given.client_passwords,
-        identities=identity_patterns(given.provisioner_identities),
-        require_mtls=given.require_mtls,
-        provisioner_without_token=given.provisioner_without_token,
-        isolate_nodes=given.isolate_nodes,
-        allow_non_expiring_tokens=given.allow_non_expiring_tokens,
-        gauge=ConnectionGauge(given.max_connections, workers),
+        enabled=provisioning.enabled,
+        passwords=provisioning.client_passwords,
+        identities=identity_patterns(provisioning.provisioner_identities),
+        require_mtls=provisioning.require_mtls,
+        provisioner_without_token=provisioning.provisioner_without_token,
+        isolate_nodes=provisioning.isolate_nodes,
+        allow_non_expiring_tokens=provisioning.allow_non_expiring_tokens,
+        gauge=ConnectionGauge(provisioning.max_connections, workers),
     )

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: one line each, all of them at once, never a secret."""
+"""Problems of a configuration: each in one line, all at once, never with a secret."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_.<>-]{0,120}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing wrong, or (in :attr:`Report.warnings`) probably not intended.
+    """A problem, or (in :attr:`ConfigurationReport.warnings`) a setting that is probably not intended.
 
     Attributes:
         file: the configuration file, or ``environment``.
-        line: counted from 1; None where no line is to blame (a key that is missing).
-        key: the key, or the environment variable; by :func:`shown_key`.
-        what: what is wrong.
+        line: counted from 1; None if the problem has no line (a missing key).
+        key: the key or environment variable, as :func:`shown_key` returns it.
+        what: the problem.
         remedy: what to write or do instead.
     """
 
@@ -31,15 +31,15 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
-        """``FILE:LINE: KEY: what; remedy``, in one line."""
+        """Return ``FILE:LINE: KEY: what; remedy`` as one line."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         subject = "" if self.key is None else f"{self.key}: "
         return printable(f"{place}: {subject}{self.what}; {self.remedy}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """Everything found in one configuration; :attr:`settings` only if there is no problem."""
+class ConfigurationReport:
+    """The result of checking a configuration; :attr:`settings` only if there is no problem."""
 
     settings: Settings | None
     problems: tuple[Problem, ...]
@@ -47,29 +47,29 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the configuration can be used; warnings do not stop it."""
+        """Whether the configuration can be used, possibly with warnings."""
         return not self.problems
 
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """Collects problems and warnings while a configuration is read; repetitions count once."""
+    """A collector of problems and warnings while a configuration is read; removes duplicates."""
 
     file: str
     _problems: dict[Problem, None] = field(default_factory=dict)
     _warnings: dict[Problem, None] = field(default_factory=dict)
 
     def problem(self, problem: Problem) -> None:
-        """Adds what makes the configuration unusable."""
+        """Add a problem that makes the configuration unusable."""
         self._problems.setdefault(problem)
 
     def warning(self, warning: Problem) -> None:
-        """Adds what is allowed but probably not meant."""
+        """Add a warning about a setting that is allowed but probably not intended."""
         self._warnings.setdefault(warning)
 
-    def report(self, settings: Settings | None) -> Report:
-        """The report, in the order of the file's lines; what names no line comes last."""
-        return Report(
+    def report(self, settings: Settings | None) -> ConfigurationReport:
+        """Return the report in the order of lines; entries without a line come last."""
+        return ConfigurationReport(
             settings=None if self._problems else settings,
             problems=tuple(sorted(self._problems, key=_position)),
             warnings=tuple(sorted(self._warnings, key=_position)),
@@ -81,12 +81,12 @@ def _position(problem: Problem) -> tuple[bool, int]:
 
 
 def shown_key(key: str) -> str:
-    """The key, cut where it stops looking like one: a misplaced secret may follow there."""
+    """Return the key up to the first character that keys do not have: a misplaced secret may follow."""
     plain = _PLAIN_KEY.match(key)
     assert plain is not None  # the pattern matches the empty string
     return key if plain.end() == len(key) else f"{plain[0]}…"
 
 
 def shown(value: str) -> str:
-    """A value for a message: quoted, and cut when it is long. Not for secrets."""
+    """Return a value for a message: quoted, and shortened if it is long. Not for secrets."""
     return repr(value if len(value) <= 80 else f"{value[:77]}...")

@@ -1,4 +1,4 @@
-"""Where values come from: the file, then the environment over it. Parses each key at most once."""
+"""The source of values: the file, overridden by the environment. Parses each key at most once."""
 
 from __future__ import annotations
 
@@ -17,36 +17,56 @@ from broker_auth.settings.problems import Findings, Problem, shown_key
 
 T = TypeVar("T")
 
-ENVIRON: Final = "environment"  # stands in a problem where a file's name would
-# Variables of the program itself, not of its configuration.
+ENVIRON: Final = "environment"  # used in problems instead of a file's name
+# Variables of the program, not of its configuration.
 NOT_KEYS: Final = frozenset(ENVIRONMENT + name for name in ("CONFIG", "DEBUG", "NATS_SERVER"))
 MAX_GUESSES: Final = 50
 
-_NO_EFFECT: Final = "is not a key this service knows, and has no effect"
+_NO_EFFECT: Final = "is not a key of this service, and has no effect"
 
 
 class Source:
-    """The keys that are set, by their full names, and the problems found on the way."""
+    """The keys that are set, by their full names, and the problems found while reading them."""
 
     def __init__(self, path: Path, findings: Findings) -> None:
         self.path = path
         self.findings = findings
         self.entries: dict[str, Entry] = {}
+        self.others: dict[str, Entry] = {}  # keys that this service does not know
         self._parsed: dict[str, object] = {}
         self._withheld: set[str] = set()
         self._guesses = 0
 
     def add_file(self, entries: list[Entry]) -> None:
-        """Takes the entries of the file; reports duplicates, unknown keys and missing values."""
+        """Take the entries of a file over those of earlier ones; report duplicates, unknown keys and missing values.
+
+        As in Choria an empty value is ignored and the last of two counts, with a warning; a key of this service
+        that is empty or set twice is a problem.
+        """
         for entry in entries:
+            own = keytable.is_own(entry.key)
             if keytable.find(entry.key) is None:
+                self.others[entry.key] = entry
                 self._unknown(entry)
-            elif first := self.entries.get(entry.key):
-                self.findings.problem(
-                    entry.problem(f"is set twice, in lines {first.line} and {entry.line}", "keep one of them")
-                )
+            elif entry.value == "" and not own:
+                self.findings.warning(entry.problem("has no value, and is ignored, as Choria does", "write one"))
             else:
+                if first := self.entries.get(entry.key):
+                    self._twice(first, entry, own=own)
                 self.entries[entry.key] = entry
+
+    def _twice(self, first: Entry, entry: Entry, *, own: bool) -> None:
+        """Report a key that is set in two places, unless both say the same in different files."""
+        if first.file == entry.file:
+            where = f"in lines {first.line} and {entry.line}"
+        elif first.value == entry.value:
+            return
+        else:
+            where = f"here and in {first.file}:{first.line}"
+        if own:
+            self.findings.problem(entry.problem(f"is set twice, {where}", "keep one of them"))
+        else:
+            self.findings.warning(entry.problem(f"is set twice, {where}; this one counts", "keep one of them"))
 
     def _unknown(self, entry: Entry) -> None:
         if keytable.is_own(entry.key):
@@ -59,13 +79,13 @@ class Source:
             self.findings.warning(entry.problem(_NO_EFFECT, f"did you mean {shown_key(meant)}?"))
 
     def _suggestion(self, nearest: Callable[[str], str | None], written: str, otherwise: str) -> str:
-        """Comparing is slow, so a file of nothing but unknown keys gets a limited number of guesses."""
+        """Return a suggestion; their number is limited, because comparing is slow and all keys may be unknown."""
         self._guesses += 1
         meant = nearest(written) if self._guesses <= MAX_GUESSES else None
         return f"did you mean {shown_key(meant)}?" if meant else otherwise
 
     def add_environment(self, environ: Mapping[str, str], brokers: tuple[str, ...], issuers: tuple[str, ...]) -> None:
-        """Lets ``BROKER_AUTH_…`` variables override the file; reports those that name no key."""
+        """Override the file by ``BROKER_AUTH_…`` variables; report variables that do not stand for a key."""
         known = keytable.variables(brokers, issuers, self._zone_names(brokers))
         for name, value in environ.items():
             if not name.startswith(ENVIRONMENT) or name in NOT_KEYS:
@@ -77,17 +97,17 @@ class Source:
                 self._bad_variable(name, keys, list(known))
 
     def _zone_names(self, brokers: tuple[str, ...]) -> tuple[str, ...]:
-        """Every name that a zone could have: those written, and brokers' names, which are the default."""
-        written = [found[1] for key in self.entries if (found := keytable.find(key)) and found[0] in ZONE_KEYS]
+        """Return all possible names of zones: those in keys, and brokers' names, which are the default."""
+        written = [match[1] for key in self.entries if (match := keytable.find(key)) and match[0] in ZONE_KEYS]
         named = [entry.value for key in brokers if (entry := self.entries.get(ZONE.of(key))) and entry.value]
         return tuple(dict.fromkeys((*written, *named, *brokers)))
 
     def withhold(self, *keys: Key[Secret | None]) -> None:
-        """Never read these secrets: whoever reads this configuration has no use for them."""
+        """Skip these secrets, which the reader of this configuration does not need."""
         self._withheld |= {key.name for key in keys}
 
     def override_first(self, environ: Mapping[str, str], *keys: AnyKey) -> None:
-        """Applies the variables of the keys whose values other variables' names are made of."""
+        """Apply the variables of keys whose values are part of other variables' names."""
         for key in keys:
             name = variable(key.name)
             if name in environ:
@@ -100,12 +120,12 @@ class Source:
         if keys:
             what, remedy = f"may mean {' or '.join(keys)}", "rename one of them, or set the key in the file"
         else:
-            what = "stands for no key"
+            what = "does not stand for a key"
             remedy = self._suggestion(lambda written: keytable.nearest_variable(written, known), name, "unset it")
         self.findings.problem(Problem(file=ENVIRON, key=shown_key(name), what=what, remedy=remedy))
 
     def get(self, key: Key[T], name: str = "") -> T:
-        """The value of a key, or its default; what is wrong with it is reported once."""
+        """Return the value of a key, or its default; report an unusable value once."""
         written = key.of(name)
         if written not in self._parsed:
             self._parsed[written] = self._parse(key, written)
@@ -125,17 +145,17 @@ class Source:
             return key.default
 
     def is_set(self, key: Key[Any], name: str = "") -> bool:
-        """Whether the key is written anywhere, even if its value is unusable."""
+        """Return whether the key is set, even to an unusable value."""
         return key.of(name) in self.entries
 
     def parse_all(self) -> None:
-        """Parses every key that is set, so that no bad value hides where nobody asks for it."""
+        """Parse every key that is set, so that bad values of unused keys are reported too."""
         for written in self.entries:
-            if found := keytable.find(written):
-                self.get(*found)
+            if match := keytable.find(written):
+                self.get(*match)
 
     def attempt(self, load: Callable[[], T], key: Key[Any], name: str = "") -> T | None:
-        """What ``load`` returns; if it cannot, the reason becomes a problem at the key."""
+        """Return the result of ``load``; report its error as a problem at the key."""
         try:
             return load()
         except BadValue as error:
@@ -143,11 +163,11 @@ class Source:
             return None
 
     def problem(self, key: Key[Any], what: str, remedy: str, name: str = "") -> None:
-        """Reports a problem at the key: its line where it is set, else the file."""
+        """Report a problem at the key: at its line if it is set, else for the file."""
         self.findings.problem(self._about(key.of(name), what, remedy))
 
     def warning(self, key: Key[Any], what: str, remedy: str, name: str = "") -> None:
-        """Reports a warning at the key."""
+        """Report a warning at the key."""
         self.findings.warning(self._about(key.of(name), what, remedy))
 
     def _about(self, written: str, what: str, remedy: str) -> Problem:

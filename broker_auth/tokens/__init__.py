@@ -1,5 +1,5 @@
-"""Choria tokens: parsing, verification, trust chains and issuing. Knows nothing of NATS or policy.
+"""Choria tokens: parsing, verification, trust chains and issuing. Independent of NATS and of the policy.
 
-Read :mod:`.verify` first, then :mod:`.jws` (what is accepted as a token at all) and :mod:`.chain`
-(who may have signed it).
+Read :mod:`.verify` first, then :mod:`.jws` (the accepted format) and :mod:`.chain` (keys that may have
+signed a token).
 """

@@ -1,15 +1,15 @@
 """Trust chains: an organization's issuer lets a client issue tokens itself (docs/policy.md#the-chain-of-trust).
 
-* ``iss`` = ``I-<org key>``: the holder may issue others. ``tcs`` = org key's signature over
+* ``iss`` = ``I-<org key>``: a chain issuer, which may issue tokens. ``tcs`` = org key's signature over
   ``<jti>.<public_key>``. The JWT is signed by the org key.
-* ``iss`` = ``C-<creator jti>.<creator public key>``: issued by such a holder.
+* ``iss`` = ``C-<creator jti>.<creator public key>``: issued by such a chain issuer.
   ``tcs`` = ``<creator tcs>.<creator key's signature over "<jti>.<creator tcs>">``. The JWT is signed
   by the creator.
 * any other ``iss``: signed by the org key directly.
 
 The organization signs the chain issuer's token id and key, and nothing else: ``issexp`` and ``exp`` of
-tokens below it are the chain issuer's own statements. The id is a KSUID and so holds a signed time, from
-which :attr:`ChainIssuer.ends` is counted.
+tokens below it are chosen by the chain issuer. The id is a KSUID and so contains a signed time, from which
+:attr:`ChainIssuer.ends` is counted.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _HEX_SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{128}")
 
 
 DEFAULT_MAX_AGE: Final = 366 * 86_400.0  # seconds a chain issuer is accepted for, counted from its id
-WARNING_SECONDS: Final = 30 * 86_400.0  # before a chain issuer's end; renewing one takes a new token for it
+WARNING_SECONDS: Final = 30 * 86_400.0  # before a chain issuer's end; it is renewed by a new token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainIssuer:
-    """Whoever the organization allowed to issue tokens, by the token id that the organization signed.
+    """A client that the organization allows to issue tokens, identified by the signed token id.
 
     Attributes:
         id: the chain issuer's token id, a KSUID.
         issued: the time in that id (Unix seconds).
-        ends: when it stops being accepted, together with every token below it (Unix seconds).
+        ends: when it and every token below it stop being accepted (Unix seconds).
     """
 
     id: str
@@ -47,12 +47,12 @@ class ChainIssuer:
     ends: float
 
     def ends_soon(self, now: float) -> bool:
-        """Whether it has ended or ends within :data:`WARNING_SECONDS`."""
+        """Return whether it has ended or ends within :data:`WARNING_SECONDS`."""
         return self.ends - now < WARNING_SECONDS
 
 
 def claimed_issuer(claims: Claims, max_age: float) -> ChainIssuer | None:
-    """Return the chain issuer that a token names, itself or its creator. Verifies nothing.
+    """Return the chain issuer of a token: itself or its creator. Verifies nothing.
 
     Returns:
         None if the token is not in a chain, or names an id that is not a KSUID.
@@ -68,7 +68,7 @@ def claimed_issuer(claims: Claims, max_age: float) -> ChainIssuer | None:
 
 
 def signing_key(claims: Claims, org_key: VerificationKey) -> VerificationKey:
-    """Return the key that must have signed the JWT: the organization's, or its creator's once proven.
+    """Return the key that must have signed the JWT: the organization's, or its creator's after verifying the chain.
 
     Raises:
         TokenRejected: a part of the chain is missing or broken.
@@ -137,7 +137,7 @@ def _verify_creator(claims: Claims, org_key: VerificationKey) -> VerificationKey
     if claims.issexp is None:
         raise TokenRejected(TokenFault.CHAIN_CLAIM_MISSING, "token of a trust chain has no 'issexp'")
     creator_jti, dot, creator_hex = claims.iss.removeprefix(CHAIN_ISSUER_PREFIX).partition(".")
-    creator_hex = creator_hex.lower()  # what the organization signed holds the key as Go writes it
+    creator_hex = creator_hex.lower()  # Go writes the key in lower case into the text that the organization signs
     if not dot or not creator_jti or not _HEX_KEY.fullmatch(creator_hex):
         raise TokenRejected(TokenFault.CHAIN_ISSUER, "issuer is not C-<token id>.<public key>")
     if ksuid.timestamp(creator_jti) is None:

@@ -1,4 +1,4 @@
-"""One token checked by itself, as ``token check`` and monitoring do: verified, in its time, as expected."""
+"""Checks of a single token, for ``token check`` and monitoring: signature, times, expectations."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from broker_auth.tokens.verify import Rejected, TokenVerifier, Verified, check_t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectations:
-    """What is asked of a token beyond that it verifies; None asks nothing.
+    """The requirements on a token beyond a valid signature; None requires nothing.
 
     Attributes:
-        purpose: its kind.
+        purpose: the kind of token.
         identity: the server's identity or the client's caller id.
-        min_validity: seconds for which it must at least still be valid.
-        max_validity: seconds for which it may at most still be valid.
-        chain_issuer: whether it may issue others.
+        min_validity: minimum remaining validity in seconds.
+        max_validity: maximum remaining validity in seconds.
+        chain_issuer: whether it may issue other tokens.
     """
 
     purpose: Purpose | None = None
@@ -35,15 +35,15 @@ class Expectations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """Whether a token holds, and what it says.
+    """The result of checking a token.
 
     Attributes:
-        reason: why it does not hold, beginning with a fixed code; None if it does.
-        purpose: what it is for, unverified where there is no signer.
-        signer: the key that signed it; None if none did.
-        claims: what it says, secrets masked; None unless its signature holds.
-        expires: Unix seconds; the earliest of its own expiry and its issuer's end.
-        chain_issuer: who issued it or may issue others with it, if it is part of a verified trust chain.
+        reason: why it is not valid, beginning with a fixed code; None if it is valid.
+        purpose: the kind of token, unverified without a signer.
+        signer: the key that signed it; None if no configured key did.
+        claims: its claims, with secrets masked; None unless its signature is valid.
+        expires: Unix seconds; the earlier of its expiry and its issuer's end.
+        chain_issuer: its chain issuer, or itself if it is a chain issuer; None outside a verified trust chain.
     """
 
     valid: bool
@@ -64,15 +64,15 @@ def check_token(
     allow_non_expiring: bool = False,
     expected: Expectations | None = None,
 ) -> CheckResult:
-    """Checks a token; the nonce, which only a connection has, is left out.
+    """Check a token, except for the nonce, which only a connection has.
 
     Args:
         raw: the token; surrounding white space is ignored.
-        verifier: whose tokens are accepted.
+        verifier: the accepted signers.
         now: Unix seconds.
         leeway: seconds, for ``nbf`` and ``iat``.
         allow_non_expiring: accept provisioning tokens without ``exp``.
-        expected: what else is asked of it.
+        expected: further requirements.
     """
     token = verifier.examine(raw)
     if isinstance(token, Rejected):
@@ -96,27 +96,27 @@ def check_token(
 
 
 def _unexpected(token: Verified, now: float, expected: Expectations) -> str | None:
-    """Everything about a valid token that is not as expected, in one line."""
-    found = []
+    """Return each property of a valid token that differs from the expectation, in one line; None if all match."""
+    differences = []
     if expected.purpose not in (None, token.purpose):
-        found.append(f"purpose: it is a {token.purpose} token, not a {expected.purpose} one")
+        differences.append(f"purpose: it is a {token.purpose} token, not a {expected.purpose} one")
     identity = _identity(token)
     if expected.identity not in (None, identity):
-        found.append(f"identity: it is {show(identity)}, not {show(expected.identity)}")
+        differences.append(f"identity: it is {show(identity)}, not {show(expected.identity)}")
     if expected.chain_issuer not in (None, is_chain_issuer(token)):
-        found.append(f"chain_issuer: it {'may not' if expected.chain_issuer else 'may'} issue others")
+        differences.append(f"chain_issuer: it {'may not' if expected.chain_issuer else 'may'} issue others")
     left = None if token.expires is None else token.expires - now
     if expected.min_validity is not None and left is not None and left < expected.min_validity:
         least = short_duration(expected.min_validity, " ")
-        found.append(f"min_validity: it expires in {short_duration(left, ' ')}, less than {least}")
+        differences.append(f"min_validity: it expires in {short_duration(left, ' ')}, less than {least}")
     if expected.max_validity is not None and (left is None or left > expected.max_validity):
         ends = "never expires" if left is None else f"expires in {short_duration(left, ' ')}"
-        found.append(f"max_validity: it {ends}, more than {short_duration(expected.max_validity, ' ')}")
-    return "; ".join(found) or None
+        differences.append(f"max_validity: it {ends}, more than {short_duration(expected.max_validity, ' ')}")
+    return "; ".join(differences) or None
 
 
 def is_chain_issuer(token: Verified) -> bool:
-    """Whether the holder may issue others. In issuer mode the chain was verified with the token."""
+    """Return whether the token allows issuing others. In issuer mode the chain was verified with the token."""
     return isinstance(token.claims, ClientClaims) and token.claims.iss.startswith(ORG_ISSUER_PREFIX)
 
 

@@ -1,7 +1,7 @@
-"""The claims of the three kinds of Choria token, typed.
+"""Typed claims of the three kinds of Choria token.
 
-Names and meaning are those of choria-io/tokens (Go). A claim that is ``null`` counts as absent, as
-it does there; any other wrong type rejects the token.
+Names and meanings are those of choria-io/tokens (Go). A claim that is ``null`` counts as absent, as it does
+there; any other wrong type causes rejection of the token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHAIN_ISSUER_PREFIX: Final = "C-"
 
 
 class Purpose(StrEnum):
-    """What a token is for (claim ``purpose``)."""
+    """The kinds of tokens (claim ``purpose``)."""
 
     CLIENT = "choria_client_id"
     SERVER = "choria_server"
@@ -28,7 +28,7 @@ class Purpose(StrEnum):
 
 
 def earlier(one: float | None, other: float | None) -> float | None:
-    """The earlier of two times, either of which may be absent."""
+    """Return the earlier of two times, either of which may be absent."""
     if one is None or other is None:
         return other if one is None else one
     return min(one, other)
@@ -61,7 +61,7 @@ class ServerPermissions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """What every token may carry. Times are Unix seconds, None where absent."""
+    """The claims that every token may carry. Times are Unix seconds; None if absent."""
 
     iss: str = ""
     sub: str = ""
@@ -81,7 +81,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProvisioningClaims(Claims, frozen=True, kw_only=True):
-    """A provisioning token. Secrets in it (``cht``, ``chpwd``) are left out of this type on purpose."""
+    """The claims of a provisioning token. Omits the secret ones (``cht``, ``chpwd``) on purpose."""
 
     chs: bool = False
     chu: str = ""
@@ -90,7 +90,7 @@ class ProvisioningClaims(Claims, frozen=True, kw_only=True):
 
 
 class ServerClaims(Claims, frozen=True, kw_only=True):
-    """A server token."""
+    """The claims of a server token."""
 
     identity: str = ""
     collectives: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ class ServerClaims(Claims, frozen=True, kw_only=True):
 
 
 class ClientClaims(Claims, frozen=True, kw_only=True):
-    """A client token."""
+    """The claims of a client token."""
 
     callerid: str = ""
     permissions: ClientPermissions = ClientPermissions()
@@ -115,10 +115,10 @@ _TYPES: Final[dict[Purpose, type[Claims]]] = {
 
 
 def purpose_of(claims: dict[str, Any]) -> Purpose:
-    """The unverified purpose; ``sub`` counts only where ``purpose`` is absent or empty (docs/policy.md#3-tokens).
+    """Return the unverified purpose; ``sub`` counts only if ``purpose`` is absent or empty (docs/policy.md#3-tokens).
 
     Raises:
-        TokenRejected: none that is known.
+        TokenRejected: the purpose is missing or unknown.
     """
     named = claims.get("purpose")
     if named is None or named == "":
@@ -133,7 +133,7 @@ def purpose_of(claims: dict[str, Any]) -> Purpose:
 
 
 def typed_claims(claims: dict[str, Any], purpose: Purpose) -> Claims:
-    """The claims as the type that belongs to ``purpose``.
+    """Return the claims as the type for ``purpose``.
 
     Raises:
         TokenRejected: a claim has the wrong type, or a time is not a plain finite number.
@@ -154,5 +154,5 @@ def typed_claims(claims: dict[str, Any], purpose: Purpose) -> Claims:
 def _require_time(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TokenRejected(TokenFault.CLAIM_TYPE, f"token claim '{name}' is not a time in seconds")
-    if not -MAX_TIME <= value <= MAX_TIME:  # false for infinities and NaN too, and safe for integers of any size
+    if not -MAX_TIME <= value <= MAX_TIME:  # rejects infinities and NaN too, and is safe for integers of any size
         raise TokenRejected(TokenFault.CLAIM_TYPE, f"token claim '{name}' is out of range")

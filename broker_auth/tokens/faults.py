@@ -1,4 +1,4 @@
-"""Why a token is refused: one code for each broken rule of docs/policy.md#tokens."""
+"""Reasons for rejecting a token: one code for each rule of docs/policy.md#tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from broker_auth.errors import BrokerAuthError
 
 
 class TokenFault(StrEnum):
-    """The closed set of reasons. Tests, audit records and documents compare these, never prose."""
+    """The closed set of reasons. Tests, audit records and documents use these codes, never the messages."""
 
     TOO_LARGE = "token_too_large"
     NOT_COMPACT = "token_not_compact"
@@ -51,7 +51,7 @@ class TokenFault(StrEnum):
 
 
 class TokenRejected(BrokerAuthError):
-    """A token that is not accepted. ``detail`` is one line for the audit log; never sent outside."""
+    """A token is not accepted. ``detail`` is one line for the audit log and is never sent to clients."""
 
     def __init__(self, fault: TokenFault, detail: str) -> None:
         super().__init__(f"{fault}: {detail}")

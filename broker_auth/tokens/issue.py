@@ -1,12 +1,12 @@
-"""Making tokens: the claims choria-io/tokens (Go) would write, signed by a key file as Choria keeps it.
+"""Issuing tokens: the claims that choria-io/tokens (Go) writes, signed with a key file in Choria's format.
 
-Three steps, each a pure function but for the token id's randomness:
+Three steps, each a pure function except for the random part of the token id:
 
 1. :func:`provisioning_claims`, :func:`server_claims` or :func:`client_claims` build the claims,
-2. for trust chains, :func:`make_chain_issuer` or :func:`issue_under` (:mod:`.issue_chain`) adds what the
-   chain needs,
-3. :meth:`SigningKey.sign` (:mod:`.signing`) signs, and refuses to hand out what verification would not
-   even read.
+2. for trust chains, :func:`make_chain_issuer` or :func:`issue_under` (:mod:`.issue_chain`) adds the claims
+   of the chain,
+3. :meth:`SigningKey.sign` (:mod:`.signing`) signs, and refuses to return a token that verification could not
+   parse.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ __all__ = [
     "signing_key_from_seed",
 ]
 
-DEFAULT_ISSUER: Final = "Choria Tokens Package"  # choria-io/tokens, where no issuer is given
+DEFAULT_ISSUER: Final = "Choria Tokens Package"  # the default of choria-io/tokens
 DEFAULT_ORGANIZATION: Final = "choria"
 CLIENT_FLAGS: Final = ClientPermissions.__struct_fields__
 SERVER_FLAGS: Final = ServerPermissions.__struct_fields__
 
 Claims = dict[str, Any]
-"""Claims about to be signed, by their names in the token."""
+"""Claims to be signed, by their names in the token."""
 
 
 def provisioning_claims(
@@ -69,18 +69,18 @@ def provisioning_claims(
     allow_update: bool = False,
     issuer: str = DEFAULT_ISSUER,
 ) -> Claims:
-    """Claims of a provisioning token (choria-io/tokens ``ProvisioningClaims``).
+    """Return the claims of a provisioning token (choria-io/tokens ``ProvisioningClaims``).
 
     Args:
         now: Unix seconds.
         validity: seconds until it expires.
-        token: what the provisioner shows to the node; anyone who holds the JWT can read it.
+        token: secret that the provisioner presents to the node; anybody who has the JWT can read it.
         urls: brokers to provision through; these or ``srv_domain`` are required.
         srv_domain: domain whose SRV records name the brokers.
         secure: whether nodes use TLS and verify while they provision (``chs``).
-        default: provision wherever no configuration says otherwise (``chpd``).
-        registration: file nodes publish as registration data.
-        facts: file nodes use as facts.
+        default: provision unless a configuration says otherwise (``chpd``).
+        registration: file that nodes publish as registration data.
+        facts: file that nodes use as facts.
         username: user name for the broker.
         password: password for the broker.
         organization: ``ou``.
@@ -129,7 +129,7 @@ def server_claims(
     publish: Sequence[str] = (),
     issuer: str = DEFAULT_ISSUER,
 ) -> Claims:
-    """Claims of a server token (choria-io/tokens ``ServerClaims``).
+    """Return the claims of a server token (choria-io/tokens ``ServerClaims``).
 
     Args:
         now: Unix seconds.
@@ -138,7 +138,7 @@ def server_claims(
         public_key: the server's Ed25519 public key, 64 hex characters.
         collectives: at least one.
         organization: ``ou``.
-        permissions: names out of :data:`SERVER_FLAGS`.
+        permissions: names from :data:`SERVER_FLAGS`.
         publish: additional subjects it may publish to.
         issuer: ``iss``.
 
@@ -176,19 +176,19 @@ def client_claims(
     properties: Mapping[str, str] | None = None,
     issuer: str = DEFAULT_ISSUER,
 ) -> Claims:
-    """Claims of a client token (choria-io/tokens ``ClientIDClaims``).
+    """Return the claims of a client token (choria-io/tokens ``ClientIDClaims``).
 
     Args:
         now: Unix seconds.
         validity: seconds until it expires.
         caller_id: usually ``provider=name``.
         public_key: the client's Ed25519 public key, 64 hex characters; without it a broker refuses the token.
-        agents: agents, or ``agent.action``, it may use.
+        agents: agents it may use, as ``agent`` or ``agent.action``.
         organization: ``ou``.
-        permissions: names out of :data:`CLIENT_FLAGS`.
+        permissions: names from :data:`CLIENT_FLAGS`.
         publish: additional subjects it may publish to.
         subscribe: additional subjects it may subscribe to.
-        opa_policy: Open Policy Agent policy, its text.
+        opa_policy: text of an Open Policy Agent policy.
         properties: user properties for that policy.
         issuer: ``iss``.
 
@@ -211,10 +211,10 @@ def client_claims(
 
 
 def require_public_key(text: str) -> str:
-    """An Ed25519 public key in hex, lower case as Go writes it.
+    """Return an Ed25519 public key as hex in lower case, as Go writes it.
 
     Raises:
-        InputError: it is not 64 hex characters.
+        InputError: the text is not 64 hex characters.
     """
     if not is_hex_key(text):
         raise InputError("an Ed25519 public key is 64 hex characters, or a file that holds them")
@@ -238,13 +238,13 @@ def _standard_claims(purpose: Purpose, now: float, validity: float, issuer: str)
     }
 
 
-def _permissions(given: Sequence[str], known: Sequence[str]) -> dict[str, bool]:
-    for name in given:
+def _permissions(names: Sequence[str], known: Sequence[str]) -> dict[str, bool]:
+    for name in names:
         if name not in known:
-            raise InputError(f"no such permission {name!r}; known are {', '.join(known)}")
-    return {name: True for name in known if name in given}
+            raise InputError(f"unknown permission {name!r}; the known ones are {', '.join(known)}")
+    return {name: True for name in known if name in names}
 
 
 def _present(**claims: Any) -> Claims:
-    """Only what is not empty, as Go's ``omitempty``."""
+    """Return the claims that are not empty, like Go's ``omitempty``."""
     return {name: value for name, value in claims.items() if value}

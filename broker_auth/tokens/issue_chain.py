@@ -1,4 +1,4 @@
-"""What tokens in a trust chain need besides their claims (docs/policy.md#the-chain-of-trust)."""
+"""Issuing tokens in a trust chain (docs/policy.md#the-chain-of-trust)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _HEX_SIGNATURE: Final = re.compile(r"[0-9a-fA-F]{128}")
 
 
 def make_chain_issuer(claims: Claims, org_key: SigningKey) -> Claims:
-    """Claims of a client that may issue others; the organization's key must also sign the token.
+    """Return the claims of a chain issuer; the organization's key must also sign the token.
 
     Raises:
-        InputError: no public key in the claims, or not an Ed25519 key.
+        InputError: the claims hold no public key, or ``org_key`` is not an Ed25519 key.
     """
     if not claims.get("public_key"):
         raise InputError("a chain issuer needs a public key")
@@ -36,8 +36,8 @@ def make_chain_issuer(claims: Claims, org_key: SigningKey) -> Claims:
 def issue_under(claims: Claims, issuer_token: str, issuer_key: SigningKey) -> Claims:
     """Return the claims of a token issued by a chain issuer, which must also sign it.
 
-    ``issexp`` and ``exp`` are set to end with the issuer's token, but a chain issuer can write any time there:
-    what ends it for good is its age (``plugin.broker_auth.chain_issuer_max_age``).
+    ``issexp`` and ``exp`` are set to end with the issuer's token, but a chain issuer could write any time: only its
+    age limits it (``plugin.broker_auth.chain_issuer_max_age``).
 
     Args:
         claims: of a client or server token with a public key.
@@ -45,11 +45,11 @@ def issue_under(claims: Claims, issuer_token: str, issuer_key: SigningKey) -> Cl
         issuer_key: the chain issuer's key.
 
     Raises:
-        InputError: the token is not a chain issuer's, has expired, or its key is another one.
+        InputError: the token is not a chain issuer's, has expired, or belongs to another key.
     """
     creator = _chain_issuer(issuer_token)
     if issuer_key.public_hex != creator.public_key.lower():
-        raise InputError(f"{issuer_key.name}: is not the key of the chain issuer's token")
+        raise InputError(f"{issuer_key.name}: not the key of the chain issuer's token")
     if not claims.get("public_key"):
         raise InputError("a token issued by a chain issuer needs a public key")
     assert creator.exp is not None
@@ -74,7 +74,7 @@ class _ChainIssuer:
 
 
 def _chain_issuer(token: str) -> _ChainIssuer:
-    """What a chain issuer's token says, its place in the chain verified against the key it names."""
+    """Return the claims of a chain issuer's token after verifying its chain signature with the key it names."""
     try:
         claims = typed_claims(parse(token).claims, Purpose.CLIENT)
     except TokenRejected as rejected:
@@ -89,8 +89,8 @@ def _chain_issuer(token: str) -> _ChainIssuer:
         and claims.exp is not None
     )
     if not well_formed:
-        raise InputError("the chain issuer's token is not one; make it with 'broker-auth token client --issuer'")
+        raise InputError("the token is not a chain issuer's; make one with 'broker-auth token client --issuer'")
     signed = f"{claims.jti}.{claims.public_key}".encode()
     if not verify_ed25519(binascii.unhexlify(org_hex), signed, binascii.unhexlify(claims.tcs)):
-        raise InputError("the chain issuer's token is not signed into the chain by the key it names")
+        raise InputError("the chain signature of the chain issuer's token is not by the key it names")
     return _ChainIssuer(jti=claims.jti, public_key=claims.public_key, tcs=claims.tcs, exp=claims.exp)

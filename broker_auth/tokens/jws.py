@@ -1,8 +1,8 @@
-"""What is accepted as a token at all: JWS compact serialization (RFC 7515), strictly.
+"""A strict parser of tokens: JWS compact serialization (RFC 7515).
 
-Everything a stranger sends is bounded and parsed here, before any key is touched. The header
-chooses nothing: ``alg`` must later fit the key (docs/policy.md#what-is-accepted-as-a-token); ``jwk``, ``jku``,
-``x5u``, ``x5c`` and ``kid`` are not even looked at.
+Untrusted input is bounded and parsed here, before any key is used. The header selects nothing: ``alg`` must
+later fit the key (docs/policy.md#what-is-accepted-as-a-token); ``jwk``, ``jku``, ``x5u``, ``x5c`` and ``kid``
+are ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from broker_auth.tokens.faults import TokenFault, TokenRejected
 MAX_TOKEN_BYTES: Final = 16 * 1024  # docs/policy.md#what-is-accepted-as-a-token
 MAX_DEPTH: Final = 16  # docs/policy.md#what-is-accepted-as-a-token
 
-# Possessive, and an unclosed string reaches to the end: a stranger's text costs one pass, whatever it holds.
+# Possessive, and an unclosed string extends to the end: untrusted text always costs a single pass.
 _JSON_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 ASCII_SPACE: Final = " \t\r\n\v\f"
 _SHOWN: Final = 80
@@ -26,7 +26,7 @@ _SHOWN: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Jws:
-    """A token taken apart, nothing in it verified."""
+    """The parts of a token, unverified."""
 
     algorithm: str
     claims: dict[str, Any]
@@ -35,10 +35,10 @@ class Jws:
 
 
 def parse(raw: str) -> Jws:
-    """Take a token apart. Surrounding ASCII white space is stripped: files end in newlines.
+    """Parse a token. Surrounding ASCII white space is stripped, because files end in newlines.
 
     Raises:
-        TokenRejected: it is no token by the rules above.
+        TokenRejected: the text is not a token by the rules above.
     """
     if len(raw) > MAX_TOKEN_BYTES + 1024 or len(text := raw.strip(ASCII_SPACE)) > MAX_TOKEN_BYTES:
         raise TokenRejected(TokenFault.TOO_LARGE, f"token is larger than {MAX_TOKEN_BYTES} bytes")
@@ -56,7 +56,7 @@ def parse(raw: str) -> Jws:
 
 
 def _decode(part: str, what: str) -> bytes:
-    """Base64url without padding, canonical: one byte string has exactly one spelling."""
+    """Decode canonical base64url without padding, so that each byte string has exactly one encoding."""
     try:
         text = part.encode("ascii")
         decoded = encoding.decode(text)
@@ -86,7 +86,7 @@ def _json_object(data: bytes, what: str) -> dict[str, Any]:
 
 def _bound_depth(text: str, what: str) -> None:
     if text.count("{") + text.count("[") <= MAX_DEPTH:
-        return  # the common case; cannot nest deeper than it opens
+        return  # the common case: too few opening brackets to nest deeper
     depth = 0
     for character in _JSON_STRING.sub("", text):
         if character in "{[":
@@ -111,6 +111,6 @@ def _no_constant(constant: str) -> NoReturn:
 
 
 def show(value: object) -> str:
-    """A stranger's value for a log line: quoted, escaped, bounded."""
+    """Return an untrusted value for a log line: quoted, escaped, bounded."""
     text = value if isinstance(value, str) else str(value)
     return ascii(text[:_SHOWN]) + ("…" if len(text) > _SHOWN else "")

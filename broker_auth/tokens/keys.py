@@ -1,7 +1,7 @@
-"""Keys that verify tokens, and the files they come from.
+"""Keys that verify tokens, and how they are read from files.
 
-A key carries the algorithms it may be used with, so that a token's header can never choose how its
-own signature is checked (RFC 8725, section 3.1; docs/policy.md#what-is-accepted-as-a-token).
+A key is bound to its algorithms, so that a token's header can never choose how its signature is checked
+(RFC 8725, section 3.1; docs/policy.md#what-is-accepted-as-a-token).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
 
 MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
-MAX_RSA_BITS: Final = 8192  # verification time grows with the modulus; nobody issues larger keys
+MAX_RSA_BITS: Final = 8192  # verification time grows with the modulus; larger keys are not in use
 MAX_RSA_EXPONENT: Final = 2**31 - 1  # as in Go's crypto/rsa; verification time grows with the exponent
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
 
 _PUBLIC_LABELS: Final = ("PUBLIC KEY", "RSA PUBLIC KEY")
 
 Check = Callable[[bytes, bytes], bool]
-"""Takes a message and a signature."""
+"""A check of a signature; takes the message and the signature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,11 @@ class VerificationKey:
     """A public key, bound to the JWS algorithms it may verify.
 
     Attributes:
-        name: what audit records show as the signer.
+        name: the signer in audit records.
         kind: ``RSA``, ``Ed25519``, ``P-256`` or ``P-384``.
-        checks: algorithm name to check; the only way to use the key.
+        checks: the check for each algorithm name; the only way to use the key.
         hex: the raw key as lower-case hex, for Ed25519 keys only.
-        not_after: when the certificate that held the key expires (Unix seconds), if it was one.
+        not_after: expiry of the certificate that the key was read from (Unix seconds); None for a bare key.
     """
 
     name: str
@@ -58,13 +58,13 @@ class VerificationKey:
     not_after: float | None = None
 
     def verify(self, algorithm: str, message: bytes, signature: bytes) -> bool:
-        """Whether ``signature`` is this key's over ``message``; False for a foreign algorithm."""
+        """Return whether ``signature`` over ``message`` is by this key; False for an algorithm that does not fit."""
         check = self.checks.get(algorithm)
         return check is not None and check(message, signature)
 
 
 def verify_ed25519(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Ed25519 (RFC 8032) by libsodium, which also refuses small-order keys and malleable signatures."""
+    """Verify Ed25519 (RFC 8032) with libsodium, which also refuses small-order keys and malleable signatures."""
     if len(signature) != nacl.bindings.crypto_sign_BYTES or len(public) != 32:
         return False
     try:
@@ -75,10 +75,10 @@ def verify_ed25519(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def ed25519_key(public_hex: str, name: str) -> VerificationKey:
-    """An Ed25519 key from 64 hex characters.
+    """Return an Ed25519 key from 64 hex characters.
 
     Raises:
-        InputError: it is not 64 hex characters.
+        InputError: the text is not 64 hex characters.
     """
     if not is_hex_key(public_hex):
         raise InputError(f"{name}: an Ed25519 public key is 64 hex characters, got {len(public_hex)} characters")
@@ -86,14 +86,14 @@ def ed25519_key(public_hex: str, name: str) -> VerificationKey:
 
 
 def load_verification_key(data: bytes, name: str) -> VerificationKey:
-    """Return the key in a PEM certificate, a PEM public key or 64 hex characters, as ``data`` of a file.
+    """Return the key in a file's ``data``: a PEM certificate, a PEM public key or 64 hex characters.
 
-    Text around PEM is passed over. Behind a certificate may stand those of its issuers, which do not count. Any
-    other key in the file is refused: whether it counts must not depend on the order. ``name`` stands in errors
-    and becomes the key's name.
+    Text around PEM is ignored. A certificate may be followed by those of its issuers, which are not trusted as
+    signers. Any other key is refused, because which key counts must not depend on the order. ``name`` is used in
+    errors and becomes the key's name.
 
     Raises:
-        InputError: nothing usable is in there, or a second signer is; says what was found instead.
+        InputError: there is no usable key, or a second signer; the message says what the file holds.
     """
     if len(data) > MAX_KEY_FILE_BYTES:
         raise InputError(f"{name}: too large for a key or certificate (more than {MAX_KEY_FILE_BYTES} bytes)")
@@ -112,7 +112,7 @@ def load_verification_key(data: bytes, name: str) -> VerificationKey:
 
 
 def _from_blocks(blocks: Sequence[Block], name: str) -> VerificationKey:
-    found: VerificationKey | None = None
+    signer: VerificationKey | None = None
     first = b""
     issuers: set[bytes] = set()
     for block in blocks:
@@ -120,19 +120,19 @@ def _from_blocks(blocks: Sequence[Block], name: str) -> VerificationKey:
             continue
         public, certificate = _public_key(block, name)
         encoded = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if found is None:
-            found, first = _from_public_key(public, name, certificate.not_after if certificate else None), encoded
+        if signer is None:
+            signer, first = _from_public_key(public, name, certificate.not_after if certificate else None), encoded
         elif encoded != first and (certificate is None or certificate.subject not in issuers):
             whose = certificate.subject_text if certificate else "a public key"
             raise InputError(
                 f"{name}: holds a second signer in line {block.line} ({whose}), which does not count; "
-                "write each signer into a file of its own, and name the files separated by commas"
+                "write each signer into a separate file, and list the files separated by commas"
             )
         if certificate is not None and certificate.subject != certificate.issuer:
             issuers.add(certificate.issuer)
-    if found is None:
+    if signer is None:
         raise InputError(f"{name}: holds {blocks[0].label}, neither a certificate nor a public key")
-    return found
+    return signer
 
 
 def _public_key(block: Block, name: str) -> tuple[PublicKeyTypes, Certificate | None]:
@@ -173,7 +173,7 @@ def require_rsa(key: rsa.RSAPublicKey, name: str) -> None:
     """Refuse an RSA key that is too weak, or too slow to verify with.
 
     Raises:
-        InputError: its size or its exponent is out of bounds.
+        InputError: the size or the exponent is out of bounds.
     """
     if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise InputError(f"{name}: RSA keys must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this has {key.key_size}")

@@ -16,7 +16,7 @@ _BYTES: Final = 20
 
 
 def new(now: int) -> str:
-    """A fresh id whose embedded time is ``now`` (Unix seconds)."""
+    """Return a new id whose embedded time is ``now`` (Unix seconds)."""
     number = int.from_bytes((now - EPOCH).to_bytes(4, "big") + os.urandom(_BYTES - 4), "big")
     characters = []
     for _ in range(LENGTH):
@@ -26,7 +26,7 @@ def new(now: int) -> str:
 
 
 def timestamp(ksuid: str) -> int | None:
-    """The embedded time in Unix seconds, or None if ``ksuid`` is not a KSUID."""
+    """Return the embedded time in Unix seconds, or None if ``ksuid`` is not a KSUID."""
     if len(ksuid) != LENGTH:
         return None
     number = 0

@@ -1,4 +1,4 @@
-"""The nonce signature: proof that whoever presents a token holds its private key."""
+"""The nonce signature: proof that a connection that presents a token has the token's private key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def verify_nonce(claims: Claims, nonce: str, sig: str) -> None:
     Sources: docs/policy.md#claims-that-must-be-there, fact 8.
 
     Raises:
-        TokenRejected: missing nonce, missing or malformed signature, bad key, or it does not verify.
+        TokenRejected: the nonce or signature is missing, or the signature or key is malformed or does not match.
     """
     if not sig:
         raise TokenRejected(TokenFault.NONCE_UNSIGNED, "the connection did not sign the server's nonce")
@@ -35,10 +35,10 @@ def verify_nonce(claims: Claims, nonce: str, sig: str) -> None:
 
 
 def public_key(claims: Claims) -> bytes:
-    """The token's own Ed25519 key.
+    """Return the Ed25519 key in the token.
 
     Raises:
-        TokenRejected: absent, or not 64 hex characters.
+        TokenRejected: the key is absent, or not 64 hex characters.
     """
     if not claims.public_key:
         raise TokenRejected(TokenFault.CLAIM_MISSING, "token has no 'public_key'")

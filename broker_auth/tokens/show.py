@@ -1,4 +1,4 @@
-"""What a token says, for people: secrets masked, a stranger's text kept harmless."""
+"""Readable output of tokens, with secrets masked and untrusted text escaped."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ _TIMES: Final = frozenset({"iat", "nbf", "exp", "issexp"})
 
 
 def masked(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """The claims as they may be shown: secrets masked, and nothing that is not JSON."""
+    """Return the claims as they may be shown: secrets masked, and valid JSON only."""
     return {name: _finite(value) for name, value in claims.items()} | masked_secrets(claims)
 
 
 def masked_secrets(claims: Mapping[str, Any]) -> dict[str, str]:
-    """Return a mask for each secret claim that is there and not empty."""
+    """Return a mask for each secret claim that is present and not empty."""
     return {name: MASK for name in SECRET_CLAIMS if claims.get(name) not in (None, "")}
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity, but ``1e999`` in a token becomes one. Tokens nest at most 16 deep."""
+    """Replace infinities, which ``1e999`` in a token becomes but JSON does not have. Tokens nest at most 16 deep."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -72,7 +72,7 @@ def _finite(value: Any) -> Any:
 
 
 def lines(claims: Mapping[str, Any], now: float) -> Iterator[str]:
-    """The claims, one line each: those that are known in a fixed order, then the others."""
+    """Yield a line for each claim: known claims in a fixed order, then the others."""
     safe = masked(claims)
     for name in (*(name for name in _LABELS if name in safe), *(name for name in safe if name not in _LABELS)):
         label = _LABELS.get(name, name)
@@ -80,7 +80,7 @@ def lines(claims: Mapping[str, Any], now: float) -> Iterator[str]:
 
 
 def chain_issuer_line(issuer: ChainIssuer, now: float) -> str:
-    """Return one line, in the form of :func:`lines`, that says until when a chain issuer is accepted."""
+    """Return a line, in the format of :func:`lines`, with the end of a chain issuer's validity."""
     return f"{'Chain issuer':>22}: {issuer.id}, accepted until {moment(issuer.ends, now)}"
 
 
@@ -97,9 +97,9 @@ def _text(name: str, value: Any, now: float) -> str:
 
 
 def moment(time: float, now: float) -> str:
-    """Return a time (Unix seconds) as a date, and how far it is from ``now``."""
+    """Return a time (Unix seconds) as a date, with its distance from ``now``."""
     if not 0 <= time <= MAX_TIME:
-        return f"{time}, which is no date"
+        return f"{time}, which is not a valid date"
     date = rfc3339(int(time))
     if time > now:
         return f"{date} (in {short_duration(time - now, ' ')})"

@@ -1,4 +1,4 @@
-"""Private keys that sign tokens, read from files as Choria keeps them."""
+"""Private keys that sign tokens, read from files in Choria's formats."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class SigningKey:
     """A private key that signs tokens.
 
     Attributes:
-        name: what errors call it.
-        algorithm: the JWS algorithm it signs with.
+        name: its name in errors.
+        algorithm: its JWS algorithm.
         public_hex: the public key as lower-case hex, for Ed25519 keys only.
     """
 
@@ -42,7 +42,7 @@ class SigningKey:
     _key: PrivateKey = field(repr=False)
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        """The signed token.
+        """Return the signed token.
 
         Raises:
             InputError: the token would be too large, nest too deep or hold a claim of the wrong type.
@@ -55,10 +55,10 @@ class SigningKey:
         return token
 
     def sign_chain(self, text: str) -> str:
-        """The hex Ed25519 signature that trust chains are made of.
+        """Return the Ed25519 signature of ``text`` as hex, for trust chains.
 
         Raises:
-            InputError: this is no Ed25519 key.
+            InputError: this is not an Ed25519 key.
         """
         if not isinstance(self._key, ed25519.Ed25519PrivateKey):
             raise InputError(f"{self.name}: trust chains need an Ed25519 key; make one with 'broker-auth token keys'")
@@ -66,12 +66,12 @@ class SigningKey:
 
 
 def load_signing_key(data: bytes, name: str) -> SigningKey:
-    """The key in a file: an Ed25519 seed as 64 hex characters, or a PEM private key (PKCS 1, PKCS 8, SEC 1).
+    """Return the key in a file: an Ed25519 seed as 64 hex characters, or a PEM private key (PKCS 1, PKCS 8, SEC 1).
 
-    RSA signs RS256 as Choria does, P-256 ES256, P-384 ES384, Ed25519 EdDSA.
+    RSA signs with RS256 as Choria does, P-256 with ES256, P-384 with ES384, Ed25519 with EdDSA.
 
     Raises:
-        InputError: it is none of these. Errors never quote the data.
+        InputError: the data is not one of these. Errors never quote the data.
     """
     if blocks := pem.split(data):
         return _signing_key(_pem_key(data, blocks, name), name)
@@ -82,15 +82,15 @@ def load_signing_key(data: bytes, name: str) -> SigningKey:
 
 
 def new_seed() -> Secret:
-    """A fresh Ed25519 seed, 64 hex characters as Choria stores them."""
+    """Return a new Ed25519 seed as 64 hex characters, Choria's format."""
     return Secret(ed25519.Ed25519PrivateKey.generate().private_bytes_raw().hex())
 
 
 def signing_key_from_seed(seed: Secret, name: str) -> SigningKey:
-    """The key of a seed in hex.
+    """Return the key of a seed in hex.
 
     Raises:
-        InputError: it is not 64 hex characters.
+        InputError: the seed is not 64 hex characters.
     """
     return load_signing_key(seed.reveal().encode("utf-8", "replace"), name)
 

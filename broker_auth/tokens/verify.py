@@ -1,15 +1,15 @@
-"""Token verification: who signed it, may they, and is it its time (docs/policy.md#tokens).
+"""Token verification: the signature, the signer's authority, the validity period (docs/policy.md#tokens).
 
-:meth:`TokenVerifier.examine` does what does not depend on time, once per distinct token:
+:meth:`TokenVerifier.examine` performs the checks that do not depend on time, once for each distinct token:
 
-1. take it apart (:mod:`.jws`),
-2. read its unverified purpose, which only chooses the keys to check it against,
-3. type its claims,
+1. parse it (:mod:`.jws`),
+2. read its unverified purpose, which only selects the keys to check it against,
+3. check the types of its claims,
 4. find the key: the issuer of its ``ou`` (and the trust chain below it), or the configured signers,
 5. verify the signature with an algorithm that fits the key,
-6. require the claims its kind must have.
+6. check that the claims required for its kind are present.
 
-:func:`check_times` is asked on every use, so a cached token expires like any other.
+:func:`check_times` is called on every use, so a cached token expires like any other.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from broker_auth.tokens.keys import VerificationKey
 
 ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "EdDSA", "ES256", "ES384"})
 ACCEPTED_CACHE: Final = 3072  # tokens; 1.4 KB each
-REJECTED_CACHE: Final = 2048  # tokens; kept apart so that a flood of bad ones evicts no good one
+REJECTED_CACHE: Final = 2048  # tokens; a separate cache, so that a flood of bad tokens cannot evict good ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """A token whose signature and claims hold; :func:`check_times` checks its times.
+    """A token with valid signature and claims; :func:`check_times` checks its times.
 
     Attributes:
         signer: name of the key that signed it.
-        chain_issuer: who issued it, or may issue others with it, if it is part of a trust chain.
+        chain_issuer: its chain issuer, or itself if it is a chain issuer; None outside a trust chain.
     """
 
     purpose: Purpose
@@ -57,13 +57,13 @@ class Verified:
 
     @property
     def expires(self) -> float | None:
-        """When it stops being accepted: the earliest of ``exp``, ``issexp`` and the end of its chain issuer."""
+        """End of its validity: the earliest of ``exp``, ``issexp`` and the end of its chain issuer."""
         return earlier(self.claims.expires, self.chain_issuer.ends if self.chain_issuer else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A token that can never be accepted under these keys. ``purpose`` and ``token_id`` are unverified."""
+    """A token that is never valid with these keys. ``purpose`` and ``token_id`` are unverified."""
 
     fault: TokenFault
     detail: str
@@ -73,11 +73,11 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedKeys:
-    """Whose tokens are accepted.
+    """The keys whose tokens are accepted.
 
     Attributes:
-        issuers: organization to key; not empty means issuer mode.
-        chain_issuer_max_age: seconds for which a chain issuer is accepted, from the time in its token id.
+        issuers: the key of each organization; not empty means issuer mode.
+        chain_issuer_max_age: seconds for which a chain issuer is accepted, counted from the time in its token id.
     """
 
     issuers: Mapping[str, VerificationKey]
@@ -88,7 +88,7 @@ class TrustedKeys:
 
 
 class TokenVerifier:
-    """Examines tokens against a fixed set of keys, remembering each result by the token's SHA-256."""
+    """A verifier of tokens against a fixed set of keys, which caches results by the token's SHA-256."""
 
     def __init__(self, keys: TrustedKeys) -> None:
         self._keys = keys
@@ -101,7 +101,7 @@ class TokenVerifier:
         self._rejected: BoundedCache[bytes, Rejected] = BoundedCache(REJECTED_CACHE)
 
     def examine(self, raw: str) -> Verified | Rejected:
-        """What this token is, whoever asks and whenever. Never raises; cost is bounded by its size."""
+        """Return the result of the time-independent checks. Never raises; the token's size bounds its cost."""
         if len(raw) > MAX_TOKEN_BYTES + 1024:  # not worth hashing
             return Rejected(fault=TokenFault.TOO_LARGE, detail=f"token is larger than {MAX_TOKEN_BYTES} bytes")
         digest = _digest(raw)
@@ -116,7 +116,7 @@ class TokenVerifier:
         return result
 
     def recall(self, raw: str) -> Verified | Rejected | None:
-        """What :meth:`examine` found out about this token before, if it still knows. Verifies nothing."""
+        """Return the cached result of :meth:`examine`; None if not in the cache. Verifies nothing."""
         if len(raw) > MAX_TOKEN_BYTES + 1024:
             return None
         digest = _digest(raw)
@@ -124,7 +124,7 @@ class TokenVerifier:
 
     @property
     def keys(self) -> TrustedKeys:
-        """The keys that tokens are verified with."""
+        """The keys that verify tokens."""
         return self._keys
 
     def _examine(self, raw: str) -> Verified | Rejected:
@@ -150,13 +150,13 @@ class TokenVerifier:
         )
 
     def _chain_issuer(self, purpose: Purpose, claims: Claims) -> ChainIssuer | None:
-        """Return the chain issuer of a token whose chain is verified already."""
+        """Return the chain issuer of a token whose chain has been verified."""
         if not self._keys.issuers or purpose is Purpose.PROVISIONING:
-            return None  # no chain was followed
+            return None  # outside issuer mode, chains are not verified
         return chain.claimed_issuer(claims, self._keys.chain_issuer_max_age)
 
     def _candidates(self, jws: Jws, purpose: Purpose, claims: Claims) -> Sequence[VerificationKey]:
-        """Return the keys that may have signed the token and that its algorithm fits; at least one."""
+        """Return the keys that may have signed the token and fit its algorithm; at least one."""
         if self._keys.issuers and (purpose is not Purpose.PROVISIONING or jws.algorithm == "EdDSA"):
             candidates: Sequence[VerificationKey] = [self._issuer_key(purpose, claims)]
         else:
@@ -166,7 +166,9 @@ class TokenVerifier:
             raise TokenRejected(TokenFault.NO_SIGNER, f"no signer is configured for {purpose} tokens")
         fitting = [key for key in candidates if jws.algorithm in key.checks]
         if not fitting:
-            raise TokenRejected(TokenFault.ALGORITHM, f"token algorithm {jws.algorithm} fits no key configured for it")
+            raise TokenRejected(
+                TokenFault.ALGORITHM, f"token algorithm {jws.algorithm} does not fit any configured key"
+            )
         return fitting
 
     def _signer(self, jws: Jws, candidates: Sequence[VerificationKey]) -> VerificationKey:
@@ -194,7 +196,7 @@ def _digest(raw: str) -> bytes:
 
 
 def _require_claims(claims: Claims) -> None:
-    """What docs/policy.md#3-tokens requires of client and server tokens beyond a signature."""
+    """Check that client and server tokens have the claims that docs/policy.md#3-tokens requires."""
     if isinstance(claims, ClientClaims):
         if not claims.callerid:
             raise TokenRejected(TokenFault.CLAIM_MISSING, "client token has no 'callerid'")
@@ -213,11 +215,11 @@ def check_times(verified: Verified, now: float, *, leeway: float = 0.0, allow_no
     Args:
         verified: the token.
         now: Unix seconds.
-        leeway: seconds, for ``nbf``, ``iat`` and the time in a chain issuer's id; ``exp`` has none.
+        leeway: seconds, for ``nbf``, ``iat`` and the time in a chain issuer's id, but not for ``exp``.
         allow_non_expiring: accept provisioning tokens without ``exp``.
 
     Raises:
-        TokenRejected: it is not.
+        TokenRejected: the token is not valid now.
     """
     claims = verified.claims
     if claims.exp is None:

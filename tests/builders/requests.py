@@ -17,7 +17,7 @@ import nacl.bindings
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from broker_auth.natsio.nkey import Kind, encode_public
+from broker_auth.natsio.nkey import NkeyKind, encode_public
 from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.request import AuthorizationRequest, ClientInfo, ClientTLS, ConnectOpts, ServerId
 from tests.builders.clock import NOW
@@ -54,12 +54,12 @@ class Server:
     @property
     def id(self) -> str:
         """Its public nkey, ``N…``."""
-        return encode_public(bytes(self.key.verify_key), Kind.SERVER)
+        return encode_public(bytes(self.key.verify_key), NkeyKind.SERVER)
 
     @property
     def xkey(self) -> str:
         """Its public curve nkey, ``X…``."""
-        return encode_public(bytes(self.curve.public_key), Kind.CURVE)
+        return encode_public(bytes(self.curve.public_key), NkeyKind.CURVE)
 
     def asks(self, request: AuthorizationRequest, *, sealed: bool = False) -> AuthorizationRequest:
         """``request`` as this server asks it."""
@@ -109,7 +109,7 @@ def _part(value: object) -> str:
 
 
 SERVER: Final = Server()
-USER_NKEY: Final = encode_public(bytes(SigningKey.generate().verify_key), Kind.USER)
+USER_NKEY: Final = encode_public(bytes(SigningKey.generate().verify_key), NkeyKind.USER)
 
 
 def gauge(nodes: int) -> ConnectionGauge:

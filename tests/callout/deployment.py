@@ -21,7 +21,7 @@ from nats.aio.client import Client
 
 from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.deploy.render import render
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.load import load
@@ -68,14 +68,14 @@ class Deployment:
         self.directory = directory
         self.config = directory / "broker.conf"
         self.ports = {name: free_port() for name in names}
-        self.observer = generate_seed(Kind.USER)
+        self.observer = generate_seed(NkeyKind.USER)
         self.authority = CertificateAuthority.create()
         (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
         (directory / "signer.pem").write_bytes(self.authority.certificate_pem)
         self.write_pair(self.authority.server(), "server")
         self.write_pair(self.authority.client(FLEET_NAME), "client")
         self.write_pair(self.authority.client(PROVISIONER_NAME), "provisioner")
-        for name, kind in (("user", Kind.USER), ("account", Kind.ACCOUNT), ("curve", Kind.CURVE)):
+        for name, kind in (("user", NkeyKind.USER), ("account", NkeyKind.ACCOUNT), ("curve", NkeyKind.CURVE)):
             self.write_secret(f"{name}.seed", generate_seed(kind))
         self.write_config()
         self.servers = {name: NatsServer(self._render(name), debug=True) for name in names}

@@ -19,7 +19,7 @@ from broker_auth.callout.callout import Callout, Exchange
 from broker_auth.callout.reply import Decided, ReplyWriter
 from broker_auth.callout.request import RequestReader, WireFault
 from broker_auth.callout.stats import Stats
-from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, decode_seed, generate_seed, public_nkey
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
@@ -29,7 +29,7 @@ from tests.builders.policies import changed, x509_policy
 from tests.builders.requests import SERVER, fleet, gauge, node, provisioner
 from tests.callout.test_reply import SEED, opened
 
-ISSUER_SEED = decode_seed(SEED, Kind.ACCOUNT)
+ISSUER_SEED = decode_seed(SEED, NkeyKind.ACCOUNT)
 SERVICE_SEED = bytes(range(32, 64))
 SERVICE = nacl.bindings.crypto_scalarmult_base(SERVICE_SEED)
 ODD = "odd.example.net"
@@ -39,7 +39,7 @@ def from_(asked: AuthorizationRequest, cid: int) -> AuthorizationRequest:
     """The same request by another connection."""
     return msgspec.structs.replace(
         asked,
-        user_nkey=public_nkey(generate_seed(Kind.USER)),
+        user_nkey=public_nkey(generate_seed(NkeyKind.USER)),
         client_info=msgspec.structs.replace(asked.client_info, id=cid),
     )
 

@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 
 from broker_auth.callout.request import XKEY_HEADER
 from broker_auth.natsio.client import round_trip
-from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer
 from tests.builders.requests import Server, fleet
 from tests.callout.deployment import Deployment, Service, eventually
@@ -70,7 +70,7 @@ class Asking:
         assert seed
         self.answers: list[bytes] = []
         self._server = Server()
-        self._xkey = decode_public(public_nkey(seed.reveal()), Kind.CURVE)
+        self._xkey = decode_public(public_nkey(seed.reveal()), NkeyKind.CURVE)
         self._client = client
         self._inbox = client.new_inbox()
         self._numbers = itertools.count()

@@ -13,7 +13,7 @@ import nkeys  # type: ignore[import-untyped]
 import pytest
 
 from broker_auth.callout.reply import Decided, ReplyWriter
-from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, decode_seed, generate_seed, public_nkey
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
@@ -24,11 +24,11 @@ from tests.builders.policies import x509_policy
 from tests.builders.requests import SERVER, USER_NKEY, Server, fleet, node
 from tests.builders.tokens import ksuid
 
-SEED = generate_seed(Kind.ACCOUNT)
+SEED = generate_seed(NkeyKind.ACCOUNT)
 ISSUER = public_nkey(SEED)
 SERVICE_SEED = bytes(range(32))
 SERVICE = nacl.bindings.crypto_scalarmult_base(SERVICE_SEED)
-WRITER = ReplyWriter(decode_seed(SEED, Kind.ACCOUNT), None)
+WRITER = ReplyWriter(decode_seed(SEED, NkeyKind.ACCOUNT), None)
 ADMIT = Admit(
     rule=Rule.CLIENT,
     account="choria",
@@ -179,7 +179,7 @@ def test_every_answer_has_its_own_id() -> None:
 
 def test_an_answer_is_for_who_asked() -> None:
     other = Server()
-    asked = msgspec.structs.replace(other.asks(node()), user_nkey=public_nkey(generate_seed(Kind.USER)))
+    asked = msgspec.structs.replace(other.asks(node()), user_nkey=public_nkey(generate_seed(NkeyKind.USER)))
     answer = opened(admit(asked, ADMIT, NOW))
     assert (answer["aud"], answer["sub"]) == (other.id, asked.user_nkey)
     assert opened(answer["nats"]["jwt"])["sub"] == asked.user_nkey
@@ -187,7 +187,7 @@ def test_an_answer_is_for_who_asked() -> None:
 
 def test_answers_keep_the_order_of_what_was_asked() -> None:
     """Admissions are signed twice, denials once; neither may end up in another's answer."""
-    asked = [msgspec.structs.replace(ASKED, user_nkey=public_nkey(generate_seed(Kind.USER))) for _ in range(5)]
+    asked = [msgspec.structs.replace(ASKED, user_nkey=public_nkey(generate_seed(NkeyKind.USER))) for _ in range(5)]
     refused = Deny(rule=Rule.NONE, code=DenyCode.NODE_NAME, detail="")
     decisions: list[Decision] = [
         msgspec.structs.replace(ADMIT, name="first"),
@@ -208,7 +208,7 @@ def test_answers_keep_the_order_of_what_was_asked() -> None:
 
 
 def test_a_sealed_answer_is_opened_by_the_server_that_asked_and_no_other() -> None:
-    writer = ReplyWriter(decode_seed(SEED, Kind.ACCOUNT), Sealer(SERVICE_SEED))
+    writer = ReplyWriter(decode_seed(SEED, NkeyKind.ACCOUNT), Sealer(SERVICE_SEED))
     asked = SERVER.asks(node(), sealed=True)
     for sealed in (admit(asked, ADMIT, writer=writer), deny(asked, DenyCode.NODE_NAME, writer)):
         answer = opened(SERVER.open(sealed, SERVICE))

@@ -12,7 +12,7 @@ from nacl.signing import SigningKey
 
 from broker_auth.callout import request as wire
 from broker_auth.callout.request import MAX_REQUEST_BYTES, RequestReader, WireError, WireFault
-from broker_auth.natsio.nkey import Kind, encode_public
+from broker_auth.natsio.nkey import NkeyKind, encode_public
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.request import AuthorizationRequest
 from tests.builders.clock import NOW
@@ -23,8 +23,8 @@ W = WireFault
 SERVICE_SEED = bytes(range(32))
 SERVICE = nacl.bindings.crypto_scalarmult_base(SERVICE_SEED)
 OTHER = Server("other")
-ACCOUNT = encode_public(bytes(32), Kind.ACCOUNT)
-USER = encode_public(bytes(32), Kind.USER)
+ACCOUNT = encode_public(bytes(32), NkeyKind.ACCOUNT)
+USER = encode_public(bytes(32), NkeyKind.USER)
 
 
 def reader(*, sealed: bool = False) -> RequestReader:
@@ -225,7 +225,7 @@ SEALS: dict[str, tuple[bytes, str | None, WireFault]] = {
     "header empty": (SEALED, "", W.SEAL),
     "header not ASCII": (SEALED, "é" * 56, W.SEAL),
     "header a user's key": (SEALED, USER, W.SEAL),
-    "header a key of no order": (SEALED, encode_public(bytes(32), Kind.CURVE), W.SEAL),
+    "header a key of no order": (SEALED, encode_public(bytes(32), NkeyKind.CURVE), W.SEAL),
     "sealed for another service": (SERVER.seal(CLEAR, bytes(SigningKey.generate().verify_key)), XKEY, W.SEAL),
     "version 2": (b"xkv2" + SEALED[4:], XKEY, W.SEAL),
     "cut": (SEALED[:-1], XKEY, W.SEAL),

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker_auth.cli import main
 from broker_auth.natsio.client import round_trip
-from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import FLEET_NAME, PASSWORD, Deployment, Service, eventually
 
@@ -242,7 +242,7 @@ async def test_a_connection_nobody_answered_is_recorded_too(tmp_path: Path) -> N
     conf.write_text(conf.read_text().replace("\n  timeout: 10\n  auth_callout", "\n  timeout: 1\n  auth_callout", 1))
     audit = tmp_path / "audit.jsonl"
     deployment.write_config(f"plugin.broker_auth.audit.output = file:{audit}")
-    deployment.write_secret("curve.seed", generate_seed(Kind.CURVE))
+    deployment.write_secret("curve.seed", generate_seed(NkeyKind.CURVE))
     with deployment.running(), Service(deployment) as service:
         with pytest.raises(NatsError):
             await deployment.connect(name="unlucky")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from broker_auth.deploy.plan import Topology
-from broker_auth.natsio.nkey import Kind, decode_public, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
 from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.sandbox import Sandbox
 from tests.builders.peers import fleet_chain
@@ -168,7 +168,7 @@ async def flood(site: Sandbox, edge: HostileBroker, count: int = 12_000) -> int:
     """Ask ``count`` times, without reading what comes back; return how often that was possible."""
     seed = site.deployment.settings.zone("edge").xkey_seed
     assert seed
-    service = decode_public(public_nkey(seed.reveal()), Kind.CURVE)
+    service = decode_public(public_nkey(seed.reveal()), NkeyKind.CURVE)
     server, chain = Server(), fleet_chain()
     wires = [server.sealed(asked, service) for asked in (fleet(chains=(chain,) * 8), fleet(), provisioner(), node())]
     asked = 0

@@ -68,7 +68,7 @@ REASONS = {
     "expired, at any place in the chain": "its CA 'CN=issuing",
     "not yet valid": "it is not valid before 2037-01-11",
     "for TLS servers only": "clientAuth",
-    "an issuer without the CA flag": "no CA (basicConstraints)",
+    "an issuer without the CA flag": "not a CA (basicConstraints)",
     "an intermediate CA of X.509 version 1": "version 1, which only a CA in client_ca may be",
     "an issuer that may not sign certificates (keyUsage)": "(keyUsage)",
     "more CAs below another than it allows (pathLen)": "allows 0 CAs below it, not 1",
@@ -76,7 +76,7 @@ REASONS = {
     "signed with SHA-1 or MD5": "RSA with SHA-1",
     "RSA of more than 8192 bits": "16384 bits; 1024 to 8192",
     "an RSA exponent above 2147483647": "public exponent",
-    "one algorithm named within, another outside": "differs from the one that is signed",
+    "one algorithm named within, another outside": "differs from the signed one",
     "bytes behind the certificate": "bytes follow",
 }
 

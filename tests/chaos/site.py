@@ -15,7 +15,7 @@ from broker_auth.deploy.init import write_zone_keys
 from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
-from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import find_binary
 from broker_auth.settings.load import load
@@ -105,7 +105,7 @@ class Site:
         own = signer()
         own.write(self.directory, "signer")
         self.token = Issuer(load_signing_key(own.key_pem, "signer.key")).node_token()
-        for name, kind in (("user", Kind.USER), ("account", Kind.ACCOUNT), ("curve", Kind.CURVE)):
+        for name, kind in (("user", NkeyKind.USER), ("account", NkeyKind.ACCOUNT), ("curve", NkeyKind.CURVE)):
             self._secret(f"{name}.seed", generate_seed(kind))
         for name in EDGES:
             write_zone_keys(Workspace(self.directory, force=False), name)

@@ -13,7 +13,7 @@ from nats.errors import Error as NatsError
 
 from broker_auth.cli import main
 from broker_auth.deploy.pki import CertificateAuthority
-from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from tests.callout.deployment import PASSWORD, Deployment, Service, eventually
 
 pytestmark = pytest.mark.e2e
@@ -109,7 +109,7 @@ async def test_worker_replaced_after_a_refused_reload_uses_the_accepted_configur
 
 async def test_key_that_brokers_do_not_accept_is_refused(deployment: Deployment, service: Service) -> None:
     """Only a login attempt shows this: the new workers cannot log in, so the old ones stay."""
-    deployment.write_secret("user.seed", generate_seed(Kind.USER))
+    deployment.write_secret("user.seed", generate_seed(NkeyKind.USER))
     workers = service.workers
     lines = reload(service, "not reloaded")
     assert any("as an ordinary client (account choria)" in line for line in lines)
@@ -136,7 +136,7 @@ async def test_many_reload_requests_are_served(deployment: Deployment, service: 
 
 
 def test_stopping_during_a_reload_ends_every_worker(deployment: Deployment, service: Service) -> None:
-    deployment.write_secret("user.seed", generate_seed(Kind.USER))  # the new workers cannot log in
+    deployment.write_secret("user.seed", generate_seed(NkeyKind.USER))  # the new workers cannot log in
     old = service.workers
     service.signal(signal.SIGHUP)
     service.wait_for_log("authenticated this service as an ordinary client")

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from broker_auth.deploy.brokerconf import ZoneFiles
 from broker_auth.deploy.plan import Topology
-from broker_auth.natsio.nkey import Kind, decode_seed, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, decode_seed, generate_seed
 from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.sandbox.sandbox import Sandbox
@@ -92,9 +92,9 @@ async def test_process_of_a_zone_has_no_key_of_another_zone(running: Served) -> 
         zone: [
             form
             for what, kind in (
-                ("service", Kind.USER),
-                ("issuer", Kind.ACCOUNT),
-                ("xkey", Kind.CURVE),
+                ("service", NkeyKind.USER),
+                ("issuer", NkeyKind.ACCOUNT),
+                ("xkey", NkeyKind.CURVE),
             )
             for form in (seed(sandbox, zone, what), decode_seed(seed(sandbox, zone, what).decode(), kind))
         ]
@@ -139,7 +139,7 @@ async def test_edge_cannot_block_or_delay_a_reload_of_the_fleet(running: Served)
     path = sandbox.directory / ZoneFiles("edge").service_seed
     before, workers = path.read_text(), running.processes()
     try:
-        path.write_text(generate_seed(Kind.USER))
+        path.write_text(generate_seed(NkeyKind.USER))
         since = len(sandbox.service.log)
         sandbox.service.signal(signal.SIGHUP)
         async with asyncio.timeout(10):  # shorter than the 15 s that the edge's new workers have

@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from broker_auth.natsio.client import round_trip
-from broker_auth.natsio.nkey import Kind, decode_public, decode_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, decode_public, decode_seed, public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE
 from broker_auth.settings.model import Settings, Zone
 
@@ -59,9 +59,9 @@ class Responder:
     async def _answer(self, zone: Zone, message: Msg) -> None:
         data, box = message.data, None
         if zone.xkey_seed:
-            raw = decode_seed(zone.xkey_seed.reveal(), Kind.CURVE)
+            raw = decode_seed(zone.xkey_seed.reveal(), NkeyKind.CURVE)
             assert message.headers
-            server = decode_public(message.headers["Nats-Server-Xkey"], Kind.CURVE)
+            server = decode_public(message.headers["Nats-Server-Xkey"], NkeyKind.CURVE)
             box = Box(PrivateKey(raw), PublicKey(server))
             assert data.startswith(b"xkv1")
             data = box.decrypt(data[4:])
@@ -87,7 +87,7 @@ class Responder:
         body: dict[str, Any] = {"iss": public_nkey(seed), "sub": subject, "aud": audience, "name": name, "nats": claims}
         body |= {"iat": int(time.time()), "jti": secrets.token_hex(8)}
         signed = f"{header}.{_b64(json.dumps(body).encode())}"
-        key = SigningKey(decode_seed(seed, Kind.ACCOUNT))
+        key = SigningKey(decode_seed(seed, NkeyKind.ACCOUNT))
         return f"{signed}.{_b64(key.sign(signed.encode()).signature)}".encode()
 
 

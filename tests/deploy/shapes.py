@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from broker_auth.deploy.pki import CertificateAuthority, Pair
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.secret import Secret
@@ -59,7 +59,7 @@ def build(directory: Path, topology: Topology = "edge", *, xkey: bool = True, cl
     authority = CertificateAuthority.create()
     (directory / "ca.pem").write_bytes(authority.certificate_pem)
     brokers = _brokers(directory, authority, topology, cluster)
-    break_glass = {broker.zone: generate_seed(Kind.USER) for broker in brokers}
+    break_glass = {broker.zone: generate_seed(NkeyKind.USER) for broker in brokers}
     return Shape(
         directory=directory,
         authority=authority,
@@ -122,9 +122,9 @@ def _files(ca: Path, pair: tuple[Path, Path]) -> TLSFiles:
 def _zone(name: str, break_glass: str, xkey: bool) -> Zone:
     return Zone(
         name=name,
-        nkey_seed=Secret(generate_seed(Kind.USER)),
-        issuer_seed=Secret(generate_seed(Kind.ACCOUNT)),
-        xkey_seed=Secret(generate_seed(Kind.CURVE)) if xkey else None,
+        nkey_seed=Secret(generate_seed(NkeyKind.USER)),
+        issuer_seed=Secret(generate_seed(NkeyKind.ACCOUNT)),
+        xkey_seed=Secret(generate_seed(NkeyKind.CURVE)) if xkey else None,
         break_glass_nkey=public_nkey(break_glass),
     )
 

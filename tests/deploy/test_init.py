@@ -197,7 +197,7 @@ def test_service_certificate_is_not_added_without_identities(tmp_path: Path, the
     assert initialize(own(tmp_path / "d", theirs)).settings.provisioning.provisioner_identities == ()
 
 
-MEMBER = "a stolen edge is a member of the fleet"
+MEMBER = "a compromised edge can connect as a fleet member"
 
 
 def warnings(plan: Plan) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from broker_auth.files.writing import write_private
-from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.sandbox import Sandbox, change
@@ -23,9 +23,9 @@ PASSWORD = "plugin.choria.network.provisioning.client_password"
 PREVIOUS = "plugin.broker_auth.provisioning.previous_client_password"
 SIGNER = "plugin.choria.network.provisioning.signer_cert"
 KEYS = {
-    "plugin.broker_auth.issuer_seed_file": Kind.ACCOUNT,
-    "plugin.broker_auth.xkey_seed_file": Kind.CURVE,
-    "plugin.broker_auth.nkey_seed_file": Kind.USER,
+    "plugin.broker_auth.issuer_seed_file": NkeyKind.ACCOUNT,
+    "plugin.broker_auth.xkey_seed_file": NkeyKind.CURVE,
+    "plugin.broker_auth.nkey_seed_file": NkeyKind.USER,
 }
 
 

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from broker_auth.callout.request import HEADER
 from broker_auth.natsio.client import round_trip
-from broker_auth.natsio.nkey import Kind, decode_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, decode_seed, public_nkey
 from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT
 
 Request = dict[str, Any]
@@ -29,7 +29,7 @@ class Signer:
 
     def __init__(self, seed: str) -> None:
         self.issuer = public_nkey(seed)
-        self._key = SigningKey(decode_seed(seed, Kind.ACCOUNT))
+        self._key = SigningKey(decode_seed(seed, NkeyKind.ACCOUNT))
 
     def admit(
         self, request: Request, account: str = "APP", *, user: dict[str, Any] | None = None, **claims: Any

@@ -15,7 +15,7 @@ from nats.errors import NoRespondersError
 
 from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.natsio.client import round_trip
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, check_configuration
 from tests.nats_server.oracle import Answer, Oracle, Signer
 from tests.nats_server.wire import Wire
@@ -62,7 +62,7 @@ class Site:
         self.ca.write_bytes(self.authority.certificate_pem)
         self.certificate, self.key = self.authority.server().write(directory, "server")
         self.issuer, self.service, self.operator = (
-            generate_seed(kind) for kind in (Kind.ACCOUNT, Kind.USER, Kind.USER)
+            generate_seed(kind) for kind in (NkeyKind.ACCOUNT, NkeyKind.USER, NkeyKind.USER)
         )
         self.signer = Signer(self.issuer)
 

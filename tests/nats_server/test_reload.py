@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from broker_auth.errors import OperationError
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from tests.nats_server.oracle import Request
 from tests.nats_server.site import Site
 from tests.nats_server.wire import Wire
@@ -38,10 +38,10 @@ async def test_fact_14_a_reload_asks_again_and_drops_those_who_were_given_a_name
 async def test_fact_14_other_keys_need_a_restart(site: Site, changed: str) -> None:
     server = await site.serve()
     if changed == "issuer":
-        site.issuer = generate_seed(Kind.ACCOUNT)
+        site.issuer = generate_seed(NkeyKind.ACCOUNT)
         site.config()
     else:
-        site.config(callout=f"xkey: {public_nkey(generate_seed(Kind.CURVE))}")
+        site.config(callout=f"xkey: {public_nkey(generate_seed(NkeyKind.CURVE))}")
     with pytest.raises(OperationError, match="not supported for AuthCallout"):
         await asyncio.to_thread(server.reload)
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from tests.nats_server.oracle import Answer, Request, Signer
 from tests.nats_server.site import TLS, Site
 
@@ -75,7 +75,7 @@ async def test_fact_11_that_a_service_is_silent_shows_only_in_a_debug_log(site: 
 @pytest.mark.parametrize("wrong", ["empty", "garbage", "other key"])
 async def test_fact_11_an_answer_that_is_none_denies_at_once(site: Site, wrong: str) -> None:
     server = await site.serve(authorization="timeout: 100")
-    other = Signer(generate_seed(Kind.ACCOUNT))
+    other = Signer(generate_seed(NkeyKind.ACCOUNT))
     answers: dict[str, Answer] = {"empty": lambda _: b"", "garbage": lambda _: b"garbage", "other key": other.admit}
     await site.oracle(server, answers[wrong])
     assert await (await site.wire(server)).login() == VIOLATION

@@ -6,7 +6,7 @@ import pytest
 from nacl.public import Box, PrivateKey
 
 from broker_auth.natsio import xkey
-from broker_auth.natsio.nkey import Kind, encode_public
+from broker_auth.natsio.nkey import NkeyKind, encode_public
 from broker_auth.natsio.xkey import Sealer, SealError
 
 SERVICE, SERVER, OTHER = (PrivateKey(bytes([number]) * 32) for number in (1, 2, 3))
@@ -22,7 +22,7 @@ SMALL_ORDER = [
 
 
 def name(key: PrivateKey) -> str:
-    return encode_public(bytes(key.public_key), Kind.CURVE)
+    return encode_public(bytes(key.public_key), NkeyKind.CURVE)
 
 
 def sealed_by(key: PrivateKey, message: bytes, to: PrivateKey = SERVICE) -> bytes:
@@ -64,9 +64,9 @@ def test_anything_else_is_refused(sealed: bytes, server: str) -> None:
 def test_a_key_of_small_order_is_refused(point: bytes) -> None:
     """Else anybody knew the shared key, and could open what is sealed for it."""
     with pytest.raises(SealError):
-        SEALER.open(sealed_by(SERVER, b"x"), encode_public(point, Kind.CURVE))
+        SEALER.open(sealed_by(SERVER, b"x"), encode_public(point, NkeyKind.CURVE))
     with pytest.raises(SealError):
-        SEALER.seal(b"x", encode_public(point, Kind.CURVE))
+        SEALER.seal(b"x", encode_public(point, NkeyKind.CURVE))
 
 
 def test_shared_keys_are_bounded_and_not_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:

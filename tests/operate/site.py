@@ -15,7 +15,7 @@ from typing import Final
 
 from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.operate.access import Access
 from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import NatsServer, free_port
@@ -89,8 +89,8 @@ class Site:
         self.servers: dict[str, NatsServer] = {}
         self.service: Serving | None = None
         self.ports = {name: free_port() for name in ("fleet", "edge", "leaf")}
-        self.break_glass = generate_seed(Kind.USER)
-        self.edge_break_glass = generate_seed(Kind.USER)
+        self.break_glass = generate_seed(NkeyKind.USER)
+        self.edge_break_glass = generate_seed(NkeyKind.USER)
         links = CertificateAuthority.create("links")
         (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
         (directory / "leaf-ca.pem").write_bytes(links.certificate_pem)
@@ -103,7 +103,7 @@ class Site:
             ("signer", signer(algorithm="ec")),
         ):
             pair.write(directory, name)
-        for name, kind in (("user", Kind.USER), ("account", Kind.ACCOUNT), ("curve", Kind.CURVE)):
+        for name, kind in (("user", NkeyKind.USER), ("account", NkeyKind.ACCOUNT), ("curve", NkeyKind.CURVE)):
             self.write_secret(f"{name}.seed", generate_seed(kind))
             self.write_secret(f"edge-{name}.seed", generate_seed(kind))
         self.write_secret("break-glass.seed", self.break_glass)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from broker_auth.deploy.pki import LOCAL_NAMES, CertificateAuthority, Validity
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.natsio.versions import parse_version
 from broker_auth.operate.access import Access, Login, connect
 from broker_auth.operate.doctor.deployment import examine_configuration
@@ -77,7 +77,7 @@ def swap(pattern: str, replacement: str | Callable[[re.Match[str]], str], count:
     return lambda text: re.sub(pattern, replacement, text, count=count, flags=re.DOTALL)
 
 
-def other(kind: Kind) -> str:
+def other(kind: NkeyKind) -> str:
     return public_nkey(generate_seed(kind))
 
 
@@ -164,13 +164,13 @@ FAULTS = (
     ),
     Fault(
         name="another issuer signs for the broker",
-        fleet=swap(r'issuer: "A\w+"', f'issuer: "{other(Kind.ACCOUNT)}"'),
-        edge=swap(r'issuer: "A\w+"', f'issuer: "{other(Kind.ACCOUNT)}"'),
+        fleet=swap(r'issuer: "A\w+"', f'issuer: "{other(NkeyKind.ACCOUNT)}"'),
+        edge=swap(r'issuer: "A\w+"', f'issuer: "{other(NkeyKind.ACCOUNT)}"'),
         errors={"callout.issuer": {"fleet", "edge"}},
     ),
     Fault(
         name="requests are encrypted for another xkey",
-        edge=swap(r'xkey: "X\w+"', f'xkey: "{other(Kind.CURVE)}"'),
+        edge=swap(r'xkey: "X\w+"', f'xkey: "{other(NkeyKind.CURVE)}"'),
         errors={"callout.no_answer": {"edge"}},
     ),
     Fault(
@@ -190,7 +190,7 @@ FAULTS = (
     ),
     Fault(
         name="the broker does not know the service's nkey",
-        edge=swap(r'auth_users: \[ "U\w+"', f'auth_users: [ "{other(Kind.USER)}"'),
+        edge=swap(r'auth_users: \[ "U\w+"', f'auth_users: [ "{other(NkeyKind.USER)}"'),
         errors={"callout.user": {"edge"}},
         service=False,
     ),
@@ -324,7 +324,7 @@ def test_an_edge_that_could_be_a_member_of_the_fleet_is_a_warning(tmp_path: Path
     site = Site(tmp_path)
     site.write_config("plugin.broker_auth.broker.fleet.server.leaf.tls.ca = ca.pem")
     found = examine_configuration(check(site.config, {}, serving=True))
-    assert [item.severity for item in found if "a stolen edge is a member of the fleet" in item.what] == [WARNING]
+    assert [item.severity for item in found if "can connect as a fleet member" in item.what] == [WARNING]
 
 
 async def test_it_says_what_it_could_not_look_at(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ async def test_streams_missing_and_different(tmp_path: Path) -> None:
 async def test_a_foreigner_in_the_callout_account(tmp_path: Path) -> None:
     """Fact 4: whoever is there may answer first."""
     site = Site(tmp_path)
-    seed = generate_seed(Kind.USER)
+    seed = generate_seed(NkeyKind.USER)
     foreign = public_nkey(seed)
 
     def let_in(text: str) -> str:

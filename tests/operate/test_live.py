@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker_auth.deploy.pki import CertificateAuthority
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests import servers
 from tests.cli.running import run
@@ -49,7 +49,7 @@ def test_brokers_that_know_the_service(tmp_path: Path) -> None:
 def test_every_broker_that_cannot_be_served_is_named(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with site.running(service=False, linked=False):
-        site.write_secret("edge-user.seed", generate_seed(Kind.USER))
+        site.write_secret("edge-user.seed", generate_seed(NkeyKind.USER))
         (tmp_path / "other-ca.pem").write_bytes(CertificateAuthority.create().certificate_pem)
         site.write_config("plugin.broker_auth.broker.fleet.tls.ca = other-ca.pem")
         found = problems(site, 1)

@@ -154,14 +154,14 @@ def test_the_command_prints_one_json_document() -> None:
 def test_the_command_finds_nobody() -> None:
     done = run("stranger", "--audit", "-", given=lines(denied()))
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: nothing is recorded of 'stranger'")
+    assert done.stderr.startswith("Error: no records of 'stranger'")
 
 
 def test_the_command_needs_records(tmp_path: Path) -> None:
     directory = Directory(tmp_path)
     directory.keys = {}
     assert run("7").exit_code == 2
-    assert "names no file" in run("7", "--config", str(directory.save())).stderr
+    assert "does not name a file" in run("7", "--config", str(directory.save())).stderr
     assert run("7", "--audit", str(tmp_path / "missing")).exit_code == 1
 
 

@@ -335,7 +335,7 @@ def test_denial_says_what_is_wrong_with_the_certificate(asked: AuthorizationRequ
     leaf = parsed(client(ca="foreign CA"))
     assert decision.fingerprint == leaf.fingerprint
     assert decision.certificate_names == (FLEET_NAME, FLEET_NAME)
-    problem = "it does not lead to client_ca: its issuer 'CN=foreign CA' is none of these CAs"
+    problem = "it does not lead to client_ca: its issuer 'CN=foreign CA' is not one of these CAs"
     assert decision.certificate_problem == problem
     assert decision.detail.endswith(f"; certificate '{FLEET_NAME}' (sha256:{leaf.fingerprint[:16]}…): {problem}")
     record = make_record(asked, decision, NOW, 1)

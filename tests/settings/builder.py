@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from broker_auth.settings.load import check
-from broker_auth.settings.problems import Problem, Report
+from broker_auth.settings.problems import ConfigurationReport, Problem
 
 NOW = datetime.now(UTC)
 PASSWORD = "hunter2-provisioner"
@@ -109,7 +109,7 @@ class Directory:
         """The line :meth:`save` puts a key in."""
         return list(self.keys).index(key) + 1
 
-    def check(self, environ: Mapping[str, str] | None = None, *, serving: bool = True) -> Report:
+    def check(self, environ: Mapping[str, str] | None = None, *, serving: bool = True) -> ConfigurationReport:
         """Saves and checks."""
         return check(self.save(), environ or {}, serving=serving, now=NOW)
 

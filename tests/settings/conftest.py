@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from tests.settings.builder import SYSTEM_PASSWORD, Directory, certificate, private_pem
 
 
@@ -14,7 +14,7 @@ from tests.settings.builder import SYSTEM_PASSWORD, Directory, certificate, priv
 def directory(tmp_path: Path) -> Directory:
     """A directory whose configuration has neither problems nor warnings."""
     made = Directory(tmp_path)
-    for kind in (Kind.USER, Kind.ACCOUNT, Kind.CURVE):
+    for kind in (NkeyKind.USER, NkeyKind.ACCOUNT, NkeyKind.CURVE):
         made.write(f"{kind.name.lower()}.seed", generate_seed(kind) + "\n")
     made.write("system.password", SYSTEM_PASSWORD + "\n")
     for name in ("ca", "signer", "service"):

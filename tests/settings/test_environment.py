@@ -61,7 +61,7 @@ def test_a_relative_path_in_the_environment_starts_at_the_file(directory: Direct
         ("BROKER_AUTH_WORKER", "1", "did you mean BROKER_AUTH_WORKERS?"),
         ("BROKER_AUTH_BROKER_EDGE_URLS", "tls://127.0.0.1:1", "BROKER_AUTH_BROKER_DEFAULT_URLS"),
         ("BROKER_AUTH_NKEY_SEED_FILE", "nowhere", "does not exist"),
-        ("BROKER_AUTH_ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ", "1", "stands for no key"),
+        ("BROKER_AUTH_ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ", "1", "does not stand for a key"),
         ("BROKER_AUTH_CLIENT_CA", "ca\udcff.pem", "control character"),
     ],
 )

@@ -13,8 +13,9 @@ from broker_auth.settings.choria_file import parse
 from broker_auth.settings.keys.durations import parse_duration
 from broker_auth.settings.keys.table import KEYS
 from broker_auth.settings.load import check
-from broker_auth.settings.problems import Findings, Report
+from broker_auth.settings.problems import ConfigurationReport, Findings
 from broker_auth.settings.source import MAX_GUESSES
+from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, Directory
 
 
 def parsed(data: bytes) -> tuple[list[tuple[str, str | None, int | None]], list[tuple[int | None, str | None]]]:
@@ -32,9 +33,59 @@ def test_only_line_feeds_count_lines() -> None:
     assert parsed("a = 1\u2028\rx\nb = 2".encode()) == ([("a", "1\u2028\rx", 1), ("b", "2", 2)], [])
 
 
-def test_lines_that_cannot_be_read_are_reported_and_passed() -> None:
+def test_lines_that_cannot_be_read_are_reported_and_skipped() -> None:
     data = b"a = \xff\nno separator\n= nothing\n\xff = 1\nb = 2"
-    assert parsed(data) == ([("a", None, 1), ("b", "2", 5)], [(1, "a"), (2, None), (3, None), (4, None)])
+    assert parsed(data) == ([("a", None, 1), ("b", "2", 5)], [(1, "a"), (4, None)])
+
+
+def test_lines_that_choria_skips_are_skipped_with_a_warning(directory: Directory) -> None:
+    path = directory.save()
+    directory.write("broker.conf", path.read_text() + "no separator\n= nothing\n")
+    report = check(path, {})
+    assert report.ok
+    assert ["is ignored, as Choria does" in str(warning) for warning in report.warnings] == [True, True]
+
+
+def test_empty_value_of_a_choria_key_is_ignored_with_a_warning(directory: Directory) -> None:
+    directory.set({f"{CHORIA}client_hosts": ""})
+    report = directory.check()
+    assert report.settings is not None
+    assert report.settings.client_hosts == ()
+    (warning,) = report.warnings
+    assert "has no value, and is ignored" in str(warning)
+
+
+def test_last_of_two_choria_keys_counts_with_a_warning(directory: Directory) -> None:
+    directory.set({f"{CHORIA}client_hosts": "192.0.2.1"})
+    path = directory.save()
+    directory.write("broker.conf", path.read_text() + f"{CHORIA}client_hosts = 192.0.2.2\n")
+    report = check(path, {})
+    assert report.settings is not None
+    assert [str(network) for network in report.settings.client_hosts] == ["192.0.2.2/32"]
+    (warning,) = report.warnings
+    assert "is set twice, in lines" in str(warning)
+
+
+def test_issuer_names_hold_dots(directory: Directory) -> None:
+    directory.set(
+        ISSUER_MODE
+        | {
+            "plugin.security.issuer.choria.public": None,
+            "plugin.security.issuer.names": "acme.example",
+            "plugin.security.issuer.acme.example.public": HEX_KEY,
+        }
+    )
+    report = directory.check()
+    assert report.settings is not None, report.problems
+    assert [(issuer.name, issuer.hex) for issuer in report.settings.issuers] == [("acme.example", HEX_KEY)]
+
+
+def test_tilde_is_the_home_directory(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(directory.path))
+    directory.set({f"{CHORIA}provisioning.signer_cert": "~/signer.pem"})
+    report = directory.check()
+    assert report.settings is not None, report.problems
+    assert report.settings.provisioning.signers[0].path == directory.path / "signer.pem"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +118,7 @@ def test_not_durations(text: str) -> None:
     assert "write" in str(caught.value)
 
 
-def checked(directory: Path, data: bytes, environ: dict[str, str] | None = None) -> Report:
+def checked(directory: Path, data: bytes, environ: dict[str, str] | None = None) -> ConfigurationReport:
     path = directory / "broker.conf"
     path.write_bytes(data)
     report = check(path, environ or {})

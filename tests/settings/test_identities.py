@@ -106,4 +106,4 @@ def test_look_at_edges_certificates_takes_every_kind(directory: Directory) -> No
     listen, authority = broker_keys.LEAF_LISTEN.of("default"), broker_keys.LEAF_CA.of("default")
     directory.set({f"{P}client_ca": "odd.pem", listen: "127.0.0.1:7422", authority: "odd.pem"})
     said = [problem.what for problem in (*directory.check().problems, *directory.check().warnings)]
-    assert any("edges' certificates are of the fleet's CA" in what for what in said), said
+    assert any("leaf certificates are issued by the fleet's CA" in what for what in said), said

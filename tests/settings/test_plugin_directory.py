@@ -1,4 +1,4 @@
-"""Keys in ``plugin.d``, which Choria reads and this service does not."""
+"""``plugin.d`` beside the configuration file, read as Choria reads it."""
 
 from __future__ import annotations
 
@@ -6,39 +6,91 @@ import os
 
 import pytest
 
-from tests.settings.builder import CHORIA, PASSWORD, Directory
+from broker_auth.settings.model import Settings
+from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, PASSWORD, Directory, P
 
 
-def put(directory: Directory, text: str, name: str = "choria.cfg") -> None:
+def put(directory: Directory, text: str, name: str = "choria.cfg", mode: int = 0o600) -> None:
     (directory.path / "plugin.d").mkdir(exist_ok=True)
-    directory.write(f"plugin.d/{name}", text)
+    directory.write(f"plugin.d/{name}", text, mode)
+
+
+def settings(directory: Directory) -> Settings:
+    report = directory.check()
+    assert report.settings is not None, report.problems
+    return report.settings
 
 
 def warnings(directory: Directory) -> list[str]:
     report = directory.check()
-    assert report.ok
+    assert report.ok, report.problems
     return [str(warning) for warning in report.warnings]
 
 
+def problems(directory: Directory) -> list[str]:
+    return [str(problem) for problem in directory.check().problems]
+
+
+def test_keys_of_choria_cfg_count_over_the_main_file(directory: Directory) -> None:
+    directory.set({f"{CHORIA}client_hosts": "192.0.2.1"})
+    put(directory, "# x\n\nnetwork.client_hosts = 198.51.100.0/24\nnetwork.deny_server_connections=1\n")
+    loaded = settings(directory)
+    assert [str(network) for network in loaded.client_hosts] == ["198.51.100.0/24"]
+    assert loaded.deny_server_connections
+    (found,) = warnings(directory)
+    assert found.startswith(f"{directory.path}/plugin.d/choria.cfg:3: {CHORIA}client_hosts: is set twice, here and in ")
+    assert str(directory.config) in found
+
+
+def test_environment_counts_over_plugin_d(directory: Directory) -> None:
+    put(directory, "network.client_hosts = 198.51.100.0/24\n")
+    report = directory.check({"BROKER_AUTH_PLUGIN_CHORIA_NETWORK_CLIENT_HOSTS": "192.0.2.9"})
+    assert report.settings is not None
+    assert [str(network) for network in report.settings.client_hosts] == ["192.0.2.9/32"]
+
+
+def test_same_value_in_both_files_is_no_warning(directory: Directory) -> None:
+    put(directory, f"network.provisioning.client_password = {PASSWORD}\n")
+    assert warnings(directory) == []
+
+
+def test_keys_of_this_service_are_read_in_broker_auth_cfg(directory: Directory) -> None:
+    put(directory, "workers = 2\n", "broker_auth.cfg")
+    assert settings(directory).zone("fleet").workers == 2
+    put(directory, "token_leeways = 2s\n", "broker_auth.cfg")
+    (found,) = problems(directory)
+    assert f"plugin.d/broker_auth.cfg:1: {P}token_leeways: is not a known key" in found
+
+
+def test_key_of_this_service_in_both_files_is_a_problem(directory: Directory) -> None:
+    directory.set({f"{P}workers": "3"})
+    put(directory, "workers = 2\n", "broker_auth.cfg")
+    (found,) = problems(directory)
+    assert "is set twice, here and in" in found
+
+
+def test_public_keys_of_issuers_are_read_in_security_cfg(directory: Directory) -> None:
+    directory.set(ISSUER_MODE | {"plugin.security.issuer.choria.public": None})
+    put(directory, f"issuer.choria.public = {HEX_KEY}\n", "security.cfg")
+    assert [issuer.hex for issuer in settings(directory).issuers] == [HEX_KEY]
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "line", "key"),
+    ("name", "text", "key", "why"),
     [
-        ("choria.cfg", "network.client_hosts = 192.0.2.0/24\n", 1, "plugin.choria.network.client_hosts"),
-        (
-            "choria.cfg",
-            "# x\n\nnetwork.deny_server_connections=1\n",
-            3,
-            "plugin.choria.network.deny_server_connections",
-        ),
-        ("security.conf", "issuer.names = acme", 1, "plugin.security.issuer.names"),
-        ("security.cfg", "issuer.acme.public = 00", 1, "plugin.security.issuer.acme.public"),
-        ("broker_auth.cfg", "workers = 2", 1, "plugin.broker_auth.workers"),
+        ("security.cfg", "choria.ca = ca.pem", "plugin.security.choria.ca", "main file or plugin.d/choria.cfg only"),
+        ("security.conf", "issuer.acme.public = 00", "plugin.security.issuer.acme.public", "files named .cfg only"),
+        ("choria.conf", "network.client_hosts = 192.0.2.0/24", f"{CHORIA}client_hosts", "files named .cfg only"),
+        ("choria.network.cfg", "client_hosts = 192.0.2.0/24", f"{CHORIA}client_hosts", "plugin.d/choria.cfg only"),
     ],
 )
-def test_a_key_of_this_service_is_warned_of(directory: Directory, name: str, text: str, line: int, key: str) -> None:
+def test_known_key_where_choria_does_not_read_it_is_warned_of(
+    directory: Directory, name: str, text: str, key: str, why: str
+) -> None:
     put(directory, text, name)
     (found,) = warnings(directory)
-    assert found.startswith(f"{directory.path}/plugin.d/{name}:{line}: ")
+    assert found.startswith(f"{directory.path}/plugin.d/{name}:1: {key}: has no effect here: ")
+    assert why in found
     assert f"write it as {key} into {directory.config}" in found
 
 
@@ -47,34 +99,28 @@ def test_a_key_of_this_service_is_warned_of(directory: Directory, name: str, tex
     [
         ("choria.cfg", "middleware_hosts = a.example.net:4222\nuse_srv = false\n"),
         ("choria.cfg", "# network.client_hosts = 192.0.2.0/24\n"),
-        ("choria.cfg", f"network.provisioning.client_password = {PASSWORD}\n"),  # the main file says the same
         ("package.cfg", "network.client_hosts = 192.0.2.0/24\n"),
         ("choria.cfg.bak", "network.client_hosts = 192.0.2.0/24\n"),
-        ("choria.cfg", "\x00\xff no key\n= x\n"),
+        ("package.cfg", "\x00\xff no key\n= x\n"),
     ],
 )
-def test_other_keys_and_files_are_none_of_its_business(directory: Directory, name: str, text: str) -> None:
+def test_other_keys_and_files_are_ignored(directory: Directory, name: str, text: str) -> None:
     put(directory, text, name)
     assert warnings(directory) == []
 
 
-def test_a_secret_there_is_not_shown(directory: Directory) -> None:
-    put(directory, "network.provisioning.client_password = hunter3\n")
-    (found,) = warnings(directory)
+def test_secret_in_an_open_file_is_a_problem_and_not_shown(directory: Directory) -> None:
+    put(directory, "network.provisioning.client_password = hunter3\n", mode=0o644)
+    (found,) = problems(directory)
+    assert "is written in a file that every user can access; run: chmod 600" in found
+    assert "plugin.d/choria.cfg" in found
     assert "hunter3" not in found
 
 
-def test_a_file_that_cannot_be_read_is_named(directory: Directory) -> None:
+def test_file_that_choria_could_not_read_is_a_problem(directory: Directory) -> None:
     put(directory, "")
-    os.mkfifo(directory.path / "plugin.d" / "pipe.cfg")
+    (directory.path / "plugin.d" / "choria.cfg").unlink()
+    os.mkfifo(directory.path / "plugin.d" / "choria.cfg")
     (directory.path / "plugin.d" / "link.cfg").symlink_to("nowhere")
-    found = warnings(directory)
-    assert ["link.cfg" in found[0], "pipe.cfg" in found[1]] == [True, True]
-
-
-def test_only_so_many_files_are_looked_at(directory: Directory) -> None:
-    put(directory, "")
-    for number in range(150):
-        put(directory, "x = y", f"choria{number}.cfg")
-    put(directory, f"{CHORIA}x = y", "zzz.cfg")
-    assert warnings(directory) == []
+    (found,) = problems(directory)
+    assert "plugin.d/choria.cfg: is not a regular file" in found

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from broker_auth.natsio.nkey import Kind, generate_seed
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, Directory, P, certificate, check_file, private_pem
 
 
@@ -42,7 +42,7 @@ SIGNER = f"{CHORIA}provisioning.signer_cert"
 PASSWORD_KEY = f"{CHORIA}provisioning.client_password"
 NAMES = "plugin.security.issuer.names"
 PUBLIC = "plugin.security.issuer.choria.public"
-SEED = generate_seed(Kind.USER)
+SEED = generate_seed(NkeyKind.USER)
 BROKEN_SEED = SEED[:20] + ("A" if SEED[20] != "A" else "B") + SEED[21:]
 PEM, PRIVATE = certificate("other")
 WITH_ISSUER = dict(ISSUER_MODE)
@@ -158,7 +158,7 @@ PROBLEMS = {
     "seed checksum": file(f"{P}nkey_seed_file", "user.seed", BROKEN_SEED, "checksum"),
     "seed file empty": file(f"{P}nkey_seed_file", "user.seed", "\n", "empty"),
     "seed readable by others": file(f"{P}nkey_seed_file", "user.seed", SEED, "0604", 0o604),
-    "seed open to all": file(f"{P}xkey_seed_file", "curve.seed", generate_seed(Kind.CURVE), "0644", 0o644),
+    "seed open to all": file(f"{P}xkey_seed_file", "curve.seed", generate_seed(NkeyKind.CURVE), "0644", 0o644),
     "seed written inline": one(f"{P}nkey_seed_file", SEED, "holds a seed"),
     # brokers
     "no URLs": one(f"{B}urls", None, "not set"),

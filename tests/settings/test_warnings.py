@@ -99,12 +99,10 @@ def test_what_is_odd_only_in_another_mode(directory: Directory, change: dict[str
 # From go-choria's config; this service has no use for them, and they look like keys of ours.
 FOREIGN = (
     f"{CHORIA}client_port",
-    f"{CHORIA}client_tls_force_required",
     f"{CHORIA}peer_port",
     f"{CHORIA}peer_user",
     f"{CHORIA}peer_password",
     f"{CHORIA}peers",
-    f"{CHORIA}leafnode_port",
     f"{CHORIA}stream.store",
     "plugin.choria.stats_port",
     "plugin.choria.middleware_hosts",
@@ -125,6 +123,44 @@ def test_choria_keys_without_use_here_are_ignored_without_a_word(directory: Dire
     directory.set({key: "anything"})
     report = directory.check()
     assert (report.problems, report.warnings) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "warned"),
+    [
+        (f"{CHORIA}leafnode_port", "6222", True),
+        (f"{CHORIA}leafnode_port", "0", False),
+        (f"{CHORIA}websocket_port", "4333", True),
+        (f"{CHORIA}gateway_port", "7222", True),
+        (f"{CHORIA}client_tls_force_required", "false", True),
+        (f"{CHORIA}client_tls_force_required", "true", False),
+        ("plugin.choria.broker_network", "false", True),
+        ("plugin.choria.broker_network", "true", False),
+    ],
+)
+def test_ignored_key_that_changes_who_gets_in_is_warned_of(
+    directory: Directory, key: str, value: str, warned: bool
+) -> None:
+    directory.set({key: value})
+    report = directory.check()
+    assert report.ok
+    assert [warning.key for warning in report.warnings] == [key] * warned
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, "provider 'puppet' takes `puppet config print ssldir`/certs/ca.pem"),
+        ({"plugin.security.provider": "puppet", "plugin.choria.ssldir": "/ssl"}, "takes /ssl/certs/ca.pem"),
+        ({"plugin.security.provider": "certmanager"}, "takes ca.crt of the secret that cert-manager made"),
+        ({"plugin.security.provider": "pkcs11"}, "provider 'pkcs11' takes its own"),
+    ],
+)
+def test_missing_ca_is_explained_by_the_security_provider(
+    directory: Directory, keys: dict[str, str], told: str
+) -> None:
+    directory.set({f"{P}client_ca": None, **keys})
+    assert told in " ".join(str(warning) for warning in directory.check().warnings)
 
 
 def test_an_empty_value_of_a_foreign_key_is_none_of_our_business(directory: Directory) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from broker_auth.errors import ConfigurationError
-from broker_auth.natsio.nkey import Kind, generate_seed, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.settings.load import check, outline
 from broker_auth.settings.model import AuditKind, Settings, Zone
 from broker_auth.settings.policy import build_policy
 from tests.settings.builder import CHORIA, NOW, PASSWORD, SYSTEM_PASSWORD, Directory, P
 
 EDGES = ("edge1", "edge2")
-KINDS = {"nkey_seed_file": Kind.USER, "issuer_seed_file": Kind.ACCOUNT, "xkey_seed_file": Kind.CURVE}
+KINDS = {"nkey_seed_file": NkeyKind.USER, "issuer_seed_file": NkeyKind.ACCOUNT, "xkey_seed_file": NkeyKind.CURVE}
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def edges(directory: Directory) -> Directory:
         for key, kind in KINDS.items():
             directory.write(f"{name}.{key}", generate_seed(kind))
             lines[f"{P}zone.{name}.{key}"] = f"{name}.{key}"
-        lines[f"{P}zone.{name}.break_glass_nkey"] = public_nkey(generate_seed(Kind.USER))
+        lines[f"{P}zone.{name}.break_glass_nkey"] = public_nkey(generate_seed(NkeyKind.USER))
     directory.set(lines)
     return directory
 
@@ -77,9 +77,9 @@ WRONG: Mapping[str, tuple[Mapping[str, str | None], str]] = {
     "half of the keys": ({f"{P}zone.edge1.issuer_seed_file": None}, "issuer_seed_file: is not set"),
     "the other edge's key": (
         {f"{P}zone.edge2.issuer_seed_file": "edge1.issuer_seed_file"},
-        "zone.edge2.issuer_seed_file: is the key of zone edge1, too",
+        "zone.edge2.issuer_seed_file: is also the key of zone edge1",
     ),
-    "the fleet's key": ({f"{P}zone.edge1.nkey_seed_file": "user.seed"}, "is the key of zone fleet, too"),
+    "the fleet's key": ({f"{P}zone.edge1.nkey_seed_file": "user.seed"}, "is also the key of zone fleet"),
     "a seed of another kind": ({f"{P}zone.edge1.nkey_seed_file": "edge1.issuer_seed_file"}, "an account nkey seed"),
     "a seed that is missing": ({f"{P}zone.edge1.nkey_seed_file": "nowhere.seed"}, "nowhere.seed"),
     "a zone that no broker is in": ({f"{P}zone.edge3.workers": "2"}, "describes zone 'edge3', which no broker is in"),

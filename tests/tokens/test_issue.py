@@ -207,10 +207,10 @@ def test_public_keys_are_written_as_go_does() -> None:
         (lambda: a_server(public_key=""), "64 hex"),
         (lambda: a_server(public_key="0" * 63), "64 hex"),
         (lambda: a_server(permissions=["governor"]), "streams"),
-        (lambda: a_server(permissions=["org_admin"]), "no such permission 'org_admin'"),
+        (lambda: a_server(permissions=["org_admin"]), "unknown permission 'org_admin'"),
         (lambda: a_client(caller_id=""), "caller id"),
         (lambda: a_client(public_key="x" * 64), "64 hex"),
-        (lambda: a_client(permissions=["submission"]), "no such permission 'submission'"),
+        (lambda: a_client(permissions=["submission"]), "unknown permission 'submission'"),
     ],
 )
 def test_unusable_claims_are_refused(make: Callable[[], Claims], says: str) -> None:
@@ -364,9 +364,9 @@ def _forged() -> str:
         (lambda: issue_under(a_server(), creator_token(), signing(FOREIGN)), "not the key"),
         (lambda: issue_under(a_server(), creator_token(), load_signing_key(pem(RSA), "rsa.key")), "not the key"),
         (lambda: issue_under(a_server(now=NOW + HOUR), creator_token(), signing(CREATOR)), "expired"),
-        (lambda: issue_under(a_server(), _plain(), signing(CREATOR)), "is not one"),
-        (lambda: issue_under(a_server(), _without_ksuid(), signing(CREATOR)), "is not one"),
-        (lambda: issue_under(a_server(), _forged(), signing(CREATOR)), "not signed into the chain"),
+        (lambda: issue_under(a_server(), _plain(), signing(CREATOR)), "not a chain issuer's"),
+        (lambda: issue_under(a_server(), _without_ksuid(), signing(CREATOR)), "not a chain issuer's"),
+        (lambda: issue_under(a_server(), _forged(), signing(CREATOR)), "chain signature of the chain issuer's token"),
         (lambda: issue_under(a_server(), "a.b.c", signing(CREATOR)), "cannot be read"),
     ],
 )

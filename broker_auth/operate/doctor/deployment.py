@@ -13,12 +13,12 @@ from nats.aio.msg import Msg
 from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.callout.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
 from broker_auth.errors import InputError, OperationError
-from broker_auth.natsio.nkey import Kind, public_nkey, seed_kind
+from broker_auth.natsio.nkey import NkeyKind, public_nkey, seed_kind
 from broker_auth.operate.access import AccessError, request_json
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.streams.change import change_streams, streams_broker
 from broker_auth.operate.streams.plan import Action
-from broker_auth.settings.problems import Report
+from broker_auth.settings.problems import ConfigurationReport
 from broker_auth.tokens.chain import WARNING_SECONDS
 from broker_auth.tokens.show import moment
 
@@ -27,7 +27,7 @@ _MAX_FILES: Final = 1000
 _RENEW_ISSUER: Final = "renew it and have it issue new tokens (docs/runbook.md#a-chain-issuer)"
 
 
-def examine_configuration(report: Report) -> list[Finding]:
+def examine_configuration(report: ConfigurationReport) -> list[Finding]:
     """Return problems and warnings of the configuration: keys, modes of files, expiring certificates."""
     findings = BrokerFindings()
     for problem in report.problems:
@@ -99,7 +99,7 @@ def _seed_files(directory: Path) -> list[Path]:
 def _public(path: Path) -> str | None:
     try:
         text = path.read_text("ascii").strip()
-        return public_nkey(text) if seed_kind(text) is Kind.USER else None
+        return public_nkey(text) if seed_kind(text) is NkeyKind.USER else None
     except (OSError, UnicodeDecodeError, InputError):
         return None
 

@@ -22,7 +22,7 @@ from broker_auth.operate.doctor.finding import Context, Finding, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
 from broker_auth.operate.doctor.service import examine_service
 from broker_auth.settings.model import BrokerSettings
-from broker_auth.settings.problems import Report
+from broker_auth.settings.problems import ConfigurationReport
 
 # Codes of missing things, and the codes that report them as present.
 _MISSING: Final = {
@@ -34,7 +34,7 @@ _FIRST: Final = frozenset({"clock.skew"})  # differing clocks cause many other p
 NO_SERVICE: Final = frozenset({"callout.no_answer", "callout.user", "listener.unreachable", "callout.admits_anybody"})
 
 
-async def examine(context: Context, report: Report) -> tuple[Finding, ...]:
+async def examine(context: Context, report: ConfigurationReport) -> tuple[Finding, ...]:
     """Return all findings, worst first.
 
     Args:

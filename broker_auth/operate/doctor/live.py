@@ -16,14 +16,14 @@ from broker_auth.operate.doctor.callout import examine_counting
 from broker_auth.operate.doctor.finding import BrokerFindings, Finding, Severity
 from broker_auth.operate.doctor.listeners import RENDER, examine_version
 from broker_auth.settings.model import BrokerSettings
-from broker_auth.settings.problems import Problem, Report
+from broker_auth.settings.problems import ConfigurationReport, Problem
 
 _TLS: Final = ("ssl", "tls", "certificate")  # common words of TLS errors of OpenSSL and nats-py
 _REFUSED: Final = "authorization violation"
 _SILENT: Final = "no answer within"
 
 
-async def check_live(report: Report, access: Access) -> Report:
+async def check_live(report: ConfigurationReport, access: Access) -> ConfigurationReport:
     """Return the report with the problems of the brokers added.
 
     Args:

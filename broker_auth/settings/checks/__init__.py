@@ -1,1 +1,1 @@
-"""Checks that look at several values or at files: brokers, zones, TLS files, trust, audit outputs."""
+"""Checks across several values or of files: brokers, zones, TLS files, trust, audit outputs."""

@@ -1,4 +1,4 @@
-"""What no single audit output can show: that they fit each other and the brokers."""
+"""Checks that audit outputs are consistent with each other and with the brokers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker_auth.settings.source import Source
 
 
 def audit_outputs(source: Source, roles: Sequence[Role]) -> tuple[AuditOutput, ...]:
-    """Where audit records go, each place once."""
+    """Return the outputs of audit records, without duplicates."""
     written = source.get(own.AUDIT_OUTPUT)
     outputs = tuple(dict.fromkeys(written))
     kinds = Counter(output.kind for output in outputs)

@@ -1,4 +1,4 @@
-"""The brokers served, and what their nats-servers' configurations are rendered from."""
+"""The served brokers, and the settings from which their nats-servers' configurations are rendered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WEBSOCKET: Final = ("ws://", "wss://")
 
 
 def broker_names(source: Source, *, serving: bool) -> tuple[str, ...]:
-    """Return the names in ``plugin.broker_auth.brokers``; without ``serving``, only those that are described."""
+    """Return the names in ``plugin.broker_auth.brokers``; without ``serving``, only those with keys of their broker."""
     written = source.get(own_keys.BROKERS)
     names = tuple(dict.fromkeys(written))
     if len(names) < len(written):
@@ -34,7 +34,7 @@ def broker_names(source: Source, *, serving: bool) -> tuple[str, ...]:
 
 
 def brokers(source: Source, names: Iterable[str], now: datetime, *, serving: bool) -> tuple[BrokerSettings, ...]:
-    """Return these brokers. With ``serving`` each must have URLs and usable TLS files; else no file is opened."""
+    """Return these brokers. With ``serving``, each needs URLs and usable TLS files; otherwise files are not opened."""
     return tuple(_broker(source, name, now, serving=serving) for name in names)
 
 
@@ -43,7 +43,7 @@ def _configured(source: Source, name: str) -> bool:
 
 
 def _unlisted(source: Source, names: tuple[str, ...]) -> None:
-    """Keys of a broker that is not served: one problem for each such broker."""
+    """Report each broker that has keys but is not served."""
     reported = set(names)
     prefix = keys.BROKER.partition("<")[0]
     for written, entry in source.entries.items():
@@ -115,7 +115,7 @@ def _check_urls(source: Source, name: str, urls: tuple[str, ...]) -> None:
         source.problem(keys.URLS, "is not set", "write the broker's URLs", name)
     websocket = [url for url in urls if url.startswith(_WEBSOCKET)]
     if websocket and len(websocket) < len(urls):
-        source.problem(keys.URLS, "mixes WebSocket URLs with others", "write only one sort for one broker", name)
+        source.problem(keys.URLS, "mixes WebSocket URLs with others", "use only one kind for one broker", name)
     if websocket and importlib.util.find_spec("aiohttp") is None:
         source.problem(
             keys.URLS, "WebSocket URLs need aiohttp, which is not installed", "install broker-auth[websocket]", name

@@ -1,4 +1,4 @@
-"""What is doubtful about the certificates of a file: their times, order, usage and names."""
+"""Warnings about the certificates of a file: their validity, order, usage and names."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from typing import Final, NamedTuple
 
 from broker_auth.certificates.certificate import Certificate, CertificateError
 from broker_auth.certificates.files import validity
-from broker_auth.certificates.pemfile import Bundle, Found
+from broker_auth.certificates.pemfile import Bundle, FileCertificate
 
-MAX_AUTHORITIES: Final = 500  # looked at; the Web's bundle has 150
-MOST: Final = 5  # doubts of one sort about one file; a bundle holds hundreds of certificates
+MAX_AUTHORITIES: Final = 500  # certificates checked; the Web's bundle has 150
+MOST: Final = 5  # doubts of one kind about one file; a bundle holds hundreds of certificates
 
 
 class Doubt(NamedTuple):
-    """What may be wrong, and what to do."""
+    """A possible problem, and its remedy."""
 
     what: str
     remedy: str
 
 
 def of_authorities(bundle: Bundle, now: datetime) -> Iterator[Doubt]:
-    """Yield every doubt about a file of CA certificates."""
+    """Yield each doubt about a file of CA certificates."""
     yield from faults(bundle)
-    yield from passed_over((item.line, item.as_authority) for item in bundle.found)
+    yield from skipped((item.line, item.as_authority) for item in bundle.entries)
     yield from newer(bundle)
     yield from lifetimes(bundle, now)
-    for item in bundle.found[:MAX_AUTHORITIES]:
+    for item in bundle.entries[:MAX_AUTHORITIES]:
         try:
             if item.certificate.authority is False:
-                yield Doubt(f"{_named(item)} is not a CA's certificate", "give the CA's")
+                yield Doubt(f"{_named(item)} is not a CA's certificate", "use the CA's certificate")
         except CertificateError as error:
             yield Doubt(f"{_named(item)}: {error}", "issue it again")
 
 
-def passed_over(reasons: Iterable[tuple[int, str]]) -> Iterator[Doubt]:
-    """Yield a doubt for each certificate, by line, that nats-server passes over for a reason."""
+def skipped(reasons: Iterable[tuple[int, str]]) -> Iterator[Doubt]:
+    """Yield a doubt for each certificate that nats-server skips, with its line and the reason."""
     for _, (line, reason) in zip(range(MOST), ((line, why) for line, why in reasons if why), strict=False):
         what, remedy = parted(reason)
-        yield Doubt(f"line {line}: nats-server passes over the certificate: {what}", remedy)
+        yield Doubt(f"line {line}: nats-server skips the certificate: {what}", remedy)
 
 
 def newer(bundle: Bundle) -> Iterator[Doubt]:
-    """Yield a doubt for each certificate that nats-server refuses since 2.11, and took before (Go 1.23)."""
-    for item in bundle.found:
+    """Yield a doubt for each certificate that nats-server refuses since 2.11 and accepted before (Go 1.23)."""
+    for item in bundle.entries:
         if item.newer:
             what, remedy = parted(item.newer)
             yield Doubt(f"line {item.line}: nats-server 2.11 and newer refuses the certificate: {what}", remedy)
@@ -54,7 +54,7 @@ def newer(bundle: Bundle) -> Iterator[Doubt]:
 
 
 def parted(reason: str) -> Doubt:
-    """Part a reason of :mod:`broker_auth.certificates.pemfile` into what is wrong and what to do."""
+    """Split a reason of :mod:`broker_auth.certificates.pemfile` into the problem and its remedy."""
     what, _, remedy = reason.partition("; ")
     return Doubt(what, remedy or "issue or write it again (docs/files.md)")
 
@@ -62,13 +62,13 @@ def parted(reason: str) -> Doubt:
 def faults(bundle: Bundle) -> Iterator[Doubt]:
     """Yield a doubt for each block that no program can read."""
     for line, reason in bundle.faults[:MOST]:
-        yield Doubt(f"line {line}: passed over: {reason}", "replace or remove it")
+        yield Doubt(f"line {line}: skipped: {reason}", "replace or remove it")
 
 
 def python_faults(bundle: Bundle) -> Iterator[Doubt]:
     """Yield a doubt for each certificate that OpenSSL, and so this service's TLS, cannot read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for item in bundle.found:
+    for item in bundle.entries:
         try:
             context.load_verify_locations(cadata=item.certificate.der)
         except (ssl.SSLError, ValueError):
@@ -76,33 +76,33 @@ def python_faults(bundle: Bundle) -> Iterator[Doubt]:
 
 
 def lifetimes(bundle: Bundle, now: datetime) -> Iterator[Doubt]:
-    """Yield a doubt for each certificate that has expired, soon will, or is not valid yet."""
-    several = len(bundle.found) > 1
-    said = ((item, found) for item in bundle.found if (found := validity(item.certificate, now)))
-    for _, (item, found) in zip(range(MOST), said, strict=False):
-        remedy = "wait, or correct this host's clock" if "not valid before" in found else "renew it"
-        yield Doubt(f"{_named(item)}: {found}" if several else found, remedy)
+    """Yield a doubt for each certificate that has expired, expires soon, or is not yet valid."""
+    several = len(bundle.entries) > 1
+    expiring = ((item, message) for item in bundle.entries if (message := validity(item.certificate, now)))
+    for _, (item, message) in zip(range(MOST), expiring, strict=False):
+        remedy = "wait, or correct this host's clock" if "not valid before" in message else "renew it"
+        yield Doubt(f"{_named(item)}: {message}" if several else message, remedy)
 
 
 def order(bundle: Bundle) -> Iterator[Doubt]:
-    """Yield a doubt for each certificate behind the first that issued none of those before it."""
+    """Yield a doubt for the first certificate, after the leaf, that did not issue a certificate before it."""
     issuers: set[bytes] = set()
-    for before, item in zip((None, *bundle.found), bundle.found, strict=False):
+    for before, item in zip((None, *bundle.entries), bundle.entries, strict=False):
         if before is not None and item.certificate.subject not in issuers:
             what = f"{_named(item)} is not the issuer of a certificate before it"
-            yield Doubt(what, "write the certificate first, then its issuer, then that one's issuer")
+            yield Doubt(what, "write the certificate first, then its issuer, then the issuer's issuer")
             return
         issuers.add(item.certificate.issuer)
 
 
 def usage(certificate: Certificate, *, server: bool, client: bool) -> Iterator[Doubt]:
-    """Yield a doubt for each use that the certificate's extended key usage leaves out."""
+    """Yield a doubt for each required use that the certificate's extended key usage lacks."""
     try:
-        for wanted, allowed, name, other in (
+        for required, allowed, name, other in (
             (server, certificate.is_for_servers, "serverAuth", "clients"),
             (client, certificate.is_for_clients, "clientAuth", "servers"),
         ):
-            if wanted and not allowed:
+            if required and not allowed:
                 what = f"its extended key usage lacks {name}, so {other} refuse it"
                 yield Doubt(what, f"issue it with {name}")
     except CertificateError as error:
@@ -110,7 +110,7 @@ def usage(certificate: Certificate, *, server: bool, client: bool) -> Iterator[D
 
 
 def unnamed(certificate: Certificate, hosts: Iterable[str]) -> Iterator[Doubt]:
-    """Yield a doubt for each host by which a server is reached and that its certificate does not name."""
+    """Yield a doubt for each of a server's hosts that its certificate does not name."""
     try:
         names = certificate.alternative_names
     except CertificateError as error:
@@ -120,12 +120,12 @@ def unnamed(certificate: Certificate, hosts: Iterable[str]) -> Iterator[Doubt]:
     for host in dict.fromkeys(host.lower().removesuffix(".") for host in hosts):
         address = _address(host)
         if host and not (address in names.ip if address else any(_matches(name, host) for name in dns)):
-            shown = ", ".join([*names.dns, *names.ip][:4]) or "no host at all"
+            shown = ", ".join([*names.dns, *names.ip][:4]) or "no host"
             yield Doubt(f"does not name {host} (it names {shown})", f"issue it with {host} as an alternative name")
 
 
 def _matches(name: str, host: str) -> bool:
-    """Whether a DNS name of a certificate, perhaps with ``*`` as its first label, is the host's (RFC 6125)."""
+    """Return whether a certificate's DNS name, possibly with ``*`` as its first label, matches the host (RFC 6125)."""
     if name == host:
         return True
     first, _, rest = host.partition(".")
@@ -139,5 +139,5 @@ def _address(host: str) -> str:
         return ""
 
 
-def _named(item: Found) -> str:
+def _named(item: FileCertificate) -> str:
     return f"line {item.line} ({item.certificate.subject_text or 'no name'})"

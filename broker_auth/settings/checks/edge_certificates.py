@@ -1,8 +1,8 @@
-"""Edges that could be members of the fleet: what a stolen one's certificates would get in the fleet.
+"""Warnings about edges whose certificates would make an attacker a member of the fleet.
 
-An edge is the server that strangers talk to, and whoever takes it holds its certificates. In x509 mode
-every client certificate of the fleet's CA is a member of the fleet (docs/policy.md#0-what-is-not-served), so
-an edge must have none.
+An edge is exposed to strangers, and an attacker who compromises it has its certificates. In x509 mode each client
+certificate of the fleet's CA is a member of the fleet (docs/policy.md#0-what-is-not-served), so an edge must not
+have one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from broker_auth.settings.source import Source
 
 
 def warn_of_links(source: Source, name: str) -> None:
-    """Warns at a broker of role ``fleet`` of its leaf listener's CA, at an edge of its server certificate.
+    """Warn about the leaf listener's CA of a ``fleet`` broker, and about the server certificate of an edge.
 
-    Only what is here to be read is looked at: nats-servers' files may be on other machines.
+    Checks only files that exist here: nats-servers' files may be on other machines.
     """
     role = source.get(keys.ROLE, name)
     if role is Role.FLEET and source.get(keys.LEAF_LISTEN, name):
@@ -36,11 +36,11 @@ def warn_of_links(source: Source, name: str) -> None:
 
 def _warn_of_authority(source: Source, name: str) -> None:
     own = source.get(keys.LEAF_CA, name)
-    path = own or source.get(keys.SERVER_CA, name)  # as `config render` does
+    path = own or source.get(keys.SERVER_CA, name)  # the same default as in `config render`
     if _any_leads_to(_certificates(path), _members(source, (name,))):
         key: Key[Path | None] = keys.LEAF_CA if own else keys.SERVER_CA
-        what = "edges' certificates are of the fleet's CA: a stolen edge is a member of the fleet"
-        remedy = f"issue them by another CA, and name that one in {keys.LEAF_CA.of(name)}"
+        what = "leaf certificates are issued by the fleet's CA, so a compromised edge can connect as a fleet member"
+        remedy = f"issue them by another CA, and name that CA in {keys.LEAF_CA.of(name)}"
         source.warning(key, what, remedy, name)
 
 
@@ -50,13 +50,13 @@ def _warn_of_server_certificate(source: Source, name: str) -> None:
         return
     brokers = source.get(own_keys.BROKERS)
     if _leads_to(chain[0], chain[1:], _members(source, brokers)):
-        what = "it is of the fleet's CA and for clients, too: a stolen edge is a member of the fleet"
-        remedy = "issue one with the extended key usage serverAuth alone"
+        what = "it is of the fleet's CA and also valid for clients, so a compromised edge can connect as a fleet member"
+        remedy = "issue a certificate with only the extended key usage serverAuth"
         source.warning(keys.SERVER_CERTIFICATE, what, remedy, name)
 
 
 def _members(source: Source, brokers: Iterable[str]) -> tuple[Certificate, ...]:
-    """The CAs whose client certificates are the fleet's members: without ``client_ca``, the listeners'."""
+    """Return the CAs whose client certificates are members of the fleet: without ``client_ca``, the listeners' CAs."""
     if (key := client_ca_key(source)) is not None:
         return tuple(certificate for path in source.get(key) for certificate in _certificates(path))
     fleet = [name for name in brokers if source.get(keys.ROLE, name) is Role.FLEET]
@@ -69,15 +69,15 @@ def _certificates(path: Path | None) -> tuple[Certificate, ...]:
     try:
         return read_certificates(path)
     except BadValue:
-        return ()  # said where the file is checked
+        return ()  # reported where the file is checked
 
 
-def _any_leads_to(found: tuple[Certificate, ...], roots: tuple[Certificate, ...]) -> bool:
-    return any(_leads_to(certificate, found, roots) for certificate in found)
+def _any_leads_to(certificates: tuple[Certificate, ...], roots: tuple[Certificate, ...]) -> bool:
+    return any(_leads_to(certificate, certificates, roots) for certificate in certificates)
 
 
 def _leads_to(certificate: Certificate, between: tuple[Certificate, ...], roots: tuple[Certificate, ...]) -> bool:
-    """Whether it is one of ``roots``, renewed perhaps, or was issued below one: a thief can show the chain."""
+    """Return whether it is a root, possibly renewed, or was issued below a root: an attacker can present the chain."""
     seen, waiting = {certificate}, [certificate]
     while waiting:
         here = waiting.pop()
@@ -94,7 +94,7 @@ def _same_authority(one: Certificate, other: Certificate) -> bool:
 
 
 def _is_for_clients(certificate: Certificate) -> bool:
-    """Return whether nats-server takes it from clients; what cannot be read it refuses."""
+    """Return whether nats-server accepts it from clients; False if it cannot be read."""
     try:
         return certificate.is_for_clients
     except CertificateError:

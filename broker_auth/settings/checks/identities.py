@@ -1,4 +1,4 @@
-"""Provisioners' identities: compiled for the policy, and compared with the certificates that are at hand."""
+"""Provisioners' identities: compiled for the policy, and compared with the configured certificates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from broker_auth.settings.source import Source
 
 
 def identity_patterns(identities: Iterable[str]) -> IdentityPatterns:
-    """Return literals and ``/regular expressions/`` as the policy compares them."""
+    """Return literals and ``/regular expressions/`` compiled for comparison."""
     literals, expressions = set(), []
     for identity in identities:
         if len(identity) > 1 and identity.startswith("/") and identity.endswith("/"):
@@ -28,10 +28,10 @@ def identity_patterns(identities: Iterable[str]) -> IdentityPatterns:
 
 
 def warn_of_common_names(source: Source, served: Iterable[BrokerSettings]) -> None:
-    """Warn where an identity is only the common name of a certificate that has alternative names.
+    """Warn if an identity is only the common name of a certificate that has alternative names.
 
-    Those alone count then (docs/policy.md#1-the-provisioner). Only certificates that are named here are looked at;
-    the service's own matters most, as reports and the doctor log in with it.
+    Only the alternative names count then (docs/policy.md#1-the-provisioner). Checks the certificates in the
+    configuration; the service's is the most important, because `report` and `doctor` log in with it.
     """
     identities: tuple[str, ...] = source.get(own.IDENTITIES)
     patterns = identity_patterns(identities)
@@ -47,11 +47,13 @@ def _warn_of_common_name(source: Source, patterns: IdentityPatterns, path: Path)
         leaf: Certificate = read_certificates(path)[0]
         names = identity_names(leaf, leaf.alternative_names, constrained=False)
     except (BadValue, CertificateError):
-        return  # named where the file is checked
+        return  # reported where the file is checked
     common_name = leaf.common_name
     if not leaf.has_alternative_names or not common_name:
         return
     if patterns.match((common_name,)) and not patterns.match(names):
-        shown = ", ".join(names[:3]) or "no name that could be written here"
-        what = f"{common_name!r} is the common name of {path}, which does not count beside alternative names"
-        source.warning(own.IDENTITIES, what, f"write one of its alternative names ({shown}), or issue another one")
+        shown = ", ".join(names[:3]) or "none that can be written here"
+        what = f"{common_name!r} is the common name of {path}, which is ignored because it has alternative names"
+        source.warning(
+            own.IDENTITIES, what, f"write one of its alternative names ({shown}), or issue another certificate"
+        )

@@ -1,7 +1,7 @@
-"""The TLS files of nats-servers: what nats-server would refuse, pass over, or serve in vain.
+"""The TLS files of nats-servers: which of them nats-server refuses, skips or cannot use.
 
-They may be on other machines and readable by another user. So a file that is not here is only mentioned, and a
-key that cannot be opened is not looked into. What nats-server makes of a file is what Go does (docs/files.md).
+The files may be on other machines, and readable only by another user. So a missing file is only a warning, and a
+key that cannot be opened is not checked. nats-server treats files as Go does (docs/files.md).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from broker_auth.settings.source import Source
 
 
 def check_server_tls(source: Source, name: str, now: datetime) -> None:
-    """Check the files of one broker's nats-server as far as they are here."""
+    """Check the files of one broker's nats-server that exist on this machine."""
     edge = source.get(keys.ROLE, name) is Role.EDGE
-    member = source.is_set(keys.CLUSTER_LISTEN, name)  # one pair serves both ends of a route
+    member = source.is_set(keys.CLUSTER_LISTEN, name)  # the same pair is used at both ends of a route
     _check_pair(source, name, (keys.SERVER_CERTIFICATE, keys.SERVER_KEY), now, server=True, client=member)
     _check_pair(source, name, (keys.LEAF_CERTIFICATE, keys.LEAF_KEY), now, server=not edge, client=edge)
     for key in (keys.SERVER_CA, keys.LEAF_CA):
@@ -69,11 +69,11 @@ def _check_pair(
 
 
 def _bundle(source: Source, named: Named) -> Bundle | None:
-    """The certificates of a file; None if it is not here or cannot be used, which is reported."""
+    """Return the certificates of a file; None, with a report, if it is missing or cannot be used."""
     path = named.path
     if path is None:
         return None
-    if not os.path.exists(path):  # noqa: PTH110  Path.exists() raises where a directory is closed to us
+    if not os.path.exists(path):  # noqa: PTH110  Path.exists() raises if a directory is not accessible
         remedy = "make sure that it is where nats-server runs"
         source.warning(named.key, f"{path} is not on this machine", remedy, named.broker)
         return None
@@ -81,36 +81,36 @@ def _bundle(source: Source, named: Named) -> Bundle | None:
 
 
 def _check_chain(source: Source, named: Named, chain: Bundle) -> None:
-    """Go's LoadX509KeyPair: the first certificate that it sees must parse, the others are sent as they are."""
-    first = next((item for item in chain.found if not item.unseen), None)
+    """Check a chain by the rules of Go's LoadX509KeyPair: only the first visible certificate must parse."""
+    first = next((item for item in chain.entries if not item.unseen), None)
     if first is None:
-        _refused(source, named, chain.found[0].line, "nats-server sees no certificate: ", chain.found[0].unseen)
+        _refused(source, named, chain.entries[0].line, "nats-server sees no certificate: ", chain.entries[0].unseen)
     elif first.as_leaf:
         _refused(source, named, first.line, "nats-server refuses the certificate: ", first.as_leaf)
     else:
-        warn(source, named, chains.passed_over((item.line, item.unseen) for item in chain.found))
+        warn(source, named, chains.skipped((item.line, item.unseen) for item in chain.entries))
     warn(source, named, chains.faults(chain))
     warn(source, named, chains.newer(chain))
 
 
 def _check_authorities(source: Source, named: Named, now: datetime) -> None:
-    """Go's AppendCertsFromPEM: what it cannot read it passes over, and then knows nobody by it."""
+    """Check CAs by the rules of Go's AppendCertsFromPEM, which skips what it cannot read and then trusts nobody."""
     bundle = _bundle(source, named)
     if bundle is None:
         return
-    first = bundle.found[0]
-    if all(item.as_authority for item in bundle.found):
+    first = bundle.entries[0]
+    if all(item.as_authority for item in bundle.entries):
         _refused(source, named, first.line, "nats-server finds no CA certificate: ", first.as_authority)
     warn(source, named, chains.of_authorities(bundle, now))
 
 
 def _refused(source: Source, named: Named, line: int, what: str, reason: str) -> None:
-    found = chains.parted(reason)
-    source.problem(named.key, f"{named.path}: line {line}: {what}{found.what}", found.remedy, named.broker)
+    doubt = chains.parted(reason)
+    source.problem(named.key, f"{named.path}: line {line}: {what}{doubt.what}", doubt.remedy, named.broker)
 
 
 def _key_data(named: Named) -> bytes | None:
-    """What the key's file holds; None if it is not here, not for us to read, or no file to read from."""
+    """Return the content of the key's file; None if it is missing, not readable or not a regular file."""
     if named.path is None:
         return None
     try:
@@ -120,10 +120,10 @@ def _key_data(named: Named) -> bytes | None:
 
 
 def _check_key(named: Named, data: bytes, path: Path | None, chain: Bundle | None) -> None:
-    """Raise what nats-server would refuse a private key for.
+    """Check that nats-server accepts a private key.
 
     Raises:
-        BadValue: with what it would refuse.
+        BadValue: nats-server would refuse the key.
     """
     try:
         private = read_private_key(data)
@@ -131,11 +131,11 @@ def _check_key(named: Named, data: bytes, path: Path | None, chain: Bundle | Non
     except PemError as error:
         raise BadValue(f"{named.path} {error.what}", error.remedy) from None
     if refused:
-        found = chains.parted(refused)
-        raise BadValue(f"{named.path}: nats-server cannot use the key: {found.what}", found.remedy)
+        doubt = chains.parted(refused)
+        raise BadValue(f"{named.path}: nats-server cannot use the key: {doubt.what}", doubt.remedy)
     if chain is None or path is None:
         return
-    seen = [item for item in chain.found if not item.unseen] or list(chain.found)
+    seen = [item for item in chain.entries if not item.unseen] or list(chain.entries)
     if not belong_together(seen[0].certificate, private):
         what, remedy = mismatch(path, chain, [belong_together(item, private) for item in chain.certificates])
         raise BadValue(what, remedy)
@@ -154,7 +154,7 @@ def _check_mode(source: Source, named: Named) -> None:
 
 
 def _check_hosts(source: Source, name: str) -> None:
-    """Compare the hosts of URLs with the certificate that answers there."""
+    """Compare the hosts of URLs with the certificate of the listener."""
     _check_names(source, _named(source, keys.SERVER_CERTIFICATE, name), source.get(keys.URLS, name))
     if source.get(keys.ROLE, name) is Role.FLEET and source.get(keys.LEAF_LISTEN, name):
         key = keys.LEAF_CERTIFICATE if source.is_set(keys.LEAF_CERTIFICATE, name) else keys.SERVER_CERTIFICATE
@@ -162,7 +162,7 @@ def _check_hosts(source: Source, name: str) -> None:
 
 
 def _remotes(source: Source) -> tuple[str, ...]:
-    """Where edges reach the one fleet broker that is configured; with several, nobody knows which is meant."""
+    """Return the URLs of edges to the fleet broker; empty with several fleet brokers, where the target is ambiguous."""
     brokers = source.get(own_keys.BROKERS)
     if sum(bool(source.get(keys.LEAF_LISTEN, name)) for name in brokers) > 1:
         return ()

@@ -1,4 +1,4 @@
-"""The TLS files this service presents to brokers and knows them by; those of nats-server: :mod:`.server_tls`."""
+"""This service's TLS files for connections to brokers; those of nats-server are in :mod:`.server_tls`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from broker_auth.settings.source import Source
 
 
 class Named(NamedTuple):
-    """A TLS file with the key that names it, so that a problem points there."""
+    """A TLS file with the configuration key that names it, for problems."""
 
     key: Key[Path | None]
     broker: str
@@ -26,13 +26,13 @@ class Named(NamedTuple):
 
 
 def warn(source: Source, named: Named, doubts: Iterable[Doubt]) -> None:
-    """Report doubts about a file as warnings at the key that names it."""
+    """Report doubts about a file as warnings at its configuration key."""
     for doubt in doubts:
         source.warning(named.key, f"{named.path}: {doubt.what}", doubt.remedy, named.broker)
 
 
 def check_client_tls(source: Source, ca: Named, certificate: Named, key: Named, now: datetime) -> None:
-    """Check what this service knows a broker by and presents to it; every file named must be usable."""
+    """Check the CAs that verify a broker and the certificate presented to it; each file must be usable."""
     if (ca_path := ca.path) is not None:
         bundle = source.attempt(lambda: read_bundle(ca_path), ca.key, ca.broker)
         if bundle is not None:
@@ -66,23 +66,23 @@ def check_both_set(source: Source, certificate: Named, key: Named) -> None:
 
 
 def mismatch(path: Path, chain: Bundle, matches: list[bool]) -> Doubt:
-    """Return what to say of a key that is not that of a file's first certificate."""
-    for item, matching in zip(chain.found, matches, strict=True):
+    """Return the doubt about a key that does not belong to a file's first certificate."""
+    for item, matching in zip(chain.entries, matches, strict=True):
         if matching:
             return Doubt(
-                f"is the key of the certificate in line {item.line} of {path}, and the first one counts",
-                "put that certificate first in its file, its issuers behind it",
+                f"is the key of the certificate in line {item.line} of {path}, but only the first certificate counts",
+                "put that certificate first in its file, followed by its issuers",
             )
     return Doubt(f"is not the key of {path}", "give the key that belongs to it")
 
 
 def _load(path: Path, key_path: Path, chain: Bundle) -> None:
-    """Load the pair as it will be used: OpenSSL is stricter about a file's form than this program."""
+    """Load the pair with OpenSSL, as it will be used: OpenSSL is stricter about the format than this program."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, key_path, password=_no_passphrase)
     except (OSError, ValueError) as error:
         lines = [f"line {line}: {reason}" for line, reason in chain.faults]
-        lines += [f"line {item.line}: {item.as_authority}" for item in chain.found if item.as_authority]
+        lines += [f"line {item.line}: {item.as_authority}" for item in chain.entries if item.as_authority]
         reason = "; ".join(lines[: chains.MOST]) or getattr(error, "reason", None) or type(error).__name__
         raise BadValue(
             f"{path} cannot be used with {key_path} by this service's TLS ({reason})",
@@ -91,5 +91,5 @@ def _load(path: Path, key_path: Path, chain: Bundle) -> None:
 
 
 def _no_passphrase() -> str:
-    """Stand in for OpenSSL's question on the terminal."""
+    """Raise an error instead of letting OpenSSL prompt on the terminal."""
     raise ValueError("a passphrase is needed")

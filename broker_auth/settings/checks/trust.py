@@ -1,4 +1,4 @@
-"""Whom to trust: signers, organization issuers, and the CAs of verified peers."""
+"""The trusted keys: signers, organization issuers, and the CAs of verified peers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from broker_auth.certificates.files import expiry, read_bundle
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue, read
 from broker_auth.settings.checks import certificates as chains
+from broker_auth.settings.checks.ignored import choria_ca
 from broker_auth.settings.keys import choria, own
 from broker_auth.settings.keys.key import Key
 from broker_auth.settings.model import KeySource
@@ -21,8 +22,8 @@ _EXCLUDED: Final = (choria.CLIENT_SIGNER_CERT, choria.SERVER_SIGNER_CERT, choria
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
-    """The part of the settings this module reads; attributes as in ``Settings``."""
+class TrustSettings:
+    """The part of the settings that this module reads; attributes as in ``Settings``."""
 
     signers: tuple[KeySource, ...]
     client_signers: tuple[KeySource, ...]
@@ -33,18 +34,18 @@ class Trust:
 
 
 def issuer_mode(source: Source) -> bool:
-    """Whether organization issuers are configured, be their keys usable or not (docs/policy.md#two-modes)."""
+    """Return whether organization issuers are configured, even with unusable keys (docs/policy.md#two-modes)."""
     return source.is_set(choria.ISSUER_NAMES)
 
 
-def trust(source: Source, now: datetime) -> Trust:
-    """Reads every key and CA once, to prove that they can be used."""
+def trust(source: Source, now: datetime) -> TrustSettings:
+    """Read every key and CA once, to check that they can be used."""
     if issuer_mode(source):
         for key in _EXCLUDED:
             if source.is_set(key):
                 remedy = f"remove it, or {choria.ISSUER_NAMES.name}"
                 source.problem(key, "cannot be combined with organization issuers", remedy)
-    return Trust(
+    return TrustSettings(
         signers=_signers(source, choria.SIGNER_CERT, now),
         client_signers=_signers(source, choria.CLIENT_SIGNER_CERT, now),
         server_signers=_signers(source, choria.SERVER_SIGNER_CERT, now),
@@ -76,8 +77,10 @@ def _load(signer: KeySource) -> VerificationKey:
 
 
 def _warn_of_signer(source: Source, key: Key[tuple[KeySource, ...]], signer: VerificationKey, now: datetime) -> None:
-    if signer.not_after is not None and (said := expiry(datetime.fromtimestamp(signer.not_after, UTC), now)):
-        source.warning(key, f"{signer.name}: {said}; its tokens are still accepted", "renew it, or remove the signer")
+    if signer.not_after is not None and (message := expiry(datetime.fromtimestamp(signer.not_after, UTC), now)):
+        source.warning(
+            key, f"{signer.name}: {message}; its tokens are still accepted", "renew it, or remove the signer"
+        )
     if key is choria.SIGNER_CERT and issuer_mode(source) and signer.kind == "Ed25519":
         source.warning(
             key,
@@ -99,7 +102,7 @@ def _issuers(source: Source) -> tuple[KeySource, ...]:
         elif not source.is_set(choria.ISSUER_PUBLIC, name):
             missing = choria.ISSUER_PUBLIC.of(name)
             remedy = "write the issuer's public key there"
-            source.problem(choria.ISSUER_NAMES, f"names {name!r}, but {missing} is not set", remedy)
+            source.problem(choria.ISSUER_NAMES, f"lists {name!r}, but {missing} is not set", remedy)
     _warn_of_unnamed(source, names)
     return tuple(issuers)
 
@@ -109,11 +112,14 @@ def _warn_of_unnamed(source: Source, names: tuple[str, ...]) -> None:
         match = choria.ISSUER_PUBLIC.match(written)
         if match is not None and match[1] not in names:
             remedy = f"add {match[1]!r} to {choria.ISSUER_NAMES.name}"
-            source.findings.warning(entry.problem("is of an issuer that is not listed, and has no effect", remedy))
+            source.findings.warning(entry.problem("belongs to an issuer that is not listed, and has no effect", remedy))
 
 
 def client_ca_key(source: Source) -> Key[tuple[Path, ...]] | None:
-    """docs/policy.md#0-what-is-not-served: ``client_ca``, else Choria's CA, else the file security provider's."""
+    """Return the key that names the CAs (docs/policy.md#0-what-is-not-served).
+
+    It is ``client_ca``, else Choria's CA, else the file security provider's.
+    """
     return next(filter(source.is_set, (own.CLIENT_CA, choria.CHORIA_CA, choria.FILE_CA)), None)
 
 
@@ -124,7 +130,7 @@ def _client_ca(source: Source, now: datetime) -> tuple[Path, ...]:
             _check_ca(source, key, path, now)
         return paths
     what = "is not set, so any certificate that nats-server verified counts"
-    source.warning(own.CLIENT_CA, what, "name the fleet's CA certificates")
+    source.warning(own.CLIENT_CA, what, f"name the fleet's CA certificates; {choria_ca(source)}")
     return ()
 
 

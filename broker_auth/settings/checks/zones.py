@@ -1,7 +1,7 @@
-"""Zones: which brokers share keys and worker processes, and with which keys (docs/policy.md#zones).
+"""Zones: groups of brokers that share keys and worker processes (docs/policy.md#zones).
 
-A zone holds what its thief may cost. The fleet is one, with the general keys of this service; every edge is
-another, with keys that no server of the fleet knows.
+A zone limits the damage of a compromised broker. The fleet is one zone, with the general keys of this service; each
+edge is another zone, with keys that servers of the fleet do not know.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from broker_auth.natsio.nkey import Kind, public_nkey
+from broker_auth.natsio.nkey import NkeyKind, public_nkey
 from broker_auth.secret import Secret
 from broker_auth.settings.keys import broker as broker_keys
 from broker_auth.settings.keys import own
@@ -25,22 +25,22 @@ _PAGE: Final = "docs/zones.md"
 
 
 def zone_of(source: Source, broker: str) -> str:
-    """Return the name of the zone that a broker is in."""
+    """Return the name of a broker's zone."""
     written = source.get(broker_keys.ZONE, broker)
     if source.get(broker_keys.ROLE, broker) is not Role.EDGE:
         return FLEET_ZONE
     return written or broker
 
 
-def zones(source: Source, names: Iterable[str], *, serving: bool, wanted: str | None, remote: bool) -> tuple[Zone, ...]:
+def zones(source: Source, names: Iterable[str], *, serving: bool, only: str | None, remote: bool) -> tuple[Zone, ...]:
     """Return the zones of these brokers, the fleet's first.
 
     Args:
         source: the configuration.
-        names: every broker that is served.
-        serving: whether seeds are read.
-        wanted: the one zone whose keys are needed; None for all.
-        remote: whether seed files of edges may be missing here, because their workers run on other hosts.
+        names: the served brokers.
+        serving: whether to read seeds.
+        only: the only zone whose keys are needed; None for all zones.
+        remote: whether seed files of edges may be missing, because their workers run on other hosts.
     """
     brokers = tuple(names)
     _check_brokers(source, brokers)
@@ -48,14 +48,14 @@ def zones(source: Source, names: Iterable[str], *, serving: bool, wanted: str | 
     for name in brokers:
         served.setdefault(zone_of(source, name), name)
     _check_described(source, served)
-    found = []
+    result = []
     for name in sorted(served or (FLEET_ZONE,), key=lambda zone: zone != FLEET_ZONE):
-        if wanted in (None, name):
-            found.append(_zone(source, name, serving=serving, remote=remote and name != FLEET_ZONE))
+        if only in (None, name):
+            result.append(_zone(source, name, serving=serving, remote=remote and name != FLEET_ZONE))
         if name != FLEET_ZONE and not _has_own_keys(source, name):
             _warn_of_shared_keys(source, served[name], name)
-    _check_distinct(source, found)
-    return tuple(found)
+    _check_distinct(source, result)
+    return tuple(result)
 
 
 def _check_brokers(source: Source, brokers: tuple[str, ...]) -> None:
@@ -70,13 +70,13 @@ def _check_brokers(source: Source, brokers: tuple[str, ...]) -> None:
 
 
 def _check_described(source: Source, served: Iterable[str]) -> None:
-    """Report keys of the fleet's zone, which are the general ones, and of zones without brokers; each zone once."""
+    """Report once each zone without brokers, and the fleet's zone, whose keys are the general ones."""
     reported: set[str] = set()
     for written, entry in source.entries.items():
-        found = keytable.find(written)
-        if found is None or found[0] not in keys.ZONE_KEYS or found[1] in reported:
+        match = keytable.find(written)
+        if match is None or match[0] not in keys.ZONE_KEYS or match[1] in reported:
             continue
-        name = found[1]
+        name = match[1]
         if name == FLEET_ZONE:
             general = written.replace(f"zone.{FLEET_ZONE}.", "")
             source.findings.problem(entry.problem("the fleet's keys are the general ones", f"write {general}"))
@@ -96,7 +96,7 @@ def _warn_of_shared_keys(source: Source, broker: str, zone: str) -> None:
     lines = ", ".join(key.of(zone) for key in keys.SEED_KEYS)
     source.warning(
         broker_keys.ROLE,
-        "the edge uses the fleet's keys, so whoever takes it can log in to the fleet as this service",
+        "the edge uses the fleet's keys, so an attacker who compromises it can log in to the fleet as this service",
         f"set {lines} ({_PAGE})",
         broker,
     )
@@ -118,7 +118,7 @@ def _zone(source: Source, name: str, *, serving: bool, remote: bool) -> Zone:
 
 
 class _Seeds:
-    """Reads the seeds of one zone; ``name`` is empty for the general ones."""
+    """A reader of one zone's seeds; ``name`` is empty for the general keys."""
 
     def __init__(self, source: Source, name: str, *, remote: bool) -> None:
         self._source = source
@@ -126,35 +126,35 @@ class _Seeds:
         self._remote = remote
 
     def nkey(self) -> Secret | None:
-        return self._required(keys.NKEY_SEED_FILE if self._name else own.NKEY_SEED_FILE, Kind.USER)
+        return self._required(keys.NKEY_SEED_FILE if self._name else own.NKEY_SEED_FILE, NkeyKind.USER)
 
     def issuer(self) -> Secret | None:
-        return self._required(keys.ISSUER_SEED_FILE if self._name else own.ISSUER_SEED_FILE, Kind.ACCOUNT)
+        return self._required(keys.ISSUER_SEED_FILE if self._name else own.ISSUER_SEED_FILE, NkeyKind.ACCOUNT)
 
     def xkey(self) -> Secret | None:
         key = keys.XKEY_SEED_FILE if self._name else own.XKEY_SEED_FILE
         if not self._source.is_set(key, self._name):
             what = "is not set, so requests carry passwords and tokens in clear"
-            self._source.warning(key, what, "set it here, and the xkey in nats-server", self._name)
-        return self._read(key, Kind.CURVE)
+            self._source.warning(key, what, "set it, and the xkey in nats-server", self._name)
+        return self._read(key, NkeyKind.CURVE)
 
-    def _required(self, key: Key[Path | None], kind: Kind) -> Secret | None:
+    def _required(self, key: Key[Path | None], kind: NkeyKind) -> Secret | None:
         if not self._source.is_set(key, self._name):
-            remedy = "name the file `broker-auth init` wrote, or make one"
+            remedy = "name the file that `broker-auth init` wrote, or make a file"
             self._source.problem(key, "is not set", remedy, self._name)
         return self._read(key, kind)
 
-    def _read(self, key: Key[Path | None], kind: Kind) -> Secret | None:
+    def _read(self, key: Key[Path | None], kind: NkeyKind) -> Secret | None:
         path = self._source.get(key, self._name)
         if path is None or (self._remote and not path.exists()):
             return None
         return self._source.attempt(lambda: read_seed(path, kind), key, self._name)
 
 
-def _check_distinct(source: Source, found: Iterable[Zone]) -> None:
-    """Report a key that two zones have: then the thief of one has the other's."""
+def _check_distinct(source: Source, read: Iterable[Zone]) -> None:
+    """Report a key that two zones share: an attacker who has it in one zone could use it in the other."""
     known: dict[str, str] = {}
-    for zone in found:
+    for zone in read:
         if not zone.has_own_keys:
             continue
         seeds = (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed)
@@ -163,5 +163,5 @@ def _check_distinct(source: Source, found: Iterable[Zone]) -> None:
         for key, text in zip(named, public, strict=True):
             other = known.setdefault(text, zone.name) if text else zone.name
             if other != zone.name:
-                remedy = f"give zone {zone.name} a key of its own"
-                source.problem(key, f"is the key of zone {other}, too", remedy, zone.name)
+                remedy = f"make another key for zone {zone.name}"
+                source.problem(key, f"is also the key of zone {other}", remedy, zone.name)

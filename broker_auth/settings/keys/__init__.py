@@ -1,4 +1,4 @@
-"""The table of configuration keys: name, kind, default and meaning of each.
+"""The table of configuration keys, each with its name, type, default and meaning.
 
 Read :mod:`.table` first. :mod:`.choria`, :mod:`.own`, :mod:`.broker` and :mod:`.zone` hold the keys; :mod:`.values`
 parses their values.

@@ -1,4 +1,4 @@
-"""One item of ``plugin.broker_auth.audit.output``."""
+"""The parser of an item of ``plugin.broker_auth.audit.output``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FORMS: Final = "write log, stdout, file:PATH or nats:SUBJECT"
 
 
 def audit_output(text: str, base: Path) -> AuditOutput:
-    """``log``, ``stdout``, ``file:PATH`` or ``nats:SUBJECT``."""
+    """Parse ``log``, ``stdout``, ``file:PATH`` or ``nats:SUBJECT``."""
     kind, separator, rest = text.partition(":")
     target = rest.strip()
     if kind in (AuditKind.LOG, AuditKind.STDOUT) and not separator:

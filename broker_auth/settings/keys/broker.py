@@ -1,6 +1,6 @@
-"""The keys of one broker: ``plugin.broker_auth.broker.<name>.…``.
+"""The configuration keys of one broker: ``plugin.broker_auth.broker.<name>.…``.
 
-Those under ``.server.`` describe the nats-server itself; only rendering its configuration uses them.
+Keys under ``.server.`` describe the nats-server; they are used only to render its configuration.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _urls(name: str, schemes: tuple[str, ...], meaning: str) -> Key[tuple[str, .
 URLS: Final = _urls(
     f"{BROKER}urls",
     ("tls", "nats", "wss", "ws"),
-    "Where this service reaches the broker: URLs of the members of one cluster. WebSocket URLs need the extra "
+    "URLs at which this service connects to the broker: the members of one cluster. WebSocket URLs need the extra "
     "`broker-auth[websocket]` and cannot be mixed with others.",
 )
 ROLE: Final[Key[Role]] = Key(
@@ -49,52 +49,60 @@ ROLE: Final[Key[Role]] = Key(
     parse=values.choice(Role),
     default=Role.FLEET,
     shown="fleet",
-    meaning="What the broker is for; `config render`, `report` and `doctor` go by it.",
+    meaning="The purpose of the broker; `config render`, `report` and `doctor` depend on it.",
 )
 ZONE: Final[Key[str | None]] = Key(
     name=f"{BROKER}zone",
     kind="name",
     parse=values.broker_name,
     default=None,
-    shown="fleet; of an edge its own name",
-    meaning="The zone of an edge: brokers of one zone share worker processes and keys, so whoever takes one of them "
-    "has them all. Edges only; every other broker is in the zone `fleet`.",
+    shown="fleet; for an edge, the broker's name",
+    meaning="The zone of an edge: brokers of one zone share worker processes and keys, so an attacker who compromises "
+    "one of them has all their keys. Edges only; every other broker is in the zone `fleet`.",
 )
-CA: Final = _file("tls.ca", f"{PREFIX}tls.ca", "CA certificates (PEM) by which this service knows this broker.")
+CA: Final = _file("tls.ca", f"{PREFIX}tls.ca", "CA certificates (PEM) used to verify this broker.")
 CERTIFICATE: Final = _file(
-    "tls.certificate", f"{PREFIX}tls.certificate", "Certificate (PEM) this service presents to this broker."
+    "tls.certificate", f"{PREFIX}tls.certificate", "Certificate (PEM) that this service presents to this broker."
 )
 KEY: Final = _file("tls.key", f"{PREFIX}tls.key", "Private key (PEM, not encrypted, mode 0600) of that certificate.")
 
 SERVER_NAME: Final = _name("name", "the broker's name", "`server_name` of the nats-server; unique in its cluster.")
-LISTEN: Final = _address("listen", "Where clients connect.")
-SERVER_CERTIFICATE: Final = _path("tls.certificate", "file", "Certificate (PEM) the nats-server presents.")
+LISTEN: Final = _address("listen", "Address and port for clients.")
+SERVER_CERTIFICATE: Final = _path("tls.certificate", "file", "Certificate (PEM) that the nats-server presents.")
 SERVER_KEY: Final = _path("tls.key", "file", "Its private key (PEM).")
-SERVER_CA: Final = _path("tls.ca", "file", "CA certificates (PEM) that the nats-server verifies its clients by.")
-WEBSOCKET_LISTEN: Final = _address("websocket.listen", "Where unprovisioned nodes connect by `wss://`.")
-LEAF_LISTEN: Final = _address("leaf.listen", "Where edges link to this fleet server.")
+SERVER_CA: Final = _path("tls.ca", "file", "CA certificates (PEM) with which the nats-server verifies its clients.")
+WEBSOCKET_LISTEN: Final = _address("websocket.listen", "Address and port for unprovisioned nodes (`wss://`).")
+LEAF_LISTEN: Final = _address(
+    "leaf.listen", "Address and port for the leaf node connections of edges to this fleet server."
+)
 LEAF_REMOTES: Final = _urls(
     f"{SERVER}leaf.remotes",
     ("tls", "nats-leaf", "nats", "wss", "ws"),
-    "The fleet's leaf listeners this edge links to; the link itself is always TLS.",
+    "The fleet's leaf listeners that this edge connects to; the leaf node connection always uses TLS.",
 )
-LEAF_CERTIFICATE: Final = _path("leaf.tls.certificate", "file", "Certificate (PEM) presented on the leaf link.")
+LEAF_CERTIFICATE: Final = _path(
+    "leaf.tls.certificate", "file", "Certificate (PEM) presented on the leaf node connection."
+)
 LEAF_KEY: Final = _path("leaf.tls.key", "file", "Its private key (PEM).")
-LEAF_CA: Final = _path("leaf.tls.ca", "file", "CA certificates (PEM) that verify the other end of the leaf link.")
+LEAF_CA: Final = _path(
+    "leaf.tls.ca", "file", "CA certificates (PEM) used to verify the other end of the leaf node connection."
+)
 LEAF_USER: Final[Key[tuple[str, ...]]] = Key(
     name=f"{SERVER}leaf.user",
     kind="list of names",
     parse=values.listed(values.word),
     default=(),
-    meaning="The first DNS names in the edges' link certificates: who else comes to the leaf listener is refused.",
+    meaning="The first DNS names in the leaf certificates of the edges; the leaf listener refuses all others.",
 )
-STORE_DIR: Final = _path("store_dir", "directory", "JetStream's directory; not set: no JetStream.")
-CLUSTER_NAME: Final = _name("cluster.name", "", "Cluster the nats-server belongs to.")
-CLUSTER_LISTEN: Final = _address("cluster.listen", "Where the other members connect.")
+STORE_DIR: Final = _path("store_dir", "directory", "JetStream's directory. Not set: JetStream is disabled.")
+CLUSTER_NAME: Final = _name("cluster.name", "", "The cluster that the nats-server belongs to.")
+CLUSTER_LISTEN: Final = _address("cluster.listen", "Address and port for the other members.")
 CLUSTER_ROUTES: Final = _urls(
-    f"{SERVER}cluster.routes", ("tls", "nats-route", "nats"), "The other members; routes are always TLS."
+    f"{SERVER}cluster.routes", ("tls", "nats-route", "nats"), "The other members; routes always use TLS."
 )
-MONITOR_LISTEN: Final = _address("monitor.listen", "nats-server's HTTP monitoring; not set: none.")
+MONITOR_LISTEN: Final = _address(
+    "monitor.listen", "Address and port of nats-server's HTTP monitoring. Not set: disabled."
+)
 
 BROKER_KEYS: Final[tuple[AnyKey, ...]] = (
     URLS,

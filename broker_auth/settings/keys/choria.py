@@ -1,4 +1,4 @@
-"""The keys taken from Choria: same names, same meaning (docs/configuration.md#keys-of-choria)."""
+"""The configuration keys of Choria, with the same names and meanings (docs/configuration.md#keys-of-choria)."""
 
 from __future__ import annotations
 
@@ -44,32 +44,32 @@ def _replicas(name: str, of: str) -> Key[int]:
         parse=values.integer(1, 5, also=-1),
         default=-1,
         shown="-1",
-        meaning=f"Replicas of {of}, 1 to 5; -1 is as many as the cluster bears.",
+        meaning=f"Replicas of {of}, 1 to 5; -1 means as many as the cluster supports.",
     )
 
 
 SIGNER_CERT: Final = _signers(
     f"{_NETWORK}provisioning.signer_cert",
-    f"Whose provisioning tokens are accepted: {_SIGNER_FILES}. Several, comma separated, let a signer be "
-    "rotated. Needed for provisioning without organization issuers; with them, it verifies tokens that are "
-    "not EdDSA.",
+    f"Signers whose provisioning tokens are accepted: {_SIGNER_FILES}. Several, comma separated, allow rotating a "
+    "signer. Required for provisioning without organization issuers; with them, it verifies tokens that are not "
+    "EdDSA.",
 )
 CLIENT_PASSWORD: Final = _secret(
     f"{_NETWORK}provisioning.client_password",
-    "Password of the user `provisioner`. Provisioning is enabled only when it is set. It is never enough "
-    "by itself: see `plugin.broker_auth.provisioner.require_mtls`.",
+    "Password of the user `provisioner`. Provisioning is enabled only if it is set. It is never sufficient "
+    "alone: see `plugin.broker_auth.provisioner.require_mtls`.",
 )
 PROVISIONER_WITHOUT_TOKEN: Final = _flag(
     f"{_NETWORK}provisioning.provisioner_without_token",
-    "With organization issuers, let the user `provisioner` in without a client token that has the permission "
-    "`provisioner`; mTLS and the password are still needed.",
+    "With organization issuers, admit the user `provisioner` without a client token that has the permission "
+    "`provisioner`; mTLS and the password are still required.",
 )
 SYSTEM_USER: Final[Key[str | None]] = Key(
     name=f"{_NETWORK}system.user",
     kind="name",
     parse=values.word,
     default=None,
-    meaning="The user that is placed in the system account. Needs `plugin.choria.network.system.password`.",
+    meaning="The user in the system account. Requires `plugin.choria.network.system.password`.",
 )
 SYSTEM_PASSWORD: Final = _secret(f"{_NETWORK}system.password", "Password of the system user.")
 CLIENT_HOSTS: Final[Key[tuple[IPv4Network | IPv6Network, ...]]] = Key(
@@ -83,18 +83,18 @@ CLIENT_HOSTS: Final[Key[tuple[IPv4Network | IPv6Network, ...]]] = Key(
 )
 CLIENT_SIGNER_CERT: Final = _signers(
     f"{_NETWORK}client_signer_cert",
-    f"Without organization issuers: whose client tokens are accepted, {_SIGNER_FILES}; comma separated.",
+    f"Without organization issuers: signers whose client tokens are accepted, {_SIGNER_FILES}; comma separated.",
 )
 SERVER_SIGNER_CERT: Final = _signers(
     f"{_NETWORK}server_signer_cert",
-    f"Without organization issuers: whose server tokens are accepted, {_SIGNER_FILES}; comma separated.",
+    f"Without organization issuers: signers whose server tokens are accepted, {_SIGNER_FILES}; comma separated.",
 )
 DENY_SERVERS: Final = _flag(f"{_NETWORK}deny_server_connections", "Deny every connection that presents a server token.")
 
 ISSUER_NAMES: Final[Key[tuple[str, ...]]] = Key(
     name="plugin.security.issuer.names",
     kind="list of names",
-    parse=values.listed(values.broker_name),
+    parse=values.listed(values.issuer_name),
     default=(),
     meaning="Organization issuers. Setting it selects issuer mode, which excludes `client_signer_cert`, "
     "`server_signer_cert` and `trusted_signers`. The name is what tokens carry in `ou`.",
@@ -105,6 +105,7 @@ ISSUER_PUBLIC: Final[Key[str | None]] = Key(
     parse=values.hex_key,
     default=None,
     meaning="Ed25519 public key of one organization issuer, 64 hex characters.",
+    dotted=True,
 )
 TRUSTED_SIGNERS: Final[Key[tuple[str, ...]]] = Key(
     name="plugin.security.choria.trusted_signers",
@@ -119,7 +120,7 @@ CHORIA_CA: Final[Key[tuple[Path, ...]]] = Key(
     parse=values.listed(values.path),
     default=(),
     meaning="CA certificates (PEM) of the organization. The default of `plugin.broker_auth.client_ca`; with "
-    "organization issuers it also lets verified certificates without a token in, with pub-sub permissions.",
+    "organization issuers it also admits verified certificates without a token, with pub-sub permissions.",
 )
 FILE_CA: Final[Key[tuple[Path, ...]]] = Key(
     name="plugin.security.file.ca",
@@ -130,24 +131,24 @@ FILE_CA: Final[Key[tuple[Path, ...]]] = Key(
     "`plugin.security.choria.ca` is not set.",
 )
 
-_WANTED: Final = "0 means that the stream is not wanted."
+_NOT_CREATED: Final = "0 means that the stream is not created."
 EVENT_RETENTION: Final = _retention(
-    "event_retention", 86_400.0, "24h", f"How long `CHORIA_EVENTS` keeps events; {_WANTED}"
+    "event_retention", 86_400.0, "24h", f"How long `CHORIA_EVENTS` keeps events; {_NOT_CREATED}"
 )
 EVENT_REPLICAS: Final = _replicas("event_replicas", "`CHORIA_EVENTS`")
 MACHINE_RETENTION: Final = _retention(
-    "machine_retention", 86_400.0, "24h", f"How long `CHORIA_MACHINE` keeps events of autonomous agents; {_WANTED}"
+    "machine_retention", 86_400.0, "24h", f"How long `CHORIA_MACHINE` keeps events of autonomous agents; {_NOT_CREATED}"
 )
 MACHINE_REPLICAS: Final = _replicas("machine_replicas", "`CHORIA_MACHINE`")
 ADVISORY_RETENTION: Final = _retention(
-    "advisory_retention", 7 * 86_400.0, "7d", f"How long `CHORIA_STREAM_ADVISORIES` keeps advisories; {_WANTED}"
+    "advisory_retention", 7 * 86_400.0, "7d", f"How long `CHORIA_STREAM_ADVISORIES` keeps advisories; {_NOT_CREATED}"
 )
 ADVISORY_REPLICAS: Final = _replicas("advisory_replicas", "`CHORIA_STREAM_ADVISORIES`")
 ELECTION_TTL: Final = _retention(
     "leader_election_ttl",
     60.0,
     "1m",
-    "How long a leader that fell silent keeps its place in `CHORIA_LEADER_ELECTION`; at least 1s.",
+    "Time after which a silent leader loses its key in `CHORIA_LEADER_ELECTION`; at least 1s.",
     low=1.0,
 )
 ELECTION_REPLICAS: Final = _replicas("leader_election_replicas", "`CHORIA_LEADER_ELECTION`")

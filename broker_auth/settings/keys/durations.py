@@ -28,18 +28,18 @@ _PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|[smhdwMyDWY])
 _SECONDS: Final = re.compile(r"[0-9]+")
 
 MAX_LENGTH: Final = 64
-MAX_SECONDS: Final = 100 * 365 * 86_400.0  # beyond it a date computed from "now" may not exist
+MAX_SECONDS: Final = 100 * 365 * 86_400.0  # beyond it, a date computed from "now" may be out of range
 
 FORMS: Final = "write it like 30s, 1h30m, 7d, 2w or 1y"
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in ``text``: Go's units plus ``d``, ``w``, ``M`` (30 days) and ``y`` (365 days).
+    """Parse a duration into seconds: Go's units plus ``d``, ``w``, ``M`` (30 days) and ``y`` (365 days).
 
     A bare integer is seconds, as in Choria's configuration (go-choria ``confkey``).
 
     Raises:
-        InputError: not a duration, negative, or longer than a hundred years.
+        InputError: the text is not a duration, negative, or longer than a hundred years.
     """
     stripped = text.strip()
     if len(stripped) > MAX_LENGTH:

@@ -1,4 +1,4 @@
-"""One configuration key: its name, how its value is read, its default and what it means."""
+"""A configuration key: its name, its parser, its default and its meaning."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ PLACEHOLDER: Final = "<name>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key(Generic[T]):
-    """One row of the table that reads configurations and writes their reference.
+    """A row of the table from which configurations are parsed and their reference is written.
 
     Attributes:
         name: the full key; ``<name>`` stands for the name of a broker, a zone or an issuer.
-        kind: what sort of value, in words, for the reference.
-        parse: turns the text into the value.
-        default: the value when the key is not set.
-        shown: the default as the reference writes it; empty for none.
+        kind: the type of the value in words, for the reference.
+        parse: converts the text into the value.
+        default: the value if the key is not set.
+        shown: the default in the reference; empty if the key has no default.
         meaning: one paragraph of Markdown.
         secret: the value must not be shown.
+        dotted: the name in the key may hold dots.
     """
 
     name: str
@@ -36,24 +37,26 @@ class Key(Generic[T]):
     shown: str = ""
     meaning: str
     secret: bool = False
+    dotted: bool = False
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Prepares the match of a key with a name in it; no name holds a dot."""
-        pattern = re.escape(self.name).replace(re.escape(PLACEHOLDER), r"([^.\s]+)")
+        """Prepare the match of a key with a name in it."""
+        name = r"(\S+)" if self.dotted else r"([^.\s]+)"
+        pattern = re.escape(self.name).replace(re.escape(PLACEHOLDER), name)
         object.__setattr__(self, "_pattern", re.compile(pattern))
 
     @property
     def named(self) -> bool:
-        """Whether the key stands once for every broker, zone or issuer."""
+        """Whether the key exists once for each broker, zone or issuer."""
         return PLACEHOLDER in self.name
 
     def of(self, name: str) -> str:
-        """The key as written for one broker, zone or issuer."""
+        """Return the full key for one broker, zone or issuer."""
         return self.name.replace(PLACEHOLDER, name)
 
     def match(self, written: str) -> re.Match[str] | None:
-        """The match of a key in a file; its group 1 is the name, for a key that has one."""
+        """Match a key in a file; group 1 is the name, for a key with a name."""
         return self._pattern.fullmatch(written)
 
 
@@ -61,6 +64,6 @@ AnyKey = Key[Any]
 
 
 def variable(written: str) -> str:
-    """The environment variable that overrides a key, e.g. ``BROKER_AUTH_XKEY_SEED_FILE``."""
+    """Return the environment variable that overrides a key, e.g. ``BROKER_AUTH_XKEY_SEED_FILE``."""
     short = written.removeprefix(PREFIX)
     return ENVIRONMENT + re.sub(r"[^A-Za-z0-9<>]", "_", short).upper()

@@ -1,4 +1,4 @@
-"""The keys of this service, all under ``plugin.broker_auth.`` (docs/configuration.md#keys-of-this-service)."""
+"""The configuration keys of this service: ``plugin.broker_auth.…`` (docs/configuration.md#keys-of-this-service)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from broker_auth.tokens.chain import DEFAULT_MAX_AGE
 MAX_LEEWAY: Final = 60.0  # seconds; docs/policy.md#what-is-accepted-as-a-token
 MAX_WORKERS: Final = 256
 MAX_LIMIT: Final = 2**31 - 1
-MAX_PAYLOAD: Final = 64 * 1024 * 1024  # what nats-server accepts for max_payload
+MAX_PAYLOAD: Final = 64 * 1024 * 1024  # nats-server's limit for max_payload
 
 
 def _file(name: str, meaning: str) -> Key[Path | None]:
@@ -51,7 +51,7 @@ def _previous(name: str, of: str) -> Key[Secret | None]:
         parse=values.secret,
         default=None,
         secret=True,
-        meaning=f"A second password accepted for `{of}` while that is being rotated; remove it afterwards.",
+        meaning=f"A second password accepted for `{of}` during its rotation; remove it afterwards.",
     )
 
 
@@ -61,23 +61,25 @@ BROKERS: Final[Key[tuple[str, ...]]] = Key(
     parse=values.listed(values.broker_name),
     default=("default",),
     shown="default",
-    meaning="The nats-servers or clusters served, each described by `plugin.broker_auth.broker.<name>.…`.",
+    meaning="The served nats-servers or clusters, each described by `plugin.broker_auth.broker.<name>.…`.",
 )
-TLS_CA: Final = _file("tls.ca", "CA certificates (PEM) by which this service knows the brokers; not set: the system's.")
-TLS_CERTIFICATE: Final = _file("tls.certificate", "Certificate (PEM, with its chain) this service presents to brokers.")
+TLS_CA: Final = _file("tls.ca", "CA certificates (PEM) used to verify the brokers. Not set: the system trust store.")
+TLS_CERTIFICATE: Final = _file(
+    "tls.certificate", "Certificate (PEM, with its chain) that this service presents to brokers."
+)
 TLS_KEY: Final = _file("tls.key", "Private key (PEM, not encrypted, mode 0600) of that certificate.")
 
 NKEY_SEED_FILE: Final = _file(
     "nkey_seed_file",
-    "File (mode 0600) with the user nkey seed (`SU…`) this service logs in to the fleet with. Needed by `serve`.",
+    "File (mode 0600) with the user nkey seed (`SU…`) of this service's login to the fleet. Required by `serve`.",
 )
 ISSUER_SEED_FILE: Final = _file(
-    "issuer_seed_file", "File (mode 0600) with the account nkey seed (`SA…`) that signs responses. Needed by `serve`."
+    "issuer_seed_file", "File (mode 0600) with the account nkey seed (`SA…`) that signs responses. Required by `serve`."
 )
 XKEY_SEED_FILE: Final = _file(
     "xkey_seed_file",
-    "File (mode 0600) with the curve nkey seed (`SX…`). Set: requests must be encrypted. Not set: they must "
-    "not be, and carry passwords and tokens in clear.",
+    "File (mode 0600) with the curve nkey seed (`SX…`). Set: requests must be encrypted. Not set: requests must "
+    "not be encrypted, and carry passwords and tokens in clear.",
 )
 
 ACCOUNT_FLEET: Final = _account("fleet", "choria", "Account of the fleet: servers and clients.")
@@ -91,17 +93,17 @@ IDENTITIES: Final[Key[tuple[str, ...]]] = Key(
     kind="list of identities",
     parse=values.identities,
     default=(),
-    meaning="Who may be the user `provisioner`, comma separated: a literal equals a DNS name among the alternative "
-    "names of the peer's certificate, or its common name where it has no alternative names; `uri:…`, `email:…` and "
-    "`ip:…` name alternative names of these kinds; `/regular expression/` matches the whole of a DNS name, and "
-    "`/uri:…/` of a URI. A comma between slashes does not separate; at most 512 characters each. Not set: any verified "
-    "peer with the password.",
+    meaning="Identities accepted for the user `provisioner`, comma separated: a literal equals a DNS name among the "
+    "alternative names of the peer's certificate, or its common name if it has no alternative names; `uri:…`, "
+    "`email:…` and `ip:…` match alternative names of these kinds; `/regular expression/` matches a whole DNS name, and "
+    "`/uri:…/` a whole URI. A comma between slashes does not separate; at most 512 characters each. Not set: any "
+    "verified peer with the password.",
 )
 REQUIRE_MTLS: Final = _flag(
     "provisioner.require_mtls",
     True,
     "Whether the user `provisioner` needs a verified certificate. `false`, in issuer mode only, lets a client token "
-    "with the permission `provisioner` and its nonce signature stand in for it.",
+    "with the permission `provisioner` and its nonce signature replace it.",
 )
 PREVIOUS_CLIENT_PASSWORD: Final = _previous(
     "provisioning.previous_client_password", "plugin.choria.network.provisioning.client_password"
@@ -110,8 +112,8 @@ PREVIOUS_SYSTEM_PASSWORD: Final = _previous("system.previous_password", "plugin.
 ISOLATE_NODES: Final = _flag(
     "provisioning.isolate_nodes",
     True,
-    "Let an unprovisioned node read only what is sent to its own name. `false` restores Choria's "
-    "`provisioning.node.>`: every waiting node can read what is sent to every other.",
+    "Let an unprovisioned node read only messages to its own name. `false` restores Choria's "
+    "`provisioning.node.>`: every waiting node can read the messages to all others.",
 )
 ALLOW_NON_EXPIRING: Final = _flag(
     "provisioning.allow_non_expiring_tokens",
@@ -122,17 +124,20 @@ MAX_SUBSCRIPTIONS: Final = _count(
     "provisioning.limits.max_subscriptions",
     64,
     MAX_LIMIT,
-    "Subscriptions of one connection in the provisioning account.",
+    "Maximum number of subscriptions of a connection in the provisioning account.",
 )
 MAX_PAYLOAD_BYTES: Final = _count(
-    "provisioning.limits.max_payload", 1024 * 1024, MAX_PAYLOAD, "Bytes of one message in the provisioning account."
+    "provisioning.limits.max_payload",
+    1024 * 1024,
+    MAX_PAYLOAD,
+    "Maximum size in bytes of a message in the provisioning account.",
 )
 MAX_CONNECTIONS: Final = _count(
     "provisioning.limits.max_connections",
     10_000,
     MAX_LIMIT,
-    "Connections in the provisioning account beyond which nodes are denied. Where provisioners connect to the same "
-    "server, nats-server accepts some more, for them.",
+    "Number of connections in the provisioning account beyond which nodes are denied. If provisioners connect to the "
+    "same server, nats-server accepts some more, for them.",
 )
 CLIENT_CA: Final[Key[tuple[Path, ...]]] = Key(
     name=f"{PREFIX}client_ca",
@@ -140,18 +145,18 @@ CLIENT_CA: Final[Key[tuple[Path, ...]]] = Key(
     parse=values.listed(values.path),
     default=(),
     shown="plugin.security.choria.ca, else plugin.security.file.ca",
-    meaning="CA certificates (PEM) a verified certificate must lead to. None at all: any chain that nats-server "
-    "verified counts, which includes public CAs where nats-server has no `ca_file`.",
+    meaning="CA certificates (PEM) that a verified certificate must lead to. Not set: any chain that nats-server "
+    "verified is accepted, which includes public CAs if nats-server has no `ca_file`.",
 )
 BREAK_GLASS: Final[Key[str | None]] = Key(
     name=f"{PREFIX}break_glass_nkey",
     kind="public nkey",
     parse=values.user_nkey,
     default=None,
-    meaning="Public user nkey (`U…`) that nats-server lets into the system account without asking this service: the "
-    "operator's way in when no service runs. Keep its seed offline.",
+    meaning="Public user nkey (`U…`) that nats-server admits to the system account without asking this service: the "
+    "operator's login when the service is down. Keep its seed offline.",
 )
-WORKERS: Final = _count("workers", 1, MAX_WORKERS, "Service processes.")
+WORKERS: Final = _count("workers", 1, MAX_WORKERS, "Number of worker processes.")
 TOKEN_LEEWAY: Final[Key[float]] = Key(
     name=f"{PREFIX}token_leeway",
     kind="duration",
@@ -167,7 +172,7 @@ CHAIN_ISSUER_MAX_AGE: Final[Key[float]] = Key(
     default=DEFAULT_MAX_AGE,
     shown="366d",
     meaning="How long a chain issuer is accepted, counted from the time in its token id, which the organization "
-    "signed. At its end everybody whose token it issued is denied, whatever `exp` and `issexp` say.",
+    "signed. After that, every token that it issued is denied, regardless of `exp` and `issexp`.",
 )
 AUDIT_OUTPUT: Final[Key[tuple[AuditOutput, ...]]] = Key(
     name=f"{PREFIX}audit.output",
@@ -175,10 +180,10 @@ AUDIT_OUTPUT: Final[Key[tuple[AuditOutput, ...]]] = Key(
     parse=values.listed(audit_output),
     default=(AuditOutput(kind=AuditKind.LOG),),
     shown="log",
-    meaning="Where audit records go, one JSON object a decision: `log` (with the service's own log), `stdout`, "
+    meaning="Outputs of audit records, one JSON object for each decision: `log` (the service's log), `stdout`, "
     "`file:PATH` (mode 0640, rotated by size; SIGUSR1 opens it again after something else moved it), "
     "`nats:SUBJECT` (published in the callout account "
-    "of the first fleet broker; `config render` lets it out to the fleet's account). At most one file and one subject.",
+    "of the first fleet broker; `config render` exports it to the fleet's account). At most one file and one subject.",
 )
 AUDIT_REQUESTS: Final = _flag(
     "audit.requests",
@@ -192,47 +197,47 @@ AUDIT_MAX_BYTES: Final[Key[int]] = Key(
     parse=values.integer(1024 * 1024, 2**62, also=0),
     default=256 * 1024 * 1024,
     shown="268435456",
-    meaning="Bytes at which an audit file is rotated: it becomes `PATH.1`, and what was that `PATH.2`. 0 means never: "
-    "then something else has to (`examples/logrotate`).",
+    meaning="Size in bytes at which an audit file is rotated: it becomes `PATH.1`, the previous `PATH.1` becomes "
+    "`PATH.2`. 0 disables rotation; use another tool then (`examples/logrotate`).",
 )
 AUDIT_KEEP: Final = _count(
     "audit.keep",
     4,
     100,
-    "Rotated audit files that are kept. With the current one they take `keep` + 1 times `max_bytes`.",
+    "Number of rotated audit files that are kept. With the current file they use `keep` + 1 times `max_bytes`.",
 )
 METRICS_LISTEN: Final[Key[str | None]] = Key(
     name=f"{PREFIX}metrics.listen",
     kind="host:port",
     parse=values.address,
     default=None,
-    meaning="Where `/metrics` (Prometheus), `/healthz` and `/readyz` are served, by plain HTTP and to anybody: write "
-    "a loopback address such as 127.0.0.1:9464 unless the network is trusted. Not set: nowhere. A change needs a "
-    "restart.",
+    meaning="Address and port for `/metrics` (Prometheus), `/healthz` and `/readyz`, by plain HTTP without "
+    "authentication: use a loopback address such as 127.0.0.1:9464 unless the network is trusted. Not set: disabled. A "
+    "change requires a restart.",
 )
 PID_FILE: Final = _file(
     "pid_file",
-    "File that `serve` keeps its process id in and `broker-auth reload` finds it by. Not needed with "
-    "`systemctl reload`. A change needs a restart.",
+    "File with the process id of `serve`, for `broker-auth reload`. Not needed with `systemctl reload`. A change "
+    "requires a restart.",
 )
 
 STREAM_BYTES: Final = _count(
     "streams.max_bytes",
     1024**3,
     2**62,
-    "Bytes each of the streams of events may hold on disk, oldest events going first: waiting nodes may publish as "
-    "many as they like. `streams apply` sets it where a stream has no bound yet.",
+    "Maximum size in bytes of each event stream on disk; the oldest events are removed first. Without it, waiting "
+    "nodes could fill the disk. `streams apply` sets it on a stream that has no such limit yet.",
 )
 STREAM_MESSAGES: Final = _count(
     "streams.max_msgs",
     1_000_000,
     2**62,
-    "Messages each of the streams of events may hold, oldest events going first. nats-server keeps every subject of a "
-    "stream in memory, up to 0.5 KB for each short one, so this bounds its memory. A Choria server sends 48 events a "
-    "day: raise it for more than 20,000 servers. `streams apply` sets it where a stream has no bound yet.",
+    "Maximum number of messages in each event stream; the oldest events are removed first. nats-server keeps every "
+    "subject of a stream in memory, up to 0.5 KB for a short one, so this limits its memory. A Choria server sends 48 "
+    "events a day: raise it for more than 20,000 servers. `streams apply` sets it on a stream that has no limit yet.",
 )
 CONFIG_VERSION: Final = _count(
-    "config_version", 1, 1, "The version of this file's form; a file for a newer broker-auth is refused."
+    "config_version", 1, 1, "Format version of this file; a file for a newer broker-auth is refused."
 )
 
 OWN_KEYS: Final[tuple[AnyKey, ...]] = (

@@ -1,4 +1,4 @@
-"""All keys in one table: what a written key is, what a misspelt one was meant to be, the reference."""
+"""The table of all configuration keys: lookup, suggestions for misspellings, the reference."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ KEYS: Final[tuple[AnyKey, ...]] = (*CHORIA_KEYS, *OWN_KEYS, *BROKER_KEYS, *ZONE_
 _PLAIN: Final = {key.name: key for key in KEYS if not key.named}
 _NAMED: Final = tuple(key for key in KEYS if key.named)
 
-# A key here that we do not know may lock a fleet out, or let somebody in, when it is a misspelling.
+# An unknown key with such a prefix may be a misspelling that locks a fleet out or admits an attacker.
 _GUARDED: Final = (
     "plugin.choria.network.provisioning.",
     "plugin.choria.network.system.",
     "plugin.security.issuer.",
 )
 _OWN_MISSPELT: Final = re.compile(r"(?:plugins?\.)?broker[-_.]?auth\.", re.IGNORECASE)
-_MAX_COMPARED: Final = 160  # longer keys are no misspellings, and comparing is quadratic
+_MAX_COMPARED: Final = 160  # longer keys are not misspellings, and comparing is quadratic
 _NEAR: Final = 0.6
-_VERY_NEAR: Final = 0.88  # of the last word; client_port, a key of Choria's, is not near client_hosts
+_VERY_NEAR: Final = 0.88  # for the last word; client_port, a key of Choria, is not near client_hosts
 
 
 def find(written: str) -> tuple[AnyKey, str] | None:
-    """The key that ``written`` is, and the broker's or issuer's name in it (else empty)."""
+    """Return the key that ``written`` matches, and the broker's or issuer's name in it (else empty)."""
     if plain := _PLAIN.get(written):
         return plain, ""
     for key in _NAMED:
@@ -40,24 +40,24 @@ def find(written: str) -> tuple[AnyKey, str] | None:
 
 
 def is_own(written: str) -> bool:
-    """Whether an unknown key is meant for this service, and so certainly a mistake."""
+    """Return whether an unknown key is meant for this service, and so is certainly a mistake."""
     return written.startswith(PREFIX) or _OWN_MISSPELT.match(written) is not None
 
 
 def nearest(written: str) -> str | None:
-    """The known key most like ``written``, with its name filled in; None if none is alike."""
+    """Return the most similar known key, with its name filled in; None if no key is similar."""
     return _closest(written, [key.of(_name_in(written, key)) if key.named else key.name for key in KEYS], _NEAR)
 
 
 def is_guarded(written: str) -> bool:
-    """Whether an unknown key belongs to a family in which a misspelling is dangerous."""
+    """Return whether an unknown key belongs to a family in which a misspelling is dangerous."""
     return written.lower().startswith(_GUARDED)
 
 
 def misspelt(written: str) -> str | None:
-    """The key of Choria's that an unknown one differs from only slightly, in its last word.
+    """Return the key of Choria that an unknown key resembles closely, differing only in its last word.
 
-    Choria has many keys this service has no use for, so anything less alike is none of ours.
+    Choria has many keys that this service does not use, so less similar keys are not reported.
     """
     parent, _, word = written.rpartition(".")
     siblings = [name.rpartition(".")[2] for name in _PLAIN if name.rpartition(".")[0] == parent]
@@ -66,9 +66,9 @@ def misspelt(written: str) -> str | None:
 
 
 def variables(brokers: tuple[str, ...], issuers: tuple[str, ...], zones: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    """Return every environment variable that overrides something, and the keys it stands for.
+    """Return every environment variable that overrides a key, and the keys it stands for.
 
-    More than one key means that names differ only in what a variable's name cannot express.
+    More than one key means that names differ only in characters that a variable's name cannot express.
     """
     table: dict[str, list[str]] = {}
     for key in KEYS:
@@ -89,7 +89,7 @@ def _names_in(
 
 
 def nearest_variable(name: str, known: list[str]) -> str | None:
-    """The environment variable most like ``name``."""
+    """Return the environment variable most similar to ``name``."""
     return _closest(name, known, _NEAR)
 
 
@@ -100,14 +100,14 @@ def _closest(written: str, known: list[str], cutoff: float) -> str | None:
 
 
 def _name_in(written: str, key: AnyKey) -> str:
-    """The part of ``written`` where ``key`` has its name."""
+    """Return the part of ``written`` at the place of the name in ``key``."""
     position = key.name.split(".").index(PLACEHOLDER)
     parts = written.split(".")
     return parts[position] if position < len(parts) and parts[position] else PLACEHOLDER
 
 
 def reference() -> str:
-    """The configuration reference in Markdown: every key, its kind, default and meaning."""
+    """Return the configuration reference in Markdown: every key with its type, default and meaning."""
     sections = (
         ("Keys of Choria", CHORIA_KEYS),
         ("Keys of this service", OWN_KEYS),
@@ -130,7 +130,7 @@ def _entry(key: AnyKey) -> str:
 _INTRODUCTION: Final = """\
 # Configuration
 
-One file in Choria's format: `key = value` lines, `#` at the start of a line for comments. A value runs to the end
+One file in Choria's format: `key = value` lines, `#` at the start of a line for comments. A value extends to the end
 of its line. Keys of Choria that are not listed here are ignored, so that Choria's own file can be used; an unknown
 key under `plugin.broker_auth.` is an error. `broker-auth config check FILE` reports everything at once.
 
@@ -138,10 +138,11 @@ key under `plugin.broker_auth.` is an error. `broker-auth config check FILE` rep
 * **Duration**: `500ms`, `30s`, `1h30m`, `7d`, `2w`, `1y` (365 days), `1M` (30 days); a bare number is seconds.
 * **List**: comma separated; white space around the items does not count.
 * **File**: relative paths start at the directory of the configuration file, also when the environment names them;
-  `~` is not expanded. Files with seeds, secrets and private keys must be [private](files.md#secrets-and-private-keys):
-  mode 0600, or 0440 and 0640 for a group of the service. What certificates and keys may look like: [Files](files.md).
+  `~/` is the home directory of the user that runs the program. Files with seeds, secrets and private keys must be
+  [private](files.md#secrets-and-private-keys): mode 0600, or 0440 and 0640 for a group of the service. Accepted
+  formats of certificates and keys: [Files](files.md).
 * **Secret**: written inline, or `file:PATH` for a private file whose last line end is removed. A configuration
   file with an inline secret must not be readable by others.
-* **Environment**: the variable named with a key overrides the file. In the name of a broker or issuer, letters are
+* **Environment**: the variable listed with a key overrides the file. In the name of a broker or issuer, letters are
   upper case and `-` is `_`.
 """

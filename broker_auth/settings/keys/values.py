@@ -1,7 +1,7 @@
-"""How the text of a value becomes a typed value: one parser per kind of key.
+"""Parsers of configuration values, one for each type.
 
 A parser takes the text and the directory that relative paths start at, and raises
-:class:`broker_auth.files.reading.BadValue` with what is wrong and what to write instead.
+:class:`broker_auth.files.reading.BadValue` with the problem and the remedy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue, read_secret
-from broker_auth.natsio.nkey import Kind, decode_public
+from broker_auth.natsio.nkey import NkeyKind, decode_public
 from broker_auth.secret import Secret
 from broker_auth.settings.keys.durations import FORMS, parse_duration
 from broker_auth.settings.model import KeySource
@@ -36,6 +36,7 @@ _TRUE: Final = frozenset({"1", "yes", "true", "y", "t"})  # go-choria confkey, s
 _FALSE: Final = frozenset({"0", "no", "false", "n", "f"})
 _INTEGER: Final = re.compile(r"-?[0-9]{1,15}")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ISSUER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _HOST: Final = r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)"
 _MAX_HOST: Final = 254  # RFC 1035, with the final dot
 _HOST_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -44,7 +45,7 @@ _ADDRESS: Final = re.compile(rf"{_HOST}:(?P<port>[0-9]{{1,5}})")
 
 
 def boolean(text: str, _base: Path) -> bool:
-    """Choria's ways to write a boolean, in any case."""
+    """Parse a boolean in any of Choria's spellings, ignoring case."""
     word = text.lower()
     if word not in _TRUE | _FALSE:
         raise BadValue(f"{shown(text)} is not a boolean", "write true or false")
@@ -52,7 +53,7 @@ def boolean(text: str, _base: Path) -> bool:
 
 
 def integer(low: int, high: int, *, also: int | None = None) -> Parser[int]:
-    """A whole number from ``low`` to ``high``, or exactly ``also``."""
+    """Return a parser of whole numbers from ``low`` to ``high``, or exactly ``also``."""
     extra = "" if also is None else f" or {also}"
     remedy = f"write a whole number from {low} to {high}{extra}"
 
@@ -68,7 +69,7 @@ def integer(low: int, high: int, *, also: int | None = None) -> Parser[int]:
 
 
 def duration(low: float, high: float, limits: str) -> Parser[float]:
-    """Seconds between ``low`` and ``high``; ``limits`` says that in words."""
+    """Return a parser of durations between ``low`` and ``high`` seconds; ``limits`` is that range in words."""
 
     def parse(text: str, _base: Path) -> float:
         try:
@@ -83,7 +84,7 @@ def duration(low: float, high: float, limits: str) -> Parser[float]:
 
 
 def listed(item: Parser[T]) -> Parser[tuple[T, ...]]:
-    """A comma-separated list; every item trimmed, empty ones dropped, none left is an error."""
+    """Return a parser of comma-separated lists; items are trimmed, empty items dropped, an empty list is an error."""
 
     def parse(text: str, base: Path) -> tuple[T, ...]:
         return tuple(item(part, base) for part in _parts(text))
@@ -99,16 +100,18 @@ def _parts(text: str) -> list[str]:
 
 
 def path(text: str, base: Path) -> Path:
-    """An absolute path; relative ones start at ``base``, ``~`` is an ordinary character."""
+    """Parse a path: relative ones start at ``base``, and ``~/`` is the home directory, as in Choria."""
     if looks_like_seed(text):
         raise BadValue("holds a seed, not the path of a file", "put the seed into a file of mode 0600, and name that")
     if not text.isprintable():
         raise BadValue("holds a control character", "write a plain path")
+    if text == "~" or text.startswith("~/"):
+        text = os.path.expanduser(text)  # noqa: PTH111  # leaves the text as it is where there is no home
     return Path(os.path.normpath(base / text))
 
 
 def secret(text: str, base: Path) -> Secret:
-    """A secret written inline, or ``file:PATH``."""
+    """Read a secret that is written inline or as ``file:PATH``."""
     if not text.startswith("file:"):
         return Secret(text)
     name = text.removeprefix("file:").strip()
@@ -118,14 +121,14 @@ def secret(text: str, base: Path) -> Secret:
 
 
 def string(text: str, _base: Path) -> str:
-    """Any text without control characters."""
+    """Accept any text without control characters."""
     if not text.isprintable():
         raise BadValue("holds a control character", "write plain text")
     return text
 
 
 def word(text: str, _base: Path) -> str:
-    """A name for nats-server: an account, user, server or cluster."""
+    """Check a name for nats-server: an account, user, server or cluster."""
     if len(text) > MAX_NAME or not re.fullmatch(r"[A-Za-z0-9_$.@-]+", text):
         raise BadValue(
             f"{shown(text)} is not a usable name", f"write at most {MAX_NAME} letters, digits, and any of _ - . @ $"
@@ -134,21 +137,28 @@ def word(text: str, _base: Path) -> str:
 
 
 def account(text: str, base: Path) -> str:
-    """An account name; ``$G`` is where nats-server puts users that nobody placed."""
+    """Check an account name; ``$G`` is the account of users that nats-server assigns to no other."""
     if text == "$G":
-        raise BadValue("$G is nats-server's default account", "name an account of its own")
+        raise BadValue("$G is nats-server's default account", "name another account")
     return word(text, base)
 
 
 def broker_name(text: str, _base: Path) -> str:
-    """A broker's name: it becomes part of keys and environment variables."""
+    """Check a broker's name, which becomes part of keys and environment variables."""
     if not _NAME.fullmatch(text):
         raise BadValue(f"{shown(text)} is not a usable name", "write at most 64 letters, digits, _ or -")
     return text
 
 
+def issuer_name(text: str, _base: Path) -> str:
+    """Parse an organization issuer's name: it becomes part of keys, and may hold dots as in Choria."""
+    if not _ISSUER_NAME.fullmatch(text):
+        raise BadValue(f"{shown(text)} is not a usable name", "write at most 64 letters, digits, dots, _ or -")
+    return text
+
+
 def choice(options: type[E]) -> Parser[E]:
-    """One member of an enumeration."""
+    """Return a parser of the members of an enumeration."""
 
     def parse(text: str, _base: Path) -> E:
         try:
@@ -160,7 +170,7 @@ def choice(options: type[E]) -> Parser[E]:
 
 
 def hex_key(text: str, _base: Path) -> str:
-    """An Ed25519 public key as 64 hex characters, in lower case."""
+    """Parse an Ed25519 public key of 64 hex characters, and convert it to lower case."""
     if not is_hex_key(text):
         what = f"is not an Ed25519 public key ({len(text)} characters)"
         raise BadValue(what, "write the issuer's public key as 64 hex characters")
@@ -168,23 +178,23 @@ def hex_key(text: str, _base: Path) -> str:
 
 
 def user_nkey(text: str, _base: Path) -> str:
-    """The public nkey of a user; what is not one is not shown, for it may be the seed."""
+    """Check the public nkey of a user; errors do not show the text, which may be the seed."""
     try:
-        decode_public(text, Kind.USER)
+        decode_public(text, NkeyKind.USER)
     except InputError as error:
         raise BadValue(str(error), "write the public key, U…; never the seed") from error
     return text
 
 
 def key_source(text: str, base: Path) -> KeySource:
-    """A signer: 64 hex characters, or the path of a certificate or public key."""
+    """Parse a signer: 64 hex characters, or the path of a certificate or public key."""
     if is_hex_key(text):
         return KeySource(name=text[:16].lower(), hex=text.lower())
     return KeySource(name=text, path=path(text, base))
 
 
 def network(text: str, _base: Path) -> IPv4Network | IPv6Network:
-    """An address or a CIDR; host bits may be set, as in Go's ``net.ParseCIDR``."""
+    """Parse an address or a CIDR; host bits may be set, as in Go's ``net.ParseCIDR``."""
     try:
         return ip_network(text, strict=False)
     except ValueError as error:
@@ -194,12 +204,12 @@ def network(text: str, _base: Path) -> IPv4Network | IPv6Network:
 
 
 def url(*schemes: str) -> Parser[str]:
-    """A URL of one of ``schemes``: host and port, nothing else."""
+    """Return a parser of URLs that have one of ``schemes`` and consist only of host and port."""
     example = f"write it like {schemes[0]}://broker.example.net:4222 ({', '.join(schemes)})"
 
     def parse(text: str, _base: Path) -> str:
-        if "@" in text:  # not shown: a password may stand before the @
-            raise BadValue("a URL holds a user name", "remove it; nobody logs in by a user name in a URL here")
+        if "@" in text:  # not shown: a password may precede the @
+            raise BadValue("a URL holds a user name", "remove it; this service does not log in with a user name")
         match = _URL.fullmatch(text)
         if match is None:
             raise BadValue(f"{shown(text)} is not a URL of host and port", example)
@@ -213,7 +223,7 @@ def url(*schemes: str) -> Parser[str]:
 
 
 def address(text: str, _base: Path) -> str:
-    """``host:port`` to listen on."""
+    """Check a ``host:port`` to listen on."""
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise BadValue(f"{shown(text)} is not host:port", "write it like 0.0.0.0:4222 or [::]:4222")
@@ -225,11 +235,11 @@ def address(text: str, _base: Path) -> str:
 def host(text: str) -> str:
     """Return a host name or address as it is written, an IPv6 address without its brackets.
 
-    One rule for URLs, listeners and ``init``. Underscores are allowed, because Docker's and others' names hold
-    them; so is the final dot of a complete name. What ends in a number is an address (as in WHATWG's URLs).
+    Used for URLs, listeners and ``init``. Underscores are allowed, because names in Docker and elsewhere have them;
+    so is the final dot of a complete name. A name that ends in a number is an address (as in WHATWG's URLs).
 
     Raises:
-        BadValue: it is neither.
+        BadValue: the text is neither a host name nor an address.
     """
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     labels = bare.removesuffix(".").split(".")
@@ -255,7 +265,7 @@ def _check_port(port: str | None) -> None:
 
 
 def is_plaintext_elsewhere(text: str) -> bool:
-    """Whether a URL accepted by :func:`url` leaves this machine without TLS of its own."""
+    """Return whether a URL accepted by :func:`url` leaves this machine without requiring TLS."""
     match = _URL.fullmatch(text)
     if match is None or match["scheme"] not in ("nats", "ws"):
         return False
@@ -267,7 +277,7 @@ def is_plaintext_elsewhere(text: str) -> bool:
 
 
 def identities(text: str, _base: Path) -> tuple[str, ...]:
-    """Literals and ``/regular expressions/``; a comma inside slashes does not separate."""
+    """Parse a list of literals and ``/regular expressions/``; a comma between slashes does not separate."""
     items = []
     rest = text.strip(", \t")
     while rest:
@@ -302,7 +312,7 @@ def _check_identity(item: str) -> None:
         raise BadValue("a regular expression is empty", "write /regular expression/")
     try:
         with warnings.catch_warnings():
-            # What Python calls ambiguous today may mean something else tomorrow.
+            # A pattern that Python warns about as ambiguous may change its meaning in later versions.
             warnings.simplefilter("error")
             re.compile(item[1:-1])
     except (re.error, RecursionError, OverflowError, Warning) as error:

@@ -1,4 +1,4 @@
-"""The keys of one zone that is not the fleet's: ``plugin.broker_auth.zone.<name>.…``."""
+"""The configuration keys of one zone other than the fleet's: ``plugin.broker_auth.zone.<name>.…``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _file(name: str, meaning: str) -> Key[Path | None]:
 
 NKEY_SEED_FILE: Final = _file(
     "nkey_seed_file",
-    "File (mode 0600) with the user nkey seed (`SU…`) that this service presents to the brokers of this zone, and to "
+    "File (mode 0600) with the user nkey seed (`SU…`) of this service's login to the brokers of this zone, and to "
     "no others.",
 )
 ISSUER_SEED_FILE: Final = _file(
@@ -42,7 +42,7 @@ WORKERS: Final[Key[int | None]] = Key(
     parse=values.integer(1, MAX_WORKERS),
     default=None,
     shown=f"{PREFIX}workers",
-    meaning="Worker processes of this zone.",
+    meaning="Number of worker processes of this zone.",
 )
 
 SEED_KEYS: Final = (NKEY_SEED_FILE, ISSUER_SEED_FILE, XKEY_SEED_FILE)
