@@ -1,4 +1,4 @@
-"""The essential flow on the oldest nats-server that is supported, and a warning of one that is not."""
+"""The essential flow on the oldest supported nats-server, and warnings about unsupported ones."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.operate.site import Site as ObservedSite
 pytestmark = pytest.mark.e2e
 
 
-async def test_the_whole_system_works_on_the_oldest_supported_version(
+async def test_system_works_on_the_oldest_supported_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR, logger="asyncio")  # which warns of every client that TLS refuses
+    caplog.set_level(logging.ERROR, logger="asyncio")  # asyncio warns of every client that TLS refuses
     monkeypatch.setenv(BINARY_VARIABLE, str(servers.server(servers.OLDEST)))
     async with Sandbox(tmp_path / "site") as site:
         for url in (site.fleet_url, site.node_url):
@@ -37,9 +37,7 @@ async def test_the_whole_system_works_on_the_oldest_supported_version(
     assert [(row.what, row.happened) for row in outcomes] == [(row.what, row.expected) for row in outcomes]
 
 
-async def test_service_and_doctor_warn_of_a_version_that_breaks_isolation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_service_and_doctor_warn_of_an_unsafe_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BINARY_VARIABLE, str(servers.server(servers.BROKEN)))
     deployment = ObservedSite(tmp_path)
     with deployment.running(linked=False):

@@ -14,7 +14,7 @@ _EXPIRY = re.compile(r'warn_of_expiry\(\s*findings,\s*f?"([a-z{}_.]+)"')
 _LISTED = re.compile(r"`([a-z_]+(?:\.[a-z_]+)?)`")
 
 
-def test_the_page_lists_the_findings() -> None:
+def test_page_lists_the_findings() -> None:
     text = "".join(path.read_text() for path in SOURCES)
     codes = set(_FOUND.findall(text))
     assert _EXPIRY.findall(text) == ["{name}.certificate", "listener.certificate"]
