@@ -85,7 +85,7 @@ def test_broker_that_treats_the_service_as_a_client_is_an_error(tmp_path: Path) 
     )
     with NatsServer(config):
         (problem,) = problems(deployment, 1)[URLS.format("fleet")]
-    assert problem == f"{deployment.url('fleet')} takes the service for an ordinary client, into account choria"
+    assert problem == f"{deployment.url('fleet')} authenticates the service as an ordinary client (account choria)"
 
 
 @pytest.mark.e2e
