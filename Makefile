@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+EXAMPLES ?= 5000
 
-.PHONY: demo test test-versions test-oldest test-interop test-interop-choria check bench bench-compare docs clean
+.PHONY: demo test fuzz test-versions test-oldest test-interop test-interop-choria check bench bench-compare docs clean
 
 $(VENV)/.installed: pyproject.toml nats-server.conf.j2
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
@@ -16,6 +17,9 @@ demo: $(VENV)/.installed  ## the whole system on this machine, real servers, rea
 
 test: $(VENV)/.installed check  ## types, style, and every test
 	$(BIN)/pytest -n auto --dist loadfile
+
+fuzz: $(VENV)/.installed  ## property tests with other examples each time, EXAMPLES of each
+	EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n auto -m hypothesis --hypothesis-profile fuzz --timeout 0 -o faulthandler_timeout=0
 
 test-interop: $(VENV)/.installed  ## tokens both ways with Choria's own code; needs Go, and says what it had to skip
 	INTEROP=1 $(BIN)/pytest tests/interop
@@ -35,7 +39,7 @@ check: $(VENV)/.installed
 test-oldest:  ## with the oldest dependencies that pyproject.toml allows, on Python 3.11
 	$(PYTHON) -m venv --clear $(VENV)-oldest
 	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check uv
-	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[server,fast,websocket]'
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[server,fast,websocket,query]'
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
 	$(VENV)-oldest/bin/pytest -n auto --dist loadfile tests/policy tests/tokens tests/settings tests/cli tests/callout tests/deploy tests/e2e
 

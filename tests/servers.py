@@ -23,7 +23,7 @@ BROKEN: Final = "2.11.11"
 """One with such a defect, on which the doctor is tried."""
 SUITES: Final = ("tests/nats_server", "tests/deploy", "tests/e2e")
 CACHE_VARIABLE: Final = "NATS_SERVERS_DIR"
-_INSTALL_SECONDS: Final = 50  # about 10 MB, usually in 2
+_INSTALL_SECONDS: Final = 200  # about 10 MB, usually in 2
 
 
 def server(version: str) -> Path:

@@ -1,8 +1,8 @@
-"""Plays unprovisioned nodes: real TLS connections to a real nats-server, each with a token.
+"""Plays nodes and members: real TLS connections to a real broker, each with a token or a certificate.
 
-A process of its own (``python -m broker_auth.bench.connector``): one JSON line in, :class:`Task`; one
-out, :class:`Connected`. In a storm the connections are then kept until standard input ends, so that
-the memory of everybody can be looked at.
+A process of its own (``python -m broker_auth.bench.connector``): for each JSON line in, a :class:`Task`, one line
+out, a :class:`Connected`. The connections of a storm are kept until standard input ends, so that everybody's memory
+can be looked at.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.bench.measure import percentile
 from broker_auth.errors import OperationError
 
 GIVE_UP: Final = 120.0  # seconds after which a storm is over, whoever is still out
@@ -28,39 +27,43 @@ class Task(msgspec.Struct, kw_only=True):
     """What to do.
 
     Attributes:
-        port: of the nats-server on 127.0.0.1.
+        port: of the broker on 127.0.0.1.
         ca: file of its CA.
-        token: presented by every node.
-        seconds: connect and disconnect for that long, ``at_once`` at a time; 0: a storm.
-        at_once: connections at a time, or in the storm.
-        timeout: seconds a node waits for one connection.
+        token: presented by every client, if there is one.
+        certificate: file of the certificate that every client presents, if there is one.
+        key: file of its key.
+        seconds: connect and disconnect for that long; 0: a storm.
+        at_once: clients at a time, or in the storm.
+        rate: instead of that, connections begun per second.
+        timeout: seconds a client waits for one connection.
     """
 
     port: int
     ca: str
-    token: str
+    token: str = ""
+    certificate: str = ""
+    key: str = ""
     seconds: float = 0.0
     at_once: int = 64
+    rate: int = 0
     timeout: float = 10.0
 
 
 class Connected(msgspec.Struct, kw_only=True):
-    """What happened. Times are of single connections that succeeded, in milliseconds.
+    """What happened.
 
     Attributes:
-        connections: how many got in.
+        times_ms: of each connection that succeeded.
         failed_first: how many did not at the first try.
         missing: how many never did.
         seconds: from the first try to the last success.
         cpu_seconds: of this process.
     """
 
-    connections: int
+    times_ms: list[float]
     failed_first: int
     missing: int
     seconds: float
-    p50_ms: float
-    p99_ms: float
     cpu_seconds: float
 
 
@@ -73,25 +76,41 @@ class _Tally:
 
 
 class Connector:
-    """Connects nodes, each with a name of its own."""
+    """Connects clients, each under another name."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._context = ssl.create_default_context(cafile=task.ca)
+        if task.certificate:
+            self._context.load_cert_chain(task.certificate, task.key)
         self._names = 0
         self.tally = _Tally()
 
     async def for_some_time(self) -> None:
-        """Connect and disconnect, ``at_once`` nodes side by side."""
+        """Connect and disconnect, ``at_once`` clients side by side."""
         end = time.perf_counter() + self._task.seconds
 
-        async def node() -> None:
+        async def client() -> None:
             while time.perf_counter() < end:
-                writer = await self._try()
-                if writer is not None:
-                    await _close(writer)
+                await self._once()
 
-        await asyncio.gather(*(node() for _ in range(self._task.at_once)))
+        await asyncio.gather(*(client() for _ in range(self._task.at_once)))
+
+    async def at_rate(self) -> None:
+        """Connect and disconnect, ``rate`` clients per second, however long each takes."""
+        started = time.perf_counter()
+
+        async def client(due: float) -> None:
+            await asyncio.sleep(started + due - time.perf_counter())
+            await self._once()
+
+        rate = self._task.rate
+        await asyncio.gather(*(client(number / rate) for number in range(int(self._task.seconds * rate))))
+
+    async def _once(self) -> None:
+        writer = await self._try()
+        if writer is not None:
+            await _close(writer)
 
     async def storm(self) -> None:
         """Connect ``at_once`` nodes at the same moment and keep them; who fails tries again."""
@@ -125,7 +144,9 @@ class Connector:
             await reader.readuntil(b"\r\n")  # INFO, before TLS
             await writer.start_tls(self._context, server_hostname="127.0.0.1")
             self._names += 1
-            login = {"auth_token": self._task.token, "name": f"node{self._names}.example.net", "tls_required": True}
+            login: dict[str, object] = {"name": f"node{self._names}.example.net", "tls_required": True}
+            if self._task.token:
+                login["auth_token"] = self._task.token
             login |= {"lang": "go", "version": "1.40.0", "verbose": False, "protocol": 1}
             writer.write(b"CONNECT " + msgspec.json.encode(login) + b"\r\nPING\r\n")
             while not (line := await reader.readuntil(b"\r\n")).startswith(b"PONG"):
@@ -141,38 +162,47 @@ async def _close(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()  # no farewell of TLS: what is measured is connecting
 
 
-async def _run(task: Task) -> None:
+async def _run(task: Task) -> tuple[Connected, Connector]:
     connector = Connector(task)
     started, cpu = time.perf_counter(), time.process_time()
-    await (connector.for_some_time() if task.seconds else connector.storm())
+    if not task.seconds:
+        await connector.storm()
+    elif task.rate:
+        await connector.at_rate()
+    else:
+        await connector.for_some_time()
     tally = connector.tally
-    result = Connected(
-        connections=len(tally.times),
+    if not tally.times:
+        raise OperationError("nobody got in")
+    done = Connected(
+        times_ms=[seconds * 1000 for seconds in tally.times],
         failed_first=tally.failed,
         missing=0 if task.seconds else task.at_once - len(tally.kept),
         seconds=tally.last - started,
-        p50_ms=percentile(tally.times, 0.5) * 1000,
-        p99_ms=percentile(tally.times, 0.99) * 1000,
         cpu_seconds=time.process_time() - cpu,
     )
-    if not tally.times:
-        raise OperationError("nobody got in")
-    print(msgspec.json.encode(result).decode(), flush=True)
-    if tally.kept:
-        await asyncio.to_thread(sys.stdin.read)
-        for writer in tally.kept:
-            await _close(writer)
+    return done, connector
+
+
+async def _serve() -> None:
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        done, connector = await _run(msgspec.json.decode(line, type=Task))
+        print(msgspec.json.encode(done).decode(), flush=True)
+        del done
+        if connector.tally.kept:
+            await asyncio.to_thread(sys.stdin.read)
+            for writer in connector.tally.kept:
+                await _close(writer)
 
 
 def main() -> None:
-    """Do the task on standard input."""
-    task = msgspec.json.decode(sys.stdin.readline(), type=Task)
+    """Do the tasks on standard input."""
     try:
         import uvloop
 
-        uvloop.run(_run(task))
+        uvloop.run(_serve())
     except ImportError:  # the `fast` extra is optional
-        asyncio.run(_run(task))
+        asyncio.run(_serve())
 
 
 if __name__ == "__main__":

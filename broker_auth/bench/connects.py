@@ -1,148 +1,162 @@
-"""Parts ``connects`` and ``storm``: real TLS connections, static authorization against callout, in one run."""
+"""Part ``connects``: real TLS connections to brokers that decide in different ways, side by side in one run.
+
+All brokers run all the time and take turns in slices of less than a second, so that each meets the machine in the
+same state. Nodes with a provisioning token come first, then members with a certificate.
+"""
 
 from __future__ import annotations
 
-import resource
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import msgspec
 
-from broker_auth.bench import connector
-from broker_auth.bench.connector import Connected, Task
+from broker_auth.bench.choria import LEFT_OUT
+from broker_auth.bench.connector import Connected
+from broker_auth.bench.contenders import CHORIA, MODES, STATIC, Clients, Contender, contender, floor_for
+from broker_auth.bench.floor import Floor
 from broker_auth.bench.materials import Trust
-from broker_auth.bench.measure import process_cpu_seconds, resident_mb
-from broker_auth.bench.processes import Worker
-from broker_auth.bench.site import Site
-from broker_auth.errors import OperationError
-from broker_auth.sandbox.natsserver import NatsServer
+from broker_auth.bench.measure import cpu_us, percentile
+from broker_auth.bench.pairs import MeasuredPair, Ratio, ratio_of, verdict
+from broker_auth.bench.processes import Connectors
 
-MODES: Final = ("static", "callout", "callout_xkey")
-_SPARE_FILES: Final = 500  # descriptors besides connections
+RATE: Final = 100  # connections per second, where there are not as many as possible
 
 
-def run_connects(seconds: float, rounds: int) -> dict[str, Any]:
-    """Connections per second and CPU milliseconds per connection, by mode; modes take turns, round by round."""
-    trust = Trust()
-    samples: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
-    for _ in range(rounds):
-        for mode in MODES:
-            with _deployment(mode, trust) as (site, server, worker, token):
-                task = Task(port=site.brokers[0].port, ca=str(site.directory / "ca.pem"), token=token, seconds=seconds)
-                samples[mode].append(_rates(task, server, worker))
-    results: dict[str, Any] = {mode: _mean(rows) for mode, rows in samples.items()}
-    for mode in MODES[1:]:
-        results[mode]["share_of_static"] = round(
-            results[mode]["connects_per_s"] / results["static"]["connects_per_s"], 3
-        )
-    return results
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlicePlan:
+    """How much to measure: each broker ``rounds`` times for ``seconds``, as fast as possible and at a rate."""
+
+    rounds: int
+    seconds: float
 
 
-def run_storm(counts: tuple[int, ...]) -> dict[str, Any]:
-    """For each number of nodes and each mode: failures at the first try, seconds until all are in, memory."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:  # both ends of the storm inherit it
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+QUICK: Final = SlicePlan(rounds=8, seconds=0.15)
+FULL: Final = SlicePlan(rounds=24, seconds=0.4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """One broker for a moment.
+
+    Attributes:
+        server_cpu: seconds.
+        service_cpu: seconds; None where the broker decides by itself.
+        floor_us: crypto floor of one callout, meanwhile, in a process just woken up.
+        warm_floor_us: the same right afterwards.
+    """
+
+    done: Connected
+    server_cpu: float
+    service_cpu: float | None
+    floor_us: float
+    warm_floor_us: float
+
+    @property
+    def per_second(self) -> float:
+        """Connections per second."""
+        return len(self.done.times_ms) / self.done.seconds
+
+
+def run(plan: SlicePlan, choria: Path | None = None, clients: Sequence[Clients] = tuple(Clients)) -> dict[str, Any]:
+    """Return what a connection costs, by mode.
+
+    Names of modes end in ``_members`` where these connect, and in ``_at_100`` at :data:`RATE`.
+
+    Args:
+        plan: how much to measure.
+        choria: the program, if the Choria Broker is to be measured, too.
+        clients: who connects.
+    """
     trust = Trust()
     results: dict[str, Any] = {}
-    for count in counts:
-        if count + _SPARE_FILES > hard:
-            results[str(count)] = {"skipped": f"needs {count + _SPARE_FILES} open files, {hard} are allowed"}
-            continue
-        results[str(count)] = {mode: _storm(mode, trust, count) for mode in MODES}
+    for kind in clients:
+        results |= _measure(kind, trust, plan, choria)
+    return results if choria else results | {CHORIA: {"skipped": LEFT_OUT}}
+
+
+def _measure(clients: Clients, trust: Trust, plan: SlicePlan, choria: Path | None) -> dict[str, Any]:
+    suffix = "_members" if clients is Clients.MEMBERS else ""
+    modes = (*MODES, CHORIA) if choria else MODES
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="broker-auth-bench-") as name, ExitStack() as stack:
+        contenders = {}
+        for mode in modes:
+            directory = Path(name) / mode
+            directory.mkdir()
+            contenders[mode] = stack.enter_context(contender(mode, clients, trust, directory, choria))
+        connectors, floor = stack.enter_context(Connectors()), floor_for(clients, trust)
+        for mode in modes:  # warm
+            _slice(contenders[mode], connectors, floor, plan.seconds / 2)
+        for rate in (0, RATE):
+            rounds = [
+                {mode: _slice(contenders[mode], connectors, floor, plan.seconds, rate) for mode in modes}
+                for _ in range(plan.rounds)
+            ]
+            for mode in modes:
+                results[mode + suffix + (f"_at_{rate}" if rate else "")] = figures(mode, rounds, compare=not rate)
     return results
 
 
-@contextmanager
-def _deployment(mode: str, trust: Trust) -> Iterator[tuple[Site, NatsServer, Worker | None, str]]:
-    """A running nats-server of this mode with its service, and the token that gets in."""
-    with tempfile.TemporaryDirectory(prefix="broker-auth-bench-") as directory:
-        site = Site(Path(directory), trust, xkey=mode == "callout_xkey", tls=True)
-        token = trust.provisioning_token(time.time())
-        if mode == "static":
-            with site.static_server(token) as server:
-                yield site, server, None, token
-            return
-        with site.callout_server() as server, Worker(site) as worker:
-            yield site, server, worker, token
+def _slice(contender: Contender, connectors: Connectors, floor: Floor, seconds: float, rate: int = 0) -> Slice:
+    task = msgspec.structs.replace(contender.task, seconds=seconds, rate=rate)
+    floors: list[tuple[float, float]] = []
 
+    def measure_floor() -> None:
+        floors.append((cpu_us(floor, 1), cpu_us(floor, 1)))
 
-def _rates(task: Task, server: NatsServer, worker: Worker | None) -> dict[str, float]:
-    server_cpu = process_cpu_seconds(server.pid)
-    service_cpu = worker.counters().cpu_seconds if worker else 0.0
-    with _connector(task) as process:
-        done = _result(process)
-    server_cpu = process_cpu_seconds(server.pid) - server_cpu
-    service_cpu = worker.counters().cpu_seconds - service_cpu if worker else 0.0
-    per_connection = 1000 / done.connections
-    return {
-        "connects_per_s": done.connections / done.seconds,
-        "server_cpu_ms": server_cpu * per_connection,
-        "service_cpu_ms": service_cpu * per_connection,
-        "client_cpu_ms": done.cpu_seconds * per_connection,
-        "p50_ms": done.p50_ms,
-        "p99_ms": done.p99_ms,
-        "failed": float(done.failed_first),
-    }
-
-
-def _storm(mode: str, trust: Trust, count: int) -> dict[str, float]:
-    with _deployment(mode, trust) as (site, server, worker, token):
-        task = Task(port=site.brokers[0].port, ca=str(site.directory / "ca.pem"), token=token, at_once=count)
-        with _connector(task) as process:
-            done = _result(process)
-            memory = {"server_mb": resident_mb(server.pid), "service_mb": resident_mb(worker.pid) if worker else 0.0}
-    figures = {
-        "failed_first": done.failed_first,
-        "missing": done.missing,
-        "all_in_s": done.seconds,
-        "p50_ms": done.p50_ms,
-        "p99_ms": done.p99_ms,
-        **memory,
-    }
-    return {name: round(value, 2) for name, value in figures.items()}
-
-
-@contextmanager
-def _connector(task: Task) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-m", connector.__name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+    server, service = contender.cpu_seconds
+    done = connectors.run(task, measure_floor)
+    server_after, service_after = contender.cpu_seconds
+    measure_floor()
+    return Slice(
+        done=done,
+        server_cpu=server_after - server,
+        service_cpu=None if contender.service is None else service_after - service,
+        floor_us=median(cold for cold, _ in floors),
+        warm_floor_us=median(warm for _, warm in floors),
     )
-    assert process.stdin is not None
-    try:
-        process.stdin.write(msgspec.json.encode(task) + b"\n")
-        process.stdin.flush()
-        yield process
-        process.stdin.close()
-        process.wait(30)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        for stream in (process.stdout, process.stderr):
-            assert stream is not None
-            stream.close()
 
 
-def _result(process: subprocess.Popen[bytes]) -> Connected:
-    """The connector bounds its own time: every connection has a timeout, every storm an end."""
-    assert process.stdout is not None
-    assert process.stderr is not None
-    line = process.stdout.readline()
-    if not line:
-        said = process.stderr.read().decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
-        raise OperationError(f"no connection could be made: {said[-1]}")
-    return msgspec.json.decode(line, type=Connected)
+def figures(mode: str, rounds: Sequence[Mapping[str, Slice]], *, compare: bool) -> dict[str, Any]:
+    """Return the figures of one mode.
 
-
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(sum(row[name] for row in rows) / len(rows), 3) for name in rows[0]}
+    Args:
+        mode: which.
+        rounds: a slice of every mode.
+        compare: whether connections per second mean anything.
+    """
+    own = [slices[mode] for slices in rounds]
+    times = [time for one in own for time in one.done.times_ms]
+    per_connection = 1000 / len(times)
+    costs: dict[str, Any] = {
+        "connects_per_s": len(times) / sum(one.done.seconds for one in own),
+        "server_cpu_ms": sum(one.server_cpu for one in own) * per_connection,
+        "service_cpu_ms": sum(one.service_cpu or 0.0 for one in own) * per_connection,
+        "client_cpu_ms": sum(one.done.cpu_seconds for one in own) * per_connection,
+        "p50_ms": percentile(times, 0.5),
+        "p99_ms": percentile(times, 0.99),
+        "failed": float(sum(one.done.failed_first for one in own)),
+        "floor_us": median(one.floor_us for one in own),
+        "warm_floor_us": median(one.warm_floor_us for one in own),
+    }
+    shown = {name: round(value, 3) for name, value in costs.items()}
+    ratios: list[Ratio] = []
+    beside_floor = [
+        MeasuredPair(work=one.service_cpu / len(one.done.times_ms) * 1e6, floor=one.floor_us)
+        for one in own
+        if one.service_cpu is not None
+    ]
+    if beside_floor:
+        ratios.append(ratio_of(beside_floor, least=1.0))
+        shown |= ratios[-1].figures()
+    if compare and mode != STATIC:
+        shares = [MeasuredPair(work=slices[mode].per_second, floor=slices[STATIC].per_second) for slices in rounds]
+        ratios.append(ratio_of(shares))
+        shown |= ratios[-1].figures("share_of_static")
+    return shown | (verdict(*ratios) if ratios else {})

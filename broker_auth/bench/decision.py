@@ -1,7 +1,7 @@
 """Part ``decision``: a request's way through the service, in process and without NATS.
 
 Everything the running service does for a request is in it: policy, audit record, metrics. Requests come in
-turns, as they do where many wait; what one costs that comes alone stands beside.
+batches, as they do where many wait; what one costs that comes alone stands beside.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,8 @@ from broker_auth.audit.record import make_record
 from broker_auth.bench.floor import floor_of
 from broker_auth.bench.kinds import KINDS, Kind, Maker, Primitive, Sample
 from broker_auth.bench.materials import PlayedServer, Trust
-from broker_auth.bench.measure import Plan, Round, beside_floor, cpu_us
+from broker_auth.bench.measure import Plan, beside_floor, cpu_us
+from broker_auth.bench.pairs import Work, verdict
 from broker_auth.callout.callout import Callout, Exchange
 from broker_auth.callout.reply import Decided, ReplyWriter
 from broker_auth.callout.request import RequestReader
@@ -79,7 +81,7 @@ class Bench:
         return [kind.make(maker, number) for number in range(count)]
 
     def measure(self, kind: Kind, samples: list[Sample], plan: Plan, *, cold: bool) -> dict[str, Any]:
-        """Cost, floor, ratio and stages of a kind; ``cold`` forgets all credentials before each round.
+        """Return cost, floor, ratio and stages of a kind; ``cold`` forgets all credentials before each round.
 
         ``alone`` is the ratio of requests that are answered one by one.
         """
@@ -91,28 +93,31 @@ class Bench:
 
         floor = self.floor(samples, cold=cold)
         answer = self.answering(samples)
-        answer()
+        for work in answer:  # warm
+            work()
         cost = beside_floor(answer, floor, plan, prepare)
-        alone = beside_floor(self.answering(samples, turn=1), floor, plan, prepare)
+        alone = beside_floor(self.answering(samples, batch=1), floor, plan, prepare)
         prepare()
         return {
-            "cpu_us": round(cost.cpu_us, 1),
-            "floor_us": round(cost.floor_us, 1),
-            "ratio": round(cost.ratio, 3),
-            "alone": round(alone.ratio, 3),
+            **cost.figures(),
+            **alone.ratio.figures("alone"),
+            **verdict(cost.ratio, alone.ratio),
             "stages": self._stages(samples),
         }
 
-    def answering(self, samples: list[Sample], turn: int = BATCH_SIZE) -> Round:
-        """Answers all requests, so many at a time."""
+    def answering(self, samples: list[Sample], batch: int = BATCH_SIZE) -> list[Work]:
+        """Return slices that answer all requests, ``batch`` at a time."""
+        return [self._answering(part, batch) for part in _slices(samples)]
+
+    def _answering(self, samples: Sequence[Sample], batch: int) -> Work:
         messages = [sample.request.wire for sample in samples]
-        turns = [messages[start : start + turn] for start in range(0, len(messages), turn)]
+        batches = [messages[start : start + batch] for start in range(0, len(messages), batch)]
         callout, xkey, now = self.callout, self.server.xkey, self.now
 
         def answer() -> None:
-            for turn in turns:
+            for messages in batches:
                 opened = []
-                for message in turn:
+                for message in messages:
                     request = callout.open(message, xkey)
                     assert request is not None
                     opened.append(Exchange(request))
@@ -125,8 +130,11 @@ class Bench:
     def _forget(self, kind: Kind) -> None:
         self.callout.policy = self.trust.policy(issuer_mode=kind.issuer_mode)
 
-    def floor(self, samples: list[Sample], *, cold: bool) -> Round:
-        """The cryptography that answering these samples cannot do without."""
+    def floor(self, samples: list[Sample], *, cold: bool) -> list[Work]:
+        """Return the cryptography that answering these samples cannot do without, in the same slices."""
+        return [self._floor(part, cold=cold) for part in _slices(samples)]
+
+    def _floor(self, samples: Sequence[Sample], *, cold: bool) -> Work:
         steps = [self._primitives(sample, cold=cold) for sample in samples]
 
         def floor() -> None:
@@ -165,3 +173,8 @@ class Bench:
 
         costs = [cpu_us(stage, len(samples)) for stage in (read, deciding, write, record)]
         return {stage: round(cost, 1) for stage, cost in zip(STAGES, costs, strict=True)}
+
+
+def _slices(samples: list[Sample]) -> list[list[Sample]]:
+    """Return the samples in slices of one batch, which takes a few milliseconds."""
+    return [samples[start : start + BATCH_SIZE] for start in range(0, len(samples), BATCH_SIZE)]

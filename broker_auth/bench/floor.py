@@ -8,7 +8,10 @@ import nacl.bindings
 from broker_auth import encoding
 from broker_auth.bench.materials import Request, sign_ed25519
 from broker_auth.callout.reply import Decided, ReplyWriter
+from broker_auth.callout.request import RequestReader
+from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision
+from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.keys import verify_ed25519
 
@@ -48,6 +51,13 @@ def floor_of(sent: Request, server_public: bytes, request: AuthorizationRequest,
         texts=_texts(request, decision),
         secret=secret,
     )
+
+
+def floor_by_policy(sent: Request, server_public: bytes, policy: Policy, now: float) -> Floor:
+    """Return the floor of answering one request as this policy decides it."""
+    reader = RequestReader(None)
+    request = reader.verify(reader.open(sent.token, None), now)
+    return floor_of(sent, server_public, request, decide(request, policy, now))
 
 
 def _texts(request: AuthorizationRequest, decision: Decision) -> tuple[bytes, ...]:

@@ -1,4 +1,4 @@
-"""Measuring: CPU time, interleaved with the crypto floor so that a busy machine disturbs both alike."""
+"""Measuring: CPU time beside the crypto floor, CPU time and memory of other processes."""
 
 from __future__ import annotations
 
@@ -10,57 +10,62 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from broker_auth.bench.pairs import MeasuredPair, Ratio, Work, measure_pairs, ratio_of
 from broker_auth.errors import OperationError
-
-Round = Callable[[], object]
-"""Does all units of work of a round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """CPU of one unit of work in microseconds, beside its crypto floor in the same rounds."""
+    """CPU of one unit of work in microseconds, beside its crypto floor in the same pairs."""
 
     cpu_us: float
     floor_us: float
-    ratio: float
+    ratio: Ratio
+
+    def figures(self) -> dict[str, float]:
+        """Return them rounded, as the bench shows them."""
+        return {"cpu_us": round(self.cpu_us, 1), "floor_us": round(self.floor_us, 1), **self.ratio.figures()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much to measure: ``rounds`` medians are taken of, each of ``count`` units of work."""
+    """How much to measure: ``rounds`` times ``count`` units of work, slice by slice."""
 
     rounds: int
     count: int
 
 
-QUICK: Final = Plan(rounds=5, count=64)
+QUICK: Final = Plan(rounds=8, count=64)
 FULL: Final = Plan(rounds=15, count=320)
 
 
-def cpu_us(work: Round, count: int) -> float:
-    """CPU microseconds of this process for one of the ``count`` units that ``work`` does."""
+def cpu_us(work: Work, count: int) -> float:
+    """Return the CPU microseconds of this process for one of the ``count`` units that ``work`` does."""
     started = time.process_time_ns()
     work()
     return (time.process_time_ns() - started) / count / 1000
 
 
-def beside_floor(work: Round, floor: Round, plan: Plan, prepare: Callable[[], None] = lambda: None) -> Cost:
-    """The cost of one unit of ``work``; each round measures both, after an unmeasured ``prepare``.
+def beside_floor(
+    work: Sequence[Work], floor: Sequence[Work], plan: Plan, prepare: Callable[[], None] = lambda: None
+) -> Cost:
+    """Return what one unit of work costs beside its floor.
 
-    The ratio is the median of the rounds' ratios, not the ratio of medians: the two halves of a round
-    meet the machine in the same state.
+    Args:
+        work: slices that do ``plan.count`` units together.
+        floor: of each slice.
+        plan: how often all of them are done.
+        prepare: called before each round, unmeasured.
     """
-    rounds = []
+    pairs: list[MeasuredPair] = []
     for _ in range(plan.rounds):
         prepare()
-        before = cpu_us(floor, plan.count)
-        cost = cpu_us(work, plan.count)
-        after = cpu_us(floor, plan.count)
-        rounds.append((cost, (before + after) / 2))
+        pairs += measure_pairs(work, floor)
+    units = plan.count / len(work)
     return Cost(
-        cpu_us=median(cost for cost, _ in rounds),
-        floor_us=median(floor for _, floor in rounds),
-        ratio=median(cost / floor for cost, floor in rounds),
+        cpu_us=median(pair.work for pair in pairs) / units / 1000,
+        floor_us=median(pair.floor for pair in pairs) / units / 1000,
+        ratio=ratio_of(pairs, least=1.0),
     )
 
 

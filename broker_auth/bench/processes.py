@@ -1,17 +1,19 @@
-"""The bench's helper processes from outside: workers under measurement and flooders."""
+"""The bench's helper processes from outside: workers under measurement, flooders and connectors."""
 
 from __future__ import annotations
 
 import select
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 import msgspec
 
-from broker_auth.bench import flooder, worker
+from broker_auth.bench import connector, flooder, worker
 from broker_auth.bench.flooder import Outcome, Task
 from broker_auth.bench.floor import Floor
 from broker_auth.bench.site import Site
@@ -19,6 +21,7 @@ from broker_auth.bench.worker import Counters
 from broker_auth.errors import OperationError
 from broker_auth.settings.model import FLEET_ZONE
 
+TICK: Final = 0.02  # seconds
 _GRACE: Final = 30.0  # seconds over the planned time before a process counts as stuck
 
 
@@ -99,7 +102,22 @@ class Flood:
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(self._task) + b"\n")
         self._process.stdin.flush()
+        self._stuck = time.monotonic() + self._task.seconds + _GRACE
         return self
+
+    def ended(self, seconds: float) -> bool:
+        """Wait that long for the flooder to end; return whether it has.
+
+        Raises:
+            OperationError: it should have ended long ago.
+        """
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > self._stuck:
+                raise OperationError("the flooder did not end in time") from None
+            return False
+        return True
 
     def outcome(self) -> Outcome:
         """What came back.
@@ -119,12 +137,55 @@ class Flood:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
+        _end(self._process)
+
+
+class Connectors:
+    """The process whose clients connect, task after task; a context manager that ends it for certain."""
+
+    def __enter__(self) -> Connectors:
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            _module(connector), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _end(self._process)
+
+    def run(self, task: connector.Task, meanwhile: Callable[[], object] = lambda: None) -> connector.Connected:
+        """Do a task; it bounds its own time: every connection has a timeout, every storm an end.
+
+        Args:
+            task: what to do.
+            meanwhile: called every :data:`TICK` seconds until it is done.
+
+        Raises:
+            OperationError: no connection could be made.
+        """
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(msgspec.json.encode(task) + b"\n")
+        process.stdin.flush()
+        while not select.select([process.stdout], [], [], TICK)[0]:
+            meanwhile()
+        line = process.stdout.readline()
+        if not line:
+            lines = process.stderr.read().decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+            raise OperationError(f"no connection could be made: {lines[-1]}")
+        return msgspec.json.decode(line, type=connector.Connected)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 def flood(task: Task) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
 
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.table import Table
 
 from broker_auth.bench.run import PARTS
 
+NOISY: Final = "noisy"  # said below the table
+SKIPPED: Final = "skipped"  # said below the table
 _WIDEST: Final = 1000  # columns of text; no table comes near
 
 
@@ -18,8 +21,9 @@ def show(results: Mapping[str, Any], console: Console) -> None:
     """One table for each part, as wide as its figures: a narrow terminal wraps lines, it loses no digits."""
     unbounded = console.options.update(max_width=_WIDEST)
     for part, figures in results.items():
-        rows = _rows(figures)
-        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        rows = {name: _merged(row) for name, row in _rows(figures).items()}
+        left_out = {name: rows.pop(name)[SKIPPED] for name in list(rows) if SKIPPED in rows[name]}
+        columns = [column for column in dict.fromkeys(chain.from_iterable(rows.values())) if column != NOISY]
         table = Table(title=f"{part}: {PARTS[part].about}", title_justify="left", show_edge=False)
         table.add_column("", no_wrap=True)
         for column in columns:
@@ -28,6 +32,12 @@ def show(results: Mapping[str, Any], console: Console) -> None:
             table.add_row(name, *(_text(row.get(column)) for column in columns))
         table.width = Measurement.get(console, unbounded, table).maximum
         console.print(table, crop=False)
+        for name, reason in left_out.items():
+            console.print(f"Left out: {name}; {reason}.", soft_wrap=True)
+        if names := [name for name, row in rows.items() if row.get(NOISY)]:
+            console.print(
+                f"Too noisy to mean anything: {', '.join(names)}. Repeat on a quieter machine.", soft_wrap=True
+            )
         console.print()
 
 
@@ -44,6 +54,16 @@ def _rows(figures: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, A
             else:
                 rows |= _rows(value, f"{prefix} {name}".strip())
     return rows
+
+
+def _merged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row with minimum and maximum of a ratio beside its median, in one column."""
+    merged = dict(row)
+    for name, value in row.items():
+        if f"{name}_min" in row:
+            lowest, highest = merged.pop(f"{name}_min"), merged.pop(f"{name}_max")
+            merged[name] = f"{value:g} ({lowest:g} to {highest:g})"
+    return merged
 
 
 def _text(value: object) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from broker_auth.bench import connects, decision, flood, measure, scale, service
+from broker_auth.bench import connects, decision, flood, measure, scale, service, storm
+from broker_auth.bench.choria import find_program
 from broker_auth.errors import InputError
 
 Part = Callable[[], dict[str, Any]]
@@ -33,13 +34,13 @@ PARTS: Final = {
         about="a running service behind a real nats-server, 64 requests in flight",
     ),
     "connects": Extent(
-        quick=lambda: connects.run_connects(seconds=2.0, rounds=1),
-        full=lambda: connects.run_connects(seconds=5.0, rounds=3),
-        about="real TLS connections: nats-server alone against nats-server with the service",
+        quick=lambda: connects.run(connects.QUICK, find_program()),
+        full=lambda: connects.run(connects.FULL, find_program()),
+        about="real TLS connections: nats-server alone, with the service, and the Choria Broker that $CHORIA names",
     ),
     "storm": Extent(
-        quick=lambda: connects.run_storm((300,)),
-        full=lambda: connects.run_storm((1000, 5000, 10_000)),
+        quick=lambda: storm.run((300,)),
+        full=lambda: storm.run((1000, 5000, 10_000)),
         about="many TLS connections at the same moment",
     ),
     "flood": Extent(

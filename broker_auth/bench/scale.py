@@ -13,6 +13,7 @@ from broker_auth.bench.decision import Bench
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import Trust
 from broker_auth.bench.measure import Plan, beside_floor, resident_here_mb
+from broker_auth.bench.pairs import verdict
 from broker_auth.policy.decide import decide
 
 TOKENS: Final = (10, 1000)
@@ -36,17 +37,12 @@ def run(plan: Plan, nodes: tuple[int, ...], tokens: tuple[int, ...] = TOKENS) ->
     return results
 
 
-def _measure(bench: Bench, trust: Trust, tokens: list[str], nodes: int, plan: Plan) -> dict[str, float]:
+def _measure(bench: Bench, trust: Trust, tokens: list[str], nodes: int, plan: Plan) -> dict[str, Any]:
     maker = Maker(trust, bench.server, bench.now)
     samples = [maker.node(number, tokens[number % len(tokens)]) for number in range(plan.count)]
     _see(bench, tokens, nodes)
     cost = beside_floor(bench.answering(samples), bench.floor(samples, cold=False), plan)
-    return {
-        "cpu_us": round(cost.cpu_us, 1),
-        "floor_us": round(cost.floor_us, 1),
-        "ratio": round(cost.ratio, 3),
-        "resident_mb": round(resident_here_mb(), 1),
-    }
+    return {**cost.figures(), **verdict(cost.ratio), "resident_mb": round(resident_here_mb(), 1)}
 
 
 def _see(bench: Bench, tokens: list[str], nodes: int) -> None:

@@ -11,19 +11,20 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from broker_auth.bench.flooder import Outcome, Task
-from broker_auth.bench.floor import Floor, floor_of
+from broker_auth.bench.floor import Floor, floor_by_policy
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
-from broker_auth.bench.processes import Worker, flood, write_pool
+from broker_auth.bench.pairs import MeasuredPair, ratio_of, verdict
+from broker_auth.bench.processes import Flood, Worker, flood, write_pool
 from broker_auth.bench.site import Site
-from broker_auth.bench.worker import Counters
-from broker_auth.callout.request import RequestReader
 from broker_auth.errors import OperationError
-from broker_auth.policy.decide import decide
+
+SLICE_SECONDS: Final = 0.1  # in which CPU per request and the floor make a pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +63,7 @@ def materials(site: Site, trust: Trust, count: int) -> tuple[Path, Floor]:
     token = trust.provisioning_token(now)
     requests = [maker.node(number, token).request for number in range(count)]
     pool = write_pool(site.directory / "pool", [request.wire for request in requests], server.xkey)
-    reader = RequestReader(None)
-    request = reader.verify(reader.open(requests[0].token, None), now)
-    decision = decide(request, trust.policy(issuer_mode=False), now)
-    return pool, floor_of(requests[0], server.public, request, decision)
+    return pool, floor_by_policy(requests[0], server.public, trust.policy(issuer_mode=False), now)
 
 
 def _measure(site: Site, pool: Path, floor: Floor, load: Load, count: int) -> dict[str, Any]:
@@ -73,11 +71,15 @@ def _measure(site: Site, pool: Path, floor: Floor, load: Load, count: int) -> di
         workers = [stack.enter_context(Worker(site, floor, number)) for number in range(count)]
         task = Task(port=site.brokers[0].port, password=site.password, pool=str(pool), seconds=load.seconds)
         flood(_shorter(task))  # warm
-        before = [worker.counters() for worker in workers]
-        outcome = flood(task)
-        after = [worker.counters() for worker in workers]
+        with Flood(task) as flooding:
+            taken = [_taken(workers)]
+            while not flooding.ended(SLICE_SECONDS):
+                taken.append(_taken(workers))
+            outcome = flooding.outcome()
+        taken.append(_taken(workers))
         quiet = flood(_shorter(task, in_flight=1))
-    return _figures(outcome, quiet, before, after)
+        memory = max(worker.counters().resident_mb for worker in workers)
+    return _figures(outcome, quiet, taken) | {"resident_mb": round(memory, 1)}
 
 
 def _shorter(task: Task, in_flight: int = 64) -> Task:
@@ -86,25 +88,62 @@ def _shorter(task: Task, in_flight: int = 64) -> Task:
     )
 
 
-def _figures(outcome: Outcome, quiet: Outcome, before: Sequence[Counters], after: Sequence[Counters]) -> dict[str, Any]:
-    cpu = sum(now.cpu_seconds - then.cpu_seconds for then, now in zip(before, after, strict=True))
-    floors = sum(now.floors - then.floors for then, now in zip(before, after, strict=True))
-    floor_seconds = sum(now.floor_seconds - then.floor_seconds for then, now in zip(before, after, strict=True))
-    admitted = sum(_admitted(now) - _admitted(then) for then, now in zip(before, after, strict=True))
-    if not admitted or admitted != outcome.answered or not floors:
-        raise OperationError(f"of {outcome.sent} requests {outcome.answered} were answered and {admitted} admitted")
-    cpu_us, floor_us = cpu / admitted * 1e6, floor_seconds / floors * 1e6
+class Totals(NamedTuple):
+    """What all workers together have done so far."""
+
+    admitted: int
+    cpu_seconds: float
+    floors: int
+    floor_seconds: float
+
+    def since(self, before: Totals) -> Totals:
+        """Return what was done in between."""
+        return Totals(
+            admitted=self.admitted - before.admitted,
+            cpu_seconds=self.cpu_seconds - before.cpu_seconds,
+            floors=self.floors - before.floors,
+            floor_seconds=self.floor_seconds - before.floor_seconds,
+        )
+
+
+def paired(taken: Sequence[Totals]) -> list[MeasuredPair]:
+    """Return CPU per request beside the floor, in microseconds, for each slice in which the service was busy.
+
+    Left out are the ends of the flood: slices with less than half of what was answered in the fullest.
+    """
+    parts = [after.since(before) for before, after in pairwise(taken)]
+    busy = max((part.admitted for part in parts), default=0) / 2
+    return [
+        MeasuredPair(work=part.cpu_seconds / part.admitted * 1e6, floor=part.floor_seconds / part.floors * 1e6)
+        for part in parts
+        if part.floors and part.admitted and part.admitted >= busy
+    ]
+
+
+def _taken(workers: Sequence[Worker]) -> Totals:
+    counters = [worker.counters() for worker in workers]
+    return Totals(
+        admitted=sum(one.decided.get("provisioning/admitted", 0) for one in counters),
+        cpu_seconds=sum(one.cpu_seconds for one in counters),
+        floors=sum(one.floors for one in counters),
+        floor_seconds=sum(one.floor_seconds for one in counters),
+    )
+
+
+def _figures(outcome: Outcome, quiet: Outcome, taken: Sequence[Totals]) -> dict[str, Any]:
+    whole, pairs = taken[-1].since(taken[0]), paired(taken)
+    if not pairs or whole.admitted != outcome.answered:
+        raise OperationError(
+            f"of {outcome.sent} requests {outcome.answered} were answered and {whole.admitted} admitted"
+        )
+    ratio = ratio_of(pairs, least=1.0)
     return {
         "requests_per_s": round(outcome.answered / outcome.seconds),
-        "cpu_us": round(cpu_us, 1),
-        "floor_us": round(floor_us, 1),
-        "ratio": round(cpu_us / floor_us, 3),
+        "cpu_us": round(whole.cpu_seconds / whole.admitted * 1e6, 1),
+        "floor_us": round(whole.floor_seconds / whole.floors * 1e6, 1),
+        **ratio.figures(),
+        **verdict(ratio),
         "p50_ms": round(outcome.p50_ms, 2),
         "p99_ms": round(outcome.p99_ms, 2),
         "alone_p50_ms": round(quiet.p50_ms, 2),
-        "resident_mb": round(max(counters.resident_mb for counters in after), 1),
     }
-
-
-def _admitted(counters: Counters) -> int:
-    return counters.decided.get("provisioning/admitted", 0)

@@ -33,13 +33,20 @@ accounts {{
 }}
 """
 
-# The comparison: the same TLS, and the same token as every client's, known to nats-server itself.
+# The comparison: the same TLS, and nats-server itself knows every node's token, or admits members by certificate.
 _STATIC: Final = """
 server_name: {name}
 listen: "127.0.0.1:{port}"
-tls {{ cert_file: "{directory}/server.pem", key_file: "{directory}/server.key", timeout: 10 }}
+tls {{ cert_file: "{directory}/server.pem", key_file: "{directory}/server.key", timeout: 10 {verify} }}
 max_control_line: 65536
-authorization {{ token: "{token}", timeout: 10 }}
+{users}
+"""
+_VERIFY: Final = 'ca_file: "{directory}/ca.pem", verify: true'
+_TOKEN: Final = 'authorization {{ token: "{token}", timeout: 10 }}'
+_MEMBERS: Final = """
+accounts {{ choria: {{ users: [ {{ user: member, password: "{password}" }} ] }} }}
+no_auth_user: member
+authorization {{ timeout: 10 }}
 """
 _CONNECTIONS: Final = 20_000  # more than any storm
 
@@ -69,6 +76,7 @@ class Site:
         brokers: Sequence[Broker] | None = None,
     ) -> None:
         self.directory = directory
+        self.trust = trust
         self._tls = tls
         self.brokers = tuple(brokers or (Broker("default", "single"),))
         self.password = secrets.token_hex(16)
@@ -81,6 +89,7 @@ class Site:
         (directory / "signer.pem").write_bytes(trust.provisioning.certificate_pem)
         (directory / "ca.pem").write_bytes(trust.authority.certificate_pem)
         trust.authority.server().write(directory, "server")
+        trust.authority.client("broker-auth").write(directory, "service")
         self.config.write_text("\n".join(self._lines()) + "\n", encoding="utf-8")
 
     def server(self, broker: Broker) -> NatsServer:
@@ -106,9 +115,15 @@ class Site:
         return NatsServer(config)
 
     def static_server(self, token: str) -> NatsServer:
-        """A nats-server that lets clients with this token in by itself, with the same TLS."""
+        """Return a nats-server that decides by itself: by this token or, if it is empty, by certificate."""
         config, broker = self.directory / "static.conf", self.brokers[0]
-        text = _STATIC.format(name=broker.name, port=broker.port, directory=self.directory, token=token)
+        text = _STATIC.format(
+            name=broker.name,
+            port=broker.port,
+            directory=self.directory,
+            verify="" if token else ", " + _VERIFY.format(directory=self.directory),
+            users=_TOKEN.format(token=token) if token else _MEMBERS.format(password=self.password),
+        )
         config.write_text(text, encoding="utf-8")
         return NatsServer(config)
 
@@ -143,4 +158,7 @@ class Site:
             return {"urls": f"nats://{address}", "role": broker.role}
         server = {"listen": address, "tls.certificate": "server.pem", "tls.key": "server.key", "store_dir": "js"}
         own = {"urls": f"tls://{address}", "role": broker.role, "tls.ca": "ca.pem"}
+        if broker.role == "fleet":  # demands a certificate of its clients, this service included
+            own |= {"tls.certificate": "service.pem", "tls.key": "service.key"}
+            server["tls.ca"] = "ca.pem"
         return own | {f"server.{key}": value for key, value in server.items()}

@@ -8,57 +8,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nats.protocol.parser import AWAITING_CONTROL_LINE
-
-from broker_auth.natsio.client import BoundedParser
+from broker_auth.natsio.framing import CRLF, FramedParser, message_line
 
 if TYPE_CHECKING:
     from broker_auth.callout.client import BrokerClient
 
-_MAX_LINE_BYTES: Final = 4096
 _MAX_MESSAGE_BYTES: Final = 1024 * 1024  # larger ones are left to nats-py's parser, which has the limit
 
 
-class TappingParser(BoundedParser):
+class TappingParser(FramedParser):
     """Hands over tapped messages as they are read."""
 
     def __init__(self, client: BrokerClient) -> None:
         super().__init__(client)
         self._client = client
-        self._rest = b""  # the beginning of a tapped message
 
-    async def parse(self, data: bytes = b"") -> None:
-        if self.state == AWAITING_CONTROL_LINE and not self.buf:
-            data = self._take(self._rest + data if self._rest else data)
-        if data:
-            await super().parse(data)
-
-    def _take(self, data: bytes) -> bytes:
-        """Hand over the tapped messages at the beginning; return what follows, if nats-py is to have it."""
-        taps, position, size, self._rest = self._client.taps, 0, len(data), b""
-        while position < size and data[position] in b"HM":
-            end = data.find(b"\r\n", position, position + _MAX_LINE_BYTES)
-            if end < 0:
+    def take(self, data: bytes, position: int) -> int:
+        """Hand over tapped messages, up to the first line of another kind."""
+        taps, size = self._client.taps, len(data)
+        while position < size and data[position] in b"HM" and (line := message_line(data, position)):
+            sid, reply, headers_size, message_size = line.groups()
+            tap = taps.get(sid)
+            body = line.end()
+            headers_end, end = body + int(headers_size or 0), body + int(message_size)
+            if tap is None or headers_end > end or end - position > _MAX_MESSAGE_BYTES:
                 break
-            words = data[position:end].split(b" ")
-            tap = taps.get(words[2]) if len(words) > 3 else None
-            if tap is None or not words[-1].isdigit():
-                break
-            with_headers = words[0] == b"HMSG"
-            if len(words) - with_headers not in (4, 5) or (words[0] != b"MSG" and not with_headers):
-                break
-            body = headers_end = end + 2
-            if with_headers:
-                if not words[-2].isdigit():
-                    break
-                headers_end += int(words[-2])
-            following = body + int(words[-1])
-            if headers_end > following or following - position > _MAX_MESSAGE_BYTES:
-                break
-            if following + 2 > size:
-                self._rest = data[position:]
-                return b""
-            reply = words[3] if len(words) == 5 + with_headers else b""
-            tap(reply, data[headers_end:following], data[body:headers_end] if with_headers else None)
-            position = following + 2
-        return data[position:]
+            if end + len(CRLF) > size:
+                self.rest = data[position:]
+                return size
+            tap(reply or b"", data[headers_end:end], data[body:headers_end] or None)
+            position = end + len(CRLF)
+        return position

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
-from broker_auth.cli import options, output
+from broker_auth.cli import options
 from broker_auth.cli.files import read_file, read_input
+from broker_auth.cli.token_formats import FORMATS, UNREADABLE, Checked, exit_code, show
 from broker_auth.errors import InputError
-from broker_auth.times import short_duration
-from broker_auth.tokens.chain import ChainIssuer
-from broker_auth.tokens.check import CheckResult, Expectations, check_token
+from broker_auth.tokens.check import CheckResult, Expectations, Mismatch, Requirement, check_token
 from broker_auth.tokens.claims import Purpose
+from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
-from broker_auth.tokens.show import chain_issuer_line, lines
-from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
+from broker_auth.tokens.verify import TokenVerifier, TrustedKeys, Verified
 
 PURPOSES = {"provisioning": Purpose.PROVISIONING, "server": Purpose.SERVER, "client": Purpose.CLIENT}
 MAX_INPUT = 2 * MAX_TOKEN_BYTES  # a token with generous surrounding white space
@@ -29,6 +29,8 @@ _EPILOG = options.example(
     "broker-auth token check provisioning.jwt --config /etc/broker-auth/broker.conf",
     "broker-auth token check provisioning.jwt --signer signer.pem --min-validity 30d",
     "cat client.jwt | broker-auth token check - --issuer choria=$(cat issuer.public) --json",
+    "broker-auth token check server.jwt --signer signer.pem --may-publish a.reply.b --query permissions.streams",
+    "broker-auth token check /etc/choria/*.jwt --signer signer.pem --min-validity 14d --format nagios",
 )
 
 
@@ -42,7 +44,7 @@ class _Trust:
 
 
 @click.command("check", epilog=_EPILOG)
-@click.argument("file", metavar="FILE|-")
+@click.argument("files", metavar="FILE|-...", nargs=-1, required=True, type=click.Path())
 @click.option("--config", "-c", type=options.FILE, help="Trust the signers and issuers of this configuration.")
 @click.option(
     "--signer",
@@ -77,11 +79,31 @@ class _Trust:
     help="Accept provisioning tokens that never expire, as the configuration key "
     "plugin.broker_auth.provisioning.allow_non_expiring_tokens does.",
 )
+@click.option(
+    "--may-publish",
+    multiple=True,
+    metavar="SUBJECT",
+    help="Require that it may publish to this subject; may be repeated.",
+)
+@click.option(
+    "--may-subscribe",
+    multiple=True,
+    metavar="SUBJECT",
+    help="Require that it may subscribe to this subject; may be repeated.",
+)
+@click.option(
+    "--query",
+    "queries",
+    multiple=True,
+    metavar="EXPRESSION",
+    help="Require that this JMESPath expression over its claims is true; may be repeated.",
+)
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Output format; text by default, json with --json.")
 @options.json_option
 @click.pass_context
 def check_command(
     ctx: click.Context,
-    file: str,
+    files: tuple[str, ...],
     config: Path | None,
     signers: tuple[str, ...],
     issuers: tuple[str, ...],
@@ -92,13 +114,18 @@ def check_command(
     *,
     chain_issuer: bool | None,
     allow_non_expiring: bool,
+    may_publish: tuple[str, ...],
+    may_subscribe: tuple[str, ...],
+    queries: tuple[str, ...],
+    form: str | None,
     as_json: bool,
 ) -> None:
-    """Check a token's signature, trust chain and times; - is standard input.
+    """Check signature, trust chain and times of tokens; - is standard input.
 
     Exit code 0: accepted. 1: rejected; the reason is on standard error, or in the JSON. 2: wrong
-    usage. A connection with a client or server token must also sign the server's nonce, which this command
-    cannot check.
+    usage. 3: valid, but it expires sooner than --min-validity. With several files the worst counts; with --format
+    nagios 0, 1, 2 and 3 mean OK, WARNING (expires soon), CRITICAL (rejected) and UNKNOWN. A connection with a client or
+    server token must also sign the server's nonce, which this command cannot check.
     """
     if sum(map(bool, (config, signers, issuers))) != 1:
         raise click.UsageError("give the trusted keys by one of --config, --signer and --issuer")
@@ -109,23 +136,79 @@ def check_command(
         min_validity=min_validity,
         max_validity=max_validity,
         chain_issuer=chain_issuer,
+        requirements=(
+            *_permission_requirements(may_publish, may_subscribe),
+            *(_query_requirement(query) for query in queries),
+        ),
     )
-    now = time.time()
-    result = check_token(
-        _read_token(file),
-        TokenVerifier(trust.keys),
-        now,
-        leeway=trust.leeway,
-        allow_non_expiring=allow_non_expiring or trust.allow_non_expiring,
-        expected=expected,
-    )
-    _print(result, now, as_json=as_json)
-    ctx.exit(0 if result.valid else 1)
+    now, verifier = time.time(), TokenVerifier(trust.keys)
+    form = form or ("json" if as_json else "text")
+    checked = []
+    for file in files:
+        try:
+            raw = read_input(file, MAX_INPUT).decode("ascii", "replace")  # verification reports text that is not ASCII
+        except InputError as error:
+            if form == "text":
+                raise
+            checked.append(Checked(file, CheckResult(valid=False, code=UNREADABLE, reason=f"{UNREADABLE}: {error}")))
+            continue
+        result = check_token(
+            raw,
+            verifier,
+            now,
+            leeway=trust.leeway,
+            allow_non_expiring=allow_non_expiring or trust.allow_non_expiring,
+            expected=expected,
+        )
+        checked.append(Checked(file, result))
+    show(checked, form, now)
+    ctx.exit(exit_code(checked, form))
 
 
-def _read_token(file: str) -> str:
-    # Text that is not ASCII is not a token; it is decoded leniently, so that verification reports it.
-    return read_input(file, MAX_INPUT).decode("ascii", "replace")
+def _permission_requirements(publish: Sequence[str], subscribe: Sequence[str]) -> Iterator[Requirement]:
+    if not (publish or subscribe):
+        return  # the policy takes time to import
+    from broker_auth.policy.permissions import granted
+    from broker_auth.policy.subjects import is_subject
+
+    for subject in (*publish, *subscribe):
+        if not is_subject(subject):
+            raise click.UsageError(f"{subject!r} is not a subject")
+
+    def may(subject: str, *, publishing: bool) -> Requirement:
+        def judge(token: Verified, _claims: Mapping[str, Any]) -> Mismatch | None:
+            verb = "publish" if publishing else "subscribe"
+            try:
+                permissions = granted(token.claims)
+            except TokenRejected as rejected:
+                return Mismatch(rejected.fault, rejected.detail)
+            allowed = (permissions.pub if publishing else permissions.sub).allows(subject)
+            return None if allowed else Mismatch(f"may_{verb}", f"it may not {verb} to {subject}")
+
+        return judge
+
+    yield from (may(subject, publishing=True) for subject in publish)
+    yield from (may(subject, publishing=False) for subject in subscribe)
+
+
+def _query_requirement(text: str) -> Requirement:
+    try:
+        import jmespath
+    except ImportError as error:
+        raise InputError("--query needs JMESPath; run: pip install 'broker-auth[query]'") from error
+    try:
+        expression = jmespath.compile(text)
+    except jmespath.exceptions.JMESPathError as error:
+        raise click.UsageError(f"--query {text!r} is not a JMESPath expression: {error}") from error
+
+    def judge(_token: Verified, claims: Mapping[str, Any]) -> Mismatch | None:
+        try:
+            value = expression.search(claims)
+        except jmespath.exceptions.JMESPathError as error:
+            return Mismatch("query", f"{text}: {error}")
+        return None if value is True else Mismatch("query", f"{text} is not true")
+
+    return judge
 
 
 def _configured(path: Path) -> _Trust:
@@ -164,31 +247,3 @@ def _issuer(argument: str) -> tuple[str, VerificationKey]:
     if Path(key).is_file():
         text = read_file(Path(key), MAX_KEY_FILE_BYTES).data.decode("ascii", "replace").strip()
     return name, ed25519_key(text, name)
-
-
-def _issuer_document(issuer: ChainIssuer | None) -> dict[str, str | None] | None:
-    return None if issuer is None else {"token_id": issuer.id, "ends": output.rfc3339(issuer.ends)}
-
-
-def _print(result: CheckResult, now: float, *, as_json: bool) -> None:
-    if as_json:
-        output.document(
-            {
-                "valid": result.valid,
-                "reason": result.reason,
-                "purpose": result.purpose,
-                "signer": result.signer,
-                "claims": result.claims,
-                "expires": output.rfc3339(result.expires),
-                "chain_issuer": _issuer_document(result.chain_issuer),
-            }
-        )
-    elif result.valid:
-        ends = "never expires" if result.expires is None else f"expires in {short_duration(result.expires - now, ' ')}"
-        output.note(f"accepted: {result.purpose} token signed by {result.signer}, {ends}")
-        for line in lines(result.claims or {}, now):
-            output.note(line)
-        if result.chain_issuer is not None:
-            output.note(chain_issuer_line(result.chain_issuer, now))
-    else:
-        output.error(f"token rejected: {result.reason}")

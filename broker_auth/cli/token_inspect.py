@@ -23,17 +23,20 @@ MAX_INPUT = 2 * MAX_TOKEN_BYTES
 @click.command("inspect", epilog=_EPILOG)
 @click.argument("file", metavar="FILE|-")
 @options.json_option
-def inspect_command(file: str, *, as_json: bool) -> None:
+@click.pass_context
+def inspect_command(ctx: click.Context, file: str, *, as_json: bool) -> None:
     """Show the claims of a token WITHOUT verifying it; - is standard input.
 
     Anybody can create a token with any claims: use 'token check' to verify it. Secrets are masked. A token
-    without its signature, as in audit records, is shown too.
+    without its signature, as in audit records, is shown too. Exit code 1: it has expired.
     """
     try:
         jws = parse_unsigned(read_input(file, MAX_INPUT).decode("ascii", "replace"))
     except TokenRejected as rejected:
         raise InputError(f"not a token: {rejected}") from rejected
     purpose, claims, fault = _typed(jws)
+    now = time.time()
+    expired = claims is not None and claims.expires is not None and claims.expires <= now
     issuer = None if claims is None else claimed_issuer(claims, DEFAULT_MAX_AGE)
     if as_json:
         output.document(
@@ -46,16 +49,16 @@ def inspect_command(file: str, *, as_json: bool) -> None:
                 "fault": fault,
             }
         )
-        return
+        ctx.exit(int(expired))
     output.note("NOT VERIFIED: anybody could have written this; verify it with 'broker-auth token check'")
     if fault:
         output.note(f"It would be rejected: {fault}")
     output.note(f"{'Algorithm':>22}: {jws.algorithm}")
-    now = time.time()
     for line in lines(jws.claims, now):
         output.note(line)
     if issuer is not None:
         output.note(f"{chain_issuer_line(issuer, now)} by a broker with default settings")
+    ctx.exit(int(expired))
 
 
 def _typed(jws: Jws) -> tuple[str | None, Claims | None, str | None]:

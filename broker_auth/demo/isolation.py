@@ -25,7 +25,7 @@ from broker_auth.operate.access import Login, request_json
 from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.sandbox import Sandbox
 
-_SECONDS: Final = 5.0
+_SECONDS: Final = 15.0
 _EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"
 _YES: Final = "yes"
 _NO: Final = "no"

@@ -18,14 +18,13 @@ import ssl
 from typing import Any, ClassVar, Final
 
 from nats.aio.client import Client
-from nats.errors import Error, ProtocolError
-from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
+from nats.errors import Error
 
 from broker_auth.cache import BoundedCache
+from broker_auth.natsio.framing import FramedParser
 from broker_auth.natsio.natspy import ExtendedClient
 
 INFO_SECONDS: Final = 1.0  # nats-server sends INFO at once; with `handshake_first: auto` after 50 ms
-_MAX_LINE_BYTES: Final = 256 * 1024  # the longest line is INFO, a few KB; nats-py scans the whole line at each read
 _CLOSE_SECONDS: Final = 2.0
 _WEBSOCKET: Final = ("ws", "wss")  # `wss` is TLS from the first byte; `ws` never is
 _ADDRESSES: Final = 1024  # cached; a cluster can announce any number of addresses
@@ -51,24 +50,6 @@ class HandshakeFirstError(Error):
         return f"the server sent no INFO, and TLS without INFO (handshake_first) failed too: {self._reason}"
 
 
-class BoundedParser(Parser):
-    """A parser that ends the connection to a server that sends oversized lines or messages.
-
-    A malicious server could otherwise exhaust the memory of this process.
-    """
-
-    def __init__(self, client: SecuredClient) -> None:
-        super().__init__(client)
-        self._max_message = client.max_message_bytes
-
-    async def parse(self, data: bytes = b"") -> None:
-        await super().parse(data)
-        in_message = self.state == AWAITING_MSG_PAYLOAD
-        if self.needed > self._max_message if in_message else len(self.buf) > _MAX_LINE_BYTES:
-            self.reset()
-            raise ProtocolError
-
-
 class SecuredClient(ExtendedClient):
     """A NATS client that sends nothing in clear if it has a TLS context or a ``tls://`` URL.
 
@@ -84,7 +65,7 @@ class SecuredClient(ExtendedClient):
         super().__init__()
         self.server_version = ""
         self.account = ""
-        self._ps = BoundedParser(self)
+        self._ps = FramedParser(self)
 
     @property
     def unsent(self) -> int:

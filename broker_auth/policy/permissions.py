@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.policy.subjects import is_literal, is_subject, is_token
-from broker_auth.tokens.claims import ClientClaims, ServerClaims
+from broker_auth.policy.subjects import covers, is_literal, is_subject, is_token
+from broker_auth.tokens.claims import Claims, ClientClaims, ServerClaims
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.jws import show
 
@@ -24,6 +24,11 @@ class SubjectPermission(msgspec.Struct, frozen=True, omit_defaults=True):
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+
+    def allows(self, subject: str) -> bool:
+        """Return whether nats-server lets a session use this subject, wildcards allowed, without a queue group."""
+        denied = any(covers(pattern, subject) for pattern in self.deny if " " not in pattern)
+        return not denied and (not self.allow or any(covers(pattern, subject) for pattern in self.allow))
 
 
 class Permissions(msgspec.Struct, frozen=True):
@@ -230,6 +235,17 @@ _PUB_SUB: Final = SubjectPermission(
     ),
 )
 PUB_SUB: Final = Permissions(_PUB_SUB, _PUB_SUB)
+
+
+def granted(claims: Claims) -> Permissions:
+    """Return the permissions that a token's claims earn; those of a provisioning token for a node of any name.
+
+    Raises:
+        TokenRejected: a claim that becomes part of a subject is unfit for one.
+    """
+    if isinstance(claims, ClientClaims):
+        return client(claims)
+    return server(claims) if isinstance(claims, ServerClaims) else isolated_node(">")
 
 
 def _digests(text: str) -> tuple[str, str]:

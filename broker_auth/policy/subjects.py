@@ -30,3 +30,16 @@ def is_token(text: str) -> bool:
 def is_node_name(text: str) -> bool:
     """Whether a provisioning node's connection name may become its subject."""
     return len(text) <= MAX_NAME_LENGTH and (_HOST_NAME.fullmatch(text) is not None or is_literal(text))
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Return whether ``pattern`` matches every message subject that ``subject``, wildcards allowed, matches."""
+    wide, narrow = pattern.split("."), subject.split(".")
+    for position, token in enumerate(wide):
+        if token == ">":
+            return len(narrow) > position
+        if position >= len(narrow) or narrow[position] == ">":
+            return False
+        if token not in ("*", narrow[position]):
+            return False
+    return len(wide) == len(narrow)

@@ -205,7 +205,7 @@ class NatsServer:
         with self._changed:
             return list(self._lines)
 
-    def wait_for_log(self, pattern: str | re.Pattern[str], timeout: float = 10.0, *, since: int = 0) -> str:
+    def wait_for_log(self, pattern: str | re.Pattern[str], timeout: float = START_TIMEOUT, *, since: int = 0) -> str:
         """Return the first line from ``since`` on that matches; wait up to ``timeout`` seconds for it.
 
         Raises:

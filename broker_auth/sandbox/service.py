@@ -12,8 +12,8 @@ from typing import Final
 from broker_auth.errors import OperationError
 from broker_auth.sandbox.lifetime import dies_with_parent
 
-READY_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 20.0
+READY_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 30.0
 READY: Final = "ready brokers="
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import nats
 from nats.aio.client import Client
@@ -26,9 +26,11 @@ from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
+from tests.deadlines import HANG_SECONDS
 
 T = TypeVar("T")
 PASSWORD: Final = "hunter2-provisioner"
+_DECIDED_SECONDS: Final = 15  # longer than a rendered server leaves a connection undecided
 FLEET_NAME: Final = "node1.example.net"
 PROVISIONER_NAME: Final = "provisioner.example.net"
 CONFIG: Final = """\
@@ -134,23 +136,29 @@ class Deployment:
             context.load_cert_chain(self.directory / f"{pair}.pem", self.directory / f"{pair}.key")
         return context
 
-    async def connect(self, broker: str = "east", *, pair: str = "client", **options: object) -> Client:
-        """One attempt to get in, as a fleet member unless told otherwise."""
+    async def connect(
+        self, broker: str = "east", *, pair: str = "client", seconds: int = HANG_SECONDS, **options: Any
+    ) -> Client:
+        """Make one attempt to get in within ``seconds``, as a fleet member unless told otherwise."""
 
         async def quiet(_: Exception) -> None:
             """Failures are raised by connect itself."""
 
-        given: dict[str, object] = {"allow_reconnect": False, "connect_timeout": 10, "error_cb": quiet} | options
+        given: dict[str, Any] = {
+            "allow_reconnect": False,
+            "connect_timeout": seconds,
+            "error_cb": quiet,
+        } | options
         client = await nats.connect(self.url(broker), tls=self.tls(pair), **given)
         try:
             # The client counts as connected before it is let in where the decision takes longer than 2 s.
-            await client.flush(timeout=5)
+            await client.flush(timeout=min(seconds, _DECIDED_SECONDS))
         except Exception:
             await client.close()
             raise
         return client
 
-    async def provisioner(self, password: str = PASSWORD, broker: str = "east", **options: object) -> Client:
+    async def provisioner(self, password: str = PASSWORD, broker: str = "east", **options: Any) -> Client:
         return await self.connect(broker, pair="provisioner", user="provisioner", password=password, **options)
 
     async def watch(self, broker: str = "east") -> Client:
@@ -189,7 +197,7 @@ class Service:
         self._reader.start()
         return self
 
-    def ready(self, timeout: float = 30.0) -> Service:
+    def ready(self, timeout: float = HANG_SECONDS) -> Service:
         """Return once every broker reaches every worker."""
         self.wait_for_log(r"ready brokers=", timeout)
         return self
@@ -208,12 +216,12 @@ class Service:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def stop(self, timeout: float = 15.0) -> int:
+    def stop(self, timeout: float = HANG_SECONDS) -> int:
         """End it in order, and return its exit code; at once if that takes too long, which fails the test."""
         self.process.terminate()
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 15.0) -> int:
+    def wait(self, timeout: float = HANG_SECONDS) -> int:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -238,7 +246,7 @@ class Service:
         with self._news:
             return self._lines[since:]
 
-    def wait_for_log(self, pattern: str, timeout: float = 15.0, *, since: int = 0) -> str:
+    def wait_for_log(self, pattern: str, timeout: float = HANG_SECONDS, *, since: int = 0) -> str:
         """The first line logged after ``since`` that the pattern is found in."""
         wanted, deadline = re.compile(pattern), time.monotonic() + timeout
         with self._news:
@@ -261,7 +269,7 @@ class Service:
             self._news.notify_all()
 
 
-async def eventually(look: Callable[[], T | None], seconds: float = 15.0) -> T:
+async def eventually(look: Callable[[], T | None], seconds: float = HANG_SECONDS) -> T:
     """What ``look`` returns once that is true: what a process says of itself comes a beat after the deed."""
     async with asyncio.timeout(seconds):
         while not (seen := look()):

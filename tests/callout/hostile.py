@@ -18,7 +18,7 @@ REQUEST: Final = b"$SYS.REQ.USER.AUTH"
 
 
 class HostileBroker:
-    """Listens at a port; one connection counts, the newest.
+    """Listens at a port; one connection counts, the newest one on which TLS is up if there is any.
 
     Attributes:
         connections: how many have been made.
@@ -65,7 +65,11 @@ class HostileBroker:
         self._writer.write(data)
 
     def ask(self, data: bytes, reply: str, subject: bytes = REQUEST, header: bytes = b"") -> None:
-        """Send a message to the subscriber of a subject, with one header line or none."""
+        """Send a message to the subscriber of a subject, with one header line or none.
+
+        Raises:
+            KeyError: the newest connection has not subscribed to it yet.
+        """
         verb, sizes = b"MSG", b"%d" % len(data)
         if header:
             lines = b"NATS/1.0\r\n" + header + b"\r\n\r\n"
@@ -82,13 +86,14 @@ class HostileBroker:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
-        self._writer, self.reading = writer, True
         self._writers.append(writer)
         self.subscribed.clear()
         writer.write(b"INFO " + json.dumps(self._info).encode() + b"\r\n")
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        # Cancelled at the end; asyncio would report that as an error of this connection (CPython 3.11).
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             if self._tls is not None:
                 await writer.start_tls(self._tls)
+            self._writer, self._sids, self.reading = writer, {}, True
             await self._talk(reader, writer)
         writer.close()
 

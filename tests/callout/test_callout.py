@@ -220,13 +220,7 @@ FLIPS = st.tuples(st.integers(0, 3000), st.integers(1, 255))
 MESSAGES = st.binary(max_size=300) | st.lists(FLIPS, min_size=1, max_size=4)
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.booleans(), st.lists(MESSAGES, max_size=4), st.lists(MESSAGES, max_size=4))
 def test_whatever_arrives_beside_it_a_good_request_is_answered(
     tmp_path: Path, sealed: bool, before: list[Any], after: list[Any]

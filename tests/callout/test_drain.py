@@ -25,6 +25,7 @@ from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer
 from tests.builders.requests import Server, fleet
 from tests.callout.deployment import Deployment, Service, eventually
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 REQUESTS = 1200  # that wait when the end comes: far less work than would make anybody wait too long
@@ -37,7 +38,7 @@ tls {{ cert_file: "{path}/server.pem", key_file: "{path}/server.key", ca_file: "
 accounts {{ AUTH {{ users: [
   {{ nkey: {observer} }}
   {{ nkey: {service}, permissions: {{
-      publish: [ "broker-auth.peers" ], allow_responses: {{ max: 2, expires: "10s" }} }} }}
+      publish: [ "broker-auth.peers" ], allow_responses: {{ max: 2, expires: "60s" }} }} }}
 ] }} }}
 """
 
@@ -93,9 +94,9 @@ class Asking:
         """Return once the server has every request."""
         await round_trip(self._client)
 
-    async def until_answered(self, count: int, patience: float = 10.0) -> None:
+    async def until_answered(self, count: int, deadline: float = HANG_SECONDS) -> None:
         """Return once there are so many answers; a request that was lost makes this raise TimeoutError."""
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(deadline):
             while len(self.answers) < count:
                 self._news.clear()
                 await self._news.wait()
@@ -167,7 +168,7 @@ async def test_nothing_is_lost_by_reloading(service: Service, asking: Asking) ->
         await asking.until_answered(len(asking.answers) + AT_ONCE)
         mark, before = service.mark(), len(asking.answers)
         service.signal(signal.SIGHUP)
-        await asyncio.to_thread(service.wait_for_log, "reloaded", 30, since=mark)
+        await asyncio.to_thread(service.wait_for_log, "reloaded", since=mark)
         assert len(asking.answers) > before
     stop.set()
     await asking.until_answered(await asked)

@@ -20,12 +20,14 @@ from broker_auth.callout import client
 from broker_auth.callout.callout import make_callout
 from broker_auth.callout.hedging import Held
 from broker_auth.callout.service import Service, tls_contexts
+from broker_auth.daemon.supervisor import OLDEST_SECONDS
 from broker_auth.encoding import decode, encode
 from broker_auth.errors import OperationError
 from broker_auth.settings.load import load
 from broker_auth.settings.policy import build_policy
 from tests.callout.deployment import eventually
 from tests.callout.hostile import HostileBroker
+from tests.deadlines import HANG_SECONDS
 
 TRUST = Trust()
 ADVISORIES = b"$SYS.ACCOUNT.CLIENT.AUTH.ERR"
@@ -40,17 +42,18 @@ class Scene:
     stolen: HostileBroker
     stop: asyncio.Event
     serving: asyncio.Task[None]
-    maker: Maker = field(default_factory=lambda: Maker(TRUST, PlayedServer(), time.time()))
+    server: PlayedServer = field(default_factory=PlayedServer)
 
     def request(self, number: int = 0) -> bytes:
-        return self.maker.mtls(number).request.wire
+        """Return a request of this moment: the service answers none that is older than a second or two."""
+        return Maker(TRUST, self.server, time.time()).mtls(number).request.wire
 
-    async def honest_login(self, seconds: float = 1.0) -> None:
-        """A login through the honest broker is answered in time."""
+    async def honest_login(self) -> None:
+        """A login through the honest broker is answered, which the service does in time or not at all."""
         while not self.honest.answers.empty():
             self.honest.answers.get_nowait()
         self.honest.ask(self.request(), "inbox.login")
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(HANG_SECONDS):
             subject, _ = await self.honest.answers.get()
         assert subject == "inbox.login"
 
@@ -67,32 +70,36 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             await stack.enter_async_context(HostileBroker(broker.port).listening()) for broker in site.brokers
         ]
         serving = asyncio.create_task(service.run(stop))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             await service.wait_ready()
         yield Scene(service, honest, stolen, stop, serving)
         stop.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_SECONDS):
             await asyncio.gather(serving, return_exceptions=True)
 
 
-async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(scene: Scene) -> None:
+async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "DEAD_CHECKS", 10**6)  # on a slow machine it would be dropped for these first
     scene.stolen.stop_reading()
-    wire, stats = scene.request(), scene.service.callout.stats
+    stats = scene.service.callout.stats
     asked = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_SECONDS):
         while not stats.dropped["stolen"]:
+            wire = scene.request()
             for _ in range(50):
                 scene.stolen.ask(wire, "inbox." + "x" * 900)  # an answer that is larger fills the socket sooner
             asked += 50
             await scene.stolen.flush()
             await scene.honest_login()
     assert 0 < stats.reply_failures <= asked, "what was lost is counted"
-    assert scene.service.oldest < 1.5
-    async with asyncio.timeout(10):
+    assert scene.service.oldest < OLDEST_SECONDS
+    async with asyncio.timeout(HANG_SECONDS):
         await eventually(lambda: scene.stolen.connections > 1)
         await scene.stolen.subscribed.wait()
-    scene.stolen.ask(wire, "inbox.again")
-    async with asyncio.timeout(5):
+    scene.stolen.ask(scene.request(), "inbox.again")
+    async with asyncio.timeout(HANG_SECONDS):
         while (await scene.stolen.answers.get())[0] != "inbox.again":
             pass
 
@@ -130,7 +137,7 @@ async def test_nonsense_from_one_broker_leaves_the_other_served_and_is_recovered
     scene.stolen.send(said)
     await scene.honest_login()
     await asyncio.sleep(0)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:  # on this connection or the next one
             await scene.stolen.subscribed.wait()
             while not scene.stolen.answers.empty():
@@ -164,19 +171,18 @@ async def test_addresses_that_a_broker_names_are_not_connected_to(scene: Scene) 
 
 
 async def test_a_flood_that_claims_verified_chains_does_not_delay_another_brokers_login(scene: Scene) -> None:
-    wires = [scene.request(number) for number in range(40)]
     ending = asyncio.Event()
 
     async def flood() -> None:
         while not ending.is_set():
-            for wire in wires:
+            for wire in [scene.request(number) for number in range(8)] * 5:
                 scene.stolen.ask(wire, "inbox.flood")
             await scene.stolen.flush()
             await asyncio.sleep(0)
 
     flooding = asyncio.create_task(flood())
     for _ in range(10):
-        await scene.honest_login(1.5)
+        await scene.honest_login()
     ending.set()
     await flooding
 
@@ -186,7 +192,7 @@ async def test_what_ends_although_it_must_not_ends_the_service_in_order(
 ) -> None:
     monkeypatch.setattr(scene.service._backlog, "take", lambda _: 1 / 0)
     scene.honest.ask(scene.request(), "inbox.login")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG_SECONDS):
         with pytest.raises(OperationError, match=r"task ended unexpectedly: answering \(ZeroDivisionError\)"):
             await scene.serving
     assert "'answering' failed" in caplog.text
@@ -213,6 +219,6 @@ async def test_stopping_does_not_wait_for_a_broker_that_does_not_take_part(
     scene.stolen.stop_reading()
     scene.honest.ask(scene.request(), "inbox.last")
     scene.stop.set()
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(HANG_SECONDS):
         await scene.serving
         assert (await scene.honest.answers.get())[0] == "inbox.last"

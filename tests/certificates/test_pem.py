@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_auth.certificates import pem
@@ -118,7 +118,6 @@ def test_a_private_key_is_not_shown() -> None:
     assert "c2VjcmV0" not in repr(block)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(ATOMS | st.binary(max_size=6), max_size=25).map(b"".join))
 def test_any_bytes_are_split(data: bytes) -> None:
     lines = data.count(b"\n") + data.count(b"\r") + 1

@@ -82,7 +82,7 @@ USAGE_ERRORS: list[tuple[tuple[str, ...], str]] = [
     (("token", "chekc"), "no such command 'chekc'; did you mean 'check'?"),
     (("token", "xyz"), "no such command 'xyz'; see 'broker-auth token --help'"),
     (("--nonsense",), "No such option"),
-    (("token", "check"), "Missing argument 'FILE|-'"),
+    (("token", "check"), "Missing argument 'FILE|-...'"),
     (("token", "check", "f"), "one of --config, --signer and --issuer"),
     (("token", "check", "f", "--signer", "0" * 64, "--issuer", "a=b"), "one of --config, --signer and --issuer"),
     (("token", "check", "f", "--issuer", "a"), "--issuer 'a' is not NAME=KEY"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from broker_auth.times import short_duration
 from tests.builders.tokens import (
@@ -52,7 +53,8 @@ def a_client(**changes: Any) -> Claims:
 def check(token: str, *options: object, trust: tuple[str, ...] = TRUST) -> Any:
     """The JSON of ``token check``; its exit code must say the same."""
     done = run("token", "check", "-", *trust, *options, "--json", stdin=token)
-    assert done.code == (0 if done.json["valid"] else 1)
+    soon = done.json["code"] == "min_validity" and "; " not in done.json["reason"]
+    assert done.code == (0 if done.json["valid"] else 3 if soon else 1)
     assert done.err == ""
     assert (done.json["reason"] is None) is done.json["valid"]
     return done.json
@@ -68,7 +70,9 @@ def test_the_document(tmp_path: Path) -> None:
     accepted = run("token", "check", token, *TRUST, "--json")
     assert (accepted.code, accepted.err) == (0, "")
     assert accepted.json == {
+        "file": str(token),
         "valid": True,
+        "code": "accepted",
         "reason": None,
         "purpose": "choria_provisioning",
         "signer": "choria",
@@ -162,6 +166,8 @@ def test_claims_are_shown_only_if_the_signature_holds() -> None:
     )
     foreign = check(sign(a_client(), FOREIGN))
     assert foreign | {"reason": None} == {
+        "file": "-",
+        "code": "token_signature",
         "valid": False,
         "reason": None,
         "purpose": "choria_client_id",
@@ -284,7 +290,7 @@ def test_as_a_process() -> None:
     accepted = spawn("token", "check", "-", *TRUST, stdin=token + b"\n")
     assert (accepted.code, accepted.err) == (0, "")
     rejected = spawn("token", "check", "-", *TRUST, "--min-validity", "30d", stdin=token)
-    assert (rejected.code, rejected.out) == (1, "")
+    assert (rejected.code, rejected.out) == (3, "")
     assert rejected.error.startswith("token rejected: min_validity: ")
     assert spawn("token", "check", "-", *TRUST, stdin=b"\xff\x00" * 9).code == 1
     assert spawn("token", "check", "-", *TRUST, stdin=b"x" * 70_000).error.startswith("standard input holds more")
@@ -364,3 +370,131 @@ def test_a_token_expires_with_its_chain_issuer() -> None:
     expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START + 2 * DAY))
     assert check(token)["expires"] == expires
     assert check(token, "--min-validity", "3d")["reason"].startswith("min_validity: ")
+
+
+def test_inspecting_an_expired_token_exits_with_1() -> None:
+    expired = sign(a_client(exp=START - 1), FOREIGN)
+    assert run("token", "inspect", "-", stdin=expired).code == 1
+    assert run("token", "inspect", "-", "--json", stdin=expired).code == 1
+    assert run("token", "inspect", "-", stdin=sign(a_client(), FOREIGN)).code == 0
+
+
+# --- Permissions and queries
+
+
+@pytest.mark.parametrize(
+    ("claims", "option", "subject", "code"),
+    [
+        (a_server(collectives=["acme"]), "--may-publish", "acme.reply.x", "accepted"),
+        (a_server(), "--may-publish", "other.reply.x", "may_publish"),
+        (a_server(collectives=["acme"]), "--may-subscribe", "acme.broadcast.agent.rpcutil", "accepted"),
+        (a_server(), "--may-subscribe", ">", "may_subscribe"),
+        (a_client(permissions={"org_admin": True}), "--may-publish", "any.thing", "accepted"),
+        (a_client(permissions={}), "--may-publish", "any.thing", "may_publish"),
+        (a_provisioning(), "--may-subscribe", "provisioning.node.a.example.net", "accepted"),
+        (a_provisioning(), "--may-subscribe", "provisioning.node.>", "accepted"),
+        (a_provisioning(), "--may-subscribe", "choria.node.x", "may_subscribe"),
+        (a_server(identity="a b"), "--may-publish", "choria.reply.x", "token_claim_subject"),
+    ],
+)
+def test_subjects_are_judged_by_the_policy(claims: Claims, option: str, subject: str, code: str) -> None:
+    assert check(sign(claims, ORG), option, subject)["code"] == code
+
+
+def test_subject_that_is_no_subject_is_wrong_usage() -> None:
+    done = run("token", "check", "-", *TRUST, "--may-publish", "a..b", stdin=sign(a_client(), ORG))
+    assert done.code == 2
+    assert "'a..b' is not a subject" in done.err
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("callerid == 'up=alice'", "accepted"),
+        ("permissions.org_admin", "query"),
+        ("permissions.org_admin == null", "accepted"),
+        ("length(missing)", "query"),
+    ],
+)
+def test_query_must_be_true(query: str, code: str) -> None:
+    assert check(sign(a_client(callerid="up=alice", permissions={}), ORG), "--query", query)["code"] == code
+
+
+def test_query_that_is_no_expression_is_wrong_usage() -> None:
+    done = run("token", "check", "-", *TRUST, "--query", "a ==", stdin=sign(a_client(), ORG))
+    assert done.code == 2
+    assert "is not a JMESPath expression" in done.err
+
+
+# --- Several files, and the formats of monitoring systems
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[Path]:
+    """Return an accepted token, one that expires soon, and a rejected one."""
+    files = [tmp_path / f"{name}.jwt" for name in ("good", "soon", "bad")]
+    files[0].write_text(sign(a_server(), ORG))
+    files[1].write_text(sign(a_server(exp=START + DAY), ORG))
+    files[2].write_text(sign(a_server(), FOREIGN))
+    return files
+
+
+@pytest.mark.parametrize(
+    ("picked", "code", "nagios", "state"),
+    [
+        ([0], 0, 0, "OK"),
+        ([1], 3, 1, "WARNING"),
+        ([2], 1, 2, "CRITICAL"),
+        ([0, 1], 3, 1, "WARNING"),
+        ([1, 2, 0], 1, 2, "CRITICAL"),
+    ],
+)
+def test_worst_of_several_files_is_the_exit_code(
+    three: list[Path], picked: list[int], code: int, nagios: int, state: str
+) -> None:
+    files = [three[number] for number in picked]
+    options = (*files, *TRUST, "--min-validity", "2d")
+    assert run("token", "check", *options).code == code
+    document = run("token", "check", *options, "--json")
+    assert document.code == code
+    documents = document.json if len(files) > 1 else [document.json]
+    assert [item["file"] for item in documents] == [str(file) for file in files]
+    plugin = run("token", "check", *options, "--format", "nagios")
+    assert (plugin.code, plugin.out.split(" - ")[0], len(plugin.out.splitlines())) == (nagios, f"TOKEN {state}", 1)
+
+
+def test_nagios_line_has_the_seconds_left(three: list[Path]) -> None:
+    text, _, performance = run("token", "check", *three[:2], *TRUST, "--format", "nagios").out.partition(" | ")
+    assert text.startswith(f"TOKEN OK - {three[0]} expires in 9d 23h; {three[1]} expires in ")
+    labels = [item.partition("=")[0] for item in performance.split()]
+    assert labels == [f"'{three[0]}'", f"'{three[1]}'"]
+
+
+def test_missing_file_is_unknown_to_nagios_and_rejected_elsewhere(three: list[Path], tmp_path: Path) -> None:
+    options = (three[0], tmp_path / "missing.jwt", *TRUST)
+    assert run("token", "check", *options, "--format", "nagios").code == 3
+    document = run("token", "check", *options, "--json")
+    assert document.code == 1
+    assert [item["code"] for item in document.json] == ["accepted", "unreadable"]
+
+
+def test_prometheus_text(three: list[Path]) -> None:
+    done = run("token", "check", *three, *TRUST, "--min-validity", "2d", "--format", "prometheus")
+    assert done.code == 1
+    families = {family.name: family for family in text_string_to_metric_families(done.out)}
+    values = {
+        name: {Path(sample.labels["file"]).stem: sample.value for sample in family.samples}
+        for name, family in families.items()
+    }
+    assert values == {
+        "broker_auth_token_valid": {"good": 1, "soon": 0, "bad": 0},
+        "broker_auth_token_expires_soon": {"good": 0, "soon": 1, "bad": 0},
+        "broker_auth_token_expiry_timestamp_seconds": {"good": START + 10 * DAY, "soon": START + DAY},
+    }
+
+
+def test_file_name_cannot_end_a_line(tmp_path: Path) -> None:
+    file = tmp_path / 'a"\nb.jwt'
+    file.write_text(sign(a_server(), ORG))
+    done = run("token", "check", file, *TRUST, "--format", "prometheus")
+    assert len(list(text_string_to_metric_families(done.out))) == 3

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import HANG_SECONDS
+
 PARENT = """
 import os, time
 from broker_auth.daemon.spawn import die_with_parent, end_with_parent, spawn
@@ -35,7 +37,7 @@ def test_blocked_process_ends_when_its_parent_is_killed(tie: str, deed: str) -> 
     child = int(parent.stdout.readline())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANG_SECONDS
     try:
         while runs(child):
             assert time.monotonic() < deadline, "it still runs"

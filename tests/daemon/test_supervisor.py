@@ -24,6 +24,7 @@ from broker_auth.daemon.worker import Heartbeat
 from broker_auth.errors import OperationError
 from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import Deployment, Service, eventually
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 
@@ -96,7 +97,7 @@ def test_suspended_machine_does_not_lose_its_workers(deployment: Deployment) -> 
         time.sleep(HEARTBEAT_TIMEOUT + 1)
         service.signal(signal.SIGCONT)
         # The supervisor runs again and checks its workers, which have sent no heartbeat for long.
-        with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}/healthz", timeout=HANG_SECONDS) as answer:
             assert answer.status == 200
         os.killpg(service.process.pid, signal.SIGCONT)
         assert service.workers == workers
@@ -113,7 +114,7 @@ async def test_worker_is_replaced_once_the_system_has_resources(deployment: Depl
     service.wait_for_log("worker cannot be started: Too many open files", since=mark)
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
     service.wait_for_log("subscribed at", since=mark)
-    assert len(service.workers) == 2
+    await eventually(lambda: len(service.workers) == 2)
     await (await deployment.connect()).close()
 
 
@@ -193,9 +194,9 @@ async def test_connections_survive_without_any_service(deployment: Deployment) -
         client = await deployment.connect()
         received = await client.subscribe("still.here")
     with pytest.raises((NatsError, TimeoutError)):
-        await deployment.connect(connect_timeout=1)
+        await deployment.connect(seconds=1)
     await client.publish("still.here", b"yes")
-    assert (await received.next_msg(timeout=5)).data == b"yes"
+    assert (await received.next_msg(timeout=HANG_SECONDS)).data == b"yes"
     await client.close()
 
 
@@ -252,7 +253,7 @@ def test_service_manager_is_notified_of_start_reload_and_stop(tmp_path: Path) ->
     address = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, deployment.servers["east"]:
         manager.bind(str(address))
-        manager.settimeout(15)
+        manager.settimeout(HANG_SECONDS)
         with Service(deployment, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="2000000") as service:
             messages = _receive(manager, "READY=1")
             service.signal(signal.SIGHUP)

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from broker_auth.daemon.systemd import Notifier
+from tests.deadlines import HANG_SECONDS
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind(str(tmp_path / "notify"))
-        bound.settimeout(5)
+        bound.settimeout(HANG_SECONDS)
         yield bound
 
 
@@ -50,7 +51,7 @@ def test_abstract_socket_is_supported() -> None:
     name = f"broker-auth-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{name}")
-        manager.settimeout(5)
+        manager.settimeout(HANG_SECONDS)
         Notifier({"NOTIFY_SOCKET": f"@{name}"}).alive()
         assert receive(manager) == ["WATCHDOG=1"]
 

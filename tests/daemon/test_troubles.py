@@ -19,6 +19,7 @@ from broker_auth.sandbox.natsserver import free_port
 from broker_auth.settings.model import Settings
 from tests.builders.clock import DAY, NOW
 from tests.callout.deployment import Deployment, Service, eventually
+from tests.deadlines import HANG_SECONDS
 
 
 def state(**changes: object) -> ZoneState:
@@ -62,7 +63,7 @@ async def test_full_audit_disk_is_reported_and_blocks_no_login(tmp_path: Path) -
     environ = {"BROKER_AUTH_AUDIT_OUTPUT": "file:/dev/full", "BROKER_AUTH_METRICS_LISTEN": metrics}
 
     def page(path: str) -> str:
-        with urllib.request.urlopen(f"http://{metrics}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{metrics}{path}", timeout=HANG_SECONDS) as answer:
             return str(answer.read().decode())
 
     with deployment.running(), Service(deployment, **environ) as service:

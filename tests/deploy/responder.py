@@ -25,6 +25,7 @@ from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, decode_public, decode_seed, public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE
 from broker_auth.settings.model import Settings, Zone
+from tests.deadlines import HANG_SECONDS
 
 SUBJECT = "$SYS.REQ.USER.AUTH"
 Choose = Callable[[dict[str, Any]], Awaitable[str] | str]
@@ -98,5 +99,5 @@ async def connect_nkey(url: str, tls: ssl.SSLContext, seed: str) -> Client:
         """Ignore errors: connect itself raises them."""
 
     return await nats.connect(
-        url, tls=tls, nkeys_seed_str=seed, allow_reconnect=False, error_cb=quiet, connect_timeout=10
+        url, tls=tls, nkeys_seed_str=seed, allow_reconnect=False, error_cb=quiet, connect_timeout=HANG_SECONDS
     )

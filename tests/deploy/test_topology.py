@@ -22,6 +22,7 @@ from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings
+from tests.deadlines import HANG_SECONDS
 from tests.deploy.responder import SUBJECT, Responder, connect_nkey
 from tests.deploy.shapes import Shape, Topology, build, with_server
 from tests.nats_server.wire import Wire
@@ -97,7 +98,7 @@ async def single(tmp_path: Path) -> AsyncIterator[Deployment]:
 
 
 async def answered(client: Client, subject: str, payload: bytes = b"hello") -> bytes:
-    return (await client.request(subject, payload, timeout=10)).data
+    return (await client.request(subject, payload, timeout=HANG_SECONDS)).data
 
 
 async def echo(client: Client, subject: str) -> None:
@@ -110,7 +111,7 @@ async def echo(client: Client, subject: str) -> None:
 
 async def reachable(client: Client, subject: str) -> None:
     """Wait until the subscription has crossed the leaf link, for which there is no acknowledgement."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
                 await client.request(subject, b"there?", timeout=1)
@@ -127,10 +128,10 @@ async def test_only_provisioning_crosses_the_leaf_link(edge: Deployment) -> None
     await reachable(provisioner, "provisioning.node.n1")
     assert await answered(provisioner, "provisioning.node.n1") == b"heard hello"
     with pytest.raises(NoRespondersError):
-        await member.request("provisioning.node.n1", b"", timeout=10)
+        await member.request("provisioning.node.n1", b"", timeout=HANG_SECONDS)
     await echo(member, "choria.node.m1")
     with pytest.raises(NoRespondersError):
-        await node.request("choria.node.m1", b"", timeout=10)
+        await node.request("choria.node.m1", b"", timeout=HANG_SECONDS)
 
 
 async def test_edge_has_no_fleet_account(edge: Deployment) -> None:
@@ -145,7 +146,7 @@ async def test_lifecycle_events_of_nodes_reach_a_stream_of_the_fleet(edge: Deplo
     await stream.add_stream(name="CHORIA_EVENTS", subjects=["choria.lifecycle.>"])
     messages = await stream.subscribe("choria.lifecycle.>", ordered_consumer=True)
     node = await edge.connect("edge", "provisioning")
-    arrived = asyncio.create_task(messages.next_msg(timeout=10))
+    arrived = asyncio.create_task(messages.next_msg(timeout=HANG_SECONDS))
     while not arrived.done():  # until the subscription has crossed the leaf link
         await node.publish("choria.lifecycle.event.startup.other", b"not this")
         await node.publish("choria.lifecycle.event.startup.provision_mode_server", b"up")
@@ -170,7 +171,7 @@ async def test_provisioners_share_one_leader_key_and_see_no_other_stream(edge: D
     assert json.loads(await answered(provisioner, prefixed, b"p2"))["seq"] == 2
     for subject in ("choria.streams.STREAM.INFO.SECRET", "$KV.CHORIA_LEADER_ELECTION.other", "secret.x"):
         with pytest.raises(NoRespondersError):
-            await provisioner.request(subject, b"", timeout=10)
+            await provisioner.request(subject, b"", timeout=HANG_SECONDS)
 
 
 async def test_leaf_with_another_certificate_is_refused_without_a_callout(edge: Deployment, tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ async def test_service_user_has_no_unneeded_permission(edge: Deployment) -> None
     await round_trip(service)
     with pytest.raises(nats.errors.Error):
         await edge.connect("fleet", "no-such-account")
-    assert b"no-such-account" in (await failures.next_msg(timeout=10)).data
+    assert b"no-such-account" in (await failures.next_msg(timeout=HANG_SECONDS)).data
     assert errors.empty()
     await service.close()
 
@@ -246,7 +247,9 @@ async def test_service_receives_connection_counts_and_nothing_else(topology: Top
         await round_trip(service)
         await deployment.connect("fleet", "provisioning")
         another = await connect_nkey(deployment.shape.url("fleet"), deployment.tls("fleet"), seed.reveal())
-        reports = [read_report((await subscription.next_msg(timeout=10)).data) for subscription in subscriptions]
+        reports = [
+            read_report((await subscription.next_msg(timeout=HANG_SECONDS)).data) for subscription in subscriptions
+        ]
         assert [report and (report.server.name, report.account, report.connections) for report in reports] == [
             ("fleet-1", "provisioning", 1),
             ("fleet-1", CALLOUT_ACCOUNT, 3),
@@ -451,7 +454,7 @@ async def test_nodes_of_one_edge_do_not_displace_provisioners_at_another(edge: D
 
 async def reached(client: Client, subject: str) -> None:
     """Wait until the subject has a subscriber, whether it answers or not."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
                 await client.request(subject, b"there?", timeout=0.5)
@@ -475,7 +478,7 @@ async def test_service_publishes_audit_records_and_nothing_else(tmp_path: Path) 
         await service.publish("audit.other", b"no")
         await service.publish("audit.broker-auth", b"record")
         await round_trip(service)
-        message = await subscriptions.next_msg(timeout=10)
+        message = await subscriptions.next_msg(timeout=HANG_SECONDS)
         assert (message.subject, message.data) == ("audit.broker-auth", b"record")
         edge_text = render(settings, shape.broker("edge"))
         assert "audit.broker-auth" not in edge_text
@@ -522,7 +525,7 @@ async def test_cluster_accepts_its_servers_and_no_other_fleet_member(tmp_path: P
                 await asyncio.to_thread(joining.wait_for_log, "Route Error 'Authorization Violation'")
                 await asyncio.to_thread(running.wait_for_log, "rid:.* - authentication error")
             expected = {"second"} if who == "member" else {"second", "fleet-1"}
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(HANG_SECONDS):
                 while (reached_servers := await _servers(client)) < expected:
                     pass
         finally:

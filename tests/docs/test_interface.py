@@ -12,7 +12,7 @@ import pytest
 
 from broker_auth.audit.record import encode, make_record
 from broker_auth.bench.run import PARTS
-from broker_auth.cli import demo, main, report, root, streams
+from broker_auth.cli import demo, main, report, root, streams, token_formats
 from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result
 from broker_auth.operate.explain import Outcome, explain
@@ -94,7 +94,13 @@ def test_environment_variables() -> None:
 
 
 def test_exit_codes() -> None:
-    assert [int(row[0]) for row in PAGE["Exit codes"][0][1:]] == [0, root.NO, root.USAGE, root.INTERRUPTED]
+    assert [int(row[0]) for row in PAGE["Exit codes"][0][1:]] == [
+        0,
+        root.NO,
+        root.USAGE,
+        token_formats.EXPIRES_SOON,
+        root.INTERRUPTED,
+    ]
 
 
 # --- JSON documents

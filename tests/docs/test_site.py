@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import LONG_SECONDS
 from tests.docs.pages import DOCS, MADE, ROOT
 
 FETCHED = re.compile(r'<(?:script|img|link)[^>]*\b(?:src|href)="(https?:)?//[^"]*"')
@@ -27,7 +28,7 @@ def test_the_site_builds_and_has_readers_fetch_nothing_from_elsewhere(tmp_path: 
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},  # the theme's notice of its successor
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=LONG_SECONDS,
         check=False,
     )
     assert built.returncode == 0, built.stderr

@@ -19,6 +19,7 @@ from broker_auth.cli import main
 from broker_auth.demo import run
 from broker_auth.demo.observation import Observation
 from broker_auth.sandbox.lifetime import dies_with_parent
+from tests.deadlines import LONG_SECONDS
 
 pytestmark = pytest.mark.e2e
 DEMO = [sys.executable, "-m", "broker_auth", "demo"]
@@ -27,7 +28,7 @@ DEMO = [sys.executable, "-m", "broker_auth", "demo"]
 @pytest.mark.parametrize("topology", ["edge", "single"])
 def test_every_row_is_as_expected(topology: str) -> None:
     done = subprocess.run(
-        [*DEMO, "--topology", topology, "--json"], capture_output=True, text=True, timeout=100, check=False
+        [*DEMO, "--topology", topology, "--json"], capture_output=True, text=True, timeout=LONG_SECONDS, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     shown = json.loads(done.stdout)

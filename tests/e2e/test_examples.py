@@ -25,11 +25,11 @@ from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import check_configuration
 from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.settings.load import check
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
-SECONDS: Final = 30.0
 HOSTS: Final = tuple(f"{name}.example.net" for name in ("nats", "nats1", "nats2", "nats3", "edge1", "edge2"))
 PLACEHOLDER: Final = re.compile(r"<([a-z0-9/-]+\.public)>")
 
@@ -86,7 +86,7 @@ class Program:
     async def line(self, start: str) -> str:
         """Wait for a line that begins with ``start``; return the rest of it."""
         assert self.process.stdout
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(HANG_SECONDS):
             while line := (await self.process.stdout.readline()).decode():
                 self.seen.append(line)
                 if line.startswith(start):
@@ -136,7 +136,7 @@ async def check_communication(sandbox: Sandbox) -> None:
         answer = json.loads(await provisioner.line("answer:"))
         assert answer == {"identity": "node1.example.net", "ready": True}
         assert await first.line("asked:") == "who are you?"
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(HANG_SECONDS):
             assert await first.process.wait() == 0
         async with running("node.py", node_arguments(sandbox, "node2.example.net")):
             assert json.loads(await provisioner.line("answer:"))["identity"] == "node2.example.net"

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.sandbox import Sandbox
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 LIMIT = 3
@@ -47,7 +48,7 @@ async def test_provisioner_is_admitted_while_one_token_fills_the_account(tmp_pat
 
 async def _admitted(sandbox: Sandbox, name: str) -> Client:
     """Connect a node; retry until the server has reported that others have disconnected."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
                 return await connect(sandbox.node_url, name, sandbox.credentials("node"))

@@ -19,13 +19,14 @@ from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.secret import Secret
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
 from tests.callout.deployment import eventually
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 
 
 async def plain(url: str, **options: Any) -> Client:
     """Connect with plain nats-py."""
-    return await nats.connect(url, allow_reconnect=False, connect_timeout=8, **options)
+    return await nats.connect(url, allow_reconnect=False, connect_timeout=HANG_SECONDS, **options)
 
 
 def tls(sandbox: Sandbox, name: str = "") -> ssl.SSLContext:
@@ -81,10 +82,10 @@ async def test_without_a_service_logins_fail_and_connections_stay(edge_sandbox: 
 
 async def test_session_ends_when_its_token_expires(edge_sandbox: Sandbox) -> None:
     key = load_signing_key((edge_sandbox.directory / "pki" / "signer.key").read_bytes(), "signer")
-    claims = provisioning_claims(now=time.time(), validity=3, token=Secret("x"), urls=("tls://127.0.0.1:1",))
+    claims = provisioning_claims(now=time.time(), validity=5, token=Secret("x"), urls=("tls://127.0.0.1:1",))
     credentials = replace(edge_sandbox.credentials("node"), token=key.sign(claims))
     client = await connect(edge_sandbox.node_url, "short", credentials)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_SECONDS):
         while client.is_connected:
             await asyncio.sleep(0.05)
     assert time.time() >= claims["exp"]
@@ -139,13 +140,13 @@ async def test_reply_subject_of_a_node_does_not_make_streams_publish(edge_sandbo
         buckets = ("CHORIA_LEADER_ELECTION", "CHORIA_PROVISIONER_ELECTION")
         for target in ("mcollective.broadcast.agent.rpcutil", *(f"$KV.{bucket}.provisioner" for bucket in buckets)):
             await node.publish("choria.lifecycle.event.startup.provision_mode_server", b"{}", reply=target)
-            await events.next_msg(5)
+            await events.next_msg(HANG_SECONDS)
         # Answered after the stream has processed the events.
-        info = await member.request("$JS.API.STREAM.INFO.CHORIA_EVENTS", timeout=5)
+        info = await member.request("$JS.API.STREAM.INFO.CHORIA_EVENTS", timeout=HANG_SECONDS)
         assert json.loads(info.data)["state"]["messages"] == 3
         assert to_fleet.pending_msgs == 0
         for bucket in buckets:
-            elected = await member.request(f"$JS.API.STREAM.INFO.KV_{bucket}", timeout=5)
+            elected = await member.request(f"$JS.API.STREAM.INFO.KV_{bucket}", timeout=HANG_SECONDS)
             assert json.loads(elected.data)["state"]["messages"] == 0
     finally:
         await node.close()

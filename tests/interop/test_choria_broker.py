@@ -9,8 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from broker_auth.bench.contenders import CHORIA, Clients, contender
+from broker_auth.bench.materials import Trust
+from broker_auth.bench.processes import Connectors
 from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
@@ -160,6 +164,17 @@ async def test_what_choria_decides(
     async with broker(choria_server, tmp_path, settings, issuer=issuer) as url:
         outcomes = {attempt.name: await outcome(url, attempt, tmp_path) for attempt in attempts}
     assert outcomes == {attempt.name: attempt.outcome for attempt in attempts}
+
+
+@pytest.mark.parametrize("clients", Clients)
+def test_bench_has_choria_admit_its_clients(choria_server: Choria, tmp_path: Path, clients: Clients) -> None:
+    with (
+        contender(CHORIA, clients, Trust(), tmp_path, choria_server.program) as broker,
+        Connectors() as connectors,
+    ):
+        done = connectors.run(msgspec.structs.replace(broker.task, seconds=0.2, at_once=4))
+    assert len(done.times_ms) >= 4
+    assert done.failed_first == 0
 
 
 async def outcome(url: str, attempt: Attempt, pki: Path) -> str:

@@ -20,9 +20,10 @@ from broker_auth.audit.file import AuditFile, StreamAudit, rotated
 from broker_auth.logs import setup as logs
 from broker_auth.logs.outlet import DescriptorTarget, ThreadOutlet, TryingOutlet
 from tests.audit.records import denied
+from tests.deadlines import HANG_SECONDS
 
 LINE = b"x" * 200 + b"\n"
-SOON = 1.0  # seconds that writing without a reader may take, for thousands of lines
+SOON = 20.0  # seconds; who waits for the reader for each of thousands of lines, however shortly, takes longer
 
 
 class Pipe:
@@ -66,9 +67,9 @@ def test_a_thread_waits_for_the_reader_and_nobody_else(pipe: Pipe) -> None:
     kept = 5000 - outlet.lost
     reader = threading.Thread(target=lambda: pipe.read(b"end"))
     reader.start()
-    assert outlet.flush(10)
+    assert outlet.flush(HANG_SECONDS)
     outlet.write(b"end")
-    reader.join(10)
+    reader.join(HANG_SECONDS)
     outlet.close()
     assert outlet.lost == 5000 - kept, "what was queued has been written"
 
@@ -83,7 +84,7 @@ def test_the_end_does_not_wait_for_a_reader_either(pipe: Pipe) -> None:
     assert outlet.lost >= 100 - 4096 // len(LINE) - 1
     pipe.hang_up()
     assert outlet._thread
-    outlet._thread.join(10)
+    outlet._thread.join(HANG_SECONDS)
 
 
 @pytest.mark.parametrize("again", [True, False], ids=["opened once more", "asked for room"])
@@ -113,7 +114,7 @@ def test_a_process_without_threads_drops_what_a_socket_does_not_take() -> None:
         began = time.monotonic()
         for _ in range(20_000):
             outlet.write(LINE)
-        assert time.monotonic() - began < 2 * SOON
+        assert time.monotonic() - began < SOON
         assert outlet.lost > 1000
         assert ours.getblocking()
         theirs.close()
@@ -140,7 +141,7 @@ def test_an_audit_pipe_nobody_reads_stops_nothing(pipe: Pipe, monkeypatch: pytes
         began = time.monotonic()
         for _ in range(20_000):
             sink.write(denied())
-        assert time.monotonic() - began < 3 * SOON
+        assert time.monotonic() - began < SOON
         assert sink.lost > 0
         pipe.hang_up()
         sink.close()

@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import free_port
 from tests.callout.deployment import Deployment, eventually
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 LOGINS = 40  # each writes more than the pipe holds
@@ -32,7 +33,10 @@ async def test_nobody_waits_for_whoever_reads_the_log(tmp_path: Path) -> None:
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
 
     def page(path: str) -> str:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{metrics}{path}", timeout=5) as answer:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://{metrics}{path}", timeout=HANG_SECONDS) as answer,
+        ):
             text: str = answer.read().decode()
             return text
         return ""
@@ -52,7 +56,7 @@ async def test_nobody_waits_for_whoever_reads_the_log(tmp_path: Path) -> None:
         try:
             await eventually(lambda: page("/readyz"))
             for number in range(LOGINS):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(HANG_SECONDS):
                     await (await deployment.connect(name=f"member{number}")).close()
                     with pytest.raises(NatsError, match="Authorization Violation"):
                         await deployment.provisioner("wrong", name=f"stranger{number}")
@@ -62,6 +66,6 @@ async def test_nobody_waits_for_whoever_reads_the_log(tmp_path: Path) -> None:
             assert await eventually(lambda: lost("broker_auth_log_lost_total"))
         finally:
             service.terminate()
-            assert service.wait(20) == 0, "nor does the end wait for them"
+            assert service.wait(HANG_SECONDS) == 0, "nor does the end wait for them"
             os.close(reading)
             os.close(writing)

@@ -18,6 +18,7 @@ from broker_auth.callout.request import HEADER
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, decode_seed, public_nkey
 from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT
+from tests.deadlines import HANG_SECONDS
 
 Request = dict[str, Any]
 Answer = Callable[[Request], bytes | Awaitable[bytes | None] | None]
@@ -90,7 +91,7 @@ class Oracle:
 
     async def heard(self, count: int = 1) -> list[Request]:
         """What was asked, once it is ``count`` requests at least."""
-        async with asyncio.timeout(15), self._arrived:
+        async with asyncio.timeout(HANG_SECONDS), self._arrived:
             await self._arrived.wait_for(lambda: len(self.claims) >= count)
         return self.requests
 

@@ -17,6 +17,7 @@ from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, check_configuration
+from tests.deadlines import HANG_SECONDS
 from tests.nats_server.oracle import Answer, Oracle, Signer
 from tests.nats_server.wire import Wire
 
@@ -39,7 +40,7 @@ async def echo(client: Client, subject: str) -> None:
 
 async def reachable(client: Client, subject: str) -> bytes:
     """Ask until somebody answers: interest crosses links between servers in its own time."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
                 return (await client.request(subject, b"there?", timeout=1)).data

@@ -11,6 +11,7 @@ from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import public_nkey
 from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT
 from broker_auth.sandbox.natsserver import free_port
+from tests.deadlines import HANG_SECONDS
 from tests.nats_server.oracle import Request
 from tests.nats_server.site import Site, echo, reachable
 
@@ -49,7 +50,7 @@ async def test_fact_04_two_good_replies_do_no_harm(site: Site) -> None:
     for _ in range(20):
         await echo(await site.client(server), "still.connected")
     for oracle in oracles:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_SECONDS):
             await round_trip(oracle.client)
             while len(oracle.requests) < 20:
                 await oracle.heard()
@@ -84,7 +85,7 @@ async def test_fact_06_no_setting_of_the_server_restricts_what_an_answer_grants(
     client = await site.client(server)
     heard = await client.subscribe("any.subject")
     await client.publish("any.subject", b"x")
-    assert (await heard.next_msg(timeout=15)).data == b"x"
+    assert (await heard.next_msg(timeout=HANG_SECONDS)).data == b"x"
 
 
 async def test_fact_07_the_token_is_forwarded_and_the_jwt_is_not(site: Site) -> None:
@@ -155,7 +156,7 @@ async def test_fact_13_the_reason_goes_to_the_log_and_to_an_advisory_but_not_to_
     logged = await site.logged(server, "Auth callout service returned an error")
     assert logged.endswith(": the reason why")
     assert "cid:" not in logged
-    event = json.loads((await failures.next_msg(timeout=15)).data)
+    event = json.loads((await failures.next_msg(timeout=HANG_SECONDS)).data)
     assert event["client"]["id"] == wire.info["client_id"]
     assert event["client"]["name"] == "n1"
     assert event["client"]["user"] == "somebody"
@@ -187,4 +188,4 @@ async def test_fact_24_a_server_without_a_callout_lets_a_bench_play_nats_server(
     hearer = await site.client(server, nkeys_seed_str=site.service)
     heard = await hearer.subscribe(AUTH_REQUEST_SUBJECT)
     await hearer.publish(AUTH_REQUEST_SUBJECT, b"request", reply="answer")
-    assert (await heard.next_msg(timeout=15)).reply == "answer"
+    assert (await heard.next_msg(timeout=HANG_SECONDS)).reply == "answer"

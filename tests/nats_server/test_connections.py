@@ -12,6 +12,7 @@ from nats.aio.subscription import Subscription
 from broker_auth.natsio.account_connections import connections_subject, read_report
 from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.natsserver import NatsServer, free_port
+from tests.deadlines import HANG_SECONDS
 from tests.nats_server.site import Site, echo, reachable
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +30,7 @@ def exported(config: Path) -> Path:
 
 async def heard(subscription: Subscription) -> tuple[str, int]:
     """Return the next report: which server, and how many."""
-    report = read_report((await subscription.next_msg(timeout=15)).data)
+    report = read_report((await subscription.next_msg(timeout=HANG_SECONDS)).data)
     assert report is not None
     assert report.account == "APP"
     return report.server.name, report.connections

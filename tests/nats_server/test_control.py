@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from broker_auth.sandbox.natsserver import NatsServer, free_port
+from tests.deadlines import HANG_SECONDS
 from tests.nats_server.site import Site, echo, reachable
 from tests.nats_server.wire import Wire
 
@@ -19,7 +20,9 @@ ROW = {"cid", "kind", "type", "ip", "port", "start", "rtt", "name", "lang", "ver
 
 
 async def ask(client: Client, subject: str, **question: Any) -> dict[str, Any]:
-    reply: dict[str, Any] = json.loads((await client.request(subject, json.dumps(question).encode(), timeout=15)).data)
+    reply: dict[str, Any] = json.loads(
+        (await client.request(subject, json.dumps(question).encode(), timeout=HANG_SECONDS)).data
+    )
     return reply
 
 
@@ -68,10 +71,10 @@ async def test_fact_20_whoever_is_unrestricted_in_an_account_sees_its_connection
     client = await site.client(hub, name="curious")
     inbox = await client.subscribe("reports")
     seen: dict[str, dict[str, Any]] = {}
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG_SECONDS):
         while set(seen) != {"hub", "edge"}:
             await client.publish("$SYS.REQ.ACCOUNT.PING.CONNZ", b"{}", reply="reports")
-            reply = json.loads((await inbox.next_msg(timeout=15)).data)
+            reply = json.loads((await inbox.next_msg(timeout=HANG_SECONDS)).data)
             seen[reply["server"]["name"]] = reply["data"]
     rows = [row for data in seen.values() for row in data["connections"]]
     assert {row["name"] for row in rows if row["kind"] == "Client"} == {"asker", "curious", "node"}
@@ -105,7 +108,7 @@ async def test_fact_22_info_lists_the_cluster_to_anyone_unless_told_not_to(site:
     other = (await _info(servers[1]))["server_id"]
     assert await reachable(operator, f"$SYS.REQ.SERVER.{other}.IDZ")  # the cluster is complete
     urls: list[str] = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG_SECONDS):
         while advertise and len(urls) < 2:
             urls = (await _info(servers[0])).get("connect_urls", [])
     assert (await _info(servers[0])).get("connect_urls", []) == urls

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
 from broker_auth.sandbox.natsserver import NatsServer
+from tests.deadlines import HANG_SECONDS
 from tests.nats_server.site import Site
 from tests.nats_server.wire import Wire
 
@@ -19,7 +20,7 @@ LEAF_USERS = "authorization { users: [ { user: edge, password: x, account: APP }
 
 
 async def ask(client: Client, subject: str, headers: dict[str, str] | None = None, **question: Any) -> dict[str, Any]:
-    reply = await client.request(subject, json.dumps(question).encode(), timeout=15, headers=headers)
+    reply = await client.request(subject, json.dumps(question).encode(), timeout=HANG_SECONDS, headers=headers)
     answer: dict[str, Any] = json.loads(reply.data)
     return answer
 
@@ -77,7 +78,7 @@ async def test_fact_28_a_stream_keeps_every_subject_and_message_id(site: Site) -
     same = {"Nats-Msg-Id": "same"}
     for subject in ("o.x", "b.x"):
         assert not (await streams.publish(subject, b"", headers=same)).duplicate
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG_SECONDS):
         while (await streams.publish("b.x", b"", headers=same)).duplicate:  # until the shortest window is over
             await asyncio.sleep(0.02)
     assert (await streams.publish("o.x", b"", headers=same)).duplicate

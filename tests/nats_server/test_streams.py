@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig
 
 from broker_auth.sandbox.natsserver import NatsServer, free_port
+from tests.deadlines import HANG_SECONDS
 from tests.nats_server.site import Site, echo, reachable
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +30,9 @@ ACCOUNTS: Final = f"""
 async def bid(client: Client, who: str, last: int) -> dict[str, Any]:
     """Write the key if its last sequence is ``last``, as Choria's election does."""
     headers = {"Nats-Expected-Last-Subject-Sequence": str(last)}
-    answer: dict[str, Any] = json.loads((await client.request(KEY, who.encode(), timeout=15, headers=headers)).data)
+    answer: dict[str, Any] = json.loads(
+        (await client.request(KEY, who.encode(), timeout=HANG_SECONDS, headers=headers)).data
+    )
     return answer
 
 
@@ -48,7 +51,7 @@ async def test_fact_19_a_leader_is_elected_kept_and_replaced_when_its_key_expire
     assert created == {"stream": f"KV_{BUCKET}", "seq": 1}
     assert (await bid(client, "two", 0))["error"]["err_code"] == LOST
     assert (await bid(client, "one", 1))["seq"] == 2
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG_SECONDS):
         while "error" in (taken := await bid(client, "two", 0)):  # until the leader's key has expired
             assert taken["error"]["err_code"] == LOST
     assert taken["seq"] > 2
@@ -85,7 +88,7 @@ async def cluster(site: Site) -> Cluster:
 
 async def until(action: Any) -> Any:
     """What the action returns, once it does not fail any more: servers elect leaders in their own time."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
                 return await action()

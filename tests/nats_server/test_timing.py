@@ -83,7 +83,7 @@ async def test_fact_11_an_answer_that_is_none_denies_at_once(site: Site, wrong: 
 
 async def test_fact_12_a_silent_member_keeps_its_share_of_the_requests(site: Site) -> None:
     """Nobody else is asked in its place, as long as it is connected."""
-    server = await site.serve(authorization="timeout: 1")
+    server = await site.serve(authorization="timeout: 3")
     good = await site.oracle(server, queue="q")
     silent = await site.oracle(server, lambda _: None, queue="q")
     wires = [await site.wire(server) for _ in range(24)]

@@ -10,6 +10,7 @@ import pytest
 from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.errors import OperationError
 from broker_auth.sandbox.natsserver import free_port
+from tests.deadlines import HANG_SECONDS
 from tests.nats_server.site import TLS, Site
 
 pytestmark = pytest.mark.e2e
@@ -89,7 +90,7 @@ async def _mqtt_connect(port: int, tls: ssl.SSLContext) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
     try:
         writer.write(_MQTT_CONNECT)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(HANG_SECONDS):
             await reader.read(1)
     finally:
         writer.close()

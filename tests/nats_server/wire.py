@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import json
 import ssl
-from typing import Any, Final, Self
+from typing import Any, Self
 
-WAIT: Final = 15.0  # seconds until a line that does not come fails the test
+from tests.deadlines import HANG_SECONDS
 
 
 class Wire:
@@ -27,7 +27,7 @@ class Wire:
     async def open(cls, port: int, tls: ssl.SSLContext | None = None) -> Self:
         """Connect and read INFO, then TLS."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(HANG_SECONDS):
             line = await reader.readline()
         wire = cls(reader, writer, json.loads(line.removeprefix(b"INFO ")))
         if tls is not None:
@@ -57,7 +57,7 @@ class Wire:
 
     async def line(self) -> str:
         """The next line; empty once the server has closed the connection."""
-        async with asyncio.timeout(WAIT):
+        async with asyncio.timeout(HANG_SECONDS):
             try:
                 return (await self._reader.readline()).decode().rstrip("\r\n")
             except (ConnectionError, ssl.SSLError):

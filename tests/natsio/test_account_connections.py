@@ -64,7 +64,13 @@ def test_no_message_is_too_odd(data: bytes) -> None:
     assert read_report(data) is None
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=20),
+        lambda inner: st.dictionaries(st.text(max_size=8), inner, max_size=4),
+        max_leaves=12,
+    )
+)
 def test_no_value_is_too_odd(value: Any) -> None:
     for key in ("server", "acc", "total_conns"):
         report = read_report(json.dumps(REPORT | {key: value}).encode())

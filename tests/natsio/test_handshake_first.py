@@ -18,6 +18,7 @@ from broker_auth.operate.access import AccessError, Login, connect
 from broker_auth.operate.doctor.probe import ProbeTarget, Verdict, attempt, look_at_tls, read_info
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
+from tests.deadlines import HANG_SECONDS
 
 LOGIN = Login(what="a user", user="u", password=Secret("not in clear"))
 INFO = {"server_id": "N", "version": "2.15.1", "proto": 1, "max_payload": 1024, "tls_required": True}
@@ -90,7 +91,8 @@ async def test_a_slow_server_is_met_in_its_own_way_the_next_time() -> None:
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(1.2 * INFO_SECONDS):  # as slow both times
+            # As slow both times: longer than a client waits for INFO that does not know this server.
+            async with asyncio.timeout(1.2 * INFO_SECONDS if early else HANG_SECONDS):
                 early.append(await reader.read(1000))
         except TimeoutError:
             early.append(b"")
@@ -105,7 +107,7 @@ async def test_a_slow_server_is_met_in_its_own_way_the_next_time() -> None:
         with pytest.raises(AccessError, match="handshake_first"):
             await connect(f"tls://127.0.0.1:{port}", LOGIN, context)
         with pytest.raises(AccessError):
-            await connect(f"tls://127.0.0.1:{port}", LOGIN, context, seconds=3)
+            await connect(f"tls://127.0.0.1:{port}", LOGIN, context, seconds=HANG_SECONDS)
     assert [bool(text) for text in early] == [True, False]
     assert all(text.startswith(b"\x16\x03") for text in (early[0], *late))  # a TLS handshake
     assert len(late) == 1

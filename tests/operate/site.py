@@ -23,6 +23,7 @@ from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
+from tests.deadlines import HANG_SECONDS
 
 LEAF_NAME: Final = "edge.leaf.example.net"
 MEMBER: Final = "member.example.net"
@@ -201,7 +202,7 @@ class Serving:
         with self._news:
             return len(self.lines)
 
-    def wait_for(self, text: str, seconds: float = 30.0, *, since: int = 0) -> None:
+    def wait_for(self, text: str, seconds: float = HANG_SECONDS, *, since: int = 0) -> None:
         """Until a line after ``since`` holds ``text``."""
         deadline = time.monotonic() + seconds
         with self._news:

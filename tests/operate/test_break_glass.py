@@ -14,6 +14,7 @@ from broker_auth.operate.access import AccessError, Login, connect, request_json
 from broker_auth.operate.report.connections import Observer
 from broker_auth.operate.report.gathering import Ask
 from broker_auth.secret import Secret
+from tests.deadlines import HANG_SECONDS
 from tests.operate.site import MEMBER, PASSWORD, Site, serving
 
 pytestmark = pytest.mark.e2e
@@ -49,7 +50,7 @@ async def test_when_no_service_runs_the_operator_gets_in_and_connections_stay(tm
         }
         heard = await member.subscribe("choria.anything")
         await member.publish("choria.anything", b"still here")
-        assert (await heard.next_msg(timeout=5)).data == b"still here"
+        assert (await heard.next_msg(timeout=HANG_SECONDS)).data == b"still here"
         await node.publish("choria.lifecycle.event.startup", b"{}")
         await round_trip(node)
         assert disconnected == []

@@ -25,6 +25,7 @@ from broker_auth.operate.report.selection import Selection, overlap
 from broker_auth.operate.report.waiting import waiting_nodes
 from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.secret import Secret
+from tests.deadlines import HANG_SECONDS
 from tests.operate.site import MEMBER, PROVISIONER, Site
 
 pytestmark = pytest.mark.e2e
@@ -143,7 +144,7 @@ async def test_closed_connections_can_be_asked_for(site: Site) -> None:
     gone = await node(site, "short-lived.example.net")
     await gone.close()
     access = site.access(break_glass=site.break_glass_seeds)
-    async with Observer(access) as observer, asyncio.timeout(10):
+    async with Observer(access) as observer, asyncio.timeout(HANG_SECONDS):
         while True:  # nats-server closes in its own time
             report = await observer.report(Ask(state=State.CLOSED))
             if closed := Selection(name="short-lived.example.net").apply(report.connections):

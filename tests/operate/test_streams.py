@@ -23,6 +23,7 @@ from broker_auth.operate.streams.plan import Action, apply, cluster_peers, compa
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
 from broker_auth.settings.model import StreamSettings
+from tests.deadlines import HANG_SECONDS
 from tests.operate.site import Site
 
 pytestmark = pytest.mark.e2e
@@ -204,7 +205,7 @@ async def test_a_cluster_of_three_bears_three_replicas(tmp_path: Path) -> None:
         ]
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
         fleet, system = await stack.enter_async_context(entered(servers[0], "fleet", "system"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_SECONDS):
             while True:  # the group elects its leader in its own time
                 try:
                     peers = await cluster_peers(system)

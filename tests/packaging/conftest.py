@@ -13,8 +13,9 @@ from typing import Final
 
 import pytest
 
+from tests.deadlines import LONG_SECONDS
+
 ROOT: Final = Path(__file__).parents[2]
-_SECONDS: Final = 110
 _PIP: Final = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 
 
@@ -49,7 +50,7 @@ class Installed:
             env={"PYTHONPATH": path, "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
+            timeout=LONG_SECONDS,
             check=False,
         )
 
@@ -67,5 +68,5 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 def _pip(*arguments: str) -> None:
-    done = subprocess.run([*_PIP, *arguments], capture_output=True, text=True, timeout=_SECONDS, check=False)
+    done = subprocess.run([*_PIP, *arguments], capture_output=True, text=True, timeout=LONG_SECONDS, check=False)
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker_auth.callout.request import RequestReader, WireError
@@ -52,13 +52,6 @@ from tests.builders.tokens import (
 from tests.callout.test_request import read
 from tests.policy.grants import NODE
 
-QUICK = settings(
-    max_examples=300,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 POLICIES = (x509_policy(), issuer_policy())
 VALID_TOKENS = (
     node().connect_opts.auth_token,
@@ -87,7 +80,6 @@ def unaccepted(token: str) -> None:
         assert UnsignedTokenVerifier(policy.tokens.keys).examine(token) is not None
 
 
-@QUICK
 @given(st.text(max_size=400) | st.text(alphabet="eyJ.-_Aa0=+/{}\"'\\\ud800 \n", max_size=200))
 @example("\ud800.\udfff.\ud800")
 @example("a" * 20_000)
@@ -95,14 +87,12 @@ def test_any_text_is_rejected(text: str) -> None:
     unaccepted(text)
 
 
-@QUICK
 @given(st.binary(max_size=60), st.binary(max_size=200), st.binary(min_size=1, max_size=80))
 def test_any_three_parts_are_rejected(header: bytes, claims: bytes, signature: bytes) -> None:
     unaccepted(f"{b64(header)}.{b64(claims)}.{b64(signature)}")
     unaccepted(sign_parts('{"alg":"EdDSA"}', claims, FOREIGN.signature))
 
 
-@QUICK
 @given(st.sampled_from([client_claims(), server_claims(), provisioning_claims(), issued(client_claims())]), ANY_CLAIMS)
 def test_any_claims_signed_by_nobody_we_trust_are_rejected(claims: dict[str, Any], changes: dict[str, Any]) -> None:
     text = json.dumps(claims | changes)
@@ -110,7 +100,6 @@ def test_any_claims_signed_by_nobody_we_trust_are_rejected(claims: dict[str, Any
     unaccepted(sign_parts('{"alg":"RS256"}', text, rsa_key("foreign").signature))
 
 
-@QUICK
 @given(st.sampled_from([client_claims(), server_claims()]), ANY_CLAIMS)
 def test_any_claims_signed_by_an_organization_never_raise(claims: dict[str, Any], changes: dict[str, Any]) -> None:
     """An issuer that signs nonsense must not stop the service either."""
@@ -120,7 +109,6 @@ def test_any_claims_signed_by_an_organization_never_raise(claims: dict[str, Any]
             assert isinstance(decide(asked, policy, NOW), Admit | Deny)
 
 
-@QUICK
 @given(st.sampled_from(VALID_TOKENS), st.sampled_from(VALID_TOKENS), st.data())
 def test_mutated_tokens_are_rejected(token: str, other: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(token) - 1))
@@ -163,7 +151,6 @@ def bounded(decision: Admit | Deny, made: int) -> None:
         assert decision.expires <= made + AGE
 
 
-@QUICK
 @given(MADE, st.sampled_from([client_claims, server_claims]), ISSUED_CHANGES, ANY_CLAIMS)
 @example(NOW - AGE, client_claims, {"exp": NOW + 10 * 365 * DAY, "issexp": NOW + 10 * 365 * DAY}, {})
 @example(NOW - AGE + 1, client_claims, {}, {"permissions": {"org_admin": True}})
@@ -175,7 +162,6 @@ def test_nothing_a_chain_issuer_signs_outlives_its_age(
     bounded(decided(sign(json.dumps(claims), CREATOR)), made)
 
 
-@QUICK
 @given(MADE, MADE, st.sampled_from(["iss", "jti", "both"]))
 def test_a_chain_issuer_cannot_take_another_age(made: int, pretended: int, where: str) -> None:
     """The id of a younger issuer in ``iss``, or another ``jti`` in its own token, breaks the chain."""
@@ -191,13 +177,11 @@ def test_a_chain_issuer_cannot_take_another_age(made: int, pretended: int, where
     bounded(decision, made)
 
 
-@QUICK
 @given(MADE, ISSUED_CHANGES)
 def test_a_chain_issuer_itself_is_bounded_by_its_age(made: int, changes: dict[str, Any]) -> None:
     bounded(decided(sign(json.dumps(creator_at(made) | changes), ORG), CREATOR), made)
 
 
-@QUICK
 @given(st.text(max_size=40) | st.text(alphabet=ALPHABET, min_size=27, max_size=27))
 @example("z" * 27)
 @example("0" * 27)
@@ -247,7 +231,6 @@ def credentials(asked: AuthorizationRequest, policy: Policy) -> set[str]:
     return proven
 
 
-@QUICK
 @given(st.sampled_from([*PEERLESS, *FOREIGNERS]), ANY_OPTIONS, st.sampled_from(POLICIES))
 def test_nobody_without_mtls_gets_in_without_a_token(
     asked: AuthorizationRequest, options: dict[str, Any], policy: Policy
@@ -270,7 +253,6 @@ def test_nobody_without_mtls_gets_in_without_a_token(
         assert (mutated.connect_opts.user, mutated.connect_opts.password) == ("admin", SYSTEM_PASSWORD)
 
 
-@QUICK
 @given(ANY_OPTIONS, st.sampled_from(POLICIES))
 def test_a_fleet_member_is_nothing_more_whatever_it_says(options: dict[str, Any], policy: Policy) -> None:
     changed = msgspec.to_builtins(fleet())
@@ -307,7 +289,6 @@ SHAPED = st.fixed_dictionaries(
 )
 
 
-@QUICK
 @given(SHAPED, st.sampled_from(POLICIES))
 def test_anything_shaped_like_a_request_is_decided_or_is_none(shaped: dict[str, Any], policy: Policy) -> None:
     try:
@@ -319,7 +300,6 @@ def test_anything_shaped_like_a_request_is_decided_or_is_none(shaped: dict[str, 
         assert credentials(asked, policy)
 
 
-@QUICK
 @given(SHAPED, ANYTHING)
 def test_the_reader_raises_nothing_but_its_own(shaped: dict[str, Any], extra: Any) -> None:
     reader = RequestReader(None)

@@ -15,6 +15,7 @@ import pytest
 from broker_auth.errors import InputError, OperationError
 from broker_auth.sandbox import natsserver
 from broker_auth.sandbox.natsserver import NatsServer
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 
@@ -28,7 +29,7 @@ def config(tmp_path: Path) -> Path:
 
 def accepts(port: int) -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=HANG_SECONDS) as connection:
             return connection.recv(4) == b"INFO"
     except ConnectionRefusedError:
         return False

@@ -127,7 +127,7 @@ def checked(directory: Path, data: bytes, environ: dict[str, str] | None = None)
     return report
 
 
-HOSTILE = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HOSTILE = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 WRITTEN = st.sampled_from([key.of("default") for key in KEYS]) | st.text(max_size=40)
 VALUES = (
     st.text(max_size=60)

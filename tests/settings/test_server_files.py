@@ -52,7 +52,7 @@ def nats_server_takes(directory: Path) -> bool:
     tls = "\n".join(f'{name}_file: "{path}"' for name, path in files.items())
     (directory / "server.conf").write_text(f"listen: 127.0.0.1:4222\ntls {{\n{tls}\nverify: true\n}}\n")
     command = [str(find_binary()), "-t", "-c", str(directory / "server.conf")]
-    return subprocess.run(command, check=False, capture_output=True, timeout=30).returncode == 0
+    return subprocess.run(command, check=False, capture_output=True, timeout=60).returncode == 0
 
 
 def python_takes(path: Path) -> bool:
