@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from broker_auth.bench.site import Site
+from broker_auth.bench.site import BenchDeployment
 from broker_auth.deploy.pki import LOCAL_NAMES
 from broker_auth.errors import InputError, OperationError
 from broker_auth.sandbox.lifetime import dies_with_parent
@@ -40,7 +40,7 @@ def find_program(environ: Mapping[str, str] | None = None) -> Path | None:
 class ChoriaBroker:
     """A Choria Broker that admits members by certificate and nodes by provisioning token; a context manager."""
 
-    def __init__(self, program: Path, site: Site) -> None:
+    def __init__(self, program: Path, site: BenchDeployment) -> None:
         self._program, self._site = program, site
         self._log = site.directory / "choria.log"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.bench.choria import ChoriaBroker
-from broker_auth.bench.connector import Task
+from broker_auth.bench.connector import ConnectTask
 from broker_auth.bench.floor import Floor, floor_by_policy
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.measure import process_cpu_seconds
 from broker_auth.bench.processes import Worker
-from broker_auth.bench.site import Broker, Site
+from broker_auth.bench.site import BenchDeployment, Broker
 
 STATIC: Final = "static"
 CHORIA: Final = "choria"
@@ -44,7 +44,7 @@ class Contender:
 
     server: int
     service: int | None
-    task: Task
+    task: ConnectTask
 
     @property
     def cpu_seconds(self) -> tuple[float, float]:
@@ -67,8 +67,8 @@ def contender(
     """
     members = clients is Clients.MEMBERS
     broker = Broker("default", "fleet" if members else "single")
-    site = Site(directory, trust, xkey=mode == "callout_xkey", tls=True, brokers=(broker,))
-    task = Task(port=broker.port, ca=str(directory / "ca.pem"))
+    site = BenchDeployment(directory, trust, xkey=mode == "callout_xkey", tls=True, brokers=(broker,))
+    task = ConnectTask(port=broker.port, ca=str(directory / "ca.pem"))
     if members:
         task.certificate, task.key = map(str, trust.authority.client("member.example.net").write(directory, "member"))
     else:

@@ -28,15 +28,15 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class MeasurementPlan:
     """How much to measure: ``rounds`` times ``count`` units of work, slice by slice."""
 
     rounds: int
     count: int
 
 
-QUICK: Final = Plan(rounds=8, count=64)
-FULL: Final = Plan(rounds=15, count=320)
+QUICK: Final = MeasurementPlan(rounds=8, count=64)
+FULL: Final = MeasurementPlan(rounds=15, count=320)
 
 
 def cpu_us(work: Work, count: int) -> float:
@@ -47,7 +47,7 @@ def cpu_us(work: Work, count: int) -> float:
 
 
 def beside_floor(
-    work: Sequence[Work], floor: Sequence[Work], plan: Plan, prepare: Callable[[], None] = lambda: None
+    work: Sequence[Work], floor: Sequence[Work], plan: MeasurementPlan, prepare: Callable[[], None] = lambda: None
 ) -> Cost:
     """Return what one unit of work costs beside its floor.
 

@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from broker_auth.bench import connector, flooder, worker
-from broker_auth.bench.flooder import Outcome, Task
+from broker_auth.bench.flooder import FloodResult, FloodTask
 from broker_auth.bench.floor import Floor
-from broker_auth.bench.site import Site
+from broker_auth.bench.site import BenchDeployment
 from broker_auth.bench.worker import Counters
 from broker_auth.errors import OperationError
 from broker_auth.settings.model import FLEET_ZONE
@@ -28,7 +28,9 @@ _GRACE: Final = 30.0  # seconds over the planned time before a process counts as
 class Worker:
     """A service process; a context manager that ends it for certain. With a floor it measures that too."""
 
-    def __init__(self, site: Site, floor: Floor | None = None, number: int = 0, zone: str = FLEET_ZONE) -> None:
+    def __init__(
+        self, site: BenchDeployment, floor: Floor | None = None, number: int = 0, zone: str = FLEET_ZONE
+    ) -> None:
         prepared = site.directory / "floor"
         prepared.write_bytes(msgspec.msgpack.encode(floor))
         audit = site.directory / f"audit{number}.log"
@@ -92,7 +94,7 @@ class Worker:
 class Flood:
     """A flooder at work in the background; :meth:`outcome` waits for it. Ended for certain on exit."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: FloodTask) -> None:
         self._task = task
 
     def __enter__(self) -> Flood:
@@ -119,7 +121,7 @@ class Flood:
             return False
         return True
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> FloodResult:
         """What came back.
 
         Raises:
@@ -132,7 +134,7 @@ class Flood:
         if self._process.returncode:
             said = err.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
             raise OperationError(f"the flooder failed: {said[-1]}")
-        return msgspec.json.decode(out, type=Outcome)
+        return msgspec.json.decode(out, type=FloodResult)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -154,7 +156,7 @@ class Connectors:
     ) -> None:
         _end(self._process)
 
-    def run(self, task: connector.Task, meanwhile: Callable[[], object] = lambda: None) -> connector.Connected:
+    def run(self, task: connector.ConnectTask, meanwhile: Callable[[], object] = lambda: None) -> connector.Connected:
         """Do a task; it bounds its own time: every connection has a timeout, every storm an end.
 
         Args:
@@ -188,7 +190,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def flood(task: Task) -> Outcome:
+def flood(task: FloodTask) -> FloodResult:
     """Do a flooder's task in a process of its own."""
     with Flood(task) as running:
         return running.outcome()

@@ -10,7 +10,7 @@ from broker_auth.audit.file import StreamAudit
 from broker_auth.bench.flooder import Flooder, Pool
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
-from broker_auth.bench.site import Site
+from broker_auth.bench.site import BenchDeployment
 from broker_auth.callout.callout import Callout, make_callout
 from broker_auth.callout.connection import BrokerConnection
 from broker_auth.callout.service import Service, tls_contexts
@@ -59,7 +59,7 @@ class Patient(Service):
 
 async def test_the_fleet_overtakes_a_flood_of_bad_tokens(tmp_path: Path) -> None:
     trust = Trust()
-    site = Site(tmp_path, trust, xkey=False)
+    site = BenchDeployment(tmp_path, trust, xkey=False)
     maker = Maker(trust, PlayedServer(), time.time())
     bad_token = trust.provisioning_token(maker.now, foreign=True)
     bad = [maker.node(number, bad_token).request.wire for number in range(FLOOD)]

@@ -15,7 +15,7 @@ import pytest
 from broker_auth.audit.sinks import Audit
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
-from broker_auth.bench.site import Broker, Site
+from broker_auth.bench.site import BenchDeployment, Broker
 from broker_auth.callout import client
 from broker_auth.callout.callout import make_callout
 from broker_auth.callout.hedging import Held
@@ -61,7 +61,7 @@ class Scene:
 @pytest.fixture
 async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     monkeypatch.setattr(client, "MAX_UNSENT_BYTES", 256 * 1024)
-    site = Site(tmp_path, TRUST, xkey=False, brokers=(Broker("honest", "fleet"), Broker("stolen", "fleet")))
+    site = BenchDeployment(tmp_path, TRUST, xkey=False, brokers=(Broker("honest", "fleet"), Broker("stolen", "fleet")))
     settings = load(site.config, {}, serving=True).serving("fleet")
     service = Service(settings, make_callout(settings, build_policy(settings), Audit([])), tls_contexts(settings))
     stop = asyncio.Event()

@@ -49,22 +49,6 @@ PENDING: Final = frozenset(
 ``broker_auth`` and ``tests`` are the modules directly in these folders, ``.`` the pages at the root.
 """
 
-DUPLICATES_PENDING: Final = frozenset(
-    {
-        "Case",
-        "Finding",
-        "Holder",
-        "Kind",
-        "Outcome",
-        "Plan",
-        "Site",
-        "Task",
-        "_Client",
-        "_Server",
-    }
-)
-"""Class names that still mean several things."""
-
 # A phrase that the project does not use, and what to write instead. Lower case matches sentence starts too.
 PHRASES: Final = {
     r"(?:^|[.:;!?)] +)(?:Who|What|Whoever|Whatever|Whichever|Whom|Whose)\b(?![^.]*\?)": "subject, verb, object",
@@ -293,7 +277,7 @@ def test_class_names_are_unique() -> None:
             for node in ast.walk(tree(path)):
                 if isinstance(node, ast.ClassDef):
                     places[node.name].append(str(path))
-    assert {name: where for name, where in places.items() if len(where) > 1 and name not in DUPLICATES_PENDING} == {}
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 def test_pending_rooms_exist() -> None:
