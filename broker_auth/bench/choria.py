@@ -40,12 +40,12 @@ def find_program(environ: Mapping[str, str] | None = None) -> Path | None:
 class ChoriaBroker:
     """A Choria Broker that admits members by certificate and nodes by provisioning token; a context manager."""
 
-    def __init__(self, program: Path, site: BenchDeployment) -> None:
-        self._program, self._site = program, site
-        self._log = site.directory / "choria.log"
+    def __init__(self, program: Path, deployment: BenchDeployment) -> None:
+        self._program, self._deployment = program, deployment
+        self._log = deployment.directory / "choria.log"
 
     def __enter__(self) -> ChoriaBroker:
-        directory = self._site.directory
+        directory = self._deployment.directory
         config = directory / "choria.conf"
         config.write_text("".join(f"{key} = {value}\n" for key, value in self._settings().items()), encoding="utf-8")
         command = dies_with_parent([str(self._program), "broker", "run", "--config", str(config)])
@@ -76,19 +76,19 @@ class ChoriaBroker:
         return self._process.pid
 
     def _settings(self) -> dict[str, object]:
-        directory = self._site.directory
+        directory = self._deployment.directory
         names = [*LOCAL_NAMES, _IDENTITY]
-        certificate, key = self._site.trust.authority.server(_IDENTITY, hosts=names).write(directory, "choria")
+        certificate, key = self._deployment.trust.authority.server(_IDENTITY, hosts=names).write(directory, "choria")
         network = "plugin.choria.network"
         return {
             "identity": _IDENTITY,
             "logfile": directory / "choria-own.log",
             "plugin.choria.broker_network": "true",
             f"{network}.listen_address": "127.0.0.1",
-            f"{network}.client_port": self._site.brokers[0].port,
+            f"{network}.client_port": self._deployment.brokers[0].port,
             f"{network}.peer_port": 0,
             f"{network}.provisioning.signer_cert": directory / "signer.pem",
-            f"{network}.provisioning.client_password": self._site.password,
+            f"{network}.provisioning.client_password": self._deployment.password,
             "plugin.security.provider": "file",
             "plugin.security.file.ca": directory / "ca.pem",
             "plugin.security.file.certificate": certificate,
@@ -99,7 +99,7 @@ class ChoriaBroker:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                socket.create_connection(("127.0.0.1", self._site.brokers[0].port), timeout=1).close()
+                socket.create_connection(("127.0.0.1", self._deployment.brokers[0].port), timeout=1).close()
             except OSError:
                 time.sleep(0.05)
             else:

@@ -24,7 +24,7 @@ _RETRY: Final = 1.0  # seconds a node waits on average before it tries again, as
 
 
 class ConnectTask(msgspec.Struct, kw_only=True):
-    """What to do.
+    """A task of the connector.
 
     Attributes:
         port: of the broker on 127.0.0.1.
@@ -50,7 +50,7 @@ class ConnectTask(msgspec.Struct, kw_only=True):
 
 
 class Connected(msgspec.Struct, kw_only=True):
-    """What happened.
+    """The result of a task.
 
     Attributes:
         times_ms: of each connection that succeeded.

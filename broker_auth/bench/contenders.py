@@ -1,4 +1,4 @@
-"""What parts ``connects`` and ``storm`` compare: brokers that decide about the same clients, each in its own way."""
+"""The brokers that parts ``connects`` and ``storm`` compare: each decides about the same clients in another way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODES: Final = (STATIC, "callout", "callout_xkey")
 
 
 class Clients(StrEnum):
-    """Who connects: unprovisioned nodes with a token, or members of the fleet with a certificate."""
+    """The kind of clients: unprovisioned nodes with a token, or members of the fleet with a certificate."""
 
     NODES = "nodes"
     MEMBERS = "members"
@@ -67,7 +67,7 @@ def contender(
     """
     members = clients is Clients.MEMBERS
     broker = Broker("default", "fleet" if members else "single")
-    site = BenchDeployment(directory, trust, xkey=mode == "callout_xkey", tls=True, brokers=(broker,))
+    deployment = BenchDeployment(directory, trust, xkey=mode == "callout_xkey", tls=True, brokers=(broker,))
     task = ConnectTask(port=broker.port, ca=str(directory / "ca.pem"))
     if members:
         task.certificate, task.key = map(str, trust.authority.client("member.example.net").write(directory, "member"))
@@ -77,12 +77,12 @@ def contender(
         service = None
         if mode == CHORIA:
             assert choria is not None  # else this mode is left out
-            server = stack.enter_context(ChoriaBroker(choria, site)).pid
+            server = stack.enter_context(ChoriaBroker(choria, deployment)).pid
         elif mode == STATIC:
-            server = stack.enter_context(site.static_server(task.token)).pid
+            server = stack.enter_context(deployment.static_server(task.token)).pid
         else:
-            server = stack.enter_context(site.callout_server()).pid
-            service = stack.enter_context(Worker(site)).pid
+            server = stack.enter_context(deployment.callout_server()).pid
+            service = stack.enter_context(Worker(deployment)).pid
         yield Contender(server, service, task)
 
 

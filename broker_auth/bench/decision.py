@@ -35,7 +35,7 @@ STAGES: Final = ("read", "decide", "write", "record")
 
 
 def run(plan: MeasurementPlan, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, Any]:
-    """Costs by kind, cold and cached, unsealed and (``_xkey``) sealed; ``stages`` in CPU microseconds."""
+    """Return costs by kind, cold and cached, unsealed and (``_xkey``) sealed; ``stages`` in CPU microseconds."""
     trust, now = Trust(), time.time()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as directory:
@@ -76,7 +76,7 @@ class Bench:
         self._audit.close()
 
     def samples(self, kind: RequestKind, count: int) -> list[Sample]:
-        """Different requests of a kind, each with a credential of its own."""
+        """Make different requests of a kind, each with a separate credential."""
         maker = Maker(self.trust, self.server, self.now)
         return [kind.make(maker, number) for number in range(count)]
 
@@ -151,7 +151,7 @@ class Bench:
         return (floor, *sample.always, *(sample.cold if cold else ()))
 
     def _stages(self, samples: list[Sample]) -> dict[str, float]:
-        """CPU microseconds of each stage alone, in the order of :data:`STAGES`."""
+        """Return the CPU microseconds of each stage, in the order of :data:`STAGES`."""
         now, policy, reader, xkey = self.now, self.callout.policy, self.reader, self.server.xkey
         requests: list[AuthorizationRequest] = []
         decided: list[Decided] = []

@@ -30,7 +30,7 @@ _DISTINCT: Final = 200  # requests in a pool
 class _Scene:
     """The servers, workers and request pools of a run."""
 
-    site: BenchDeployment
+    deployment: BenchDeployment
     workers: dict[str, Worker]
     capacity: int
     fleet: Path
@@ -42,18 +42,18 @@ def run(seconds: float) -> dict[str, Any]:
     trust = Trust()
     with tempfile.TemporaryDirectory(prefix="broker-auth-bench-") as directory, ExitStack() as stack:
         brokers = (Broker("fleet", "fleet"), Broker("edge", "edge"))
-        site = BenchDeployment(Path(directory), trust, xkey=False, brokers=brokers)
+        deployment = BenchDeployment(Path(directory), trust, xkey=False, brokers=brokers)
         for broker in brokers:
-            stack.enter_context(site.server(broker))
-        nodes, _ = materials(site, trust, _DISTINCT)
+            stack.enter_context(deployment.server(broker))
+        nodes, _ = materials(deployment, trust, _DISTINCT)
         workers = {
-            broker.name: stack.enter_context(Worker(site, number=number, zone=broker.name))
+            broker.name: stack.enter_context(Worker(deployment, number=number, zone=broker.name))
             for number, broker in enumerate(brokers)
         }
-        fleet, bad = _pools(site, trust)
-        capacity = _capacity(site, nodes)
-        processes.flood(_task(site, "edge", bad, 0.5, in_flight=16))  # known bad from here on
-        scene = _Scene(site, workers, capacity, fleet, bad)
+        fleet, bad = _pools(deployment, trust)
+        capacity = _capacity(deployment, nodes)
+        processes.flood(_task(deployment, "edge", bad, 0.5, in_flight=16))  # known bad from here on
+        scene = _Scene(deployment, workers, capacity, fleet, bad)
         return {
             "capacity_per_s": capacity,
             "edge": _at(scene, "edge", seconds),
@@ -61,18 +61,18 @@ def run(seconds: float) -> dict[str, Any]:
         }
 
 
-def _pools(site: BenchDeployment, trust: Trust) -> tuple[Path, Path]:
+def _pools(deployment: BenchDeployment, trust: Trust) -> tuple[Path, Path]:
     """Write pools of requests of fleet members with certificates, and of nodes with untrusted tokens."""
     maker = Maker(trust, PlayedServer(), time.time())
     fleet = [maker.mtls(number).request.wire for number in range(_DISTINCT)]
     tokens = [trust.provisioning_token(maker.now, foreign=True) for _ in range(_DISTINCT // 10)]
     bad = [maker.node(number, tokens[number % len(tokens)]).request.wire for number in range(_DISTINCT)]
-    return write_pool(site.directory / "fleet", fleet, None), write_pool(site.directory / "bad", bad, None)
+    return write_pool(deployment.directory / "fleet", fleet, None), write_pool(deployment.directory / "bad", bad, None)
 
 
-def _capacity(site: BenchDeployment, nodes: Path) -> int:
+def _capacity(deployment: BenchDeployment, nodes: Path) -> int:
     """Return the number of requests per second that can be answered."""
-    outcome = processes.flood(_task(site, "edge", nodes, 1.0, in_flight=64))
+    outcome = processes.flood(_task(deployment, "edge", nodes, 1.0, in_flight=64))
     return max(1, int(outcome.answered / outcome.seconds))
 
 
@@ -81,8 +81,8 @@ def _at(scene: _Scene, where: str, seconds: float) -> dict[str, Any]:
     worker = scene.workers[where]
     before = worker.counters().unanswered.get("shed", 0)
     rate = max(1, int(scene.capacity * _FLEET_SHARE))
-    with Flood(_task(scene.site, where, scene.bad, seconds + 1, rate=scene.capacity * TIMES)) as flood:
-        with Flood(_task(scene.site, "fleet", scene.fleet, seconds, rate=rate)) as fleet:
+    with Flood(_task(scene.deployment, where, scene.bad, seconds + 1, rate=scene.capacity * TIMES)) as flood:
+        with Flood(_task(scene.deployment, "fleet", scene.fleet, seconds, rate=rate)) as fleet:
             got_in = fleet.outcome()
         outcome = flood.outcome()
     shed = worker.counters().unanswered.get("shed", 0) - before
@@ -99,7 +99,9 @@ def _share(outcome: FloodResult) -> dict[str, float]:
 
 
 def _task(
-    site: BenchDeployment, broker: str, pool: Path, seconds: float, *, in_flight: int = 64, rate: int = 0
+    deployment: BenchDeployment, broker: str, pool: Path, seconds: float, *, in_flight: int = 64, rate: int = 0
 ) -> FloodTask:
-    port = next(known.port for known in site.brokers if known.name == broker)
-    return FloodTask(port=port, password=site.password, pool=str(pool), seconds=seconds, in_flight=in_flight, rate=rate)
+    port = next(known.port for known in deployment.brokers if known.name == broker)
+    return FloodTask(
+        port=port, password=deployment.password, pool=str(pool), seconds=seconds, in_flight=in_flight, rate=rate
+    )

@@ -29,13 +29,13 @@ class Worker:
     """A service process; a context manager that ends it for certain. With a floor it measures that too."""
 
     def __init__(
-        self, site: BenchDeployment, floor: Floor | None = None, number: int = 0, zone: str = FLEET_ZONE
+        self, deployment: BenchDeployment, floor: Floor | None = None, number: int = 0, zone: str = FLEET_ZONE
     ) -> None:
-        prepared = site.directory / "floor"
+        prepared = deployment.directory / "floor"
         prepared.write_bytes(msgspec.msgpack.encode(floor))
-        audit = site.directory / f"audit{number}.log"
-        self._command = [*_module(worker), str(site.config), str(prepared), str(audit), zone]
-        self._log = site.directory / f"worker{number}.log"
+        audit = deployment.directory / f"audit{number}.log"
+        self._command = [*_module(worker), str(deployment.config), str(prepared), str(audit), zone]
+        self._log = deployment.directory / f"worker{number}.log"
 
     def __enter__(self) -> Worker:
         with self._log.open("ab") as log:
@@ -70,7 +70,7 @@ class Worker:
         return self._process.pid
 
     def counters(self) -> Counters:
-        """Its totals now."""
+        """Return its current totals."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -122,7 +122,7 @@ class Flood:
         return True
 
     def outcome(self) -> FloodResult:
-        """What came back.
+        """Wait for the result of the flood.
 
         Raises:
             OperationError: the flooder failed.
@@ -132,8 +132,8 @@ class Flood:
         except subprocess.TimeoutExpired as error:
             raise OperationError("the flooder did not end in time") from error
         if self._process.returncode:
-            said = err.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
-            raise OperationError(f"the flooder failed: {said[-1]}")
+            message = err.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+            raise OperationError(f"the flooder failed: {message[-1]}")
         return msgspec.json.decode(out, type=FloodResult)
 
     def __exit__(
@@ -191,7 +191,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def flood(task: FloodTask) -> FloodResult:
-    """Do a flooder's task in a process of its own."""
+    """Run a flooder's task in a separate process."""
     with Flood(task) as running:
         return running.outcome()
 

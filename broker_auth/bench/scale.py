@@ -20,9 +20,9 @@ TOKENS: Final = (10, 1000)
 
 
 def run(plan: MeasurementPlan, nodes: tuple[int, ...], tokens: tuple[int, ...] = TOKENS) -> dict[str, Any]:
-    """Cost and ratio by ``<nodes>_nodes_<tokens>_tokens``, with this process's memory in megabytes.
+    """Return cost and ratio by ``<nodes>_nodes_<tokens>_tokens``, with this process's memory in megabytes.
 
-    Every node has a name of its own. All but the last few are decided without a signed request, which
+    Every node has a different name. All but the last few are decided without a signed request, which
     would take most of the time and adds nothing that could grow.
     """
     trust, now = Trust(), time.time()

@@ -20,7 +20,6 @@ OWN: Final = Path(__file__).relative_to(ROOT)  # quotes the words that it looks 
 
 PENDING: Final = frozenset(
     {
-        "broker_auth/bench",
         "broker_auth/policy",
         "docs",
         "examples",
