@@ -65,11 +65,12 @@ def run(parts: Sequence[str], *, quick: bool, started: Callable[[str], None] = l
         started: told of each part as it begins.
 
     Raises:
-        InputError: there is no such part.
+        InputError: there is no such part, or ``$CHORIA`` names no program.
         OperationError: something outside failed; nothing is left running.
     """
     if unknown := [part for part in parts if part not in PARTS]:
         raise InputError(f"no such part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    find_program()  # a wrong path is said now, not after a minute
     results = {}
     for name, extent in PARTS.items():
         if not parts or name in parts:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from typing import Final
 
 import click
 
 from broker_auth.cli import output
-from broker_auth.cli.tables import make_console, make_table
+from broker_auth.demo.last_mile import NODE
 from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result, run_demo
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.sandbox import Sandbox
+
+_COLUMNS: Final = 80  # of a terminal
 
 
 @click.command("demo", epilog="\b\nExample:\n  broker-auth demo --keep")
@@ -53,6 +56,7 @@ def _document(result: Result) -> dict[str, object]:
         "ok": result.ok,
         "admission": [_row(outcome) for outcome in result.admission],
         "isolation": [_row(outcome) for outcome in result.isolation],
+        "onboarding": [_row(outcome) for outcome in result.onboarding],
     }
 
 
@@ -66,16 +70,21 @@ def _row(outcome: Observation) -> dict[str, object]:
 
 
 def _print(result: Result) -> None:
-    console = make_console()
-    for title, outcomes in (("Admission", result.admission), ("Isolation", result.isolation)):
-        rows = [
-            (outcome.what, outcome.expected, outcome.happened, "ok" if outcome.as_expected else "NOT AS EXPECTED")
-            for outcome in outcomes
-        ]
+    """Print a line for each row and no frames, so that all of it fits a terminal of 80 columns and 40 lines."""
+    for title, outcomes in (
+        ("Admission", result.admission),
+        ("Isolation", result.isolation),
+        ("Onboarding", result.onboarding),
+    ):
         good = sum(outcome.as_expected for outcome in outcomes)
-        console.print(
-            make_table(title, ("tried", "expected", "happened", ""), rows, f"{good} of {len(rows)} as expected")
-        )
+        click.secho(f"{title}: {good} of {len(outcomes)} as expected", bold=True)
+        for outcome in outcomes:
+            if outcome.as_expected:
+                room = _COLUMNS - len("  ok  ") - len(outcome.what)
+                click.echo(f"  ok  {outcome.what} {output.one_line(outcome.happened):>{room - 1}}")
+            else:
+                what = f"{outcome.what}: expected {outcome.expected}, happened {outcome.happened}"
+                click.secho(f"  NOT AS EXPECTED  {output.one_line(what)}", fg="red")
 
 
 def _print_instructions(deployment: Sandbox) -> None:
@@ -83,6 +92,7 @@ def _print_instructions(deployment: Sandbox) -> None:
     for line in (
         f"Running in {deployment.directory} until interrupted (Ctrl-C). Explore it with:",
         f"  broker-auth report conns --config {configuration}",
+        f"  broker-auth why {NODE} --config {configuration}",
         f"  broker-auth doctor --config {configuration}",
         f"  tail -f {shlex.quote(str(deployment.audit_file))}",
         f"Nodes connect to {deployment.node_url}, the fleet to {deployment.fleet_url}.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import click
 
 from broker_auth.cli import options, output
 from broker_auth.deploy.init import Deployment, initialize
-from broker_auth.deploy.plan import OwnFiles, Plan, Topology, missing_options, superfluous_options
+from broker_auth.deploy.plan import Edge, Layout, OwnFiles, Plan, Topology, missing_options, superfluous_options
 
 _PORT = click.IntRange(1, 65535)
 _EPILOG = options.example(
@@ -19,6 +19,8 @@ _EPILOG = options.example(
     "    --server-cert server.pem --server-key server.key --service-cert service.pem \\",
     "    --service-key service.key --leaf-ca leaf-ca.pem --leaf-cert leaf.pem \\",
     "    --leaf-key leaf.key --signer-cert signer.pem --provisioner provisioner.example.net",
+    "broker-auth init ./cluster --dev-pki --edge eu=edge.eu.example.net --edge us=edge.us.example.net \\",
+    "    --fleet-host nats1.example.net,nats2.example.net,nats3.example.net",
 )
 
 
@@ -43,9 +45,31 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
     help="edge: unprovisioned nodes connect to a separate nats-server. websocket: to a wss:// listener. "
     "single: one listener, all logins by token.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice([item.value for item in Layout]),
+    default=Layout.DIRECTORY.value,
+    show_default=True,
+    help="Where audit records and streams go. directory: into DIRECTORY. system: below /var/log, /run and /var/lib. "
+    "container: to the log and below /data, with health checks by HTTP.",
+)
 @click.option("--dev-pki", is_flag=True, help="Also create throw-away certificates and signing keys.")
 @click.option("--host", "hosts", multiple=True, help="Name or address of the servers; the first is used in URLs.")
+@click.option(
+    "--fleet-host",
+    "fleet_hosts",
+    multiple=True,
+    metavar="HOST,…",
+    help="Hosts of the fleet's servers, in place of --host. Several form a cluster.",
+)
 @click.option("--edge-host", help="Name or address of the edge, if different.")
+@click.option(
+    "--edge",
+    "edges",
+    multiple=True,
+    metavar="NAME=HOST",
+    help="Name and host of an edge; '{edge}' in the file names below is replaced by the name.",
+)
 @click.option("--listen", help="Address to listen on; default 0.0.0.0, with --dev-pki 127.0.0.1.")
 @_file("ca", "CA (PEM) of the certificates of fleet and servers.")
 @_file("server-cert", "Certificate of the nats-servers.")
@@ -61,12 +85,19 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
 @_file("leaf-key", "Its private key.")
 @_file("service-cert", "Client certificate of this service.")
 @_file("service-key", "Its private key.")
+@_file(
+    "user-cert",
+    "Certificate in contexts of the nats command; '{user}' in its name stands for member, provisioner and operator. "
+    "It need not be on this machine.",
+)
+@_file("user-key", "Its private key, in the same way.")
 @click.option("--signer-cert", multiple=True, help="Signer of provisioning tokens: a file, or 64 hex characters.")
 @click.option("--issuer", "issuers", multiple=True, metavar="NAME=HEX", help="Organization issuer and public key.")
 @click.option("--provisioner", "provisioners", multiple=True, help="Certificate name accepted as the provisioner.")
 @_port("port", 4222, "Port of the fleet's listener.")
 @_port("edge-port", 4223, "Port of the edge's listener.")
 @_port("leaf-port", 7422, "Port for leaf node connections of edges.")
+@_port("cluster-port", 6222, "Port of the routes between the fleet's servers.")
 @_port("websocket-port", 4443, "Port of the wss:// listener.")
 @click.option("--force", is_flag=True, help="Replace existing configurations. Keys and certificates are still kept.")
 @options.json_option
@@ -84,23 +115,42 @@ def init_command(*, as_json: bool, **args: Any) -> None:
         _print(plan, deployment)
 
 
-def _plan(*, topology: str, issuers: tuple[str, ...], **args: Any) -> Plan:
+def _plan(
+    *,
+    topology: str,
+    layout: str,
+    issuers: Sequence[str],
+    fleet_hosts: Sequence[str],
+    edges: Sequence[str],
+    **args: Any,
+) -> Plan:
     files = {name: args.pop(name) for name in OwnFiles.__dataclass_fields__}
-    pairs = tuple(_issuer(text) for text in issuers)
-    return Plan(topology=Topology(topology), issuers=pairs, files=OwnFiles(**files), **args)
+    named = (_pair(text, "--edge: write NAME=HOST, the edge's name and its host") for text in edges)
+    return Plan(
+        topology=Topology(topology),
+        layout=Layout(layout),
+        issuers=tuple(
+            _pair(text, "--issuer: write NAME=HEX, the organization's name and its public key") for text in issuers
+        ),
+        fleet_hosts=tuple(host.strip() for text in fleet_hosts for host in text.split(",") if host.strip()),
+        named_edges=tuple(Edge(name, host) for name, host in named),
+        files=OwnFiles(**files),
+        **args,
+    )
 
 
-def _issuer(text: str) -> tuple[str, str]:
-    name, separator, public = text.partition("=")
-    if not (name and separator and public):
-        raise click.UsageError("--issuer: write NAME=HEX, the organization's name and its public key")
-    return name, public
+def _pair(text: str, remedy: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not (name and separator and value):
+        raise click.UsageError(remedy)
+    return name, value
 
 
 def _document(deployment: Deployment) -> dict[str, Any]:
     return {
         "configuration": str(deployment.configuration),
         "servers": {name: str(path) for name, path in deployment.servers.items()},
+        "contexts": str(deployment.contexts),
         "break_glass_seeds": [str(seed) for seed in deployment.break_glass_seeds],
         "warnings": [str(warning) for warning in deployment.warnings],
         "next": list(deployment.next_commands),
@@ -110,6 +160,7 @@ def _document(deployment: Deployment) -> dict[str, Any]:
 def _print(plan: Plan, deployment: Deployment) -> None:
     written = [deployment.configuration, *deployment.servers.values()]
     output.note(f"Wrote {', '.join(str(path) for path in written)}")
+    output.note(f"Contexts of the nats command are in {deployment.contexts}, as XDG_CONFIG_HOME")
     if plan.force:
         output.note("Existing keys, passwords and certificates were kept")
     if deployment.break_glass_seeds:

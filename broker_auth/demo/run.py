@@ -1,4 +1,4 @@
-"""Runs the demo: starts a deployment, makes all login attempts, shows isolation, stops everything."""
+"""Runs the demo: starts a deployment, makes all login attempts, shows isolation and onboarding, stops everything."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
+from broker_auth.demo.last_mile import LastMile
 from broker_auth.demo.observation import Observation
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.sandbox import Sandbox
@@ -22,11 +23,12 @@ class Result:
 
     admission: list[Observation]
     isolation: list[Observation]
+    onboarding: list[Observation]
 
     @property
     def ok(self) -> bool:
-        """Whether every observation is as expected."""
-        return all(outcome.as_expected for outcome in (*self.admission, *self.isolation))
+        """Whether every row did what it should."""
+        return all(outcome.as_expected for outcome in (*self.admission, *self.isolation, *self.onboarding))
 
 
 async def run_demo(topology: Topology, show: Callable[[Sandbox, Result], None], *, wait: bool) -> Result:
@@ -43,11 +45,13 @@ async def run_demo(topology: Topology, show: Callable[[Sandbox, Result], None], 
     # asyncio logs warnings about nats-py when TLS refuses a client, which is expected here.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="broker-auth-demo-") as directory:
-        async with Sandbox(Path(directory) / "deployment", topology) as sandbox:
+        async with Sandbox(Path(directory) / "site", topology) as sandbox:
             admission = await try_all(sandbox, attempts(sandbox))
             await sandbox.apply_streams()
-            result = Result(admission=admission, isolation=await show_isolation(sandbox))
-            show(sandbox, result)
-            if wait:
-                await asyncio.Event().wait()
+            async with LastMile(sandbox) as last_mile:
+                isolation = await show_isolation(sandbox)
+                result = Result(admission=admission, isolation=isolation, onboarding=await last_mile.show())
+                show(sandbox, result)
+                if wait:
+                    await asyncio.Event().wait()
         return result

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from broker_auth.deploy.plan import Plan, Topology
+from broker_auth.deploy.members import member_names
+from broker_auth.deploy.plan import Edge, Layout, Plan, Topology
 from broker_auth.errors import InputError
 from broker_auth.settings.keys.table import find
 from broker_auth.settings.model import FLEET_ZONE
@@ -17,8 +18,29 @@ from broker_auth.settings.model import FLEET_ZONE
 KEYS = "keys"
 CLIENT_PASSWORD = f"{KEYS}/client_password"
 SYSTEM_PASSWORD = f"{KEYS}/system_password"
-AUDIT_FILE = "audit.jsonl"
-PID_FILE = "broker-auth.pid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outputs:
+    """Paths and addresses of programs, as values of ``broker.conf``."""
+
+    audit: str
+    streams: str
+    pid_file: str | None = None
+    metrics: str | None = None
+    monitor: str | None = None
+
+
+_OUTPUTS: Final = {
+    Layout.DIRECTORY: _Outputs(audit="file:audit.jsonl", pid_file="broker-auth.pid", streams="jetstream"),
+    Layout.SYSTEM: _Outputs(
+        audit="file:/var/log/broker-auth/audit.jsonl",
+        pid_file="/run/broker-auth/broker-auth.pid",
+        streams="/var/lib/nats",
+    ),
+    # Read-only but for the streams: records go out with the log, and probes ask by HTTP.
+    Layout.CONTAINER: _Outputs(audit="log", metrics="0.0.0.0:9464", monitor="127.0.0.1:8222", streams="/data"),
+}
 
 _OWN = "plugin.broker_auth."
 _CHORIA = "plugin.choria.network."
@@ -81,22 +103,20 @@ class ZoneFiles:
 
 # Additions to a key's comment: why `init` chose this value, and who has to change it.
 _NOTES: Final = {
-    _OWN + "provisioner.identities": "The service's own certificate is included, because reports and the doctor "
-    "query edges through the provisioning account. The service knows the password in any case.",
-    _OWN + "audit.output": "`broker-auth why` reads the file. If the service may not write here, as in "
-    "examples/systemd, choose another path: /var/log/broker-auth/audit.jsonl. In a read-only container: log.",
-    _OWN + "pid_file": "If the service may not write here: /run/broker-auth/broker-auth.pid. A second service on "
-    "this machine needs a different file: set BROKER_AUTH_PID_FILE for it.",
+    _OWN + "provisioner.identities": "This service's own certificate is named with them, because reports and the "
+    "doctor see edges through the provisioning account. It knows the password in any case.",
+    _OWN + "audit.output": "`broker-auth why` reads the file if one is named.",
+    _OWN + "pid_file": "A second service on this machine needs another one: set BROKER_AUTH_PID_FILE for it.",
 }
 
 
-def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_user: str | None) -> str:
-    """Return the content of ``broker.conf``. Paths inside the plan's directory are relative to it.
+def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_users: Sequence[str]) -> str:
+    """Return the content of ``broker.conf``. Paths inside the plan's directory are written relative to it.
 
     Args:
-        plan: the plan, with the paths of all files, including those of the development PKI.
-        break_glass: the public key of each zone's break-glass user.
-        leaf_user: the name that the fleet's leaf listener maps the edge's certificate to.
+        plan: with every file named, the development PKI's included.
+        break_glass: by zone, the public key of its break-glass user.
+        leaf_users: the names by which the fleet's leaf listener knows the edges' certificates.
 
     Raises:
         InputError: a value cannot be represented in this format.
@@ -106,8 +126,8 @@ def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_user: str | None) -
         ("Credentials", _credentials(plan)),
         ("This service", _service(plan, break_glass[FLEET_ZONE])),
         *((f"Zone {zone}", zone_lines(zone, public)) for zone, public in break_glass.items() if zone != FLEET_ZONE),
-        ("The fleet's nats-server", _fleet(plan, leaf_user)),
-        ("The edge's nats-server", _edge(plan)),
+        ("The fleet's nats-servers" if plan.clustered else "The fleet's nats-server", _fleet(plan, leaf_users)),
+        *((f"The nats-server of {edge.name}", _edge(plan, edge)) for edge in plan.edges),
     ):
         body = "\n".join(_written(key, value) for key, value in lines)
         if body:
@@ -140,18 +160,19 @@ def _credentials(plan: Plan) -> Iterator[Line]:
 
 
 def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
-    yield _OWN + "brokers", "fleet, edge" if plan.topology is Topology.EDGE else "fleet"
+    yield _OWN + "brokers", ", ".join(("fleet", *(edge.name for edge in plan.edges)))
     files = ZoneFiles()
     yield _OWN + "nkey_seed_file", files.service_seed
     yield _OWN + "issuer_seed_file", files.issuer_seed
     yield _OWN + "xkey_seed_file", files.xkey_seed
     yield _OWN + "break_glass_nkey", break_glass
-    yield _OWN + "audit.output", f"file:{AUDIT_FILE}"
-    yield _OWN + "pid_file", PID_FILE
+    outputs = _OUTPUTS[plan.layout]
+    yield _OWN + "audit.output", outputs.audit
+    if outputs.pid_file:
+        yield _OWN + "pid_file", outputs.pid_file
+    if outputs.metrics:
+        yield _OWN + "metrics.listen", outputs.metrics
     yield _OWN + "tls.ca", _path(plan, plan.files.ca)
-    if plan.files.service_cert:
-        yield _OWN + "tls.certificate", _path(plan, plan.files.service_cert)
-        yield _OWN + "tls.key", _path(plan, plan.files.service_key)
 
 
 def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
@@ -163,42 +184,54 @@ def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
     yield prefix + "break_glass_nkey", break_glass
 
 
-def _fleet(plan: Plan, leaf_user: str | None) -> Iterator[Line]:
+def _fleet(plan: Plan, leaf_users: Sequence[str]) -> Iterator[Line]:
     broker, files = _OWN + "broker.fleet.", plan.files
     server = broker + "server."
     single = plan.topology is Topology.SINGLE
-    yield broker + "urls", f"tls://{_host(plan.host)}:{plan.port}"
+    yield broker + "urls", urls(plan.fleet, plan.port)
     yield broker + "role", "single" if single else "fleet"
-    yield server + "name", "fleet"
+    if files.service_cert:  # for the fleet alone: edges ask for none, and with it a host of theirs could join the fleet
+        yield broker + "tls.certificate", _path(plan, files.service_cert)
+        yield broker + "tls.key", _path(plan, files.service_key)
+    yield server + "name", member_names(plan.fleet)[0] if plan.clustered else "fleet"
     yield server + "listen", f"{_host(plan.bind)}:{plan.port}"
     yield server + "tls.certificate", _path(plan, files.server_cert)
     yield server + "tls.key", _path(plan, files.server_key)
-    if not single:
+    if not single or plan.clustered:
         yield server + "tls.ca", _path(plan, files.ca)
-    yield server + "store_dir", "jetstream"
+    yield server + "store_dir", _OUTPUTS[plan.layout].streams
+    yield from _monitor(plan, server)
     if plan.topology is Topology.WEBSOCKET:
         yield server + "websocket.listen", f"{_host(plan.bind)}:{plan.websocket_port}"
-    if leaf_user:
+    if plan.clustered:
+        yield server + "cluster.name", "fleet"
+        yield server + "cluster.listen", f"{_host(plan.bind)}:{plan.cluster_port}"
+        yield server + "cluster.routes", urls(plan.fleet, plan.cluster_port)
+    if leaf_users:
         yield server + "leaf.listen", f"{_host(plan.bind)}:{plan.leaf_port}"
         yield server + "leaf.tls.ca", _path(plan, files.leaf_ca)
-        yield server + "leaf.user", leaf_user
+        yield server + "leaf.user", ", ".join(leaf_users)
 
 
-def _edge(plan: Plan) -> Iterator[Line]:
-    if plan.topology is not Topology.EDGE:
-        return
-    broker, files = _OWN + "broker.edge.", plan.files
+def _edge(plan: Plan, edge: Edge) -> Iterator[Line]:
+    broker, files = f"{_OWN}broker.{edge.name}.", plan.files.of_edge(edge.name)
     server = broker + "server."
-    yield broker + "urls", f"tls://{_host(plan.edge_host or plan.host)}:{plan.edge_port}"
+    yield broker + "urls", urls([edge.host], plan.edge_port)
     yield broker + "role", "edge"
-    yield server + "name", "edge"
+    yield server + "name", edge.name
     yield server + "listen", f"{_host(plan.bind)}:{plan.edge_port}"
     yield server + "tls.certificate", _path(plan, files.edge_cert or files.server_cert)
     yield server + "tls.key", _path(plan, files.edge_key or files.server_key)
-    yield server + "leaf.remotes", f"tls://{_host(plan.host)}:{plan.leaf_port}"
+    yield from _monitor(plan, server)
+    yield server + "leaf.remotes", urls(plan.fleet, plan.leaf_port)
     yield server + "leaf.tls.ca", _path(plan, files.ca)
     yield server + "leaf.tls.certificate", _path(plan, files.leaf_cert)
     yield server + "leaf.tls.key", _path(plan, files.leaf_key)
+
+
+def _monitor(plan: Plan, server: str) -> Iterator[Line]:
+    if listen := _OUTPUTS[plan.layout].monitor:
+        yield server + "monitor.listen", listen
 
 
 def _written(key: str, value: str) -> str:
@@ -231,6 +264,11 @@ def _list(plan: Plan, signers: Sequence[str]) -> str:
 def _signer(plan: Plan, signer: str) -> str:
     inline = len(signer) == 64 and not Path(signer).exists()
     return signer if inline else _path(plan, Path(signer))
+
+
+def urls(hosts: Sequence[str], port: int, *, scheme: str = "tls") -> str:
+    """Return a list of URLs, an IPv6 address in brackets."""
+    return ", ".join(f"{scheme}://{_host(host)}:{port}" for host in hosts)
 
 
 def _host(host: str) -> str:

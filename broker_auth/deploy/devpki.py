@@ -1,21 +1,23 @@
 """Writes the development PKI of ``init --dev-pki``: CAs and a certificate for each participant.
 
-The edge's leaf certificate has a separate CA: a client certificate of the main CA identifies a fleet member,
-and an edge, which untrusted clients connect to, must not be one.
+The edges' links have a CA to themselves: a client certificate of the other one makes a member of the fleet,
+which an edge, that strangers talk to, must not be.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker_auth.deploy.pki import LOCAL_NAMES, CertificateAuthority, Pair, PrivateKey, signer
-from broker_auth.deploy.plan import OwnFiles, Plan, Topology
+from broker_auth.deploy.plan import EDGE, PLACEHOLDER, USER_PLACEHOLDER, OwnFiles, Plan, Topology
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import InputError
 from broker_auth.secret import Secret
@@ -23,7 +25,7 @@ from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 
 DIRECTORY = "pki"
 LEAF_CA = "leaf-ca"
-LEAF_NAME = "edge.leaf.example.net"
+LEAF_DOMAIN = "leaf.example.net"  # of the names in link certificates
 SERVICE_NAME = "broker-auth.example.net"
 MEMBER_NAME = "member.fleet.example.net"
 PROVISIONER_NAME = "provisioner.example.net"
@@ -32,12 +34,34 @@ ORGANIZATION = "choria"
 _SINGLE = Topology.SINGLE
 
 
+_CLIENTS: Final = {
+    "service": SERVICE_NAME,
+    "member": MEMBER_NAME,
+    "provisioner": PROVISIONER_NAME,
+    "operator": OPERATOR_NAME,
+}
+
+
 def pair_names(plan: Plan) -> tuple[str, ...]:
     """Return the names of this plan's certificates, each ``pki/NAME.pem`` and ``pki/NAME.key``."""
     if plan.topology is _SINGLE:
         return ("ca", "server")
-    edge = ("edge", LEAF_CA, "leaf") if plan.topology is Topology.EDGE else ()
-    return ("ca", "server", *edge, "service", "member", "provisioner", "operator", "signer")
+    links = (LEAF_CA, *_link_names(plan)) if plan.edges else ()
+    return ("ca", "server", *(edge.name for edge in plan.edges), *links, *_CLIENTS, "signer")
+
+
+def names_in_use(plan: Plan) -> set[str]:
+    """Return the names of certificates that an edge cannot have."""
+    return {"ca", "server", LEAF_CA, *_link_names(plan), *_CLIENTS, "signer"}
+
+
+def _link_names(plan: Plan) -> dict[str, str]:
+    """Return the file name of each link's certificate, and the edge that it is for."""
+    return {_link(plan).replace(PLACEHOLDER, edge.name): edge.name for edge in plan.edges}
+
+
+def _link(plan: Plan) -> str:
+    return f"{PLACEHOLDER}-leaf" if plan.named_edges else "leaf"
 
 
 def file_names(plan: Plan) -> tuple[str, ...]:
@@ -56,30 +80,34 @@ def write(workspace: Workspace, plan: Plan) -> None:
     """
     workspace.make_directory(DIRECTORY)
     authority = CertificateAuthority(_pair(workspace, "ca", lambda: CertificateAuthority.create().pair))
+    links, edges = _link_names(plan), {edge.name: edge for edge in plan.edges}
     for name in pair_names(plan)[1:]:
-        if name not in (LEAF_CA, "leaf"):
-            _pair(workspace, name, _maker(authority, name, (*LOCAL_NAMES, *plan.hosts, plan.edge_host or "localhost")))
-    if plan.topology is Topology.EDGE:
-        _write_leaf(workspace)
+        if name != LEAF_CA and name not in links:
+            hosts = plan.edge_names(edges[name]) if name in edges else plan.fleet_names
+            # An edge's is for servers only: with it nobody is a client of the fleet's listener.
+            _pair(workspace, name, _maker(authority, name, hosts, routes=name not in edges))
+    if links:
+        _write_links(workspace, links)
     if plan.topology is _SINGLE:
         seed = workspace.keep_or_write(f"{DIRECTORY}/issuer.seed", _seed, private=True)
         public = signing_key_from_seed(_secret(seed), "issuer").public_hex or ""
         workspace.keep_or_write(f"{DIRECTORY}/issuer.public", public.encode, private=False)
 
 
-def _write_leaf(workspace: Workspace) -> None:
-    authority = CertificateAuthority(
-        _pair(workspace, LEAF_CA, lambda: CertificateAuthority.create("broker-auth development leaf CA").pair)
+def _write_links(workspace: Workspace, names: dict[str, str]) -> None:
+    links = CertificateAuthority(
+        _pair(workspace, LEAF_CA, lambda: CertificateAuthority.create("broker-auth development link CA").pair)
     )
-    leaf = _pair(workspace, "leaf", lambda: authority.client(LEAF_NAME))
-    try:
-        leaf.certificate.verify_directly_issued_by(authority.certificate)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
-        path = workspace.path(f"{DIRECTORY}/leaf.pem")
-        raise InputError(
-            f"{path} was not issued by the CA {LEAF_CA}.pem beside it, which the fleet verifies edges with; remove "
-            f"{path.name} and leaf.key to create them again"
-        ) from error
+    for name, edge in names.items():
+        link = _pair(workspace, name, functools.partial(links.client, f"{edge}.{LEAF_DOMAIN}"))
+        try:
+            link.certificate.verify_directly_issued_by(links.certificate)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+            path = workspace.path(f"{DIRECTORY}/{name}.pem")
+            raise InputError(
+                f"{path} was not issued by the CA {LEAF_CA}.pem beside it, which the fleet verifies edges with; remove "
+                f"{path.name} and {name}.key to create them again"
+            ) from error
 
 
 def completed(workspace: Workspace, plan: Plan) -> Plan:
@@ -90,17 +118,20 @@ def completed(workspace: Workspace, plan: Plan) -> Plan:
 
     single, edge = plan.topology is _SINGLE, plan.topology is Topology.EDGE
     at = workspace.path
+    server, link = PLACEHOLDER if plan.named_edges else EDGE, _link(plan)
     files = OwnFiles(
         ca=at(path("ca", "pem")),
         server_cert=at(path("server", "pem")),
         server_key=at(path("server", "key")),
-        edge_cert=at(path("edge", "pem")) if edge else None,
-        edge_key=at(path("edge", "key")) if edge else None,
+        edge_cert=at(path(server, "pem")) if edge else None,
+        edge_key=at(path(server, "key")) if edge else None,
         leaf_ca=at(path(LEAF_CA, "pem")) if edge else None,
-        leaf_cert=at(path("leaf", "pem")) if edge else None,
-        leaf_key=at(path("leaf", "key")) if edge else None,
+        leaf_cert=at(path(link, "pem")) if edge else None,
+        leaf_key=at(path(link, "key")) if edge else None,
         service_cert=None if single else at(path("service", "pem")),
         service_key=None if single else at(path("service", "key")),
+        user_cert=None if single else at(path(USER_PLACEHOLDER, "pem")),
+        user_key=None if single else at(path(USER_PLACEHOLDER, "key")),
     )
     if single:
         public = at(path("issuer", "public")).read_text(encoding="ascii").strip()
@@ -111,19 +142,13 @@ def completed(workspace: Workspace, plan: Plan) -> Plan:
     )
 
 
-def _maker(authority: CertificateAuthority, name: str, hosts: Sequence[str]) -> Callable[[], Pair]:
-    clients = {
-        "service": SERVICE_NAME,
-        "member": MEMBER_NAME,
-        "provisioner": PROVISIONER_NAME,
-        "operator": OPERATOR_NAME,
-    }
-    if name in clients:
-        return lambda: authority.client(clients[name])
+def _maker(authority: CertificateAuthority, name: str, hosts: Sequence[str], *, routes: bool) -> Callable[[], Pair]:
+    if name in _CLIENTS:
+        return lambda: authority.client(_CLIENTS[name])
     if name == "signer":
         return lambda: signer()
-    # The edge's certificate is for servers only, so that it cannot be used as a client of the fleet's listener.
-    return lambda: authority.server(name, hosts=tuple(dict.fromkeys(hosts)), routes=name != "edge")
+    names = tuple(dict.fromkeys((*LOCAL_NAMES, *hosts)))
+    return lambda: authority.server(name, hosts=names, routes=routes)
 
 
 def _pair(workspace: Workspace, name: str, make: Callable[[], Pair]) -> Pair:

@@ -11,14 +11,15 @@ from pathlib import Path
 
 from broker_auth.certificates.certificate import Certificate, CertificateError
 from broker_auth.certificates.files import read_certificates
-from broker_auth.deploy import brokerconf, devpki
-from broker_auth.deploy.plan import Plan, Topology, missing_options, superfluous_options
-from broker_auth.deploy.render import render
+from broker_auth.deploy import brokerconf, contexts, devpki
+from broker_auth.deploy.members import member_names, render_all
+from broker_auth.deploy.plan import PLACEHOLDER, Edge, OwnFiles, Plan, Topology, missing_options, superfluous_options
+from broker_auth.deploy.render import is_address
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.files.reading import BadValue
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
-from broker_auth.settings.keys.values import host
+from broker_auth.settings.keys.values import broker_name, host
 from broker_auth.settings.load import check
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem
@@ -33,16 +34,18 @@ class Deployment:
     """A deployment that was written.
 
     Attributes:
-        configuration: path of ``broker.conf``.
-        servers: path of the nats-server configuration by broker name.
-        settings: the settings loaded from ``broker.conf``.
-        warnings: settings that are valid but probably unintended.
-        break_glass_seeds: seeds that still have to be moved to a safe place offline.
-        next_commands: the commands to run next.
+        configuration: ``broker.conf``.
+        servers: name of each nats-server to its configuration: the broker's, in a cluster the member's.
+        contexts: directory of contexts of the ``nats`` command: its ``$XDG_CONFIG_HOME``.
+        settings: what ``broker.conf`` says.
+        warnings: what is allowed in it but probably not meant.
+        break_glass_seeds: to be moved to a safe place offline; without those that have been.
+        next_commands: the three commands that come next.
     """
 
     configuration: Path
     servers: dict[str, Path]
+    contexts: Path
     settings: Settings
     warnings: tuple[Problem, ...]
     break_glass_seeds: tuple[Path, ...]
@@ -75,22 +78,24 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
     if plan.dev_pki:
         devpki.write(workspace, plan)
         plan = devpki.completed(workspace, plan)
-    leaf_user = _leaf_user(plan)
+    leaf_users = _leaf_users(plan)
     plan = dataclasses.replace(plan, provisioners=_provisioners(plan))
-    text = brokerconf.text(plan, break_glass=break_glass, leaf_user=leaf_user)
+    text = brokerconf.text(plan, break_glass=break_glass, leaf_users=leaf_users)
     configuration = workspace.write(CONFIGURATION, text, private=True)
     # The file must be sufficient by itself, so the environment is ignored.
     report = check(configuration, {}, serving=True)
     if report.settings is None:
         raise ConfigurationError(report.problems)
     settings = report.settings
-    servers = {
-        broker.name: workspace.write(f"{broker.name}.conf", render(settings, broker)) for broker in settings.brokers
-    }
+    servers = {name: workspace.write(f"{name}.conf", text) for name, text in render_all(settings).items()}
+    for name, text in contexts.contexts(plan).items():
+        workspace.make_directory(str(Path(name).parent))
+        workspace.write(name, text)
     seeds = [workspace.path(brokerconf.ZoneFiles(zone).break_glass_seed) for zone in zones]
     return Deployment(
         configuration=configuration,
         servers=servers,
+        contexts=workspace.path(contexts.HOME),
         settings=settings,
         warnings=report.warnings,
         break_glass_seeds=tuple(seed for seed in seeds if seed.exists()),
@@ -99,7 +104,11 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
 
 
 def _zones(plan: Plan) -> tuple[str, ...]:
-    return (FLEET_ZONE, "edge") if plan.topology is Topology.EDGE else (FLEET_ZONE,)
+    return (FLEET_ZONE, *(edge.name for edge in plan.edges))
+
+
+def _fleet_servers(plan: Plan) -> tuple[str, ...]:
+    return member_names(plan.fleet) if plan.clustered else ("fleet",)
 
 
 def write_zone_keys(workspace: Workspace, zone: str) -> str:
@@ -133,22 +142,69 @@ def _break_glass(workspace: Workspace, files: brokerconf.ZoneFiles) -> str:
 
 
 def _file_names(plan: Plan) -> tuple[str, ...]:
-    servers = ("fleet.conf", "edge.conf") if plan.topology is Topology.EDGE else ("fleet.conf",)
+    servers = [f"{name}.conf" for name in (*_fleet_servers(plan), *(edge.name for edge in plan.edges))]
     keys = [name for zone in _zones(plan) for name in brokerconf.ZoneFiles(zone).names]
     keys += [brokerconf.CLIENT_PASSWORD, brokerconf.SYSTEM_PASSWORD]
-    return (CONFIGURATION, *servers, *keys, *(devpki.file_names(plan) if plan.dev_pki else ()))
+    return (
+        CONFIGURATION,
+        *servers,
+        *contexts.file_names(plan),
+        *keys,
+        *(devpki.file_names(plan) if plan.dev_pki else ()),
+    )
 
 
 def _check(plan: Plan) -> None:
-    """Check everything that can be checked before the first file is written."""
+    """Refuse what can be known to be wrong before the first file is written."""
     if missing := missing_options(plan):
-        raise InputError(f"missing options: {', '.join(missing)}; give them, or use --dev-pki")
-    if superfluous := superfluous_options(plan):
-        raise InputError(f"--dev-pki creates these files itself; leave out {', '.join(superfluous)}")
-    files = [getattr(plan.files, item.name) for item in dataclasses.fields(plan.files)]
-    absent = [str(file) for file in files if file is not None and not file.is_file()]
+        raise InputError(f"without --dev-pki also needed: {', '.join(missing)}")
+    if options := superfluous_options(plan):
+        raise InputError(f"--dev-pki makes these itself, so leave out {', '.join(options)}")
+    _check_hosts(plan)
+    _check_names(plan)
+    files = [path for edge in plan.edges for path in _files(plan.files.of_edge(edge.name))] or _files(plan.files)
+    absent = [str(file) for file in dict.fromkeys(files) if not file.is_file()]
     if absent:
         raise InputError(f"no such file: {', '.join(absent)}; correct the path")
+
+
+def _files(files: OwnFiles) -> list[Path]:
+    """Return the files that are read here; certificates of users may be on their machines alone."""
+    names = [item.name for item in dataclasses.fields(files) if not item.name.startswith("user_")]
+    options = [getattr(files, name) for name in names]
+    return [file for file in options if file is not None]
+
+
+def _check_hosts(plan: Plan) -> None:
+    if plan.named_edges and plan.topology is not Topology.EDGE:
+        raise InputError(f"--edge: the topology {plan.topology} has no edge; leave it out")
+    if plan.named_edges and plan.edge_host:
+        raise InputError("--edge and --edge-host both name an edge's host; leave out --edge-host")
+    addresses = [item for item in plan.fleet_hosts if is_address(item)] if plan.clustered else []
+    if addresses:
+        raise InputError(
+            f"--fleet-host: {', '.join(addresses)}: nats-server knows the members of a cluster by the DNS names in "
+            "their certificates, so use host names"
+        )
+    if len(set(plan.fleet_hosts)) < len(plan.fleet_hosts):
+        raise InputError("--fleet-host names a host twice; each member of a cluster has a host to itself")
+
+
+def _check_names(plan: Plan) -> None:
+    """Refuse names of edges that files, brokers or zones of this deployment have, too."""
+    names = [edge.name for edge in plan.edges]
+    used = {"broker", FLEET_ZONE, *_fleet_servers(plan)}
+    if plan.dev_pki:
+        used.update(devpki.names_in_use(plan))
+    for name in names:
+        if name in used or names.count(name) > 1:
+            raise InputError(f"--edge: the name {name} is used for something else here; choose another")
+    links = (plan.files.leaf_cert, plan.files.leaf_key)
+    if len(names) > 1 and any(path is not None and PLACEHOLDER not in str(path) for path in links):
+        raise InputError(
+            f"--leaf-cert and --leaf-key: each edge needs a link certificate that no other has; write {PLACEHOLDER} in "
+            "their names where the edge's name stands"
+        )
 
 
 def _with_plain_hosts(plan: Plan) -> Plan:
@@ -157,29 +213,34 @@ def _with_plain_hosts(plan: Plan) -> Plan:
         return dataclasses.replace(
             plan,
             hosts=tuple(map(host, plan.hosts)),
+            fleet_hosts=tuple(map(host, plan.fleet_hosts)),
             edge_host=host(plan.edge_host) if plan.edge_host else None,
+            named_edges=tuple(Edge(broker_name(edge.name, Path()), host(edge.host)) for edge in plan.named_edges),
             listen=host(plan.listen) if plan.listen else None,
         )
     except BadValue as error:
         raise InputError(str(error)) from error
 
 
-def _leaf_user(plan: Plan) -> str | None:
-    """Return the DNS name in the edge's certificate that nats-server maps to a leaf user.
+def _leaf_users(plan: Plan) -> tuple[str, ...]:
+    """Return the name of each edge by which nats-server knows it: the first DNS name of its link certificate.
 
     nats-server's ``verify_and_map`` tries the alternative names first, then the whole subject.
     """
-    if plan.topology is not Topology.EDGE:
-        return None
-    path = plan.files.leaf_cert
-    assert path
-    names = _dns_names(_certificate(path), path)
-    if not names:
-        raise InputError(
-            f"{path} has no DNS name among its alternative names, which nats-server identifies edges by; "
-            "issue a certificate with one"
-        )
-    return names[0]
+    users: dict[str, str] = {}
+    for edge in plan.edges:
+        path = plan.files.of_edge(edge.name).leaf_cert
+        assert path
+        dns_names = _dns_names(_certificate(path), path)
+        if not dns_names:
+            raise InputError(f"{path} has no DNS name among its alternative names; nats-server knows edges by it")
+        if dns_names[0] in users:
+            raise InputError(
+                f"{path} has the first DNS name {dns_names[0]}, as the link certificate of {users[dns_names[0]]} has; "
+                "issue it with another"
+            )
+        users[dns_names[0]] = edge.name
+    return tuple(users)
 
 
 def _provisioners(plan: Plan) -> tuple[str, ...]:
@@ -215,4 +276,4 @@ def _next_commands(plan: Plan, configuration: Path, servers: dict[str, Path]) ->
     start = [shlex.join(["nats-server", "-c", str(path)]) for path in servers.values()]
     serve = shlex.join(["broker-auth", "serve", "--config", str(configuration)])
     check = shlex.join(["broker-auth", "config", "check", str(configuration)])
-    return (*start, serve) if plan.topology is Topology.EDGE else (check, *start, serve)
+    return (*start, serve) if plan.edges else (check, *start, serve)

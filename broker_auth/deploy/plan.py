@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
+
+EDGE: Final = "edge"  # the edge's name where none is given
+USER_PLACEHOLDER: Final = "{user}"  # in file names of users' certificates: member, provisioner, operator
+PLACEHOLDER: Final = "{edge}"  # in file names of edges: the edge's name
 
 
 class Topology(StrEnum):
@@ -16,12 +22,22 @@ class Topology(StrEnum):
     SINGLE = "single"
 
 
+class Layout(StrEnum):
+    """Locations that programs write to: in the deployment, as packages do (docs/systemd.md), or as containers do."""
+
+    DIRECTORY = "directory"
+    SYSTEM = "system"
+    CONTAINER = "container"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnFiles:
     """The operator's own PEM files. The edge's server certificate defaults to the fleet's.
 
-    The fleet verifies edges with ``leaf_ca``, not with ``ca``, because any client certificate issued by ``ca``
-    identifies a fleet member.
+    ``leaf_ca`` is what the fleet verifies edges by. Not ``ca``, because whoever has a client certificate
+    of that one is a member of the fleet. ``{edge}`` in the names of the four files of edges stands for the
+    name of each. ``user_cert`` and ``user_key`` are written into contexts of the ``nats`` command and not read;
+    ``{user}`` in them stands for "member", "provisioner" and "operator".
     """
 
     ca: Path | None = None
@@ -34,6 +50,25 @@ class OwnFiles:
     leaf_key: Path | None = None
     service_cert: Path | None = None
     service_key: Path | None = None
+    user_cert: Path | None = None
+    user_key: Path | None = None
+
+    def of_edge(self, name: str) -> OwnFiles:
+        """Return the files of one edge, its name in place of ``{edge}``."""
+        own = {
+            item: Path(str(path).replace(PLACEHOLDER, name))
+            for item in ("edge_cert", "edge_key", "leaf_cert", "leaf_key")
+            if (path := getattr(self, item)) is not None
+        }
+        return dataclasses.replace(self, **own)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An edge to be written: its name, which is also its broker's and its zone's, and its host in URLs."""
+
+    name: str
+    host: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +76,13 @@ class Plan:
     """A deployment to be written.
 
     Attributes:
-        directory: the target; created if it does not exist.
-        hosts: names and addresses of the servers; the first is used in URLs.
-        edge_host: the edge's host name in URLs, if it runs on another host.
-        listen: the address that all listeners bind to.
+        directory: where; made if it does not exist.
+        hosts: names and addresses of the servers; the first stands in URLs.
+        fleet_hosts: the fleet's servers, in URLs before ``hosts``; several are a cluster.
+        edge_host: the host of the only edge in URLs, if it runs elsewhere.
+        named_edges: edges with names; by default there is one, named "edge".
+        layout: where audit records, the pid file and streams go.
+        listen: the address all listeners bind to.
         signer_cert: signers of provisioning tokens: files, or 64 hex characters.
         issuers: organization name and public key (64 hex characters).
         provisioners: identities that may be the user ``provisioner``.
@@ -53,9 +91,12 @@ class Plan:
 
     directory: Path
     topology: Topology = Topology.EDGE
+    layout: Layout = Layout.DIRECTORY
     dev_pki: bool = False
     hosts: Sequence[str] = ()
+    fleet_hosts: Sequence[str] = ()
     edge_host: str | None = None
+    named_edges: Sequence[Edge] = ()
     listen: str | None = None
     files: OwnFiles = field(default_factory=OwnFiles)
     signer_cert: Sequence[str] = ()
@@ -65,17 +106,45 @@ class Plan:
     edge_port: int = 4223
     leaf_port: int = 7422
     websocket_port: int = 4443
+    cluster_port: int = 6222
     force: bool = False
 
     @property
-    def host(self) -> str:
-        """Host name in the fleet's URLs."""
-        return self.hosts[0] if self.hosts else "127.0.0.1"
+    def fleet(self) -> tuple[str, ...]:
+        """The hosts in the fleet's URLs."""
+        return tuple(self.fleet_hosts) or tuple(self.hosts[:1]) or ("127.0.0.1",)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the fleet is a cluster."""
+        return len(self.fleet_hosts) > 1
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """The edges to be written."""
+        if self.topology is not Topology.EDGE:
+            return ()
+        return tuple(self.named_edges) or (Edge(EDGE, self.edge_host or self.fleet[0]),)
+
+    @property
+    def has_user_certificates(self) -> bool:
+        """Whether certificates of members, provisioners and operators are known or made."""
+        return self.files.user_cert is not None or (self.dev_pki and self.topology is not Topology.SINGLE)
+
+    @property
+    def fleet_names(self) -> tuple[str, ...]:
+        """Hosts for the certificate of the fleet's servers."""
+        return (*self.hosts, *self.fleet_hosts, *((self.edge_host,) if self.edge_host else ()))
+
+    def edge_names(self, edge: Edge) -> tuple[str, ...]:
+        """Return the hosts for an edge's certificate, with the fleet's only if both may be on one machine."""
+        return (edge.host,) if self.named_edges else (edge.host, *self.fleet_names)
 
     @property
     def bind(self) -> str:
-        """Address that listeners bind to; with a development PKI the default is loopback."""
-        return self.listen or ("127.0.0.1" if self.dev_pki else "0.0.0.0")  # noqa: S104 - a server's listener
+        """The address listeners bind to: a development PKI is for this machine, until other hosts are meant."""
+        local = self.dev_pki and not (self.clustered or self.named_edges or self.layout is Layout.CONTAINER)
+        return self.listen or ("127.0.0.1" if local else "0.0.0.0")  # noqa: S104 - a server's listener
 
 
 def missing_options(plan: Plan) -> list[str]:
@@ -84,7 +153,7 @@ def missing_options(plan: Plan) -> list[str]:
         return []
     files, mutual = plan.files, plan.topology is not Topology.SINGLE
     options: list[tuple[str, object, bool]] = [
-        ("--host", plan.hosts, True),
+        ("--host or --fleet-host", plan.hosts or plan.fleet_hosts, True),
         ("--ca", files.ca, True),
         ("--server-cert", files.server_cert, True),
         ("--server-key", files.server_key, True),
@@ -95,6 +164,8 @@ def missing_options(plan: Plan) -> list[str]:
         ("--leaf-key", files.leaf_key, plan.topology is Topology.EDGE),
         ("--edge-cert", files.edge_cert, files.edge_key is not None),
         ("--edge-key", files.edge_key, files.edge_cert is not None),
+        ("--user-cert", files.user_cert, files.user_key is not None),
+        ("--user-key", files.user_key, files.user_cert is not None),
         ("--issuer", plan.issuers, not mutual),
         ("--signer-cert or --issuer", plan.signer_cert or plan.issuers, mutual),
     ]
@@ -117,6 +188,8 @@ def superfluous_options(plan: Plan) -> list[str]:
         ("--leaf-key", files.leaf_key),
         ("--service-cert", files.service_cert),
         ("--service-key", files.service_key),
+        ("--user-cert", files.user_cert),
+        ("--user-key", files.user_key),
         ("--signer-cert", plan.signer_cert),
         ("--issuer", plan.issuers),
     ]

@@ -277,7 +277,7 @@ class _Checks:
 
     def _routes(self) -> None:
         """Refuse addresses: members are distinguished from fleet members by the DNS names in their certificates."""
-        addresses = [url for url in self.broker.server.cluster_routes if _is_address(urlsplit(url).hostname or "")]
+        addresses = [url for url in self.broker.server.cluster_routes if is_address(urlsplit(url).hostname or "")]
         if self.broker.server.cluster_listen and addresses:
             raise InputError(
                 f"{self.settings.path}: plugin.broker_auth.broker.{self.broker.name}.server.cluster.routes: "
@@ -301,7 +301,8 @@ class _Checks:
             )
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address and not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

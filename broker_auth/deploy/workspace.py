@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
 from broker_auth.errors import InputError
 from broker_auth.files.ownership import directory_objection
 from broker_auth.files.writing import write_private
+
+_BEYOND_GROUP_READ: Final = 0o027  # group may write, others may do anything
 
 
 class Workspace:
@@ -40,6 +43,8 @@ class Workspace:
     def make_directory(self, name: str = ".", mode: int = 0o755) -> None:
         """Create a directory unless it exists; refuse a private directory that others can access.
 
+        A group may read an existing directory, as the service's does where root owns the files (docs/systemd.md).
+
         Raises:
             InputError: a private directory is accessible to other users or owned by one.
         """
@@ -51,9 +56,9 @@ class Workspace:
         if mode & 0o077:
             return
         if (objection := directory_objection(path)) is not None:
-            raise InputError(f"{path} {objection.what}; {objection.remedy}, or choose another directory")
-        if path.stat().st_mode & 0o077:
-            raise InputError(f"{path} is accessible to other users; run: chmod 700 {path}")
+            raise InputError(f"{path} {objection.what}; {objection.remedy}, or give another directory")
+        if path.stat().st_mode & _BEYOND_GROUP_READ:
+            raise InputError(f"{path} is open to other users; run: chmod 700 {path}")
 
     def keep_or_write(self, name: str, make: Callable[[], bytes], *, private: bool) -> bytes:
         """Return the content of a file; create it only if it is missing, because keys are never replaced."""

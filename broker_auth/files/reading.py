@@ -13,6 +13,7 @@ from broker_auth.files.ownership import objection
 from broker_auth.secret import Secret
 
 MAX_SECRET_BYTES: Final = 4096  # a password or a seed; 58 characters are usual
+AS_SERVICE: Final = "run this as the service's user, as in: sudo -u broker-auth"  # docs/systemd.md
 
 OTHERS: Final = 0o007
 GROUP: Final = 0o070
@@ -64,7 +65,9 @@ def read(path: Path, limit: int) -> FileContent:
         raise BadValue(f"{path} is a directory", "give the path of a file") from error
     except (OSError, ValueError) as error:
         reason = (error.strerror or type(error).__name__) if isinstance(error, OSError) else "not a valid path"
-        raise BadValue(f"{path} cannot be read ({reason})", "correct the path or the permissions") from error
+        denied = isinstance(error, PermissionError)
+        remedy = f"{AS_SERVICE}, or correct the permissions" if denied else "correct the path or the permissions"
+        raise BadValue(f"{path} cannot be read ({reason})", remedy) from error
     if len(data) > limit:
         raise BadValue(f"{path} is larger than {limit} bytes", "check that it is the right file")
     return FileContent(data, status)

@@ -37,13 +37,20 @@ class Issuer:
     def __init__(self, key: SigningKey) -> None:
         self._key = key
 
-    def node_token(self, *, organization: str = "choria", issued: float | None = None) -> str:
-        """Issue a provisioning token, valid for a day from ``issued`` (Unix seconds) or now."""
+    def node_token(
+        self,
+        *,
+        organization: str = "choria",
+        issued: float | None = None,
+        validity: float = DAY,
+        urls: Sequence[str] = ("tls://127.0.0.1:4223",),
+    ) -> str:
+        """Return a provisioning token, valid for ``validity`` seconds from ``issued`` (Unix seconds) or now."""
         claims = provisioning_claims(
             now=time.time() if issued is None else issued,
-            validity=DAY,
+            validity=validity,
             token=Secret("demo"),
-            urls=("tls://127.0.0.1:4223",),
+            urls=urls,
             organization=organization,
         )
         return self._key.sign(claims)
@@ -69,12 +76,17 @@ class Issuer:
 
     def client_by_chain(self, caller_id: str, *permissions: str, foreign: bool = False) -> Identity:
         """Issue a client token signed by a chain issuer; if ``foreign``, of another organization."""
-        issuer_seed, seed = new_seed(), new_seed()
-        org_key = signing_key_from_seed(new_seed(), "another organization") if foreign else self._key
-        issuer = org_key.sign(make_chain_issuer(_client("up=issuer", (), issuer_seed, DAY), org_key))
-        issuer_key = signing_key_from_seed(issuer_seed, "chain issuer")
-        claims = issue_under(_client(caller_id, permissions, seed, DAY), issuer, issuer_key)
+        organization = Issuer(signing_key_from_seed(new_seed(), "another organization")) if foreign else self
+        issuer = organization.chain_issuer("up=issuer")
+        issuer_key, seed = signing_key_from_seed(Secret(issuer.seed.hex()), "chain issuer"), new_seed()
+        claims = issue_under(_client(caller_id, permissions, seed, DAY), issuer.token, issuer_key)
         return Identity(token=issuer_key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+
+    def chain_issuer(self, caller_id: str, *permissions: str, validity: float = DAY) -> Identity:
+        """Return a client with a fresh key that may issue others."""
+        seed = new_seed()
+        claims = make_chain_issuer(_client(caller_id, permissions, seed, validity), self._key)
+        return Identity(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
 
 
 def _client(caller_id: str, permissions: Sequence[str], seed: Secret, validity: float) -> Claims:

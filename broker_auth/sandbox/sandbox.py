@@ -155,12 +155,19 @@ class Sandbox:
         decisions = [record for record in records if isinstance(record, AuditRecord)]
         return sorted(decisions, key=lambda record: record.time)
 
-    def audit_record(self, client: str, seconds: float = _RECORD_SECONDS) -> AuditRecord | None:
-        """Return the last decision about a connection of this name; wait up to ``seconds`` for it."""
+    def audit_record(
+        self, client: str, seconds: float = _RECORD_SECONDS, *, after: AuditRecord | None = None
+    ) -> AuditRecord | None:
+        """Return the last decision about a connection of this name; wait up to ``seconds`` for one to be written.
+
+        With ``after`` one later than that.
+        """
         deadline = time.monotonic() + seconds
         while True:
             for record in reversed(self.audit_records()):
                 if client in (record.client, record.name):
+                    if record == after:
+                        break
                     return record
             if time.monotonic() > deadline:
                 return None

@@ -15,7 +15,7 @@ from typing import Final
 
 from broker_auth.errors import ConfigurationError
 from broker_auth.files.ownership import configured_by, objection
-from broker_auth.files.reading import OTHERS, BadValue, FileContent, read
+from broker_auth.files.reading import AS_SERVICE, OTHERS, BadValue, FileContent, read
 from broker_auth.secret import Secret
 from broker_auth.settings.checks.audit import audit_outputs
 from broker_auth.settings.checks.brokers import broker_names, brokers
@@ -116,7 +116,7 @@ def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope)
     try:
         content = read(path, MAX_FILE_BYTES)
     except BadValue as error:
-        findings.problem(Problem(file=str(path), what=_without(str(path), error.what), remedy=_FILE_REMEDY))
+        findings.problem(Problem(file=str(path), what=_without(str(path), error.what), remedy=_file_remedy(error)))
         return findings.report(None)
     source = Source(path, findings)
     source.add_file(parse(content.data, findings))
@@ -128,7 +128,9 @@ def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope)
     return findings.report(_settings(source, now, scope))
 
 
-_FILE_REMEDY: Final = "name a configuration file that can be read"
+def _file_remedy(error: BadValue) -> str:
+    denied = isinstance(error.__cause__, PermissionError)
+    return f"{AS_SERVICE}, or as root" if denied else "name a configuration file that can be read"
 
 
 def _without(path: str, what: str) -> str:

@@ -34,20 +34,20 @@ ROUNDS = [
 
 
 def test_a_mode_is_compared_with_the_floor_and_static_authorization_of_the_same_round() -> None:
-    found = figures("callout", ROUNDS, compare=True)
-    assert (found["ratio"], found["ratio_min"], found["ratio_max"]) == (3.0, 3.0, 4.0)
-    assert (found["share_of_static"], found["share_of_static_min"], found["share_of_static_max"]) == (0.5, 0.5, 0.6)
-    assert found["pairs"] == 3
-    assert found["noisy"] is True
+    shown = figures("callout", ROUNDS, compare=True)
+    assert (shown["ratio"], shown["ratio_min"], shown["ratio_max"]) == (3.0, 3.0, 4.0)
+    assert (shown["share_of_static"], shown["share_of_static_min"], shown["share_of_static_max"]) == (0.5, 0.5, 0.6)
+    assert shown["pairs"] == 3
+    assert shown["noisy"] is True
 
 
 def test_costs_are_those_of_all_rounds() -> None:
-    found = figures("callout", ROUNDS, compare=False)
-    assert found["connects_per_s"] == 80
-    assert (found["server_cpu_ms"], found["client_cpu_ms"]) == (2.0, 1.0)
-    assert found["service_cpu_ms"] == pytest.approx((50 * 0.3 + 10 * 0.9 + 60 * 0.4) / 120)
-    assert (found["floor_us"], found["warm_floor_us"], found["failed"]) == (100, 50, 3)
-    assert "share_of_static" not in found
+    shown = figures("callout", ROUNDS, compare=False)
+    assert shown["connects_per_s"] == 80
+    assert (shown["server_cpu_ms"], shown["client_cpu_ms"]) == (2.0, 1.0)
+    assert shown["service_cpu_ms"] == pytest.approx((50 * 0.3 + 10 * 0.9 + 60 * 0.4) / 120)
+    assert (shown["floor_us"], shown["warm_floor_us"], shown["failed"]) == (100, 50, 3)
+    assert "share_of_static" not in shown
 
 
 def test_static_authorization_is_not_compared_with_itself() -> None:

@@ -99,7 +99,7 @@ def test_too_noisy_to_mean_anything(values: Sequence[float], *, noisy: bool) -> 
     assert ratios(values).noisy is noisy
 
 
-def test_ratio_that_may_be_below_one_is_no_sign_of_noise() -> None:
+def test_ratio_below_one_is_not_noise_where_it_may_be() -> None:
     assert not ratios([0.6] * 10, least=0.0).noisy
 
 

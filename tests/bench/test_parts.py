@@ -92,6 +92,16 @@ def test_a_part_that_does_not_exist_is_named() -> None:
         run(["speed"], quick=True)
 
 
+def test_choria_variable_that_names_no_program_fails_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CHORIA", "/nowhere/choria")
+    started: list[str] = []
+    with pytest.raises(InputError, match=r"^CHORIA: /nowhere/choria is not a program"):
+        run([], quick=True, started=started.append)
+    assert not started
+
+
 def test_the_command_prints_one_json_document(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = Extent(quick=lambda: decision.run(TINY, ("mtls",)), full=lambda: {}, about="very small")
     monkeypatch.setitem(PARTS, "decision", tiny)
@@ -121,7 +131,7 @@ def test_rows_too_noisy_to_mean_anything_are_named_in_one_line(tmp_path: Path) -
     assert noisy == ["Too noisy to mean anything: client, x. Repeat on a quieter machine."]
 
 
-def test_what_was_left_out_is_said_in_one_line_with_the_reason(tmp_path: Path) -> None:
+def test_left_out_rows_are_named_below_the_table_with_the_reason(tmp_path: Path) -> None:
     text = shown({"connects": {"static": {"p50_ms": 1.5}, "choria": {"skipped": "set CHORIA to a program"}}}, tmp_path)
     assert "Left out: choria; set CHORIA to a program." in text.splitlines()
     assert text.count("choria") == 1

@@ -61,14 +61,14 @@ async def test_deployment_starts_without_changes(tmp_path: Path, topology: Topol
 def test_private_files_are_private_and_configurations_contain_no_secret(tmp_path: Path, topology: Topology) -> None:
     initialize(dev(tmp_path / "d", topology))
     assert stat.S_IMODE((tmp_path / "d/keys").stat().st_mode) == 0o700
-    public = (".pem", ".conf", ".public")
+    public = (".pem", ".conf", ".json", ".public")
     secrets = []
     for path in (tmp_path / "d").rglob("*"):
         if path.is_file() and not path.name.endswith(public):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
             secrets.append(path.read_text().strip())
     assert len(secrets) >= 8
-    for path in (tmp_path / "d").glob("*.conf"):
+    for path in (*(tmp_path / "d").glob("*.conf"), *(tmp_path / "d/contexts").rglob("*.json")):
         assert not any(secret in path.read_text() for secret in secrets)
 
 
@@ -118,7 +118,9 @@ def test_force_replaces_configurations_and_keeps_keys(tmp_path: Path) -> None:
     after = contents(tmp_path)
     changed = {name for name in before | after if before.get(name) != after.get(name)}
     made_again = {"pki/member.pem", "pki/member.key"}
-    assert changed == {"broker.conf", "fleet.conf", "edge.conf", "keys/break-glass.seed"} | made_again
+    contexts = {f"contexts/nats/context/{name}.json" for name in ("member", "provisioner", "operator", "node")}
+    configurations = {"broker.conf", "fleet.conf", "edge.conf", *contexts}
+    assert changed == {*configurations, "keys/break-glass.seed"} | made_again
     assert "keys/break-glass.seed" not in after
     assert deployment.break_glass_seeds == (tmp_path / "keys/edge/break-glass.seed",)
     assert deployment.settings.zone("fleet").break_glass_nkey == before["keys/break-glass.public"].decode()
@@ -263,11 +265,11 @@ def test_leaf_certificate_of_another_ca_is_refused(tmp_path: Path) -> None:
 
 def test_all_missing_options_are_named() -> None:
     assert missing_options(Plan(directory=Path("d"))) == [
-        "--host", "--ca", "--server-cert", "--server-key", "--service-cert", "--service-key",
+        "--host or --fleet-host", "--ca", "--server-cert", "--server-key", "--service-cert", "--service-key",
         "--leaf-ca", "--leaf-cert", "--leaf-key", "--signer-cert or --issuer",
     ]  # fmt: skip
     assert missing_options(Plan(directory=Path("d"), topology=Topology.SINGLE)) == [
-        "--host", "--ca", "--server-cert", "--server-key", "--issuer",
+        "--host or --fleet-host", "--ca", "--server-cert", "--server-key", "--issuer",
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
 from broker_auth.certificates.verifier import PeerVerifier, load_roots
-from broker_auth.deploy.devpki import LEAF_NAME
+from broker_auth.deploy.devpki import LEAF_DOMAIN
 from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.sandbox import Sandbox
@@ -74,7 +74,7 @@ async def test_a_link_of_the_fleets_ca_would_be_a_member_of_the_fleet(site: Sand
     key = load_pem_private_key((pki / "ca.key").read_bytes(), password=None)
     assert isinstance(key, EllipticCurvePrivateKey)
     authority = CertificateAuthority(Pair(load_pem_x509_certificate((pki / "ca.pem").read_bytes()), key))
-    authority.client(LEAF_NAME).write(pki, "wrong")
+    authority.client(f"edge.{LEAF_DOMAIN}").write(pki, "wrong")
     thief = await connect(site.fleet_url, "thief", held(site, "wrong"))
     await thief.close()
     record = site.audit_record("thief")

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -19,6 +20,16 @@ FETCHED = re.compile(r'<(?:script|img|link)[^>]*\b(?:src|href)="(https?:)?//[^"]
 @pytest.mark.parametrize("name", MADE)
 def test_pages_made_from_the_code_are_current(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == MADE[name](), "make docs"
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.svg")), ids=lambda path: path.name)
+def test_pictures_are_readable_on_a_telephone_by_day_and_night(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    picture = ElementTree.fromstring(text)  # noqa: S314 - ours
+    assert float(picture.attrib["viewBox"].split()[2]) <= 390
+    assert min(map(int, re.findall(r"font: (\d+)px", text))) >= 13
+    assert "prefers-color-scheme: dark" in text
+    assert {"title", "desc"} <= {child.tag.rpartition("}")[2] for child in picture}
 
 
 def test_the_site_builds_and_has_readers_fetch_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from broker_auth.cli import main
+from broker_auth.cli import demo, main
 from broker_auth.demo import run
 from broker_auth.demo.observation import Observation
 from broker_auth.sandbox.lifetime import dies_with_parent
@@ -26,7 +26,7 @@ DEMO = [sys.executable, "-m", "broker_auth", "demo"]
 
 
 @pytest.mark.parametrize("topology", ["edge", "single"])
-def test_every_row_is_as_expected(topology: str) -> None:
+def test_every_row_is_as_expected(topology: str, capsys: pytest.CaptureFixture[str]) -> None:
     done = subprocess.run(
         [*DEMO, "--topology", topology, "--json"], capture_output=True, text=True, timeout=LONG_SECONDS, check=False
     )
@@ -35,7 +35,17 @@ def test_every_row_is_as_expected(topology: str) -> None:
     assert shown["ok"]
     assert len(shown["admission"]) >= 17
     assert len(shown["isolation"]) == 8 + (topology == "edge")
-    assert all(row["ok"] and row["expected"] == row["happened"] for row in shown["admission"] + shown["isolation"])
+    assert len(shown["onboarding"]) == 5
+    rows = shown["admission"] + shown["isolation"] + shown["onboarding"]
+    assert all(row["ok"] and row["expected"] == row["happened"] for row in rows)
+    parts = {
+        part: [Observation(what=row["what"], expected=row["expected"], happened=row["happened"]) for row in shown[part]]
+        for part in ("admission", "isolation", "onboarding")
+    }
+    demo._print(run.Result(**parts))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
 
 
 def test_unexpected_observation_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,9 @@
-"""Example configurations are valid, and the example node and provisioner communicate."""
+"""The example configurations are valid, and nats-servers start with them."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 import re
 import shutil
-import sys
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,14 +13,8 @@ from broker_auth.deploy.init import initialize, write_zone_keys
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
-from broker_auth.files.writing import write_private
-from broker_auth.natsio.client import round_trip
-from broker_auth.sandbox.client import connect
-from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import check_configuration
-from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.settings.load import check
-from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 
@@ -74,114 +63,3 @@ def test_configuration_with_a_placeholder_is_refused(tmp_path: Path, topology: T
     left = [line for line in configuration.read_text().splitlines() if PLACEHOLDER.search(line)]
     assert left
     assert refused == {line.partition(" = ")[0] for line in left}
-
-
-class Program:
-    """A running example script."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.seen: list[str] = []
-
-    async def line(self, start: str) -> str:
-        """Wait for a line that begins with ``start``; return the rest of it."""
-        assert self.process.stdout
-        async with asyncio.timeout(HANG_SECONDS):
-            while line := (await self.process.stdout.readline()).decode():
-                self.seen.append(line)
-                if line.startswith(start):
-                    return line.removeprefix(start).strip()
-        pytest.fail(f"the program ended without {start!r}: {self.seen}")
-
-
-@contextlib.asynccontextmanager
-async def running(script: str, arguments: Sequence[object]) -> AsyncIterator[Program]:
-    """Run an example like a user; stop it at the end of the block."""
-    process = await asyncio.create_subprocess_exec(
-        *dies_with_parent([sys.executable, str(EXAMPLES / script), *map(str, arguments)]),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        yield Program(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        assert process.stdout
-        await process.stdout.read()  # so that its pipe is closed before the loop
-
-
-def provisioner_arguments(sandbox: Sandbox) -> list[object]:
-    """Return the arguments for provisioner.py."""
-    pki = sandbox.directory / "pki"
-    password = sandbox.directory / "keys" / "client_password"
-    return [sandbox.fleet_url, sandbox.ca, pki / "provisioner.pem", pki / "provisioner.key", password]
-
-
-def node_arguments(sandbox: Sandbox, identity: str) -> list[object]:
-    """Return the arguments for node.py."""
-    token = sandbox.directory / "provisioning.jwt"
-    if not token.exists():
-        write_private(token, sandbox.node_issuer.node_token().encode() + b"\n")
-    return [sandbox.node_url, token, sandbox.ca, identity]
-
-
-async def check_communication(sandbox: Sandbox) -> None:
-    """Check that nodes that connect before and after the provisioner answer it."""
-    async with (
-        running("node.py", node_arguments(sandbox, "node1.example.net")) as first,
-        running("provisioner.py", provisioner_arguments(sandbox)) as provisioner,
-    ):
-        answer = json.loads(await provisioner.line("answer:"))
-        assert answer == {"identity": "node1.example.net", "ready": True}
-        assert await first.line("asked:") == "who are you?"
-        async with asyncio.timeout(HANG_SECONDS):
-            assert await first.process.wait() == 0
-        async with running("node.py", node_arguments(sandbox, "node2.example.net")):
-            assert json.loads(await provisioner.line("answer:"))["identity"] == "node2.example.net"
-
-
-async def test_example_node_and_provisioner_communicate_through_the_edge(edge_sandbox: Sandbox) -> None:
-    await check_communication(edge_sandbox)
-    rules = {
-        record.client or record.name: record.rule
-        for record in edge_sandbox.audit_records()
-        if record.decision == "admit"
-    }
-    assert rules == {
-        "node1.example.net": "provisioning",
-        "node2.example.net": "provisioning",
-        "provisioner": "provisioner",
-    }
-
-
-async def test_example_node_and_provisioner_communicate_through_websocket(tmp_path: Path) -> None:
-    async with Sandbox(tmp_path / "sandbox", Topology.WEBSOCKET) as sandbox:
-        await check_communication(sandbox)
-
-
-ROGUE: Final = (
-    b"{}",
-    b"not json",
-    b'"a"',
-    b'{"identity": ">"}',
-    b'{"identity": "a\\r\\nPUB x 0"}',
-    b'{"identity": "a..b"}',
-)
-
-
-async def test_example_provisioner_ignores_identities_invented_by_a_rogue_node(edge_sandbox: Sandbox) -> None:
-    async with running("provisioner.py", provisioner_arguments(edge_sandbox)) as provisioner:
-        async with running("node.py", node_arguments(edge_sandbox, "node1.example.net")):
-            await provisioner.line("answer:")  # it has subscribed
-        rogue = await connect(edge_sandbox.node_url, "rogue", edge_sandbox.credentials("node"))
-        try:
-            for event in ROGUE:
-                await rogue.publish("choria.lifecycle.event.startup.provision_mode_server", event)
-            await rogue.publish("choria.lifecycle.event.startup.provision_mode_server", b'{"identity": "nobody"}')
-            await round_trip(rogue)
-            assert await provisioner.line("silent:") == "nobody"
-        finally:
-            await rogue.close()
-        assert sum(line.startswith("ignored:") for line in provisioner.seen) == len(ROGUE)

@@ -16,15 +16,24 @@ from broker_auth.audit.record import AuditRecord, ServerErrorRecord
 from broker_auth.cli import main
 from broker_auth.daemon.metrics import ServiceCollector
 from broker_auth.daemon.state import ZoneState
+from broker_auth.deploy import brokerconf
+from broker_auth.deploy.plan import Layout, OwnFiles, Plan
 from broker_auth.settings.keys import table as keytable
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = [
     path
-    for directory in ("container", "grafana", "logrotate", "systemd")
+    for directory in ("container", "grafana", "kubernetes", "logrotate", "systemd")
     for path in sorted((EXAMPLES / directory).iterdir())
 ]
 UNIT = EXAMPLES / "systemd" / "broker-auth.service"
+UNITS = {"broker-auth.service": "/opt/broker-auth/bin/broker-auth", "nats-server@.service": "/usr/bin/nats-server"}
+
+
+def text_of_init(layout: Layout) -> str:
+    files = OwnFiles(**{name: Path("/d/file.pem") for name in OwnFiles.__dataclass_fields__})
+    plan = Plan(directory=Path("/d"), layout=layout, files=files)
+    return brokerconf.text(plan, break_glass={"fleet": "U", "edge": "U"}, leaf_users=["edge"])
 
 
 def exported() -> set[str]:
@@ -86,21 +95,42 @@ def test_keys_and_commands_in_examples_exist(path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_unit_is_accepted_by_systemd(tmp_path: Path) -> None:
-    program = tmp_path / "broker-auth"
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
+    program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    unit = tmp_path / "broker-auth.service"
-    unit.write_text(UNIT.read_text().replace("/usr/bin/broker-auth", str(program)))
+    unit = tmp_path / name
+    text = (EXAMPLES / "systemd" / name).read_text()
+    assert UNITS[name] in text
+    unit.write_text(text.replace(UNITS[name], str(program)))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False, timeout=60
     )
-    # Ignore messages about other units of this machine.
-    complaints = [line for line in (done.stdout + done.stderr).splitlines() if "broker-auth" in line]
+    # Of other units on the machine it may complain as it likes.
+    complaints = [line for line in (done.stdout + done.stderr).splitlines() if name.split(".")[0] in line]
     assert not complaints
 
 
-def test_unit_matches_the_service_notifications() -> None:
+def test_the_units_users_are_made_and_their_directories_are_those_of_init() -> None:
+    made = set(re.findall(r"^u (\S+) ", (EXAMPLES / "systemd" / "broker-auth.sysusers").read_text(), re.MULTILINE))
+    users = set()
+    for name in UNITS:
+        text = (EXAMPLES / "systemd" / name).read_text()
+        users |= set(re.findall(r"^(?:User|Group)=(.+)$", text, re.MULTILINE))
+    assert users == made
+    written = text_of_init(Layout.SYSTEM)
+    for unit, kind, path in (
+        ("broker-auth.service", "LogsDirectory", "/var/log/broker-auth"),
+        ("broker-auth.service", "RuntimeDirectory", "/run/broker-auth"),
+        ("nats-server@.service", "StateDirectory", "/var/lib/nats"),
+    ):
+        text = (EXAMPLES / "systemd" / unit).read_text()
+        assert f"{kind}={path.rpartition('/')[2]}\n" in text
+        assert path in written
+
+
+def test_the_unit_is_what_the_service_speaks() -> None:
     text = UNIT.read_text()
     for needed in (
         "Type=notify",

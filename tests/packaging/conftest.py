@@ -1,4 +1,4 @@
-"""The wheel, built once by pip in isolation and unpacked where no checkout is in the way."""
+"""The wheel, built once by pip and unpacked where no checkout is in the way."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     directory = tmp_path_factory.mktemp("wheel")
     site, elsewhere = directory / "site", directory / "elsewhere"
     elsewhere.mkdir()
-    _pip("wheel", "--no-deps", "--wheel-dir", str(directory), str(ROOT))
+    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(ROOT))
     wheel = next(directory.glob("broker_auth-*.whl"))
     _pip("install", "--no-deps", "--no-index", "--target", str(site), str(wheel))
     return Installed(wheel=wheel, site=site, elsewhere=elsewhere)

@@ -31,7 +31,15 @@ def test_program_runs_from_its_installation(installed: Installed) -> None:
 def test_wheel_is_complete_and_contains_nothing_else(installed: Installed) -> None:
     names = {name for name in installed.names if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "broker_auth").rglob("*.py")}
-    assert names == modules | {"broker_auth/py.typed", "broker_auth/deploy/nats-server.conf.j2"}
+    programs = {
+        f"broker_auth/sandbox/onboarding/{path.name}" for path in (ROOT / "examples" / "onboarding").glob("*.py")
+    }
+    assert names == modules | programs | {"broker_auth/py.typed", "broker_auth/deploy/nats-server.conf.j2"}
+
+
+def test_demo_finds_its_programs_inside(installed: Installed) -> None:
+    found = installed.python("-c", "from broker_auth.sandbox.devices import program; print(program('node.py'))")
+    assert Path(found.stdout.strip()) == installed.site / "broker_auth" / "sandbox" / "onboarding" / "node.py"
 
 
 def test_metadata_is_correct(distribution: PathDistribution) -> None:

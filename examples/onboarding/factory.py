@@ -1,0 +1,58 @@
+"""The factory: makes a device and enters it in the inventory, for a deployment of `broker-auth init --dev-pki`.
+
+    python factory.py ./try node1.example.net
+
+It makes `./try/nodes/node1.example.net` for `node.py`, with the token in `./try/provisioning.jwt`, and adds a line to
+the inventory in `./try/provisioner`. At first it makes that directory, with what `provisioner.py` needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shutil
+from pathlib import Path
+
+
+def prepare_provisioner(deployment: Path, directory: Path) -> None:
+    """Give a provisioner its certificate, the password, and the CA that signs nodes' certificates."""
+    pki = deployment / "pki"
+    directory.mkdir(mode=0o700)
+    files = {"ca.pem": "ca.pem"}
+    if (pki / "provisioner.pem").exists():  # not where everybody has a token instead
+        files |= {name: name for name in ("provisioner.pem", "provisioner.key")}
+        files |= {"ca.pem": "ca.pem", "nodes-ca.pem": "ca.pem", "nodes-ca.key": "ca.key"}
+    for name, source in files.items():
+        shutil.copy(pki / source, directory / name)
+    shutil.copy(deployment / "keys" / "client_password", directory)
+
+
+def make_device(deployment: Path, identity: str) -> Path:
+    """Give a device the CA of the brokers, the provisioning token and a secret, and return its directory."""
+    directory, inventory = deployment / "nodes" / identity, deployment / "provisioner" / "inventory"
+    if not inventory.parent.exists():
+        prepare_provisioner(deployment, inventory.parent)
+    directory.mkdir(mode=0o700, parents=True)
+    shutil.copy(deployment / "pki" / "ca.pem", directory)
+    shutil.copy(deployment / "provisioning.jwt", directory)
+    secret = secrets.token_hex(32)
+    (directory / "device.secret").write_text(f"{secret}\n")
+    with inventory.open("a") as lines:
+        lines.write(f"{identity} {secret}\n")
+    return directory
+
+
+def main() -> None:
+    """Make one device."""
+    parser = argparse.ArgumentParser(description="Make a device, and put it into the provisioner's inventory.")
+    parser.add_argument("deployment", type=Path, help="the directory of `broker-auth init --dev-pki`")
+    parser.add_argument("identity", help="the device's name")
+    arguments = parser.parse_args()
+    try:
+        print(make_device(arguments.deployment, arguments.identity))
+    except OSError as error:
+        parser.exit(1, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The inventory: who is to be given an identity, with the secret that the factory gave each device."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sealed import read_secret
+from session import FatalError, say
+
+LONGEST = 64  # characters of a common name
+# Whoever holds a provisioning token writes announcements: what they say must become neither another subject nor a path.
+IDENTITY = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+
+class Inventory:
+    """The nodes that are to be given an identity, and the secret of each."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it."""
+        self._path, self._changed = path, path.stat().st_mtime_ns
+        self.secrets = self._read()
+
+    def refresh(self) -> None:
+        """Read it again if it has changed; one with an error in it changes nothing."""
+        changed = self._path.stat().st_mtime_ns
+        if changed != self._changed:
+            self._changed = changed
+            try:
+                self.secrets = self._read()
+            except FatalError as error:
+                say(f"{error}; the inventory stays as it was")
+
+    def _read(self) -> dict[str, bytes]:
+        nodes: dict[str, bytes] = {}
+        for number, line in enumerate(self._path.read_text().splitlines(), 1):
+            identity, _, secret = line.partition(" ")
+            try:
+                if not is_name(identity) or identity in nodes:
+                    raise ValueError("not a name in lower case, or there twice")
+                nodes[identity] = read_secret(secret)
+            except ValueError as error:
+                raise FatalError(f"{self._path}, line {number}: {identity}: {error}") from error
+        return nodes
+
+
+def is_name(value: object) -> bool:
+    """Return whether this can be a node's identity: one name in a subject, in a certificate and in a path."""
+    return isinstance(value, str) and len(value) <= LONGEST and IDENTITY.fullmatch(value) is not None

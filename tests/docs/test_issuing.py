@@ -1,0 +1,82 @@
+"""docs/issuing-certificates.md: its commands make what ``init`` needs, and nothing is left to warn of."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from broker_auth.cli import main
+from broker_auth.sandbox.natsserver import check_configuration
+from broker_auth.settings.load import check
+from tests.docs.pages import DOCS, fenced
+from tests.docs.test_commands import calls
+
+pytestmark = pytest.mark.e2e
+PAGE = (DOCS / "issuing-certificates.md").read_text(encoding="utf-8")
+OPENSSL, STEP = "## With OpenSSL", "## With step"
+
+
+def commands(start: str, end: str) -> str:
+    """The shell commands of a part of the page."""
+    part = PAGE.partition(start)[2].partition(end)[0]
+    return "\n".join(line for block in fenced(part, "bash") for line in block)
+
+
+def run(script: str, directory: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"STEPPATH": str(directory / "step")},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def deploy(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the page's ``init`` with the certificates in ``directory``, and look at the result."""
+    (call,) = [call for block in fenced(PAGE, "console") for call in calls(block)]
+    monkeypatch.chdir(directory)
+    done = CliRunner().invoke(main, ["init", "deployment", *call[2:]])
+    assert done.exit_code == 0, shlex.join(call) + done.output
+    assert "Warning" not in done.output
+    report = check(directory / "deployment/broker.conf", {})
+    assert report.settings is not None
+    assert [str(warning) for warning in report.warnings] == []
+    for name in ("nats1", "nats2", "nats3", "eu", "us"):
+        check_configuration(directory / f"deployment/{name}.conf")
+    for key in (directory / "pki").glob("*.key"):
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_certificates_of_openssl_make_a_deployment_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(commands(OPENSSL, STEP), tmp_path)
+    deploy(tmp_path, monkeypatch)
+
+
+@pytest.mark.skipif(shutil.which("step") is None, reason="step is not installed")
+def test_certificates_of_step_make_a_deployment_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(commands(STEP, "## What comes next"), tmp_path)
+    deploy(tmp_path, monkeypatch)
+
+
+def test_both_ways_make_the_same_files() -> None:
+    """By their names; only the templates of step's are left over."""
+    openssl, step = commands(OPENSSL, STEP), commands(STEP, "## What comes next")
+    for name in ("ca", "leaf-ca", "server", "service", "provisioner", "operator", "member", "signer"):
+        assert f"pki/{name}.pem" in step, name
+        assert f"issue {name} " in openssl or f"ca {name} " in openssl or f"pki/{name}.pem" in openssl, name

@@ -1,0 +1,1 @@
+"""The parts of ``examples/onboarding`` that need no server."""
