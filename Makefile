@@ -24,9 +24,14 @@ fuzz: $(VENV)/.installed  ## property tests with other examples each time, EXAMP
 test-interop: $(VENV)/.installed  ## tokens both ways with Choria's own code; needs Go, and says what it had to skip
 	INTEROP=1 $(BIN)/pytest tests/interop
 
-test-interop-choria: $(VENV)/.installed  ## the same, with a Choria built from its released module; takes minutes the first time
-	cd tests/interop/choria && CGO_ENABLED=0 go build -mod=readonly -o $(CURDIR)/$(VENV)/choria .
-	INTEROP=1 CHORIA=$(CURDIR)/$(VENV)/choria CHORIA_SERVER=$(CURDIR)/$(VENV)/choria $(BIN)/pytest tests/interop
+# Whole provisionings need Choria Provisioner, too: CHORIA_PROVISIONER=PROGRAM, built from a checkout of it. What could not be
+# built is skipped, and the table at the end says so.
+test-interop-choria: $(VENV)/.installed  ## the same, with Choria's programs built from its released modules; half an hour
+	rm -f $(VENV)/choria $(VENV)/choria_server
+	-cd tests/interop/choria && CGO_ENABLED=0 go build -mod=readonly -o $(CURDIR)/$(VENV)/choria .
+	-cd tests/interop/choria_server && CGO_ENABLED=0 go build -mod=readonly -o $(CURDIR)/$(VENV)/choria_server .
+	INTEROP=1 CHORIA=$(CURDIR)/$(VENV)/choria CHORIA_SERVER=$(CURDIR)/$(VENV)/choria \
+	CHORIA_SERVERS=$(CURDIR)/$(VENV)/choria:$(CURDIR)/$(VENV)/choria_server $(BIN)/pytest tests/interop
 
 test-versions: $(VENV)/.installed  ## the server's facts and the whole system on every supported nats-server; some minutes
 	$(BIN)/python -m tests.servers

@@ -15,6 +15,7 @@ from broker_auth.deploy.plan import Edge, Layout, OwnFiles, Plan, Topology, miss
 _PORT = click.IntRange(1, 65535)
 _EPILOG = options.example(
     "broker-auth init ./try --dev-pki",
+    "broker-auth init ./tokens --dev-pki --issuer choria",
     "broker-auth init /etc/broker-auth --host broker.example.net --ca ca.pem \\",
     "    --server-cert server.pem --server-key server.key --service-cert service.pem \\",
     "    --service-key service.key --leaf-ca leaf-ca.pem --leaf-cert leaf.pem \\",
@@ -92,7 +93,13 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
 )
 @_file("user-key", "Its private key, in the same way.")
 @click.option("--signer-cert", multiple=True, help="Signer of provisioning tokens: a file, or 64 hex characters.")
-@click.option("--issuer", "issuers", multiple=True, metavar="NAME=HEX", help="Organization issuer and public key.")
+@click.option(
+    "--issuer",
+    "issuers",
+    multiple=True,
+    metavar="NAME=HEX",
+    help="Organization issuer and public key. With --dev-pki one NAME alone makes a key.",
+)
 @click.option("--provisioner", "provisioners", multiple=True, help="Certificate name accepted as the provisioner.")
 @_port("port", 4222, "Port of the fleet's listener.")
 @_port("edge-port", 4223, "Port of the edge's listener.")
@@ -126,17 +133,24 @@ def _plan(
 ) -> Plan:
     files = {name: args.pop(name) for name in OwnFiles.__dataclass_fields__}
     named = (_pair(text, "--edge: write NAME=HOST, the edge's name and its host") for text in edges)
+    pairs = tuple(_issuer(text, may_lack_key=args["dev_pki"]) for text in issuers)
+    if sum(not public for _, public in pairs) > 1:
+        raise click.UsageError("--issuer: --dev-pki makes the key of one organization; write NAME=HEX for the others")
     return Plan(
         topology=Topology(topology),
         layout=Layout(layout),
-        issuers=tuple(
-            _pair(text, "--issuer: write NAME=HEX, the organization's name and its public key") for text in issuers
-        ),
+        issuers=pairs,
         fleet_hosts=tuple(host.strip() for text in fleet_hosts for host in text.split(",") if host.strip()),
         named_edges=tuple(Edge(name, host) for name, host in named),
         files=OwnFiles(**files),
         **args,
     )
+
+
+def _issuer(text: str, *, may_lack_key: bool) -> tuple[str, str]:
+    if may_lack_key and text and "=" not in text:
+        return text, ""
+    return _pair(text, "--issuer: write NAME=HEX, the organization's name and its public key")
 
 
 def _pair(text: str, remedy: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker_auth.deploy.pki import LOCAL_NAMES, CertificateAuthority, Pair, PrivateKey, signer
+from broker_auth.deploy.pki import LOCAL_NAMES, CertificateAuthority, Pair, PrivateKey, private_key, signer
 from broker_auth.deploy.plan import EDGE, PLACEHOLDER, USER_PLACEHOLDER, OwnFiles, Plan, Topology
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import InputError
@@ -30,7 +30,6 @@ SERVICE_NAME = "broker-auth.example.net"
 MEMBER_NAME = "member.fleet.example.net"
 PROVISIONER_NAME = "provisioner.example.net"
 OPERATOR_NAME = "operator.example.net"
-ORGANIZATION = "choria"
 _SINGLE = Topology.SINGLE
 
 
@@ -47,7 +46,8 @@ def pair_names(plan: Plan) -> tuple[str, ...]:
     if plan.topology is _SINGLE:
         return ("ca", "server")
     links = (LEAF_CA, *_link_names(plan)) if plan.edges else ()
-    return ("ca", "server", *(edge.name for edge in plan.edges), *links, *_CLIENTS, "signer")
+    signers = () if plan.issuers else ("signer",)  # in issuer mode the issuer signs provisioning tokens, too
+    return ("ca", "server", *(edge.name for edge in plan.edges), *links, *_CLIENTS, *signers)
 
 
 def names_in_use(plan: Plan) -> set[str]:
@@ -67,7 +67,7 @@ def _link(plan: Plan) -> str:
 def file_names(plan: Plan) -> tuple[str, ...]:
     """Return the paths of all development PKI files of this plan, relative to its directory."""
     pairs = [f"{DIRECTORY}/{name}.{end}" for name in pair_names(plan) for end in ("pem", "key")]
-    organization = [f"{DIRECTORY}/issuer.{end}" for end in ("seed", "public")] if plan.topology is _SINGLE else []
+    organization = [f"{DIRECTORY}/issuer.{end}" for end in ("seed", "public")] if plan.new_organization else []
     return (*pairs, *organization)
 
 
@@ -88,7 +88,7 @@ def write(workspace: Workspace, plan: Plan) -> None:
             _pair(workspace, name, _maker(authority, name, hosts, routes=name not in edges))
     if links:
         _write_links(workspace, links)
-    if plan.topology is _SINGLE:
+    if plan.new_organization:
         seed = workspace.keep_or_write(f"{DIRECTORY}/issuer.seed", _seed, private=True)
         public = signing_key_from_seed(_secret(seed), "issuer").public_hex or ""
         workspace.keep_or_write(f"{DIRECTORY}/issuer.public", public.encode, private=False)
@@ -133,18 +133,27 @@ def completed(workspace: Workspace, plan: Plan) -> Plan:
         user_cert=None if single else at(path(USER_PLACEHOLDER, "pem")),
         user_key=None if single else at(path(USER_PLACEHOLDER, "key")),
     )
+    plan = dataclasses.replace(plan, files=files, issuers=_issuers(workspace, plan))
     if single:
-        public = at(path("issuer", "public")).read_text(encoding="ascii").strip()
-        return dataclasses.replace(plan, files=files, issuers=((ORGANIZATION, public),))
+        return plan
+    signers = () if plan.issuers else (str(at(path("signer", "pem"))),)
     provisioners = tuple(plan.provisioners) or (PROVISIONER_NAME,)
-    return dataclasses.replace(
-        plan, files=files, signer_cert=(str(at(path("signer", "pem"))),), provisioners=provisioners
-    )
+    return dataclasses.replace(plan, signer_cert=signers, provisioners=provisioners)
+
+
+def _issuers(workspace: Workspace, plan: Plan) -> tuple[tuple[str, str], ...]:
+    """Return the plan's issuers, with the public key of a new issuer."""
+    if (made := plan.new_organization) is None:
+        return tuple(plan.issuers)
+    public = workspace.path(f"{DIRECTORY}/issuer.public").read_text(encoding="ascii").strip()
+    return tuple((name, public_key or public) for name, public_key in plan.issuers or ((made, ""),))
 
 
 def _maker(authority: CertificateAuthority, name: str, hosts: Sequence[str], *, routes: bool) -> Callable[[], Pair]:
-    if name in _CLIENTS:
-        return lambda: authority.client(_CLIENTS[name])
+    if name == "service":
+        return lambda: authority.client(SERVICE_NAME)
+    if name in _CLIENTS:  # Choria signs requests with the certificate's key, and with RSA only
+        return lambda: authority.client(_CLIENTS[name], key=private_key("rsa"))
     if name == "signer":
         return lambda: signer()
     names = tuple(dict.fromkeys((*LOCAL_NAMES, *hosts)))

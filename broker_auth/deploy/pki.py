@@ -114,13 +114,24 @@ class CertificateAuthority:
         client = (ExtendedKeyUsageOID.CLIENT_AUTH,) if routes else ()
         return self._leaf(name, hosts, (ExtendedKeyUsageOID.SERVER_AUTH, *client), validity)
 
-    def client(self, name: str, *, names: Sequence[str] | None = None, validity: Validity | None = None) -> Pair:
-        """Issue a client certificate; ``names`` are its subject alternative names, by default the CN only.
+    def client(
+        self,
+        name: str,
+        *,
+        names: Sequence[str] | None = None,
+        validity: Validity | None = None,
+        key: PrivateKey | None = None,
+    ) -> Pair:
+        """Return a client certificate.
 
-        With empty ``names`` it has no such extension.
+        Args:
+            name: its common name.
+            names: its subject alternative names, by default the common name; empty leaves the extension out.
+            validity: from when until when.
+            key: what it is for, by default a new EC key.
         """
         chosen = (name,) if names is None else names
-        return self._leaf(name, chosen, (ExtendedKeyUsageOID.CLIENT_AUTH,), validity)
+        return self._leaf(name, chosen, (ExtendedKeyUsageOID.CLIENT_AUTH,), validity, key)
 
     def _leaf(
         self,
@@ -128,8 +139,9 @@ class CertificateAuthority:
         names: Sequence[str],
         usages: Sequence[x509.ObjectIdentifier],
         validity: Validity | None,
+        key: PrivateKey | None = None,
     ) -> Pair:
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or private_key("ec")
         builder = (
             _builder(name, key, validity or Validity())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -168,7 +180,7 @@ def signer(
 
 
 def private_key(algorithm: Algorithm) -> PrivateKey:
-    """Generate a private key: RSA 2048, Ed25519 or EC P-256."""
+    """Return a new private key: RSA 2048 (a tenth of a second), Ed25519 or EC P-256."""
     if algorithm == "rsa":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
     if algorithm == "ed25519":

@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from broker_auth.tokens.issue import DEFAULT_ORGANIZATION
+
 EDGE: Final = "edge"  # the edge's name where none is given
 USER_PLACEHOLDER: Final = "{user}"  # in file names of users' certificates: member, provisioner, operator
 PLACEHOLDER: Final = "{edge}"  # in file names of edges: the edge's name
@@ -84,7 +86,7 @@ class Plan:
         layout: where audit records, the pid file and streams go.
         listen: the address all listeners bind to.
         signer_cert: signers of provisioning tokens: files, or 64 hex characters.
-        issuers: organization name and public key (64 hex characters).
+        issuers: organization name and public key (64 hex characters); without a key ``dev_pki`` makes one.
         provisioners: identities that may be the user ``provisioner``.
         force: replace existing configurations; keys and certificates are always kept.
     """
@@ -108,6 +110,15 @@ class Plan:
     websocket_port: int = 4443
     cluster_port: int = 6222
     force: bool = False
+
+    @property
+    def new_organization(self) -> str | None:
+        """The organization that the development PKI makes an issuer for; None without one."""
+        if not self.dev_pki:
+            return None
+        if self.topology is Topology.SINGLE and not self.issuers:
+            return DEFAULT_ORGANIZATION
+        return next((name for name, public in self.issuers if not public), None)
 
     @property
     def fleet(self) -> tuple[str, ...]:
@@ -167,6 +178,7 @@ def missing_options(plan: Plan) -> list[str]:
         ("--user-cert", files.user_cert, files.user_key is not None),
         ("--user-key", files.user_key, files.user_cert is not None),
         ("--issuer", plan.issuers, not mutual),
+        ("--issuer NAME=HEX", all(public for _, public in plan.issuers), True),
         ("--signer-cert or --issuer", plan.signer_cert or plan.issuers, mutual),
     ]
     return [option for option, value, needed in options if needed and not value]
@@ -191,6 +203,5 @@ def superfluous_options(plan: Plan) -> list[str]:
         ("--user-cert", files.user_cert),
         ("--user-key", files.user_key),
         ("--signer-cert", plan.signer_cert),
-        ("--issuer", plan.issuers),
     ]
     return [option for option, value in options if value]

@@ -29,7 +29,7 @@ from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
-from broker_auth.tokens.issue import SigningKey, load_signing_key, new_seed, signing_key_from_seed
+from broker_auth.tokens.issue import DEFAULT_ORGANIZATION, SigningKey, load_signing_key, new_seed, signing_key_from_seed
 
 _RECORD_SECONDS: Final = 15.0  # an idle machine writes records within milliseconds after the answer
 _LOOK_SECONDS: Final = 0.02
@@ -43,6 +43,7 @@ class Sandbox:
         directory: Path,
         topology: Topology = Topology.EDGE,
         *,
+        issuer: bool = False,
         changes: Mapping[str, str | None] | None = None,
     ) -> None:
         """Write the deployment into ``directory``, without starting it.
@@ -50,13 +51,14 @@ class Sandbox:
         Args:
             directory: an empty or missing directory.
             topology: the topology of the deployment.
+            issuer: run it in issuer mode, as the single topology always is.
             changes: keys of ``broker.conf`` to be set, or removed if the value is None.
         """
         self.directory = directory
         self.topology = topology
         self.audit_file = directory / "audit.jsonl"
         audit: dict[str, str | None] = {"plugin.broker_auth.audit.output": f"file:{self.audit_file}"}
-        self.deployment = _write(directory, topology, audit | dict(changes or {}))
+        self.deployment = _write(directory, topology, audit | dict(changes or {}), issuer=issuer)
         self.servers = {
             name: NatsServer(file, log_file=directory / f"{name}.log") for name, file in self.deployment.servers.items()
         }
@@ -118,13 +120,13 @@ class Sandbox:
 
     @property
     def issuer(self) -> Issuer:
-        """Issuer of tokens for servers and clients; in the single topology also for nodes."""
+        """Issuer of tokens for servers and clients; in issuer mode also for nodes."""
         return Issuer(self._signing_key("issuer.seed"))
 
     @property
     def node_issuer(self) -> Issuer:
         """Issuer of provisioning tokens."""
-        return self.issuer if self.topology is Topology.SINGLE else Issuer(self._signing_key("signer.key"))
+        return self.issuer if self.settings.issuer_mode else Issuer(self._signing_key("signer.key"))
 
     def credentials(self, who: str) -> Credentials:
         """Return valid credentials of ``fleet``, ``provisioner``, ``system`` or ``node``."""
@@ -135,13 +137,15 @@ class Sandbox:
             "provisioner": ("provisioner", self.settings.provisioning.client_passwords[0].reveal()),
             "system": (self.settings.system_user or "", self.settings.system_passwords[0].reveal()),
         }[who]
-        if self.topology is Topology.SINGLE:
+        credentials = Credentials(ca=self.ca, user=user, password=password)
+        if self.settings.issuer_mode:
             permission = {"fleet": "org_admin", "provisioner": "provisioner", "system": "system_user"}[who]
             identity = self.issuer.client(f"up={who}", permission)
-            return Credentials(ca=self.ca, user=user, password=password, token=identity.token, seed=identity.seed)
-        name = {"fleet": "member", "provisioner": "provisioner", "system": "operator"}[who]
-        certificate, key = self._pki(f"{name}.pem"), self._pki(f"{name}.key")
-        return Credentials(ca=self.ca, certificate=certificate, key=key, user=user, password=password)
+            credentials = replace(credentials, token=identity.token, seed=identity.seed)
+        if self.topology is not Topology.SINGLE:
+            name = {"fleet": "member", "provisioner": "provisioner", "system": "operator"}[who]
+            credentials = replace(credentials, certificate=self._pki(f"{name}.pem"), key=self._pki(f"{name}.key"))
+        return credentials
 
     def foreign_pair(self, name: str) -> tuple[Path, Path]:
         """Create a client certificate of another CA with the same name as ours; return certificate and key."""
@@ -180,18 +184,19 @@ class Sandbox:
         return self.directory / "pki" / name
 
 
-def _write(directory: Path, topology: Topology, changes: dict[str, str | None]) -> Deployment:
+def _write(directory: Path, topology: Topology, changes: dict[str, str | None], *, issuer: bool) -> Deployment:
     plan = Plan(
         directory=directory,
         topology=topology,
         dev_pki=True,
+        issuers=((DEFAULT_ORGANIZATION, ""),) if issuer else (),
         port=free_port(),
         edge_port=free_port(),
         leaf_port=free_port(),
         websocket_port=free_port(),
     )
     deployment = initialize(plan)
-    if topology is not Topology.SINGLE:  # in that topology the organization's issuer signs all tokens
+    if not deployment.settings.issuer_mode:  # in issuer mode the organization's issuer signs all tokens
         changes = _token_signer(directory) | changes
     return change(deployment, changes)
 

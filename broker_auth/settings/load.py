@@ -287,6 +287,7 @@ def _streams(source: Source) -> StreamSettings:
         leader_election_replicas=source.get(choria.ELECTION_REPLICAS),
         max_bytes=source.get(own.STREAM_BYTES),
         max_msgs=source.get(own.STREAM_MESSAGES),
+        provisioner_election_ttl=source.get(own.PROVISIONER_ELECTION_TTL),
     )
 
 

@@ -163,6 +163,7 @@ class StreamSettings:
     Attributes:
         max_bytes: limit for each event stream; not in Choria.
         max_msgs: limit for each event stream; not in Choria.
+        provisioner_election_ttl: time to live in the provisioners' own bucket; not in Choria.
     """
 
     event_retention: float = 24 * 3600.0
@@ -175,6 +176,7 @@ class StreamSettings:
     leader_election_replicas: int = -1
     max_bytes: int = 1024**3
     max_msgs: int = 1_000_000
+    provisioner_election_ttl: float = 10.0
 
 
 class AuditKind(StrEnum):

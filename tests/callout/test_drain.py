@@ -63,13 +63,13 @@ class Asking:
     """Plays nats-server: sends requests, and keeps the answers.
 
     Attributes:
-        answers: in the order they came.
+        answers: by the subject that they came at. A busy machine may answer some requests twice (fact 4).
     """
 
     def __init__(self, deployment: Deployment, client: Client) -> None:
         seed = deployment.settings().zone("fleet").xkey_seed
         assert seed
-        self.answers: list[bytes] = []
+        self.answers: dict[str, bytes] = {}
         self._server = Server()
         self._xkey = decode_public(public_nkey(seed.reveal()), NkeyKind.CURVE)
         self._client = client
@@ -112,10 +112,10 @@ class Asking:
 
     def readable(self) -> bool:
         """Whether every answer is one, to this server."""
-        return all(self._server.open(answer, self._xkey) for answer in self.answers)
+        return all(self._server.open(answer, self._xkey) for answer in self.answers.values())
 
     async def _on_answer(self, message: Msg) -> None:
-        self.answers.append(message.data)
+        self.answers[message.subject] = message.data
         self._news.set()
 
 

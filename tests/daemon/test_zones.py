@@ -200,6 +200,7 @@ async def test_each_zone_has_a_separate_audit_file(running: Served) -> None:
     for url, name in ((sandbox.fleet_url, "stranger-1"), (sandbox.node_url, "stranger-2")):
         with pytest.raises(ConnectRefusedError):
             await connect(url, name, replace(sandbox.credentials("provisioner"), password="wrong"))
+        assert sandbox.audit_record(name), "is written a moment after the answer"
     fleet, edge = (path.read_text() for path in sandbox.deployment.settings.audit_files)
     assert "stranger-1" in fleet
     assert "stranger-1" not in edge

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 
@@ -21,8 +22,11 @@ from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.deploy.plan import OwnFiles, Plan, Topology, missing_options
 from broker_auth.errors import BrokerAuthError, InputError
 from broker_auth.sandbox.natsserver import NatsServer, check_configuration, free_port
+from broker_auth.secret import Secret
 from broker_auth.settings.load import check
 from broker_auth.settings.model import Role
+from broker_auth.tokens.issue import signing_key_from_seed
+from tests.builders.tokens import ORG
 from tests.deploy.responder import connect_nkey
 
 TOPOLOGIES = list(Topology)
@@ -89,6 +93,48 @@ def test_single_topology_uses_organization_issuers(tmp_path: Path) -> None:
     assert settings.issuer_mode
     assert not settings.provisioning.require_mtls
     assert len((tmp_path / "d/pki/issuer.seed").read_text()) == 64
+
+
+@pytest.mark.parametrize("topology", [Topology.EDGE, Topology.WEBSOCKET])
+def test_keys_of_choria_clients_are_distinct_rsa_keys(tmp_path: Path, topology: Topology) -> None:
+    """Choria signs requests with the key of the certificate, and refuses other kinds after a good connect."""
+    initialize(dev(tmp_path, topology))
+    moduli = set()
+    for name in ("member", "provisioner", "operator"):
+        key = load_pem_private_key((tmp_path / f"pki/{name}.key").read_bytes(), password=None)
+        certificate = load_pem_x509_certificate((tmp_path / f"pki/{name}.pem").read_bytes())
+        assert isinstance(key, RSAPrivateKey), name
+        assert key.key_size == 2048
+        assert certificate.public_key() == key.public_key()
+        moduli.add(key.private_numbers().public_numbers.n)
+    assert len(moduli) == 3
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_issuer_without_a_key_is_made(tmp_path: Path, topology: Topology) -> None:
+    given = {"topology": topology.value, "dev-pki": None, "issuer": "acme"}
+    arguments = [f"--{name}" if value is None else f"--{name}={value}" for name, value in given.items()]
+    done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), *arguments])
+    assert done.exit_code == 0, done.output
+    report = check(tmp_path / "d/broker.conf", {}, serving=True)
+    assert report.settings is not None, report.problems
+    assert [str(warning) for warning in report.warnings] == []
+    assert report.settings.issuer_mode
+    assert report.settings.provisioning.require_mtls == (topology is not Topology.SINGLE)
+    seed = Secret((tmp_path / "d/pki/issuer.seed").read_text())
+    assert [(issuer.name, issuer.hex) for issuer in report.settings.issuers] == [
+        ("acme", signing_key_from_seed(seed, "acme").public_hex)
+    ]
+    assert not (tmp_path / "d/pki/signer.pem").exists()
+
+
+def test_issuer_with_a_key_needs_none_made(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), "--dev-pki", "--issuer", f"acme={ORG.hex}"])
+    assert done.exit_code == 0, done.output
+    report = check(tmp_path / "d/broker.conf", {}, serving=True)
+    assert report.settings is not None, report.problems
+    assert [(issuer.name, issuer.hex) for issuer in report.settings.issuers] == [("acme", ORG.hex)]
+    assert not (tmp_path / "d/pki/issuer.seed").exists()
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -323,7 +369,16 @@ def test_command_writes_json(tmp_path: Path) -> None:
     assert len(document["next"]) == 3
 
 
-@pytest.mark.parametrize("arguments", [[], ["--dev-pki", "--issuer", "choria=ab"], ["--issuer", "choria"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--dev-pki", "--signer-cert", ORG.hex],
+        ["--dev-pki", "--issuer", "choria="],
+        ["--dev-pki", "--issuer", "choria", "--issuer", "acme"],
+        ["--issuer", "choria"],
+    ],
+)
 def test_usage_error_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
     done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), *arguments])
     assert done.exit_code == 2

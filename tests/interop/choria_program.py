@@ -34,12 +34,8 @@ class Choria:
         """Enough to run, and nothing of the machine's own configuration."""
         return {"HOME": str(self.directory), "PATH": "/usr/bin:/bin", "USER": "interop"}
 
-    def run(self, *arguments: str, **environment: str) -> str:
-        """What it prints.
-
-        Args:
-            arguments: of the command line.
-            environment: variables it is given, beside the few that every program needs.
+    def run(self, *arguments: str) -> str:
+        """Return what it prints.
 
         Raises:
             ChoriaRefused: it exits with anything but 0.
@@ -47,7 +43,7 @@ class Choria:
         done = subprocess.run(
             [self.program, *arguments],
             cwd=self.directory,
-            env=self.environment | environment,
+            env=self.environment,
             check=False,
             capture_output=True,
             text=True,
@@ -76,15 +72,17 @@ class Choria:
         return self.run("jwt", "check", str(token), *options)
 
 
-def server(choria: Choria, log: Path, configuration: Path | None = None) -> AbstractAsyncContextManager[None]:
-    """``choria server run``; without a configuration it is in provisioning mode. Started, not yet connected."""
+def server(
+    choria: Choria, log: Path, configuration: Path | None = None
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    """Start ``choria server run``, which connects by itself; without a configuration it waits to be provisioned."""
     return running(choria, log, "server", "run", "--config", str(configuration or choria.directory / "server.conf"))
 
 
 @asynccontextmanager
-async def running(choria: Choria, log: Path, *arguments: str) -> AsyncIterator[None]:
-    """A command that does not end by itself; ended with the block."""
-    with log.open("wb") as output:
+async def running(choria: Choria, log: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command that does not end by itself; it ends with the block."""
+    with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *dies_with_parent([str(choria.program), *arguments]),
             cwd=choria.directory,
@@ -93,7 +91,7 @@ async def running(choria: Choria, log: Path, *arguments: str) -> AsyncIterator[N
             stderr=output,
         )
     try:
-        yield
+        yield process
     finally:
         if process.returncode is None:
             process.terminate()

@@ -12,6 +12,8 @@ import pytest
 from tests.interop.choria_program import Choria
 from tests.interop.golang import Go, GoMissing, build
 from tests.interop.keyfiles import KeyFiles
+from tests.interop.provisioning import version
+from tests.interop.tried import NONE, PROPERTY, Programs, attempts, missing, name, servers, table
 
 collect_ignore_glob = [] if os.environ.get("INTEROP") == "1" else ["test_*.py"]
 
@@ -39,15 +41,50 @@ def choria(tmp_path: Path) -> Choria:
     program = os.environ.get("CHORIA") or shutil.which("choria")
     if program is None:
         pytest.skip("interoperation with Choria is not tested: there is no 'choria' on the path, nor in $CHORIA")
+    if reason := missing("CHORIA", Path(program), "'make test-interop-choria' builds it"):
+        pytest.skip(f"interoperation with Choria is not tested: {reason}")
     return Choria(Path(program), tmp_path)
 
 
 @pytest.fixture
 def choria_server(tmp_path: Path) -> Choria:
     """A ``choria`` whose server can be provisioned in its working directory: ``choria/main.go`` beside this file."""
-    program = os.environ.get("CHORIA_SERVER")
-    if program is None:
-        pytest.skip(
-            "a real Choria Server is not tested: $CHORIA_SERVER names none; 'make test-interop-choria' builds it"
-        )
-    return Choria(Path(program), tmp_path)
+    given = os.environ.get("CHORIA_SERVER")
+    program = Path(given) if given else None
+    if reason := missing("CHORIA_SERVER", program, "'make test-interop-choria' builds it"):
+        pytest.skip(f"a real Choria Server is not tested: {reason}")
+    assert program is not None
+    return Choria(program, tmp_path)
+
+
+@pytest.fixture(params=servers() or (None,), ids=name)
+def programs(request: pytest.FixtureRequest) -> Programs:
+    """Choria's programs for whole provisionings; what is not there is said in the table."""
+    server, client = request.param, os.environ.get("CHORIA")
+    given = os.environ.get("CHORIA_PROVISIONER")
+    provisioner = Path(given) if given else None
+    lacking = [
+        missing("CHORIA_SERVERS", server, "'make test-interop-choria' builds them"),
+        missing("CHORIA", Path(client) if client else None, "'make test-interop-choria' builds it"),
+        missing("CHORIA_PROVISIONER", provisioner, "build one from a checkout of it"),
+    ]
+    shape = request.node.callspec.params["shape"]
+    what = request.node.get_closest_marker("what").args[0].format(**request.node.callspec.params)
+    told = [version(server) if server and server.is_file() else NONE]
+    # The provisioner insists on a configuration for Choria, which may be any file here.
+    options = ("--choria-config", __file__)
+    told.append(version(provisioner, *options) if provisioner and provisioner.is_file() else NONE)
+    request.node.user_properties.append((PROPERTY, (*told, shape.mode, shape.topology.value, what)))
+    if reasons := [reason for reason in lacking if reason]:
+        pytest.skip("; ".join(reasons))
+    assert client is not None
+    assert provisioner is not None
+    return Programs(server, Path(client), provisioner)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print which whole provisionings were tried, with which programs, and which were not."""
+    if found := attempts(terminalreporter.stats):
+        terminalreporter.section("whole provisionings")
+        for line in table(found):
+            terminalreporter.write_line(line)

@@ -138,9 +138,8 @@ async def until_found(choria: Choria, configuration: Path) -> str:
 
 
 async def as_provisioner(choria: Choria, configuration: Path, *arguments: str) -> str:
-    environment = {"CHORIA_PROTOCOL_INSECURE": "1"}  # the node has no keys yet
     command = (*arguments, "--config", str(configuration))
     try:
-        return await asyncio.to_thread(choria.run, *command, **environment)
+        return await asyncio.to_thread(choria.run, *command)
     except ChoriaRefused as refused:
         return str(refused)

@@ -9,13 +9,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Final
 
 import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from broker_auth.operate.access import Login, connect, request_json
+from broker_auth.operate.access import Access, Login, connect, request_json
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.secret import Secret
 from tests.deadlines import HANG_SECONDS
@@ -24,6 +25,7 @@ from tests.operate.site import Site
 pytestmark = pytest.mark.e2e
 BUCKET: Final = "CHORIA_LEADER_ELECTION"  # as Choria's clients name it
 OWN_BUCKET: Final = "CHORIA_PROVISIONER_ELECTION"  # what they get
+LIFETIME: Final = 2.0  # seconds; shorter than the configuration allows, because a test waits for it
 KEY: Final = f"$KV.{BUCKET}.provisioner"
 WRONG_LAST_SEQUENCE: Final = (10071, 10164)  # the second on replicated streams
 
@@ -53,7 +55,10 @@ class Candidate:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("site")).running() as running:
-        asyncio.run(change_streams(running.access(), dry_run=False))
+        settings = running.settings()
+        streams = replace(settings.streams, provisioner_election_ttl=LIFETIME)
+        access = Access(settings=replace(settings, streams=streams))
+        asyncio.run(change_streams(access, dry_run=False))
         yield running
 
 
@@ -73,8 +78,7 @@ async def until_won(candidate: Candidate) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_one_leads_and_the_other_takes_over_when_it_stops(site: Site, provisioners: list[Client]) -> None:
-    lifetime = site.settings().streams.leader_election_ttl
+async def test_one_leads_and_the_other_takes_over_when_it_stops(provisioners: list[Client]) -> None:
     # The second is a client that puts a prefix before all its stream subjects, as Choria's does.
     first, second = Candidate("p1", provisioners[0]), Candidate("p2", provisioners[1], "choria.streams.")
     await until_won(first)
@@ -85,7 +89,7 @@ async def test_one_leads_and_the_other_takes_over_when_it_stops(site: Site, prov
         assert first.sequence > before
         assert not await second.campaign()
     await until_won(second)
-    assert asyncio.get_running_loop().time() - began > lifetime * 0.8
+    assert asyncio.get_running_loop().time() - began > LIFETIME * 0.8
     stale = first.sequence
     assert not await first.campaign(), "the old leader goes on leading"
     assert second.sequence > stale

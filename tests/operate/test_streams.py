@@ -95,7 +95,7 @@ async def test_they_are_made_as_choria_makes_them_and_then_nothing_is_left_to_do
         "CHORIA_MACHINE": (["choria.machine.>"], day),
         "CHORIA_STREAM_ADVISORIES": (["$JS.EVENT.ADVISORY.>"], 7 * day),
         "KV_CHORIA_LEADER_ELECTION": (["$KV.CHORIA_LEADER_ELECTION.>"], 60 * 10**9),
-        "KV_CHORIA_PROVISIONER_ELECTION": (["$KV.CHORIA_PROVISIONER_ELECTION.provisioner"], 60 * 10**9),
+        "KV_CHORIA_PROVISIONER_ELECTION": (["$KV.CHORIA_PROVISIONER_ELECTION.provisioner"], 10 * 10**9),
     }
     assert {item["storage"] for item in made.values()} == {"file"}
     assert [made[name].get("no_ack", False) for name in NAMES] == [True, True, True, False, False]
@@ -129,7 +129,7 @@ async def test_only_what_differs_is_changed_and_the_rest_is_kept(fleet: Client) 
         no_ack=True,
         duplicate_window=0.1,
     )
-    shorter = replace(settings, machine_retention=60.0, leader_election_ttl=5.0)
+    shorter = replace(settings, machine_retention=60.0, leader_election_ttl=5.0, provisioner_election_ttl=4.0)
     changes = {change.name: change for change in await plan(fleet, target_streams(shorter, 1))}
     assert [name for name, change in changes.items() if change.action is Action.UPDATE] == [EVENTS[1], *BUCKETS]
     (only,) = changes["CHORIA_MACHINE"].differences

@@ -98,6 +98,7 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
             f"{CHORIA}stream.advisory_replicas": "3",
             f"{CHORIA}stream.leader_election_ttl": "90",
             f"{CHORIA}stream.leader_election_replicas": "5",
+            f"{P}streams.provisioner_election_ttl": "30s",
             f"{P}account.fleet": "f",
             f"{P}account.provisioning": "p",
             f"{P}account.system": "$SYS",
@@ -150,6 +151,7 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
         advisory_replicas=3,
         leader_election_ttl=90.0,
         leader_election_replicas=5,
+        provisioner_election_ttl=30.0,
     )
     assert settings.accounts == AccountNames(fleet="f", provisioning="p", system="$SYS")
     provisioning = settings.provisioning

@@ -68,6 +68,7 @@ PROBLEMS = {
     "replicas -2": one(f"{CHORIA}stream.machine_replicas", "-2", "out of range"),
     "no retention": one(f"{CHORIA}stream.advisory_retention", "1x", "duration"),
     "election without end": one(f"{CHORIA}stream.leader_election_ttl", "0s", "out of range"),
+    "election that no provisioner takes part in": one(f"{P}streams.provisioner_election_ttl", "3s", "out of range"),
     "client host": one(f"{CHORIA}client_hosts", "10.0.0.0/8, 10.0.0.300", "10.0.0.300"),
     "client hosts empty": one(f"{CHORIA}client_hosts", ",", "empty"),
     "bad value of a key that is not used": one("plugin.security.file.ca", "ca\x07.pem", "control character"),

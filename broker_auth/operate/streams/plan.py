@@ -1,7 +1,7 @@
 """Choria's streams in the fleet's account: target configuration, current configuration, and changes.
 
-Names, subjects and limits are those of go-choria ``broker/network/network_jetstream.go``, without its scout and
-executor streams, which are unrelated to authentication. Other fields that an operator set on a stream are preserved.
+Names, subjects and limits are those of go-choria ``broker/network/network_jetstream.go``, without the
+executor's stream. Other fields that an operator set on a stream are preserved.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def target_streams(settings: StreamSettings, peers: int) -> tuple[TargetStream, 
         stream(
             f"KV_{PROVISIONER_BUCKET}",
             f"$KV.{PROVISIONER_BUCKET}.provisioner",
-            settings.leader_election_ttl,
+            settings.provisioner_election_ttl,
             settings.leader_election_replicas,
             description="Leader election of Choria's provisioners",
             duplicate_window=_DUPLICATES,

@@ -148,7 +148,8 @@ ELECTION_TTL: Final = _retention(
     "leader_election_ttl",
     60.0,
     "1m",
-    "Time after which a silent leader loses its key in `CHORIA_LEADER_ELECTION`; at least 1s.",
+    "Time after which a silent leader loses its key in `CHORIA_LEADER_ELECTION`; at least 1s. Candidates read it when "
+    "they start; provisioners have `plugin.broker_auth.streams.provisioner_election_ttl`.",
     low=1.0,
 )
 ELECTION_REPLICAS: Final = _replicas("leader_election_replicas", "`CHORIA_LEADER_ELECTION`")

@@ -236,6 +236,15 @@ STREAM_MESSAGES: Final = _count(
     "subject of a stream in memory, up to 0.5 KB for a short one, so this limits its memory. A Choria server sends 48 "
     "events a day: raise it for more than 20,000 servers. `streams apply` sets it on a stream that has no limit yet.",
 )
+PROVISIONER_ELECTION_TTL: Final[Key[float]] = Key(
+    name=f"{PREFIX}streams.provisioner_election_ttl",
+    kind="duration",
+    parse=values.duration(4.0, 3600.0, "of 4s to 1h, which Choria's election accepts"),
+    default=10.0,
+    shown="10s",
+    meaning="Time after which a silent leader loses its key in `CHORIA_PROVISIONER_ELECTION`. "
+    "[Choria's provisioners](moving-from-choria.md#streams-and-elections) take over when they campaign next.",
+)
 CONFIG_VERSION: Final = _count(
     "config_version", 1, 1, "Format version of this file; a file for a newer broker-auth is refused."
 )
@@ -273,5 +282,6 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     PID_FILE,
     STREAM_BYTES,
     STREAM_MESSAGES,
+    PROVISIONER_ELECTION_TTL,
     CONFIG_VERSION,
 )

@@ -6,23 +6,21 @@
 package main
 
 import (
-	"os"
+	"runtime/debug"
+	"strings"
 
 	"github.com/choria-io/go-choria/build"
 	"github.com/choria-io/go-choria/cmd"
 	"github.com/choria-io/go-choria/plugin"
-	"github.com/choria-io/go-choria/protocol"
 	golang "github.com/choria-io/go-choria/providers/agent/mcorpc/golang"
 	"github.com/choria-io/go-choria/providers/agent/mcorpc/golang/provision"
 	"github.com/sirupsen/logrus"
 )
 
 func main() {
+	build.Version = released()
 	build.ProvisionModeDefault = "true"
 	build.ProvisionJWTFile = "provisioning.jwt" // in the working directory
-	if os.Getenv("CHORIA_PROTOCOL_INSECURE") != "" {
-		protocol.Secure = "false" // to talk to nodes that have no keys yet
-	}
 
 	plugins := map[string]plugin.Pluggable{
 		"golangmco":        golang.ChoriaPlugin(),
@@ -33,6 +31,20 @@ func main() {
 	}
 	must(cmd.ParseCLI())
 	must(cmd.Run())
+}
+
+// released returns the version of the module that this program is built of; the module's own variable may be older.
+func released() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return build.Version
+	}
+	for _, dependency := range info.Deps {
+		if dependency.Path == "github.com/choria-io/go-choria" {
+			return strings.TrimPrefix(dependency.Version, "v")
+		}
+	}
+	return build.Version
 }
 
 func must(err error) {

@@ -1,0 +1,65 @@
+"""Which of Choria's programs there are on this machine, and the table of what was tried with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+PROPERTY: Final = "provisioning"  # of a test's report: what was tried, as a row and a column of the table
+NONE: Final = "none"
+_WORDS: Final = {"passed": "yes", "failed": "**no**", "error": "**no**", "skipped": "not tried"}
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The programs of one whole provisioning.
+
+    Attributes:
+        server: Choria's server, which waits to be provisioned.
+        client: Choria's commands.
+        provisioner: Choria Provisioner.
+    """
+
+    server: Path
+    client: Path
+    provisioner: Path
+
+
+def servers() -> list[Path]:
+    """The programs in ``CHORIA_SERVERS``, separated as in ``PATH``, there or not."""
+    return [Path(name) for name in os.environ.get("CHORIA_SERVERS", "").split(os.pathsep) if name]
+
+
+def name(program: Path | None) -> str:
+    """Return what a test calls a program by."""
+    return program.name if program else "no server"
+
+
+def missing(variable: str, program: Path | None, remedy: str) -> str | None:
+    """Why a program cannot be run; None if it is there."""
+    if program is None:
+        return f"${variable} names none; {remedy}"
+    return None if program.is_file() else f"{program.name} in ${variable} is not there; {remedy}"
+
+
+def attempts(stats: Mapping[str, Sequence[Any]]) -> dict[tuple[str, ...], str]:
+    """Return what was tried with which programs, mode and topology, and the result, out of a session's reports."""
+    found = {}
+    for result in ("skipped", "passed", "failed", "error"):  # the later hides the earlier
+        for report in stats.get(result, ()):
+            for name, cells in getattr(report, "user_properties", ()):
+                if name == PROPERTY:
+                    found[tuple(cells)] = _WORDS[result]
+    return found
+
+
+def table(found: Mapping[tuple[str, ...], str]) -> list[str]:
+    """Return the lines of the table, as in the documentation: a row for each shape, a column for what was tried."""
+    columns = list(dict.fromkeys(what for *_, what in found))
+    shapes = sorted({tuple(shape) for *shape, _ in found})
+    head = ["Choria Server", "Provisioner", "mode", "topology", *columns]
+    body = [[*shape, *(found.get((*shape, what), "") for what in columns)] for shape in shapes]
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
