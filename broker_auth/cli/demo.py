@@ -81,7 +81,7 @@ def _print(result: Result) -> None:
         for outcome in outcomes:
             if outcome.as_expected:
                 room = _COLUMNS - len("  ok  ") - len(outcome.what)
-                click.echo(f"  ok  {outcome.what} {output.one_line(outcome.happened):>{room - 1}}")
+                click.echo(f"  ok  {outcome.what} {output.one_line(outcome.happened):>{max(room - 1, 0)}}")
             else:
                 what = f"{outcome.what}: expected {outcome.expected}, happened {outcome.happened}"
                 click.secho(f"  NOT AS EXPECTED  {output.one_line(what)}", fg="red")

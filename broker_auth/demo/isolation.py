@@ -73,7 +73,7 @@ async def show_isolation(sandbox: Sandbox) -> list[Observation]:
         if sandbox.topology is Topology.EDGE:
             steps.append(
                 (
-                    "a compromised edge logs in to the fleet with a relayed signature of the service",
+                    "a stolen edge logs in to the fleet with relayed signatures",
                     _NO,
                     lambda: _logs_in_as_the_service(sandbox),
                 )
