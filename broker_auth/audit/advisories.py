@@ -1,4 +1,4 @@
-"""What nats-server tells of connections it refused: ``$SYS.ACCOUNT.CLIENT.AUTH.ERR`` (docs/nats-server.md fact 13)."""
+"""nats-server's reports of refused connections: ``$SYS.ACCOUNT.CLIENT.AUTH.ERR`` (docs/nats-server.md fact 13)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import msgspec
 from broker_auth.audit.record import ServerErrorRecord, bounded_int
 from broker_auth.audit.redact import bounded
 
-MAX_BYTES: Final = 64 * 1024  # nats-server's own are 2 KB; what is larger is not looked at
-_OURS: Final = "Auth callout service returned an error: "  # a denial of ours, of which there is a record already
-_SKEW: Final = timedelta(minutes=5)  # a time further off is the broker's invention: ours counts
+MAX_BYTES: Final = 64 * 1024  # larger advisories are ignored; nats-server's are about 2 KB
+_OURS: Final = "Auth callout service returned an error: "  # our own denial, which already has a record
+_SKEW: Final = timedelta(minutes=5)  # beyond this the broker's time is not trusted, and ours is used
 
 
-class _Server(msgspec.Struct):
+class _AdvisoryServer(msgspec.Struct):
     name: str = ""
     id: str = ""
     cluster: str = ""
 
 
-class _Client(msgspec.Struct):
+class _AdvisoryClient(msgspec.Struct):
     host: str = ""
     id: int = 0
     user: str = ""
@@ -32,8 +32,8 @@ class _Client(msgspec.Struct):
 
 class _Advisory(msgspec.Struct):
     timestamp: datetime
-    server: _Server
-    client: _Client
+    server: _AdvisoryServer
+    client: _AdvisoryClient
     reason: str = ""
 
 
@@ -41,13 +41,13 @@ _decoder = msgspec.json.Decoder(_Advisory)
 
 
 def read_advisory(data: bytes, now: datetime, *, zone: str = "", broker: str = "") -> ServerErrorRecord | None:
-    """Return the record of one advisory, every field of bounded length; None if it says nothing new.
+    """Return the record of one advisory, every field of bounded length; None if it adds nothing.
 
     Args:
-        data: the message. Any client of the callout account can have made it, a stolen edge above all.
-        now: the time of the record if the advisory's is not near it.
-        zone: as in the record.
-        broker: the broker whose connection it came by.
+        data: the message. Any client of the callout account could have sent it, for example a compromised edge.
+        now: the time for the record if the advisory's own time is implausible.
+        zone: the zone that received it.
+        broker: the broker that it was received from.
     """
     if len(data) > MAX_BYTES:
         return None

@@ -22,37 +22,37 @@ from broker_auth.logs.outlet import ThreadOutlet
 MAX_BYTES: Final = 256 * 1024 * 1024
 KEEP: Final = 4
 MAX_KEEP: Final = 100
-_LOOK_SECONDS: Final = 1.0  # between looks whether another process has rotated the file
+_LOOK_SECONDS: Final = 1.0  # between checks for a rotation by another process
 _log = logging.getLogger(__name__)
 
 
 def rotated(path: Path) -> list[Path]:
-    """Return ``path`` and the files that rotation made of it, the oldest first."""
+    """Return ``path`` and the files rotated from it, oldest first."""
     older = [path.with_name(f"{path.name}.{number}") for number in range(MAX_KEEP, 0, -1)]
     return [*(file for file in older if file.is_file()), path]
 
 
 class AuditFile:
-    """The file, or standard output for ``-``; used by one thread of each process, and may block it.
+    """An audit file, or standard output for ``-``; used by one thread of each process, which it may block.
 
     Attributes:
-        trouble: why the last records could not be written; empty once some could.
+        trouble: why the last write failed; empty after the next successful one.
     """
 
-    def __init__(self, target: str | Path, max_bytes: int = 0, keep: int = KEEP) -> None:
+    def __init__(self, target: str | Path, max_bytes: int = 0, kept: int = KEEP) -> None:
         """Open ``target`` for appending, mode 0640.
 
         Args:
             target: a path, or ``-``.
-            max_bytes: the size that a file is rotated at; 0 means never.
-            keep: how many rotated files are kept, as ``PATH.1``, the newest, to ``PATH.keep``.
+            max_bytes: the size at which the file is rotated; 0 means never.
+            kept: number of rotated files to keep, from ``PATH.1`` (newest) to ``PATH.N``.
 
         Raises:
             OperationError: it cannot be opened.
         """
         self._path = None if str(target) == "-" else Path(target)
         self._max_bytes = max_bytes
-        self._keep = keep
+        self._kept = kept
         self._failed = False
         self.trouble = ""
         self._limit, self._rotating = LogLimit(), LogLimit()
@@ -61,28 +61,28 @@ class AuditFile:
 
     @property
     def whole(self) -> bool:
-        """Whether what is written at once stays together: a pipe promises that for a few kilobytes only."""
+        """Whether a single write stays contiguous; a pipe guarantees that for a few kilobytes only."""
         return self._whole
 
     def write(self, data: bytes, count: int) -> int:
-        """Append lines; return how many were lost. A full disk must not keep a fleet out."""
+        """Append lines; return how many were lost. Must not raise: a full disk must not lock out the fleet."""
         if self._path is not None and self._whole:
             self._look(len(data))
-        # After a failure half a line may stand in the file; these must not be glued to it.
+        # After a failed write the file may end in half a line; start a new one.
         data = b"\n" + data if self._failed else data
         try:
             written = self._stream.write(data) or 0
         except OSError as error:
             return self._fail(count, error.strerror or type(error).__name__)
         if written != len(data):
-            return self._fail(min(count, data.count(b"\n", written)), "written in part only")
+            return self._fail(min(count, data.count(b"\n", written)), "only partly written")
         if self._failed:
             self._failed, self.trouble = False, ""
-            _log.warning("audit records are written to %s again (%d lost so far)", self._name, self._limit.count)
+            _log.warning("audit records are being written to %s again (%d lost so far)", self._name, self._limit.count)
         return 0
 
     def reopen(self) -> None:
-        """Open the file again, after log rotation moved it away; keep the old one if that fails."""
+        """Reopen the file after log rotation has moved it; keep the old one if that fails."""
         if self._path is None:
             return
         try:
@@ -102,7 +102,7 @@ class AuditFile:
         return str(self._path or "standard output")
 
     def _look(self, more: int) -> None:
-        """Follow a rotation by another process, and rotate if it is time."""
+        """Follow a rotation by another process, and rotate if the file is full."""
         now = time.monotonic()
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
@@ -113,10 +113,10 @@ class AuditFile:
                 self._rotate()
             except OSError as error:
                 if self._rotating.due():
-                    _log.error("audit file %s cannot be rotated and grows: %s", self._name, error.strerror)
+                    _log.error("audit file %s cannot be rotated and keeps growing: %s", self._name, error.strerror)
 
     def _is_current(self) -> bool:
-        assert self._path is not None  # files only
+        assert self._path is not None  # only called for files
         try:
             there = self._path.stat()
         except OSError:
@@ -125,13 +125,13 @@ class AuditFile:
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
     def _rotate(self) -> None:
-        """Move the files one number up, unless another process has done it or is about to."""
-        assert self._path is not None  # files only
+        """Rotate the files, unless another process has done so or is doing so."""
+        assert self._path is not None  # only called for files
         with self._locked() as alone:
             if not alone:
                 return
             if self._is_current() and os.fstat(self._stream.fileno()).st_size:
-                names = [self._path.with_name(f"{self._path.name}.{number}") for number in range(self._keep, 0, -1)]
+                names = [self._path.with_name(f"{self._path.name}.{number}") for number in range(self._kept, 0, -1)]
                 for newer, older in zip([*names[1:], self._path], names, strict=True):
                     if newer.exists():
                         newer.replace(older)
@@ -139,7 +139,7 @@ class AuditFile:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Hold the lock on the file that is open, if it is free."""
+        """Lock the open file; yield whether the lock was free."""
         descriptor = self._stream.fileno()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,20 +166,22 @@ class AuditFile:
                 stream = FileIO(self._path, "a")
             self._whole = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
         except OSError as error:
-            raise OperationError(f"audit file {self._name} cannot be opened: {error.strerror}; correct it") from error
+            raise OperationError(
+                f"audit file {self._name} cannot be opened: {error.strerror}; correct the path or its permissions"
+            ) from error
         return stream
 
 
 class StreamAudit:
-    """Writes records as JSON lines to a file or standard output, in a thread: the caller never waits."""
+    """Writes records as JSON lines to a file or standard output, in a thread, so that the caller never waits."""
 
-    def __init__(self, target: str | Path, max_bytes: int = 0, keep: int = KEEP) -> None:
-        """Open it; see :class:`AuditFile`.
+    def __init__(self, target: str | Path, max_bytes: int = 0, kept: int = KEEP) -> None:
+        """Open the target; see :class:`AuditFile`.
 
         Raises:
             OperationError: it cannot be opened.
         """
-        file = self._file = AuditFile(target, max_bytes, keep)
+        file = self._file = AuditFile(target, max_bytes, kept)
         self._whole = file.whole
         self._outlet = ThreadOutlet(file, together=file.whole)
 
@@ -190,11 +192,11 @@ class StreamAudit:
 
     @property
     def trouble(self) -> str:
-        """Why the last records could not be written; empty once some could."""
+        """Reason of the last failed write; empty after a successful one."""
         return self._file.trouble
 
     def write(self, *records: Record) -> None:
-        """Queue lines, or drop them and count that."""
+        """Queue records; if the queue is full, drop and count them."""
         if self._whole and records:
             self._outlet.write(b"".join([encode(record) for record in records]), len(records))
             return
@@ -202,13 +204,13 @@ class StreamAudit:
             self._outlet.write(encode(record), 1)
 
     def reopen(self) -> None:
-        """Open the file again, after log rotation moved it away."""
+        """Reopen the file after log rotation has moved it."""
         self._outlet.reopen()
 
     def flush(self) -> None:
-        """Wait until what was written so far is in the file."""
+        """Wait until every queued record is in the file."""
         self._outlet.flush()
 
     def close(self) -> None:
-        """Write what is queued, as far as that is possible in time."""
+        """Write the queued records, within a deadline."""
         self._outlet.close()

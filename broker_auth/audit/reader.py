@@ -1,4 +1,4 @@
-"""Audit records, read back from files, and from logs that hold them."""
+"""Reads audit records back from files, and from logs that contain them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from broker_auth.audit.file import rotated
 from broker_auth.audit.record import AuditRecord, Record
 from broker_auth.errors import InputError
 
-MAX_LINE: Final = 1024 * 1024  # bytes; a record with its request is some 10 KB
-RECENT_BYTES: Final = 64 * 1024 * 1024  # of each file, from its end: some 100,000 decisions
-_START: Final = b'{"event":'  # in a log, the logger's own text stands before it
+MAX_LINE: Final = 1024 * 1024  # bytes; a record with its request has about 10 KB
+RECENT_BYTES: Final = 64 * 1024 * 1024  # from the end of each file: about 100,000 decisions
+_START: Final = b'{"event":'  # in a log, the logger's prefix precedes it
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Yield the records of an audit file, oldest first, beginning with the files that rotation made of it.
+    """Yield the records of an audit file and of the files rotated from it, oldest first.
 
     Raises:
         InputError: the file cannot be read.
@@ -33,7 +33,7 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def read_stream(source: BinaryIO) -> Iterator[Record]:
-    """Yield the records in JSON lines, or in a log that holds them; skip everything else."""
+    """Yield the records found in JSON lines or in a log; skip everything else."""
     decoder = msgspec.json.Decoder(Record)
     while line := source.readline(MAX_LINE):
         start = line.find(_START)
@@ -46,7 +46,7 @@ def read_stream(source: BinaryIO) -> Iterator[Record]:
 
 
 def read_recent_decisions(path: Path) -> list[AuditRecord]:
-    """Return the decisions at the end of an audit file and of the file rotated last, oldest first.
+    """Return the decisions at the end of an audit file and of the most recently rotated one, oldest first.
 
     Raises:
         InputError: the file cannot be read.
@@ -72,4 +72,4 @@ def _tail(path: Path) -> bytes:
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:
-    return InputError(f"audit file {path} cannot be read: {error.strerror}")
+    return InputError(f"audit file {path} cannot be read: {error.strerror}; correct the path or its permissions")

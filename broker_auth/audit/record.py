@@ -1,6 +1,6 @@
-"""One record per decision (docs/policy.md#what-is-kept-of-a-decision). Never a secret, never a whole token.
+"""The audit record of a decision (docs/policy.md#what-is-kept-of-a-decision), without secrets or whole tokens.
 
-Records are JSON lines; ``v`` is the version of their form. ``broker-auth explain`` and ``why`` read them.
+Records are JSON lines; ``v`` is the version of their format. ``broker-auth explain`` and ``why`` read them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from broker_auth.printable import printable_json
 
 VERSION: Final = 1
 MAX_REASON: Final = 512  # characters
-_MOMENTS: Final = 1024  # remembered: a turn of requests has one time, and nodes share tokens and their ends
-_NAMES: Final = 16  # of a certificate, kept in a record
+_MOMENTS: Final = 1024  # cached: a batch of requests has one time, and nodes share tokens and their expiry
+_NAMES: Final = 16  # names of a certificate that are kept
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -28,28 +28,27 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
     """One decision.
 
     Attributes:
-        time: when the request was read.
-        code: ``admitted``, or why not.
-        name: the admitted identity; for denials, the name the connection gave itself.
-        client: the name the connection gave itself, where ``name`` is another.
+        time: when the request was received.
+        code: ``admitted``, or the denial code.
+        name: the admitted identity; for denials, the name that the client sent.
+        client: the name that the client sent, if it differs from ``name``.
         host: the client's address.
         cid: the connection's id on ``server``.
-        issuer_id: token id of the chain issuer, of a verified token that is part of a trust chain.
-        issuer_ends: when that chain issuer stops being accepted, with every token below it.
+        issuer_id: token id of the chain issuer, if a verified token belongs to a chain of trust.
+        issuer_ends: when that chain issuer and every token it issued stop being accepted.
         fingerprint: SHA-256 of the certificate that nats-server verified.
-        certificate_names: of a denial, its CN and alternative names, the first 16.
-        certificate_problem: of a denial, why its chain does not count.
+        certificate_names: for denials, the certificate's CN and alternative names, at most 16.
+        certificate_problem: for denials, why the certificate chain was rejected.
         tls: ``verified``, ``unverified`` or ``none``.
-        micros: how long it took, in microseconds, verifying and signing included; of requests that were answered
-            together, each has its share.
-        zone: the zone that decided, of the configuration.
-        broker: the configured broker whose connection the request came by; ``server`` and the like are what that
-            broker says.
-        clock_skew: seconds that this host's clock was ahead of that server's, where it was 1 s or more off.
-        request: the request, if asked for, with everything in ``redacted`` removed.
+        micros: duration in microseconds, including verification and signing; for a batch, the average per request.
+        zone: the configured zone that decided.
+        broker: the configured broker that the request was received from; ``server``, ``server_id`` and ``cluster``
+            are claims of that broker.
+        clock_skew: seconds by which this host's clock was ahead of the server's, if they differed by 1 s or more.
+        request: the request, if it is to be stored, without the parts listed in ``redacted``.
     """
 
-    v: int = msgspec.field(default_factory=lambda: VERSION)  # a plain default would be left out
+    v: int = msgspec.field(default_factory=lambda: VERSION)  # omit_defaults would leave a plain default out
     time: datetime
     decision: Literal["admit", "deny"]
     rule: str
@@ -85,13 +84,13 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
 
 
 class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="server_error"):
-    """A connection that nats-server refused, as it tells the callout account (fact 13).
+    """A connection that nats-server refused, as reported to the callout account (fact 13).
 
-    It follows a denial of ours, or stands alone where nobody answered: then it is all there is to see.
+    It follows our own denial. Without one, no service answered, and this is the only trace of the connection.
 
     Attributes:
         time: when nats-server closed the connection.
-        reason: nats-server's; for a denial of ours it ends with our phrase. Empty where no answer came in time.
+        reason: nats-server's reason; for our own denials it ends with our phrase. Empty if no answer came in time.
         host: the client's address.
         cid: the connection's id on ``server``.
         zone: as in :class:`AuditRecord`.
@@ -132,13 +131,13 @@ def make_record(
     """Return the record of one decision, every field of bounded length.
 
     Args:
-        request: what was decided.
-        decision: how.
+        request: the request that was decided.
+        decision: the decision.
         now: Unix seconds.
-        micros: how long it took, in microseconds.
-        with_request: whether to store the redacted request beside it.
+        micros: duration in microseconds.
+        with_request: whether to store the redacted request too.
         zone: the zone that decided.
-        broker: the broker whose connection the request came by.
+        broker: the broker that the request was received from.
     """
     info, options, server = request.client_info, request.connect_opts, request.server_id
     client = bounded(options.name)
@@ -187,7 +186,7 @@ def make_record(
 
 
 def bounded_int(number: int) -> int:
-    """Return ``number`` if JSON readers can take it, else 0; nats-server's ids are far smaller."""
+    """Return ``number`` if JSON parsers can represent it, else 0; nats-server's ids are far smaller."""
     return number if 0 <= number < 2**63 else 0
 
 
@@ -204,7 +203,7 @@ def _tls(request: AuthorizationRequest, decision: Decision) -> str:
 
 
 def encode(record: Record) -> bytes:
-    """Return the record as a line of JSON, with nothing in it that could move a terminal's cursor or reorder text."""
+    """Return the record as a line of JSON, without characters that control a terminal or reorder text."""
     line = _encoder.encode(record)
     if line.isascii() and b"\x7f" not in line:
         return line + b"\n"

@@ -1,7 +1,7 @@
-"""What may be kept of a request: everything a check can be repeated with, and no secret.
+"""Redacts a request for storage: keeps what a check needs to be repeated, removes every secret.
 
-docs/policy.md#what-is-kept-of-a-decision: no password, no token's signature. A provisioning token also
-carries secrets in its claims (``cht``, ``chpwd``), and a stranger chooses how long everything is.
+docs/policy.md#what-is-kept-of-a-decision: no password, no token signature. A provisioning token also
+carries secrets in its claims (``cht``, ``chpwd``), and an unauthenticated client controls the length of every field.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from broker_auth.policy.request import AuthorizationRequest, ClientTLS, ConnectO
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.show import masked_secrets
 
-SHOWN: Final = 256  # characters of what a stranger chose; more than a node's name may have
-UNREADABLE: Final = "unreadable"  # stands for what was no token, or no chain
-PASSWORD: Final = "pass"  # what may be removed, as records name it
+SHOWN: Final = 256  # characters of a field that a client chose; longer than any valid node name
+UNREADABLE: Final = "unreadable"  # replaces a value that is not a token or a chain
+PASSWORD: Final = "pass"  # names of removed parts in records
 TOKEN_SIGNATURE: Final = "token_signature"
-OTHER: Final = "not the token"  # stands for a `jwt` that differs from `auth_token`
-_MAX_STRANGE_TOKEN: Final = 4096  # characters of a token that was not accepted
-MAX_CHAIN_CHARACTERS: Final = 32 * 1024  # of all certificates of a stored request; sixteen small ones
-_SHOWN_UNUSUAL: Final = 64  # of a text that is not plain ASCII: up to six bytes each
+OTHER: Final = "not the token"  # replaces a `jwt` that differs from `auth_token`
+_MAX_REJECTED_TOKEN: Final = 4096  # characters of a token that was not accepted
+MAX_CHAIN_CHARACTERS: Final = 32 * 1024  # of all certificates of a stored request; enough for sixteen small ones
+_SHOWN_UNUSUAL: Final = 64  # characters of a text that is not printable ASCII: up to six bytes each
 _MAX_ITEMS: Final = 32
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 def redact(request: AuthorizationRequest, *, trusted: bool = True) -> tuple[AuthorizationRequest, tuple[str, ...]]:
-    """Return the request as it may be kept, and the names of what was removed.
+    """Return the request without secrets, and the names of the removed parts.
 
     Args:
-        request: as it was decided.
-        trusted: whether its token was accepted; others are kept only if they are short.
+        request: the request as received.
+        trusted: whether its token was accepted; a rejected token is kept only if it is short.
     """
     options = request.connect_opts
     removed = ((PASSWORD, options.password), (TOKEN_SIGNATURE, options.auth_token))
@@ -67,14 +67,14 @@ def redact(request: AuthorizationRequest, *, trusted: bool = True) -> tuple[Auth
 
 
 def bounded(text: str) -> str:
-    """Return ``text`` cut to what a record may hold; less of it where writing it takes several bytes a character."""
+    """Return ``text`` truncated for a record; shorter if its characters take several bytes each."""
     if text.isascii() and text.isprintable():
         return text[:SHOWN]
     return text[:_SHOWN_UNUSUAL]
 
 
 def cut(part: S) -> S:
-    """Return a copy of ``part`` with each of its own texts cut to :data:`SHOWN`, and lists of texts to as many."""
+    """Return a copy of ``part`` with every text and every list of texts truncated."""
     changed = {name: _bounded(getattr(part, name)) for name in part.__struct_fields__}
     return type(part)(**changed)
 
@@ -92,7 +92,7 @@ def _bounded(value: Any) -> Any:
 
 
 def _tls(tls: ClientTLS | None) -> ClientTLS | None:
-    """Return the TLS state with its chains, which deciding again needs, if they are of a size that can be decided."""
+    """Return the TLS state with its chains, which a repeated decision needs, unless they are too large."""
     if tls is None:
         return None
     chains = tls.verified_chains
@@ -102,10 +102,10 @@ def _tls(tls: ClientTLS | None) -> ClientTLS | None:
 
 
 def _without_secrets(token: str, *, trusted: bool) -> str:
-    """Header and claims with nothing behind the last dot, secret claims masked."""
+    """Return header and claims without the signature, secret claims masked."""
     if not token:
         return ""
-    if not trusted and len(token) > _MAX_STRANGE_TOKEN:
+    if not trusted and len(token) > _MAX_REJECTED_TOKEN:
         return UNREADABLE
     try:
         claims = parse_unsigned(token).claims

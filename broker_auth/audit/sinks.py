@@ -1,4 +1,4 @@
-"""Where audit records go: several sinks at once, and the log as one of them."""
+"""Destinations of audit records: several sinks at once, one of which may be the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AuditSink(Protocol):
 
     Attributes:
         lost: records that could not be kept.
-        trouble: why records are being lost just now; empty while they are kept.
+        trouble: why records are currently being lost; empty if none are.
     """
 
     @property
@@ -27,13 +27,13 @@ class AuditSink(Protocol):
     def trouble(self) -> str: ...
 
     def write(self, *records: Record) -> None:
-        """Keep the records."""
+        """Store the records."""
 
     def reopen(self) -> None:
-        """Open anew what log rotation may have moved away."""
+        """Reopen files that log rotation may have moved."""
 
     def close(self) -> None:
-        """Keep everything written so far for good."""
+        """Flush and close."""
 
 
 class LogAudit:
@@ -43,7 +43,7 @@ class LogAudit:
     trouble = ""
 
     def write(self, *records: Record) -> None:
-        """One log line each."""
+        """Log one line for each record."""
         for record in records:
             admitted = isinstance(record, AuditRecord) and record.decision == "admit"
             level = logging.INFO if admitted else logging.WARNING
@@ -51,14 +51,14 @@ class LogAudit:
                 _log.log(level, "%s", encode(record).decode().rstrip("\n"))
 
     def reopen(self) -> None:
-        """Standard error is whoever started us's to rotate."""
+        """Do nothing: rotating stderr is up to the parent process."""
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
 
 class DenialLog:
-    """Says in the log that connections are denied, where the records themselves go elsewhere: some, with a count."""
+    """Logs denials with their count, rate-limited, when the records themselves are not written to the log."""
 
     lost = 0
     trouble = ""
@@ -67,42 +67,42 @@ class DenialLog:
         self._limit = LogLimit(burst=5)
 
     def write(self, *records: Record) -> None:
-        """Log a line for a denial, unless several were logged just now."""
+        """Log a line for a denial, unless several were logged recently."""
         for record in records:
             if isinstance(record, AuditRecord) and record.decision == "deny" and self._limit.due():
                 _log.warning(
                     "denied %s from %s: %s (%d so far)",
-                    record.name or "a nameless connection",
+                    record.name or "an unnamed connection",
                     record.host,
                     record.code,
                     self._limit.count,
                 )
 
     def reopen(self) -> None:
-        """There is no file."""
+        """Do nothing: there is no file."""
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: nothing is buffered."""
 
 
 class Audit:
-    """Writes every record to several sinks; one that fails does not keep it from the others."""
+    """Writes every record to several sinks; a failing sink does not affect the others."""
 
     def __init__(self, sinks: Sequence[AuditSink]) -> None:
         self._sinks = tuple(sinks)
 
     @property
     def lost(self) -> int:
-        """Records that some sink could not keep."""
+        """Records lost by any sink."""
         return sum(sink.lost for sink in self._sinks)
 
     @property
     def trouble(self) -> str:
-        """Why records are being lost just now; empty while all are kept."""
+        """Reason why records are currently being lost; empty if all are written."""
         return next((sink.trouble for sink in self._sinks if sink.trouble), "")
 
     def write(self, *records: Record) -> None:
-        """Write them everywhere."""
+        """Write records to every sink."""
         for sink in self._sinks:
             sink.write(*records)
 

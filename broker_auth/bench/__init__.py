@@ -1,4 +1,4 @@
-"""What a decision, a request and a connection cost, beside the cryptography that nobody can save.
+"""Measures the cost of decisions, requests and connections, compared with the required cryptography.
 
 Read :mod:`.decision` first (the hot path in process, stage by stage), then :mod:`.service` (the same
 through a real nats-server) and :mod:`.run` (which parts there are). :mod:`.materials` makes the keys,

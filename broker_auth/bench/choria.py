@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from broker_auth.bench.site import Site
+from broker_auth.bench.site import BenchDeployment
 from broker_auth.deploy.pki import LOCAL_NAMES
 from broker_auth.errors import InputError, OperationError
-from broker_auth.sandbox.tied import tied
+from broker_auth.sandbox.lifetime import dies_with_parent
 
 VARIABLE: Final = "CHORIA"
 LEFT_OUT: Final = f"set {VARIABLE} to the path of a choria program to measure its broker, too"
@@ -40,7 +40,7 @@ def find_program(environ: Mapping[str, str] | None = None) -> Path | None:
 class ChoriaBroker:
     """A Choria Broker that admits members by certificate and nodes by provisioning token; a context manager."""
 
-    def __init__(self, program: Path, deployment: Site) -> None:
+    def __init__(self, program: Path, deployment: BenchDeployment) -> None:
         self._program, self._deployment = program, deployment
         self._log = deployment.directory / "choria.log"
 
@@ -48,7 +48,7 @@ class ChoriaBroker:
         directory = self._deployment.directory
         config = directory / "choria.conf"
         config.write_text("".join(f"{key} = {value}\n" for key, value in self._settings().items()), encoding="utf-8")
-        command = tied([str(self._program), "broker", "run", "--config", str(config)])
+        command = dies_with_parent([str(self._program), "broker", "run", "--config", str(config)])
         # Nothing of this machine's own Choria, such as /etc/choria or ~/.choriarc.
         environment = {"HOME": str(directory), "PATH": os.defpath, "USER": "bench"}
         with self._log.open("ab") as log:

@@ -1,8 +1,8 @@
 """Plays nodes and members: real TLS connections to a real broker, each with a token or a certificate.
 
-A separate process (``python -m broker_auth.bench.connector``): for each JSON line in, a :class:`Task`, one line
-out, a :class:`Connected`. The connections of a storm are kept until standard input ends, so that everybody's memory
-can be looked at.
+A separate process (``python -m broker_auth.bench.connector``): reads a :class:`ConnectTask` from each line of standard
+input, and writes a :class:`Connected` line. The connections of a storm are kept until standard input ends, so that the
+memory of all processes can be measured.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ GIVE_UP: Final = 120.0  # seconds after which a storm is over, whoever is still 
 _RETRY: Final = 1.0  # seconds a node waits on average before it tries again, as clients do
 
 
-class Task(msgspec.Struct, kw_only=True):
-    """A task of this process.
+class ConnectTask(msgspec.Struct, kw_only=True):
+    """A task of the connector.
 
     Attributes:
         port: of the broker on 127.0.0.1.
@@ -78,7 +78,7 @@ class _Tally:
 class Connector:
     """Connects clients, each under another name."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: ConnectTask) -> None:
         self._task = task
         self._context = ssl.create_default_context(cafile=task.ca)
         if task.certificate:
@@ -162,7 +162,7 @@ async def _close(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()  # no farewell of TLS: what is measured is connecting
 
 
-async def _run(task: Task) -> tuple[Connected, Connector]:
+async def _run(task: ConnectTask) -> tuple[Connected, Connector]:
     connector = Connector(task)
     started, cpu = time.perf_counter(), time.process_time()
     if not task.seconds:
@@ -186,7 +186,7 @@ async def _run(task: Task) -> tuple[Connected, Connector]:
 
 async def _serve() -> None:
     while line := await asyncio.to_thread(sys.stdin.readline):
-        done, connector = await _run(msgspec.json.decode(line, type=Task))
+        done, connector = await _run(msgspec.json.decode(line, type=ConnectTask))
         print(msgspec.json.encode(done).decode(), flush=True)
         del done
         if connector.tally.kept:

@@ -30,7 +30,7 @@ RATE: Final = 100  # connections per second, where there are not as many as poss
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlicePlan:
-    """The amount to measure: each broker ``rounds`` times for ``seconds``, as fast as possible and at a rate."""
+    """The extent of a measurement: each broker ``rounds`` times for ``seconds``, as fast as possible and at a rate."""
 
     rounds: int
     seconds: float

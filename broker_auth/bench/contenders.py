@@ -1,4 +1,4 @@
-"""Brokers that parts ``connects`` and ``storm`` compare: each decides about the same clients in its own way."""
+"""The brokers that parts ``connects`` and ``storm`` compare: each decides about the same clients in another way."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.bench.choria import ChoriaBroker
-from broker_auth.bench.connector import Task
+from broker_auth.bench.connector import ConnectTask
 from broker_auth.bench.floor import Floor, floor_by_policy
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.measure import process_cpu_seconds
 from broker_auth.bench.processes import Worker
-from broker_auth.bench.site import Broker, Site
+from broker_auth.bench.site import BenchDeployment, Broker
 
 STATIC: Final = "static"
 CHORIA: Final = "choria"
@@ -26,7 +26,7 @@ MODES: Final = (STATIC, "callout", "callout_xkey")
 
 
 class Clients(StrEnum):
-    """The clients that connect: unprovisioned nodes with a token, or members of the fleet with a certificate."""
+    """The kind of clients: unprovisioned nodes with a token, or members of the fleet with a certificate."""
 
     NODES = "nodes"
     MEMBERS = "members"
@@ -44,7 +44,7 @@ class Contender:
 
     server: int
     service: int | None
-    task: Task
+    task: ConnectTask
 
     @property
     def cpu_seconds(self) -> tuple[float, float]:
@@ -67,8 +67,8 @@ def contender(
     """
     members = clients is Clients.MEMBERS
     broker = Broker("default", "fleet" if members else "single")
-    deployment = Site(directory, trust, xkey=mode == "callout_xkey", tls=True, brokers=(broker,))
-    task = Task(port=broker.port, ca=str(directory / "ca.pem"))
+    deployment = BenchDeployment(directory, trust, xkey=mode == "callout_xkey", tls=True, brokers=(broker,))
+    task = ConnectTask(port=broker.port, ca=str(directory / "ca.pem"))
     if members:
         task.certificate, task.key = map(str, trust.authority.client("member.example.net").write(directory, "member"))
     else:

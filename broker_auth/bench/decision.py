@@ -18,9 +18,9 @@ import nacl.bindings
 from broker_auth.audit.file import StreamAudit
 from broker_auth.audit.record import make_record
 from broker_auth.bench.floor import floor_of
-from broker_auth.bench.kinds import KINDS, Kind, Maker, Primitive, Sample
+from broker_auth.bench.kinds import KINDS, Maker, Primitive, RequestKind, Sample
 from broker_auth.bench.materials import PlayedServer, Trust
-from broker_auth.bench.measure import Plan, beside_floor, cpu_us
+from broker_auth.bench.measure import MeasurementPlan, beside_floor, cpu_us
 from broker_auth.bench.pairs import Work, verdict
 from broker_auth.callout.callout import Callout, Exchange
 from broker_auth.callout.reply import Decided, ReplyWriter
@@ -34,8 +34,8 @@ from broker_auth.policy.request import AuthorizationRequest
 STAGES: Final = ("read", "decide", "write", "record")
 
 
-def run(plan: Plan, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, Any]:
-    """Costs by kind, cold and cached, unsealed and (``_xkey``) sealed; ``stages`` in CPU microseconds."""
+def run(plan: MeasurementPlan, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, Any]:
+    """Return costs by kind, cold and cached, unsealed and (``_xkey``) sealed; ``stages`` in CPU microseconds."""
     trust, now = Trust(), time.time()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as directory:
@@ -75,12 +75,12 @@ class Bench:
         """Close the audit file."""
         self._audit.close()
 
-    def samples(self, kind: Kind, count: int) -> list[Sample]:
-        """Different requests of a kind, each with a credential of its own."""
+    def samples(self, kind: RequestKind, count: int) -> list[Sample]:
+        """Make different requests of a kind, each with a separate credential."""
         maker = Maker(self.trust, self.server, self.now)
         return [kind.make(maker, number) for number in range(count)]
 
-    def measure(self, kind: Kind, samples: list[Sample], plan: Plan, *, cold: bool) -> dict[str, Any]:
+    def measure(self, kind: RequestKind, samples: list[Sample], plan: MeasurementPlan, *, cold: bool) -> dict[str, Any]:
         """Return cost, floor, ratio and stages of a kind; ``cold`` forgets all credentials before each round.
 
         ``alone`` is the ratio of requests that are answered one by one.
@@ -127,7 +127,7 @@ class Bench:
 
         return answer
 
-    def _forget(self, kind: Kind) -> None:
+    def _forget(self, kind: RequestKind) -> None:
         self.callout.policy = self.trust.policy(issuer_mode=kind.issuer_mode)
 
     def floor(self, samples: list[Sample], *, cold: bool) -> list[Work]:
@@ -151,7 +151,7 @@ class Bench:
         return (floor, *sample.always, *(sample.cold if cold else ()))
 
     def _stages(self, samples: list[Sample]) -> dict[str, float]:
-        """CPU microseconds of each stage alone, in the order of :data:`STAGES`."""
+        """Return the CPU microseconds of each stage, in the order of :data:`STAGES`."""
         now, policy, reader, xkey = self.now, self.callout.policy, self.reader, self.server.xkey
         requests: list[AuthorizationRequest] = []
         decided: list[Decided] = []

@@ -1,7 +1,7 @@
 """Plays nats-server's side of the callout: sends signed requests as fast as asked and times the answers.
 
-A process of its own (``python -m broker_auth.bench.flooder``), so that its CPU time is nobody else's:
-one JSON line in, :class:`Task`; one out, :class:`Outcome`. It speaks NATS itself, because a client
+A separate process (``python -m broker_auth.bench.flooder``), so that its CPU time is measured separately: one JSON
+line in, :class:`FloodTask`; one out, :class:`FloodResult`. It speaks NATS itself, because a client
 library would cost as much as the service under test.
 """
 
@@ -27,14 +27,14 @@ _TICK: Final = 0.002  # seconds between bursts when sending at a rate
 
 
 class Pool(msgspec.Struct, kw_only=True):
-    """Requests to be sent round and round; ``xkey`` is their server's if they are sealed."""
+    """Requests to be sent repeatedly; ``xkey`` is their server's if they are sealed."""
 
     requests: list[bytes]
     xkey: str | None = None
 
 
-class Task(msgspec.Struct, kw_only=True):
-    """What to send.
+class FloodTask(msgspec.Struct, kw_only=True):
+    """A task of the flooder.
 
     Attributes:
         port: of the nats-server on 127.0.0.1.
@@ -53,8 +53,8 @@ class Task(msgspec.Struct, kw_only=True):
     rate: int = 0
 
 
-class Outcome(msgspec.Struct, kw_only=True):
-    """What came back. Latencies are of answered requests, in milliseconds.
+class FloodResult(msgspec.Struct, kw_only=True):
+    """The result of a flood. Latencies are those of answered requests, in milliseconds.
 
     Attributes:
         seconds: from the first request to the last answer that counts.
@@ -124,7 +124,7 @@ class Flooder(asyncio.Protocol):
         transport.write(connect + f"\r\nSUB {self._inbox}.* 1\r\nPING\r\n".encode())
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Whoever waits for readiness waits in vain."""
+        """Report that the login failed, if it has not succeeded."""
         if not self.ready.done():
             self.ready.set_exception(OperationError("the flooder was not let in by nats-server"))
 
@@ -155,7 +155,7 @@ class Flooder(asyncio.Protocol):
 
 
 def _frame(request: bytes, xkey: str | None, inbox: str) -> tuple[bytes, bytes]:
-    """What stands before and after the number in the reply subject."""
+    """Return the protocol message before and after the number in the reply subject."""
     where = f"{AUTH_REQUEST_SUBJECT} {inbox}."
     if xkey is None:
         return f"PUB {where}".encode(), f" {len(request)}\r\n".encode() + request + b"\r\n"
@@ -164,7 +164,7 @@ def _frame(request: bytes, xkey: str | None, inbox: str) -> tuple[bytes, bytes]:
     return f"HPUB {where}".encode(), sizes + headers + request + b"\r\n"
 
 
-async def flood(task: Task, pool: Pool) -> Outcome:
+async def flood(task: FloodTask, pool: Pool) -> FloodResult:
     """Do a task with what is in its pool.
 
     Raises:
@@ -194,9 +194,9 @@ async def _quiet(flooder: Flooder) -> None:
         await asyncio.sleep(0.2)
 
 
-def _outcome(flooder: Flooder, seconds: float) -> Outcome:
+def _outcome(flooder: Flooder, seconds: float) -> FloodResult:
     times = flooder.latencies
-    return Outcome(
+    return FloodResult(
         sent=flooder.sent,
         answered=len(times),
         in_time=sum(latency <= IN_TIME for latency in times),
@@ -208,7 +208,7 @@ def _outcome(flooder: Flooder, seconds: float) -> Outcome:
 
 def main() -> None:
     """Do the task on standard input."""
-    task = msgspec.json.decode(sys.stdin.readline(), type=Task)
+    task = msgspec.json.decode(sys.stdin.readline(), type=FloodTask)
     pool = msgspec.msgpack.decode(Path(task.pool).read_bytes(), type=Pool)
     sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(flood(task, pool))) + b"\n")
 

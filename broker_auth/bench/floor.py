@@ -41,7 +41,7 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def floor_of(sent: Request, server_public: bytes, request: AuthorizationRequest, decision: Decision) -> Floor:
-    """The floor of answering one request as it was decided; a denial signs once, an admission twice."""
+    """Return the floor of answering a request as it was decided; a denial signs once, an admission twice."""
     signed, _, signature = sent.token.rpartition(b".")
     _, secret = nacl.bindings.crypto_sign_keypair()
     return Floor(

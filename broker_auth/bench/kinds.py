@@ -1,4 +1,4 @@
-"""The kinds of connection that are measured, and what cryptography each of them cannot do without."""
+"""The kinds of connection that are measured, and the cryptography that each of them needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from broker_auth import encoding
-from broker_auth.bench.materials import NONCE, Holder, PlayedServer, Request, Trust
+from broker_auth.bench.materials import NONCE, PlayedServer, Request, TokenSubject, Trust
 from broker_auth.tokens.jws import parse
 from broker_auth.tokens.keys import verify_ed25519
 
@@ -40,20 +40,20 @@ class Maker:
     now: float
 
     def provisioning(self, number: int) -> Sample:
-        """An unprovisioned node with a provisioning token of its own."""
+        """Make an unprovisioned node with a separate provisioning token."""
         return self.node(number, self.trust.provisioning_token(self.now))
 
     def bad_token(self, number: int) -> Sample:
-        """A node whose token nobody trusted signed."""
+        """Make a node whose token is signed by an untrusted key."""
         return self.node(number, self.trust.provisioning_token(self.now, foreign=True))
 
     def node(self, number: int, token: str) -> Sample:
-        """An unprovisioned node with this token."""
+        """Make an unprovisioned node with this token."""
         options = {"auth_token": token, "name": f"node{number}.example.net"}
         return Sample(request=self.server.request(options, self.now), cold=(self._rsa(token),))
 
     def mtls(self, number: int) -> Sample:
-        """A fleet member, known by its certificate."""
+        """Make a fleet member with a certificate."""
         name = f"node{number}.example.net"
         leaf = self.trust.authority.client(name)
         chain = (leaf.certificate_pem.decode("ascii"), self.trust.authority.certificate_pem.decode("ascii"))
@@ -67,15 +67,15 @@ class Maker:
         return Sample(request=self.server.request({"name": name}, self.now, chain), cold=(verify_certificate,))
 
     def client(self, _: int) -> Sample:
-        """A client with a token of the organization."""
-        holder = Holder()
-        token = self.trust.client_token(self.now, holder)
-        return self._holder(holder, token, {"name": "choria client"}, ())
+        """Make a client with a token of the organization."""
+        subject = TokenSubject()
+        token = self.trust.client_token(self.now, subject)
+        return self._with_token(subject, token, {"name": "choria client"}, ())
 
     def server_chain(self, number: int) -> Sample:
-        """A server with a token by a chain issuer: two more signatures to verify."""
-        holder, name = Holder(), f"node{number}.example.net"
-        token = self.trust.server_token(self.now, holder, self.trust.chain_issuer_token(self.now), name)
+        """Make a server with a token of a chain issuer, with two more signatures to verify."""
+        subject, name = TokenSubject(), f"node{number}.example.net"
+        token = self.trust.server_token(self.now, subject, self.trust.chain_issuer_token(self.now), name)
         claims = parse(token).claims
         creator_tcs, _, own = claims["tcs"].partition(".")
         creator_jti, _, creator_hex = claims["iss"].removeprefix("C-").partition(".")
@@ -83,11 +83,13 @@ class Maker:
             _ed25519(self.trust.organization.public_hex, f"{creator_jti}.{creator_hex}", creator_tcs),
             _ed25519(creator_hex, f"{claims['jti']}.{creator_tcs}", own),
         )
-        return self._holder(holder, token, {"name": name}, links)
+        return self._with_token(subject, token, {"name": name}, links)
 
-    def _holder(self, holder: Holder, token: str, options: dict[str, Any], links: tuple[Primitive, ...]) -> Sample:
-        jws, signature = parse(token), holder.nonce_signature
-        public = holder.public_hex
+    def _with_token(
+        self, subject: TokenSubject, token: str, options: dict[str, Any], links: tuple[Primitive, ...]
+    ) -> Sample:
+        jws, signature = parse(token), subject.nonce_signature
+        public = subject.public_hex
         options = {**options, "auth_token": token, "sig": encoding.encode(signature).decode("ascii")}
         signer = self.trust.creator if links else self.trust.organization
         return Sample(
@@ -109,7 +111,7 @@ def _ed25519(public_hex: str | None, message: str, signature_hex: str) -> Primit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class RequestKind:
     """A kind of decision that is measured.
 
     Attributes:
@@ -122,10 +124,10 @@ class Kind:
 
 
 KINDS: Final = {
-    "provisioning": Kind(make=Maker.provisioning),
-    "mtls": Kind(make=Maker.mtls),
-    "server_chain": Kind(make=Maker.server_chain, issuer_mode=True),
-    "client": Kind(make=Maker.client, issuer_mode=True),
-    "bad_token": Kind(make=Maker.bad_token),
+    "provisioning": RequestKind(make=Maker.provisioning),
+    "mtls": RequestKind(make=Maker.mtls),
+    "server_chain": RequestKind(make=Maker.server_chain, issuer_mode=True),
+    "client": RequestKind(make=Maker.client, issuer_mode=True),
+    "bad_token": RequestKind(make=Maker.bad_token),
 }
 """Each is measured with its credential cached and, as ``KIND_cold``, seen for the first time."""

@@ -13,7 +13,7 @@ import nacl.bindings
 from broker_auth import encoding
 from broker_auth.callout.request import AUDIENCE, CLAIMS_VERSION, HEADER, REQUEST_TYPE
 from broker_auth.certificates.verifier import PeerVerifier, load_roots
-from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.natsio.nkey import NkeyKind, encode_public
 from broker_auth.natsio.xkey import Sealer
 from broker_auth.policy.model import Policy, Provisioning
@@ -29,8 +29,8 @@ REQUEST_SECONDS: Final = 900  # requests of a pool stay in time for as long as a
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """Whoever a server or client token was made for; signs the nonce."""
+class TokenSubject:
+    """The subject of a server or client token, which signs the nonce."""
 
     seed: bytes = field(default_factory=lambda: os.urandom(32), repr=False)
 
@@ -46,11 +46,11 @@ class Holder:
 
 
 class Trust:
-    """Who signs tokens and certificates here, and the policies that trust them."""
+    """The signers of tokens and certificates, and policies that trust them."""
 
     def __init__(self) -> None:
         self.provisioning = signer()
-        self.authority = Authority.create()
+        self.authority = CertificateAuthority.create()
         self.organization = issue.signing_key_from_seed(issue.new_seed(), "organization")
         self.creator = issue.signing_key_from_seed(issue.new_seed(), "creator")
         self._provisioning_key = issue.load_signing_key(self.provisioning.key_pem, "provisioning")
@@ -62,7 +62,7 @@ class Trust:
         return load_verification_key(self.provisioning.certificate_pem, "signer")
 
     def policy(self, *, issuer_mode: bool) -> Policy:
-        """A policy with empty caches."""
+        """Return a policy with empty caches."""
         hex_key = self.organization.public_hex
         assert hex_key is not None  # an Ed25519 key
         issuers = {ORGANIZATION: ed25519_key(hex_key, ORGANIZATION)} if issuer_mode else {}
@@ -75,7 +75,7 @@ class Trust:
         )
 
     def provisioning_token(self, now: float, *, foreign: bool = False) -> str:
-        """A provisioning token as RPMs carry it: RS256, or one that looks like it by an unknown signer."""
+        """Issue a provisioning token like those in RPMs (RS256), or if ``foreign`` one of an unknown signer."""
         claims = issue.provisioning_claims(
             now=now - 1,
             validity=HOUR,
@@ -85,24 +85,24 @@ class Trust:
         )
         return (self._foreign_key if foreign else self._provisioning_key).sign(claims)
 
-    def client_token(self, now: float, holder: Holder) -> str:
-        """A client token by the organization itself."""
-        return self.organization.sign(self._client_claims(now, holder.public_hex))
+    def client_token(self, now: float, subject: TokenSubject) -> str:
+        """Issue a client token of the organization itself."""
+        return self.organization.sign(self._client_claims(now, subject.public_hex))
 
-    def server_token(self, now: float, holder: Holder, issuer_token: str, identity: str) -> str:
-        """A server token by a chain issuer."""
+    def server_token(self, now: float, subject: TokenSubject, issuer_token: str, identity: str) -> str:
+        """Issue a server token of a chain issuer."""
         claims = issue.server_claims(
             now=now - 1,
             validity=HOUR / 2,
             identity=identity,
-            public_key=holder.public_hex,
+            public_key=subject.public_hex,
             collectives=("mcollective",),
             permissions=("streams", "submission"),
         )
         return self.creator.sign(issue.issue_under(claims, issuer_token, self.creator))
 
     def chain_issuer_token(self, now: float) -> str:
-        """The token that lets :attr:`creator` issue others."""
+        """Issue the token of the chain issuer :attr:`creator`."""
         hex_key = self.creator.public_hex
         assert hex_key is not None  # an Ed25519 key
         claims = issue.make_chain_issuer(self._client_claims(now, hex_key), self.organization)
@@ -131,7 +131,7 @@ class PlayedServer:
     """Plays a nats-server: its nkey signs requests, its curve key seals them for the service."""
 
     def __init__(self, service_xkey: bytes | None = None) -> None:
-        """``service_xkey`` is the service's public curve key; None where requests are not sealed."""
+        """Create a server; ``service_xkey`` is the service's public curve key, None if requests are not sealed."""
         self.public, self._secret = nacl.bindings.crypto_sign_keypair()
         self.id = encode_public(self.public, NkeyKind.SERVER)
         self.xkey: str | None = None
@@ -144,7 +144,7 @@ class PlayedServer:
     def request(
         self, options: dict[str, Any], now: float, chain: Sequence[str] = (), *, signs: bool = False
     ) -> Request:
-        """An authorization request of a client that sent ``options``, sealed if this server seals.
+        """Return an authorization request for a client that sent ``options``, sealed if this server has an xkey.
 
         Args:
             options: ``connect_opts``.
@@ -183,5 +183,5 @@ class PlayedServer:
 
 
 def sign_ed25519(message: bytes, secret: bytes) -> bytes:
-    """The 64 bytes of the signature alone; ``secret`` is libsodium's 64 byte key."""
+    """Return the 64 bytes of the signature; ``secret`` is libsodium's 64 byte key."""
     return nacl.bindings.crypto_sign(message, secret)[: nacl.bindings.crypto_sign_BYTES]

@@ -28,15 +28,15 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How much to measure: ``rounds`` times ``count`` units of work, slice by slice."""
+class MeasurementPlan:
+    """The extent of a measurement: ``rounds`` times ``count`` units of work, slice by slice."""
 
     rounds: int
     count: int
 
 
-QUICK: Final = Plan(rounds=8, count=64)
-FULL: Final = Plan(rounds=15, count=320)
+QUICK: Final = MeasurementPlan(rounds=8, count=64)
+FULL: Final = MeasurementPlan(rounds=15, count=320)
 
 
 def cpu_us(work: Work, count: int) -> float:
@@ -47,7 +47,7 @@ def cpu_us(work: Work, count: int) -> float:
 
 
 def beside_floor(
-    work: Sequence[Work], floor: Sequence[Work], plan: Plan, prepare: Callable[[], None] = lambda: None
+    work: Sequence[Work], floor: Sequence[Work], plan: MeasurementPlan, prepare: Callable[[], None] = lambda: None
 ) -> Cost:
     """Return what one unit of work costs beside its floor.
 
@@ -70,13 +70,13 @@ def beside_floor(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that ``share`` of all values do not exceed; 0 for none."""
+    """Return the value that ``share`` of all values do not exceed; 0 for none."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
 
 
 def process_cpu_seconds(pid: int) -> float:
-    """CPU time of another process, all its threads together.
+    """Return the CPU time of another process, all its threads together.
 
     Linux's ``clock_getcpuclockid(3)``: the clock of a process is its inverted id, shifted, and kind 2.
     Nanoseconds, where ``/proc`` would count in hundredths of a second.
@@ -91,7 +91,7 @@ def process_cpu_seconds(pid: int) -> float:
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process in megabytes (10^6 bytes).
+    """Return the resident memory of a process in megabytes (10^6 bytes).
 
     Raises:
         OperationError: no such process, or not Linux.
@@ -107,5 +107,5 @@ def resident_mb(pid: int) -> float:
 
 
 def resident_here_mb() -> float:
-    """Resident memory of this process in megabytes."""
+    """Return the resident memory of this process in megabytes."""
     return resident_mb(os.getpid())

@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from broker_auth.bench import connector, flooder, worker
-from broker_auth.bench.flooder import Outcome, Task
+from broker_auth.bench.flooder import FloodResult, FloodTask
 from broker_auth.bench.floor import Floor
-from broker_auth.bench.site import Site
+from broker_auth.bench.site import BenchDeployment
 from broker_auth.bench.worker import Counters
 from broker_auth.errors import OperationError
 from broker_auth.settings.model import FLEET_ZONE
@@ -28,12 +28,14 @@ _GRACE: Final = 30.0  # seconds over the planned time before a process counts as
 class Worker:
     """A service process; a context manager that ends it for certain. With a floor it measures that too."""
 
-    def __init__(self, site: Site, floor: Floor | None = None, number: int = 0, zone: str = FLEET_ZONE) -> None:
-        prepared = site.directory / "floor"
+    def __init__(
+        self, deployment: BenchDeployment, floor: Floor | None = None, number: int = 0, zone: str = FLEET_ZONE
+    ) -> None:
+        prepared = deployment.directory / "floor"
         prepared.write_bytes(msgspec.msgpack.encode(floor))
-        audit = site.directory / f"audit{number}.log"
-        self._command = [*_module(worker), str(site.config), str(prepared), str(audit), zone]
-        self._log = site.directory / f"worker{number}.log"
+        audit = deployment.directory / f"audit{number}.log"
+        self._command = [*_module(worker), str(deployment.config), str(prepared), str(audit), zone]
+        self._log = deployment.directory / f"worker{number}.log"
 
     def __enter__(self) -> Worker:
         with self._log.open("ab") as log:
@@ -68,7 +70,7 @@ class Worker:
         return self._process.pid
 
     def counters(self) -> Counters:
-        """Its totals now."""
+        """Return its current totals."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -92,7 +94,7 @@ class Worker:
 class Flood:
     """A flooder at work in the background; :meth:`outcome` waits for it. Ended for certain on exit."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: FloodTask) -> None:
         self._task = task
 
     def __enter__(self) -> Flood:
@@ -119,8 +121,8 @@ class Flood:
             return False
         return True
 
-    def outcome(self) -> Outcome:
-        """What came back.
+    def outcome(self) -> FloodResult:
+        """Wait for the result of the flood.
 
         Raises:
             OperationError: the flooder failed.
@@ -130,9 +132,9 @@ class Flood:
         except subprocess.TimeoutExpired as error:
             raise OperationError("the flooder did not end in time") from error
         if self._process.returncode:
-            said = err.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
-            raise OperationError(f"the flooder failed: {said[-1]}")
-        return msgspec.json.decode(out, type=Outcome)
+            message = err.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+            raise OperationError(f"the flooder failed: {message[-1]}")
+        return msgspec.json.decode(out, type=FloodResult)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -154,7 +156,7 @@ class Connectors:
     ) -> None:
         _end(self._process)
 
-    def run(self, task: connector.Task, meanwhile: Callable[[], object] = lambda: None) -> connector.Connected:
+    def run(self, task: connector.ConnectTask, meanwhile: Callable[[], object] = lambda: None) -> connector.Connected:
         """Do a task; it bounds its own time: every connection has a timeout, every storm an end.
 
         Args:
@@ -188,8 +190,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def flood(task: Task) -> Outcome:
-    """Do a flooder's task in a process of its own."""
+def flood(task: FloodTask) -> FloodResult:
+    """Run a flooder's task in a separate process."""
     with Flood(task) as running:
         return running.outcome()
 

@@ -18,7 +18,7 @@ _WIDEST: Final = 1000  # columns of text; no table comes near
 
 
 def show(results: Mapping[str, Any], console: Console) -> None:
-    """One table for each part, as wide as its figures: a narrow terminal wraps lines, it loses no digits."""
+    """Print a table for each part, as wide as its figures: a narrow terminal wraps lines instead of losing digits."""
     unbounded = console.options.update(max_width=_WIDEST)
     for part, figures in results.items():
         rows = {name: _merged(row) for name, row in _rows(figures).items()}
@@ -42,7 +42,7 @@ def show(results: Mapping[str, Any], console: Console) -> None:
 
 
 def _rows(figures: Mapping[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Mappings of plain values become rows, whatever they are nested in becomes part of the row's name."""
+    """Convert mappings of plain values to rows; the keys above them become part of the row's name."""
     rows: dict[str, dict[str, Any]] = {}
     plain = {name: value for name, value in figures.items() if not isinstance(value, Mapping)}
     if plain:

@@ -57,7 +57,7 @@ PARTS: Final = {
 
 
 def run(parts: Sequence[str], *, quick: bool, started: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Figures by part, in the order of :data:`PARTS`; all of them if ``parts`` is empty.
+    """Return figures by part, in the order of :data:`PARTS`; all of them if ``parts`` is empty.
 
     Args:
         parts: names out of :data:`PARTS`.

@@ -12,17 +12,17 @@ import msgspec
 from broker_auth.bench.decision import Bench
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import Trust
-from broker_auth.bench.measure import Plan, beside_floor, resident_here_mb
+from broker_auth.bench.measure import MeasurementPlan, beside_floor, resident_here_mb
 from broker_auth.bench.pairs import verdict
 from broker_auth.policy.decide import decide
 
 TOKENS: Final = (10, 1000)
 
 
-def run(plan: Plan, nodes: tuple[int, ...], tokens: tuple[int, ...] = TOKENS) -> dict[str, Any]:
-    """Cost and ratio by ``<nodes>_nodes_<tokens>_tokens``, with this process's memory in megabytes.
+def run(plan: MeasurementPlan, nodes: tuple[int, ...], tokens: tuple[int, ...] = TOKENS) -> dict[str, Any]:
+    """Return cost and ratio by ``<nodes>_nodes_<tokens>_tokens``, with this process's memory in megabytes.
 
-    Every node has a name of its own. All but the last few are decided without a signed request, which
+    Every node has a different name. All but the last few are decided without a signed request, which
     would take most of the time and adds nothing that could grow.
     """
     trust, now = Trust(), time.time()
@@ -37,7 +37,7 @@ def run(plan: Plan, nodes: tuple[int, ...], tokens: tuple[int, ...] = TOKENS) ->
     return results
 
 
-def _measure(bench: Bench, trust: Trust, tokens: list[str], nodes: int, plan: Plan) -> dict[str, Any]:
+def _measure(bench: Bench, trust: Trust, tokens: list[str], nodes: int, plan: MeasurementPlan) -> dict[str, Any]:
     maker = Maker(trust, bench.server, bench.now)
     samples = [maker.node(number, tokens[number % len(tokens)]) for number in range(plan.count)]
     _see(bench, tokens, nodes)

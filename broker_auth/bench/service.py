@@ -15,13 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from broker_auth.bench.flooder import Outcome, Task
+from broker_auth.bench.flooder import FloodResult, FloodTask
 from broker_auth.bench.floor import Floor, floor_by_policy
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
 from broker_auth.bench.pairs import MeasuredPair, ratio_of, verdict
 from broker_auth.bench.processes import Flood, Worker, flood, write_pool
-from broker_auth.bench.site import Site
+from broker_auth.bench.site import BenchDeployment
 from broker_auth.errors import OperationError
 
 SLICE_SECONDS: Final = 0.1  # in which CPU per request and the floor make a pair
@@ -29,7 +29,7 @@ SLICE_SECONDS: Final = 0.1  # in which CPU per request and the floor make a pair
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How long and with how much to flood, and with which numbers of workers."""
+    """Duration and number of requests of a flood, and the numbers of workers."""
 
     seconds: float
     requests: int
@@ -41,35 +41,37 @@ FULL = Load(seconds=8.0, requests=2000, workers=(1, 2))
 
 
 def run(load: Load) -> dict[str, Any]:
-    """Figures for ``plain`` and ``xkey`` with one worker; further numbers of workers as ``plain_2`` and so on."""
+    """Return figures for ``plain`` and ``xkey`` with one worker, for more workers as ``plain_2`` and so on."""
     trust = Trust()
     results: dict[str, Any] = {}
     for name, xkey in (("plain", False), ("xkey", True)):
         with tempfile.TemporaryDirectory(prefix="broker-auth-bench-") as directory:
-            site = Site(Path(directory), trust, xkey=xkey)
-            pool, floor = materials(site, trust, load.requests)
-            with site.server(site.brokers[0]):
+            deployment = BenchDeployment(Path(directory), trust, xkey=xkey)
+            pool, floor = materials(deployment, trust, load.requests)
+            with deployment.server(deployment.brokers[0]):
                 for count in load.workers:
                     label = name if count == 1 else f"{name}_{count}"
-                    results[label] = _measure(site, pool, floor, load, count)
+                    results[label] = _measure(deployment, pool, floor, load, count)
     return results
 
 
-def materials(site: Site, trust: Trust, count: int) -> tuple[Path, Floor]:
-    """A pool of valid requests on disk, and the floor of answering one of them."""
+def materials(deployment: BenchDeployment, trust: Trust, count: int) -> tuple[Path, Floor]:
+    """Write a pool of valid requests; return its path, and the floor of answering one request."""
     now = time.time()
-    server = PlayedServer(site.service_xkey)
+    server = PlayedServer(deployment.service_xkey)
     maker = Maker(trust, server, now)
     token = trust.provisioning_token(now)
     requests = [maker.node(number, token).request for number in range(count)]
-    pool = write_pool(site.directory / "pool", [request.wire for request in requests], server.xkey)
+    pool = write_pool(deployment.directory / "pool", [request.wire for request in requests], server.xkey)
     return pool, floor_by_policy(requests[0], server.public, trust.policy(issuer_mode=False), now)
 
 
-def _measure(site: Site, pool: Path, floor: Floor, load: Load, count: int) -> dict[str, Any]:
+def _measure(deployment: BenchDeployment, pool: Path, floor: Floor, load: Load, count: int) -> dict[str, Any]:
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(site, floor, number)) for number in range(count)]
-        task = Task(port=site.brokers[0].port, password=site.password, pool=str(pool), seconds=load.seconds)
+        workers = [stack.enter_context(Worker(deployment, floor, number)) for number in range(count)]
+        task = FloodTask(
+            port=deployment.brokers[0].port, password=deployment.password, pool=str(pool), seconds=load.seconds
+        )
         flood(_shorter(task))  # warm
         with Flood(task) as flooding:
             taken = [_taken(workers)]
@@ -82,14 +84,14 @@ def _measure(site: Site, pool: Path, floor: Floor, load: Load, count: int) -> di
     return _figures(outcome, quiet, taken) | {"resident_mb": round(memory, 1)}
 
 
-def _shorter(task: Task, in_flight: int = 64) -> Task:
-    return Task(
+def _shorter(task: FloodTask, in_flight: int = 64) -> FloodTask:
+    return FloodTask(
         port=task.port, password=task.password, pool=task.pool, seconds=min(1.0, task.seconds), in_flight=in_flight
     )
 
 
 class Totals(NamedTuple):
-    """Work of all workers together since their start."""
+    """Totals of all workers."""
 
     admitted: int
     cpu_seconds: float
@@ -130,7 +132,7 @@ def _taken(workers: Sequence[Worker]) -> Totals:
     )
 
 
-def _figures(outcome: Outcome, quiet: Outcome, taken: Sequence[Totals]) -> dict[str, Any]:
+def _figures(outcome: FloodResult, quiet: FloodResult, taken: Sequence[Totals]) -> dict[str, Any]:
     whole, pairs = taken[-1].since(taken[0]), paired(taken)
     if not pairs or whole.admitted != outcome.answered:
         raise OperationError(

@@ -1,4 +1,4 @@
-"""A deployment for the bench in one directory: keys, ``broker.conf``, a nats-server without a callout."""
+"""A deployment for the bench in a directory: keys, ``broker.conf``, a nats-server without a callout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.load import load
 
 # Fact 24: with auth_callout configured nats-server refuses requests that are not its own, so the
-# flooder talks to one that has the same account and user but calls nobody out.
+# flooder uses a server with the same account and user but without a callout.
 _FLOODED: Final = """
 server_name: {name}
 listen: "127.0.0.1:{port}"
@@ -60,7 +60,7 @@ class Broker:
     port: int = field(default_factory=free_port)
 
 
-class Site:
+class BenchDeployment:
     """Keys and configurations.
 
     ``xkey``: requests are sealed. ``tls``: brokers are those of a deployment; else they can be flooded.
@@ -93,7 +93,7 @@ class Site:
         self.config.write_text("\n".join(self._lines()) + "\n", encoding="utf-8")
 
     def server(self, broker: Broker) -> NatsServer:
-        """The broker's nats-server, not started yet."""
+        """Return the broker's nats-server, not started yet."""
         config = self.directory / f"{broker.name}.conf"
         text = _FLOODED.format(
             name=broker.name,
@@ -108,7 +108,7 @@ class Site:
         return NatsServer(config)
 
     def callout_server(self) -> NatsServer:
-        """The nats-server of a deployment, as ``config render`` writes it."""
+        """Return the nats-server of a deployment, as ``config render`` writes it."""
         settings = load(self.config, {}, serving=True)
         config = self.directory / "callout.conf"
         config.write_text(render(settings, settings.brokers[0]), encoding="utf-8")
@@ -134,7 +134,7 @@ class Site:
         return public_nkey(seed)
 
     def _lines(self) -> list[str]:
-        """``broker.conf``."""
+        """Return the lines of ``broker.conf``."""
         write_private(self.directory / "password", secrets.token_hex(16).encode())
         own = {
             "brokers": ", ".join(broker.name for broker in self.brokers),

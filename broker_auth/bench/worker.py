@@ -1,10 +1,10 @@
 """A service process under measurement: what ``serve`` runs, with the crypto floor measured inside it.
 
 ``python -m broker_auth.bench.worker CONFIG FLOOR AUDIT`` prints ``ready``, then answers each line on
-standard input with its :class:`Counters`, and ends with its input. The floor is measured in this very
-process, once every few milliseconds, between requests and with caches as they leave them: on a shared
-machine figures of another process or moment are not comparable. What that costs is counted apart; only
-its waking up is not, so there is none where the service is not busy all the time.
+standard input with its :class:`Counters`, and ends with its input. The floor is measured in the same process,
+every few milliseconds, between requests and with the same caches: on a shared machine, figures of another process or
+time are not comparable. Its cost is counted separately, except for the wake-ups; therefore the floor is not measured
+unless the service is always busy.
 """
 
 from __future__ import annotations

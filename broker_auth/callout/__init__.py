@@ -1,6 +1,7 @@
-"""The way of one request: bytes from nats-server in, a signed answer out.
+"""The path of a request: from the bytes of nats-server to a signed answer.
 
 Read :mod:`.service` first, then :mod:`.request` (what is checked before the policy is asked) and :mod:`.reply` (what is
 signed). :mod:`.connection` maintains the connection to a broker; :mod:`.backlog` orders requests under load;
-:mod:`.hedging` answers for workers that are silent. The processes around it are in :mod:`broker_auth.daemon`.
+:mod:`.hedging` answers requests that other workers do not answer. :mod:`broker_auth.daemon` has the
+processes around it.
 """

@@ -1,10 +1,10 @@
-"""Requests that wait to be answered, each broker's apart: by priority, oldest first, never too many.
+"""Pending requests, in separate queues for each broker: by priority, oldest first, bounded.
 
-Brokers share by construction, not by trust. Where there is no more room, a broker that holds more than its
-share of requests or bytes loses its own, so a flood through one evicts nothing of another's that is within its
-share. Half of each batch goes by priority, brokers taking turns within one; the other half goes to the brokers
-in turn, each giving the best it has. Whatever one broker says of its requests, each of ``n`` brokers is
-therefore served with at least 1/2n of what can be answered.
+Brokers share the capacity without trusting each other. When the backlog is full, a broker that exceeds its share of
+requests or bytes loses its own requests, so a flood through one broker evicts nothing of another within its share.
+Half of each batch is filled by priority, round robin among brokers within one priority; the other half round robin
+among brokers, with the best request of each. So regardless of the priorities that one broker claims, each of ``n``
+brokers gets at least 1/2n of the capacity.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Final, Generic, TypeVar
 
 from broker_auth.callout.priority import Priority
 
-CAPACITY: Final = 8192  # requests; about what a worker can answer while clients wait
-MAX_BYTES: Final = 16 * 1024 * 1024  # of messages; a client's may be 64 KiB each, the usual is 2
+CAPACITY: Final = 8192  # requests; about as many as a worker can answer before clients give up
+MAX_BYTES: Final = 16 * 1024 * 1024  # of messages; a message may have 64 KiB, typically 2 KiB
 
 T = TypeVar("T")
 
 
 class _Queues(Generic[T]):
-    """The requests of one broker: a queue for each priority; an entry is its item, bytes and arrival."""
+    """The requests of one broker: a queue for each priority, with entries of item, size and arrival time."""
 
     __slots__ = ("bytes", "count", "queues")
 
@@ -43,43 +43,43 @@ class _Queues(Generic[T]):
         return item
 
     def best(self) -> T:
-        """Remove and return the oldest item of the best priority; there must be one."""
+        """Remove and return the oldest item of the best priority; must not be empty."""
         return self.pop(next(filter(None, self.queues)))
 
     def least(self) -> int:
-        """Return the worst priority that waits; there must be one."""
+        """Return the worst priority of all items; must not be empty."""
         return next(kind for kind in reversed(Priority) if self.queues[kind])
 
 
 class Backlog(Generic[T]):
-    """Holds the waiting requests of ``brokers`` brokers, numbered from 0.
+    """The pending requests of ``brokers`` brokers, numbered from 0.
 
-    An item that finds nothing else waiting is not given a priority until a second one comes: while the service
-    keeps up, order does not matter and priorities cost nothing.
+    The priority of a single pending item is not computed until a second one arrives: while the service keeps up, the
+    order does not matter, and priorities cost nothing.
     """
 
     def __init__(
         self, brokers: int, classify: Callable[[T], Priority], capacity: int = CAPACITY, max_bytes: int = MAX_BYTES
     ) -> None:
-        """``classify`` gives the priority of an item; the bounds are for all brokers together."""
+        """Create an empty backlog; ``classify`` returns an item's priority, the bounds are for all brokers together."""
         self._classify = classify
         self._capacity = capacity
         self._max_bytes = max_bytes
         self._brokers: Sequence[_Queues[T]] = [_Queues() for _ in range(brokers)]
-        self._next = 0  # the broker whose turn it is
+        self._next = 0  # the broker to start the next batch with
         self._alone: tuple[int, T, int, float] | None = None
 
     def put(self, item: T, broker: int, size: int = 0, since: float = 0.0) -> list[T]:
-        """Let ``item`` wait; return the items that have to go.
+        """Add ``item``; return the items evicted to make room.
 
-        They are the oldest of the worst priority of the broker that holds most; where that is the same broker, it
-        is ``item`` itself if every other is better.
+        Evicted are the oldest items of the worst priority of the broker with the most items; if that is the broker of
+        ``item`` and all its other items have a better priority, ``item`` itself.
 
         Args:
-            item: what waits.
-            broker: the number of the broker that it came from.
-            size: bytes that it holds.
-            since: when it arrived, in seconds on a steady clock.
+            item: the item.
+            broker: the number of the broker that it was received from.
+            size: its size in bytes.
+            since: its arrival time, in seconds on a monotonic clock.
         """
         alone = self._alone
         if alone is None:
@@ -92,11 +92,11 @@ class Backlog(Generic[T]):
         return self._put(item, broker, size, since)
 
     def take(self, count: int) -> list[T]:
-        """Remove and return the next items in their order, no more than ``count``; none if nothing waits."""
+        """Remove and return the next batch of at most ``count`` items; empty if nothing is pending."""
         if self._alone is not None:
             alone, self._alone = self._alone, None
             return [alone[1]]
-        busy = [queues for queues in self._in_turn() if queues.count]
+        busy = [queues for queues in self._round_robin() if queues.count]
         if not busy:
             return []
         self._next += 1
@@ -121,7 +121,7 @@ class Backlog(Generic[T]):
         return gone
 
     def oldest(self) -> float | None:
-        """Return when the item that has waited longest arrived; None if nothing waits."""
+        """Return the arrival time of the oldest item; None if nothing is pending."""
         heads = [queue[0][2] for queues in self._brokers for queue in queues.queues if queue]
         if self._alone is not None:
             heads.append(self._alone[3])
@@ -136,15 +136,15 @@ class Backlog(Generic[T]):
     def _put(self, item: T, broker: int, size: int, since: float) -> list[T]:
         own, priority = self._brokers[broker], self._classify(item)
         dropped: list[T] = []
-        while (holder := self._largest(own, size)) is not None:
-            if holder is own and (not own.count or priority > own.least()):
+        while (victim := self._largest(own, size)) is not None:
+            if victim is own and (not own.count or priority > own.least()):
                 return [*dropped, item]
-            dropped.append(holder.pop(holder.queues[holder.least()]))
+            dropped.append(victim.pop(victim.queues[victim.least()]))
         own.put(item, priority, size, since)
         return dropped
 
     def _largest(self, own: _Queues[T], size: int) -> _Queues[T] | None:
-        """Return the broker that has to give up something for ``size`` bytes of ``own``; None if there is room."""
+        """Return the broker to evict an item of, to add ``size`` bytes to ``own``; None if there is room."""
         brokers = self._brokers
         count = sum([queues.count for queues in brokers])
         if count >= self._capacity:
@@ -155,7 +155,7 @@ class Backlog(Generic[T]):
             return own if own.bytes + size >= largest.bytes else largest
         return None
 
-    def _in_turn(self) -> Iterator[_Queues[T]]:
+    def _round_robin(self) -> Iterator[_Queues[T]]:
         brokers = self._brokers
         first = self._next % len(brokers)
         yield from brokers[first:]
@@ -163,7 +163,7 @@ class Backlog(Generic[T]):
 
 
 def _by_priority(busy: Sequence[_Queues[T]], count: int) -> list[T]:
-    """Remove and return up to ``count`` items, the best priority first, brokers taking turns within one."""
+    """Remove and return up to ``count`` items by priority, round robin among brokers within one priority."""
     taken: list[T] = []
     for kind in Priority:
         waiting = [queues for queues in busy if queues.queues[kind]]

@@ -35,8 +35,8 @@ class Exchange(msgspec.Struct):
 
     Attributes:
         received: the request; nothing in it is verified yet.
-        broker: the name of the broker whose connection it came by.
-        answer: the signed answer; empty until it is made, and for requests that must not be answered.
+        broker: the name of the broker that it was received from.
+        answer: the signed answer; empty until it is created, and for requests that must not be answered.
     """
 
     received: Parked
@@ -58,7 +58,7 @@ class Callout:
         keep_requests: bool = False,
         zone: str = "",
     ) -> None:
-        """``zone`` names the zone whose brokers are served, for audit records."""
+        """Create a callout; ``zone`` is the name of the served zone, for audit records."""
         self.policy = policy
         self.keep_requests = keep_requests
         self.zone = zone
@@ -96,19 +96,19 @@ class Callout:
         """Set the answer of each exchange; it stays empty for requests that must not be answered.
 
         Args:
-            batch: the exchanges; one that fails takes no other with it.
-            now: Unix seconds; the only time these requests know.
+            batch: the exchanges; a failing one does not affect the others.
+            now: the current time in Unix seconds, for the whole batch.
         """
         try:
             self._conclude(batch, now)
         except Exception:
-            if len(batch) > 1:  # one request that nobody foresaw must not cost the others their answers
+            if len(batch) > 1:  # a request that causes an unexpected error must not cost the others their answers
                 for exchange in batch:
                     self.conclude([exchange], now)
                 return
-            self.stats.reply_failures += 1  # without an answer nats-server lets nobody in
+            self.stats.reply_failures += 1  # without an answer nats-server refuses the connection
             if self._failures.due():
-                _log.exception("no answer could be made (%d so far)", self._failures.count)
+                _log.exception("no answer could be created (%d so far)", self._failures.count)
 
     def _conclude(self, batch: Sequence[Exchange], now: float) -> None:
         """Conclude a batch; nothing is counted or recorded before every answer is made."""
@@ -154,7 +154,7 @@ class Callout:
     def _decide(self, request: AuthorizationRequest, now: float) -> Decision:
         try:
             return decide(request, self.policy, now)
-        except Exception:  # whatever went wrong, the connection does not get in
+        except Exception:  # whatever went wrong, the connection is denied
             if self._errors.due():
                 _log.exception("decision failed; the connection is denied (%d so far)", self._errors.count)
             return Deny(rule=Rule.NONE, code=DenyCode.INTERNAL_ERROR, detail="the decision failed; see the log")

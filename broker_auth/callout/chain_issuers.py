@@ -1,4 +1,4 @@
-"""When the chain issuers in use end: for metrics and the log, because everybody below one is denied from then on."""
+"""Expiry of the chain issuers in use, for metrics and the log: afterwards all tokens that they issued are denied."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from broker_auth.cache import BoundedCache
 from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.show import moment
 
-MAX_ISSUERS: Final = 64  # label values of the metric; a chain issuer needs the organization's own signature
-IN_USE_SECONDS: Final = 7 * 86_400.0  # after nobody presented its token for so long, a chain issuer is not warned of
-_REPEAT_SECONDS: Final = 86_400.0  # between two warnings about one issuer
+MAX_ISSUERS: Final = 64  # label values of the metric; chain issuers need the organization's signature
+IN_USE_SECONDS: Final = 7 * 86_400.0  # a chain issuer whose tokens were not presented for this long is ignored
+_REPEAT_SECONDS: Final = 86_400.0  # between warnings about one issuer
 
 Ends = dict[str, tuple[float, float]]
-"""Chain issuer's id to when it was last seen and when it ends (Unix seconds)."""
+"""When a chain issuer was last seen and when it ends (Unix seconds), by its id."""
 
 _log = logging.getLogger(__name__)
 
 
 class ChainIssuers:
-    """The chain issuers whose tokens one process saw last, at most :data:`MAX_ISSUERS`."""
+    """The chain issuers whose tokens a process saw most recently, at most :data:`MAX_ISSUERS`."""
 
     __slots__ = ("_warned", "ends")
 
@@ -28,8 +28,8 @@ class ChainIssuers:
         self.ends: Ends = {}
         self._warned: BoundedCache[str, float] = BoundedCache(MAX_ISSUERS)
 
-    def seen(self, issuer: ChainIssuer, now: float) -> None:
-        """Remember the issuer of a token that was just presented; warn in the log if it ends soon."""
+    def observe(self, issuer: ChainIssuer, now: float) -> None:
+        """Record the issuer of a presented token; log a warning if it ends soon."""
         self.ends[issuer.id] = now, issuer.ends
         if len(self.ends) > MAX_ISSUERS:
             del self.ends[min(self.ends, key=self.ends.__getitem__)]
@@ -38,17 +38,17 @@ class ChainIssuers:
             _log.warning("%s", warning(issuer.id, issuer.ends, now))
 
 
-def together(one: Ends, other: Ends) -> Ends:
-    """Return both, of each issuer what was seen last, at most :data:`MAX_ISSUERS`."""
+def merge(one: Ends, other: Ends) -> Ends:
+    """Return both, with the latest entry of each issuer, at most :data:`MAX_ISSUERS`."""
     newest = dict(sorted([*one.items(), *other.items()], key=lambda item: item[1]))
     kept = sorted(newest.items(), key=lambda item: item[1], reverse=True)[:MAX_ISSUERS]
     return dict(kept)
 
 
 def warning(issuer: str, ends: float, now: float) -> str:
-    """Return one line that says when a chain issuer ends and what to do."""
+    """Return a line that tells when a chain issuer ends and what to do."""
     verb = "was accepted until" if ends <= now else "is accepted until"
     return (
-        f"chain issuer {issuer} {verb} {moment(ends, now)}; everybody whose token it issued is denied from then on; "
+        f"chain issuer {issuer} {verb} {moment(ends, now)}; all tokens that it issued are denied from then on; "
         "renew it and have it issue new tokens"
     )

@@ -1,8 +1,8 @@
-"""The NATS client of the service: nothing that a broker sends, or does not read, makes it grow or wait.
+"""The NATS client of the service: a broker that floods it or does not read cannot make it grow or wait.
 
-What nats-py does and this must not (2.16): ``publish`` waits for the socket without a deadline once 2 MiB are
-unsent; closing waits for the peer to read what is unsent; a reader that fails leaves a connection that looks
-alive. Whatever is wrong with a connection here, it is aborted, and :class:`~.link.BrokerLink` makes a new one.
+In nats-py (2.16) ``publish`` waits for the socket without a timeout once 2 MiB are unsent, closing waits for the peer
+to read unsent data, and a failed reader leaves a connection that looks alive. This client aborts a connection on any
+problem, and :class:`~.connection.BrokerConnection` makes a new connection.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from nats.protocol.parser import PERMISSIONS_ERR
 from broker_auth.callout.parser import TappingParser
 from broker_auth.natsio.client import SecuredClient
 
-MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024  # answers of some two seconds, after which nobody waits for them
-STALL_SECONDS: Final = 10.0  # without a byte sent although some wait
-DEAD_CHECKS: Final = 24  # PINGs without an answer, one at each check: 12 s
-_MAX_SUBJECT: Final = 1024  # characters of a reply subject; nats-server's own are 50
+MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024  # answers of about two seconds; clients do not wait longer
+STALL_SECONDS: Final = 10.0  # without sending a byte although some are pending
+DEAD_CHECKS: Final = 24  # unanswered PINGs, one at each check: 12 s
+_MAX_SUBJECT: Final = 1024  # characters of a reply subject; nats-server's have 50
 
 Tap = Callable[[bytes, bytes, "bytes | None"], None]
-"""Takes a message as it is read: its reply subject, the message and its headers. Must not raise."""
+"""Handles a message when it is read; arguments: reply subject, message, headers. Must not raise."""
 
 
 class BrokerClient(SecuredClient):
     """Sends without waiting, in bounded memory, and never reconnects by itself.
 
     Attributes:
-        proven: when the last PING was sent that was answered, on the loop's clock.
-        taps: what takes the messages of a subscription, by its number on the wire.
-        refusals: of what this client said, because the server does not permit it.
+        proven: when the last answered PING was sent, on the loop's clock.
+        taps: handlers of subscriptions' messages, by subscription id.
+        refusals: number of permission violations.
     """
 
     def __init__(self, on_drop: Callable[[str, int], None] | None = None) -> None:
-        """``on_drop`` is told why a connection was dropped, and how many messages were lost with it."""
+        """Create a client; ``on_drop`` is called with the reason of a drop and the number of lost messages."""
         super().__init__()
         self._on_drop = on_drop
-        self._sizes: deque[int] = deque(maxlen=MAX_UNSENT_BYTES // 256)  # of what was sent last, in bytes
+        self._sizes: deque[int] = deque(maxlen=MAX_UNSENT_BYTES // 256)  # of the messages sent last, in bytes
         self._sent_bytes = 0
-        self._progress = (0, 0.0)  # bytes that had left, and when that was noticed
+        self._progress = (0, 0.0)  # bytes that were sent, and when that was noticed
         self._dropped: asyncio.Task[None] | None = None
         self.proven = float("-inf")
         self.refusals = 0
         self.taps: dict[bytes, Tap] = {}
         self._ps = TappingParser(self)
         self._unanswered = 0
-        self._probes: dict[asyncio.Future[bool], float] = {}  # PINGs that are not answered, and when they were sent
+        self._probes: dict[asyncio.Future[bool], float] = {}  # unanswered PINGs, and when they were sent
 
     def tap(self, subscription: Subscription, tap: Tap) -> None:
-        """Give the messages of a subscription to ``tap`` at once, instead of letting them wait in it."""
+        """Pass the messages of a subscription to ``tap`` immediately, instead of queueing them."""
         self.taps[b"%d" % subscription._id] = tap
 
     def untap(self, subscription: Subscription) -> None:
@@ -62,11 +62,11 @@ class BrokerClient(SecuredClient):
         self.taps.pop(b"%d" % subscription._id, None)
 
     def send(self, subject: str, payload: bytes) -> None:
-        """Publish without waiting for anything.
+        """Publish without waiting.
 
         Raises:
-            nats.errors.Error: the connection is closed, or was dropped because the broker does not read; or the
-                message can never be sent.
+            nats.errors.Error: the connection is closed or was dropped because the broker does not read, or the
+                message is too large.
         """
         if not self.is_connected or self._dropped is not None:
             raise ConnectionClosedError
@@ -74,21 +74,21 @@ class BrokerClient(SecuredClient):
             raise MaxPayloadError
         data = command.pub_cmd(subject, "", payload)
         if self.unsent + len(data) > MAX_UNSENT_BYTES:
-            self.drop(f"does not read: {self.unsent} bytes of answers wait")
+            self.drop(f"does not read: {self.unsent} bytes of answers are pending")
             raise OutboundBufferLimitError
         self._pending.append(data)
         self._pending_data_size += len(data)
         self._sizes.append(len(data))
         self._sent_bytes += len(data)
-        assert self._flush_queue is not None  # connected, hence made
+        assert self._flush_queue is not None  # set while connected
         if self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     def check(self, now: float) -> None:
-        """Drop the connection if bytes have waited too long or nothing comes; to be called twice a second or so.
+        """Drop the connection if the broker does not read or does not answer PINGs; call it twice a second.
 
         Args:
-            now: seconds on any steady clock.
+            now: seconds on a monotonic clock.
         """
         unsent = self.unsent
         left, since = self._progress
@@ -100,7 +100,7 @@ class BrokerClient(SecuredClient):
             self._probe(now)
 
     def _probe(self, now: float) -> None:
-        """Send a PING. What was sent before its answer is read is not older than the PING."""
+        """Send a PING. Messages that are read after its answer were sent after the PING."""
         if self._unanswered >= DEAD_CHECKS:
             self.drop(f"has answered none of {self._unanswered} PINGs")
             return
@@ -112,14 +112,14 @@ class BrokerClient(SecuredClient):
         self._transport.write(b"PING\r\n")
 
     async def _process_pong(self) -> None:
-        """Note when the PING was sent, before what follows its answer is read."""
+        """Note when the answered PING was sent, before later messages are read."""
         sent = self._probes.pop(self._pongs[0], None) if self._pongs else None
         if sent is not None:
             self.proven, self._unanswered = sent, 0
         await super()._process_pong()
 
     def drop(self, reason: str) -> None:
-        """Abort the connection at once, whatever waits to be sent."""
+        """Abort the connection immediately, discarding unsent messages."""
         unsent, lost = self.unsent, 0
         while self._sizes and unsent > 0:
             unsent -= self._sizes.pop()
@@ -130,7 +130,7 @@ class BrokerClient(SecuredClient):
         self._dropped = asyncio.get_running_loop().create_task(self.close())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        """Hand a tapped message over at once; any other waits in its subscription."""
+        """Pass a tapped message on immediately; queue any other in its subscription."""
         tap = self.taps.get(b"%d" % sid)
         if tap is None:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # None for none
@@ -142,18 +142,18 @@ class BrokerClient(SecuredClient):
         await super()._process_err(err_msg)
 
     async def _process_op_err(self, e: Exception) -> None:
-        """Give up a broken connection: nothing on it is worth waiting for."""
+        """Abort a broken connection instead of waiting for it."""
         if not self.is_closed:
             self.abort()
         await super()._process_op_err(e)
 
     async def _read_loop(self) -> None:
-        """Read until the connection ends; nats-py leaves one open, and deaf, if a message cannot be parsed."""
+        """Read until the connection ends; nats-py leaves it open without reading if a message cannot be parsed."""
         await super()._read_loop()
         if not self.is_closed:
             await self._process_op_err(ProtocolError())
 
     def before_info(self, info: dict[str, Any], initial: bool) -> None:
-        """Forget other addresses: the configuration says where brokers are."""
+        """Discard advertised addresses: only the configured ones are used."""
         super().before_info(info, initial)
         info.pop("connect_urls", None)

@@ -1,4 +1,4 @@
-"""One broker's connection: kept for as long as the service runs, whatever happens to the broker."""
+"""The connection to a broker, which is maintained for as long as the service runs."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings
 
 DRAIN_SECONDS: Final = 10.0
-HEARD_SECONDS: Final = 5.0  # without an answer to a PING, after which the broker does not count as reached
-RETURN_SECONDS: Final = 5.0  # until a worker that left asks for work again, to see whether it can answer now
-_EXPIRED_IN_A_ROW: Final = 3  # requests, after which it leaves
+PONG_SECONDS: Final = 5.0  # without an answer to a PING, after which the broker is considered unreachable
+RETURN_SECONDS: Final = 5.0  # until a worker that unsubscribed subscribes again, to check whether it can answer
+_EXPIRED_IN_A_ROW: Final = 3  # requests, after which a worker unsubscribes
 _RETRY_SECONDS: Final = 1.0
 _CHECK_SECONDS: Final = 0.5
-_STEP_SECONDS: Final = 1.0  # by which a clock must be set to count as set
-_MAX_PENDING: Final = 8192  # messages of one subscription that are not handed over yet, and their bytes
+_STEP_SECONDS: Final = 1.0  # a larger change of the clock means that it was set
+_MAX_PENDING: Final = 8192  # queued messages of a subscription, and their bytes
 _MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 _NOT_PERMITTED: Final = (
-    "its configuration was rendered by an older version: other workers cannot answer for this one should it fall "
-    "silent; render it again and restart nats-server"
+    "its configuration was rendered by an older version, so other workers cannot answer for this one if it hangs; "
+    "render it again and restart nats-server"
 )
 _VIOLATION: Final = "permissions violation for subscription"
 _SHOWN: Final = 256  # characters of an error that a broker sent
-_LOG_BURST: Final = 20  # lines about one broker at once; it can make us write them by coming and going
+_LOG_BURST: Final = 20  # log lines about one broker, which can trigger them by reconnecting
 
-Handler = Callable[["BrokerLink", Msg], Awaitable[None]]
-RequestHandler = Callable[["BrokerLink", str, bytes, "bytes | None"], None]
-"""Takes a request as it is read: its reply subject, the message and its headers."""
+Handler = Callable[["BrokerConnection", Msg], Awaitable[None]]
+RequestHandler = Callable[["BrokerConnection", str, bytes, "bytes | None"], None]
+"""Handles a request when it is read; arguments: connection, reply subject, message, headers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Interest:
+class ExtraSubscription:
     """An additional, best-effort subscription.
 
     Attributes:
         brokers: names of the brokers to subscribe at; None for all.
-        if_refused: what to log where the broker's configuration does not allow it.
+        if_refused: text to log if the broker's configuration does not permit it.
     """
 
     subject: str
@@ -72,12 +72,12 @@ class Interest:
 _log = logging.getLogger(__name__)
 
 
-class BrokerLink:
-    """Subscribes to one broker's authorization requests and stays subscribed.
+class BrokerConnection:
+    """A maintained subscription to the authorization requests of one broker.
 
     Attributes:
-        subscribed: set while the broker can reach this service.
-        away: why this worker asks for no requests; "" while it does.
+        subscribed: set while subscribed to requests.
+        away: why this worker has unsubscribed from requests; empty while it is subscribed.
     """
 
     def __init__(
@@ -85,26 +85,26 @@ class BrokerLink:
         broker: BrokerSettings,
         seed: Secret,
         handler: RequestHandler,
-        interests: Sequence[Interest] = (),
+        extra_subscriptions: Sequence[ExtraSubscription] = (),
         others: Collection[str] = (),
         tls: ssl.SSLContext | None = None,
-        on_drop: Callable[[BrokerLink, int], None] = lambda *_: None,
+        on_drop: Callable[[BrokerConnection, int], None] = lambda *_: None,
         on_overflow: Callable[[], None] = lambda: None,
-        on_leave: Callable[[BrokerLink], None] = lambda _: None,
+        on_leave: Callable[[BrokerConnection], None] = lambda _: None,
     ) -> None:
-        """Connects nowhere yet.
+        """Create the connection without connecting.
 
         Args:
-            broker: where to connect.
-            seed: whom to log in as.
-            handler: takes each authorization request.
-            interests: what else to subscribe to.
-            others: accounts in which no request ever arrives: getting in there is a failure.
-            tls: what is presented to the broker, and what it is known by.
-            on_drop: is told when the connection was dropped because the broker did not read, and how many
-                messages were lost.
-            on_overflow: is told of each message that came faster than it could be handed over.
-            on_leave: is told when this worker asks for no more requests.
+            broker: the broker.
+            seed: the nkey seed to log in with.
+            handler: called with each authorization request.
+            extra_subscriptions: further subscriptions.
+            others: accounts without requests: being placed in one of them is an error.
+            tls: certificate to present, and CA to verify the broker with.
+            on_drop: called with the number of lost messages when the connection was dropped because the broker did
+                not read.
+            on_overflow: called for each message that was lost because a queue was full.
+            on_leave: called when this worker unsubscribes from requests.
         """
         self.name = broker.name
         self.role = broker.role
@@ -112,7 +112,9 @@ class BrokerLink:
         self._broker = broker
         self._seed = seed
         self._handler = handler
-        self._interests = tuple(item for item in interests if item.brokers is None or self.name in item.brokers)
+        self._extra_subscriptions = tuple(
+            item for item in extra_subscriptions if item.brokers is None or self.name in item.brokers
+        )
         self._refused: set[str] = set()
         self._others = frozenset(others)
         self._tls = tls
@@ -125,7 +127,7 @@ class BrokerLink:
         self._expired = 0
         self._returning: asyncio.Task[None] | None = None
         self._copies: Copies | None = None
-        self._told_refusal = False
+        self._reported_refusal = False
         self._subscribed_before = False
         self._lines = LogLimit(_LOG_BURST)
         self._client: BrokerClient | None = None
@@ -134,22 +136,22 @@ class BrokerLink:
         self._last_error = ""
 
     async def run(self) -> None:
-        """Connect, and connect again whenever the connection ends (docs/nats-server.md fact 25).
+        """Connect, and reconnect whenever the connection ends (docs/nats-server.md fact 25).
 
-        Ends by cancellation only.
+        Runs until cancelled.
         """
         while True:
             try:
                 await self._connect()
                 await self._until_closed()
-            except Exception as error:  # whatever answers there may be a broker the next time
+            except Exception as error:  # retry after any error: the endpoint may be a broker the next time
                 self._report(error)
             self._lost()
             await self.close()
             await asyncio.sleep(_RETRY_SECONDS)
 
     def reply(self, subject: str, answer: bytes) -> None:
-        """Send an answer, without waiting for the broker to read it.
+        """Send an answer without waiting for the broker to read it.
 
         Raises:
             nats.errors.Error: the connection is closed, or was dropped because the broker does not read.
@@ -160,20 +162,21 @@ class BrokerLink:
 
     @property
     def ready(self) -> bool:
-        """Whether the broker can ask this worker, as far as is known: it has answered a PING lately."""
-        heard = self._client is not None and asyncio.get_running_loop().time() - self._client.proven <= HEARD_SECONDS
-        return self.subscribed.is_set() and not self.away and heard
+        """Whether this worker is subscribed and the broker has answered a PING recently."""
+        if self._client is None or asyncio.get_running_loop().time() - self._client.proven > PONG_SECONDS:
+            return False
+        return self.subscribed.is_set() and not self.away
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the broker to read others."""
+        """Bytes that have not been sent to the broker yet."""
         return 0 if self._client is None else self._client.unsent
 
     async def drain(self) -> None:
-        """Stop receiving, and hand over what was received (docs/nats-server.md fact 12).
+        """Unsubscribe, and pass on every request that was received (docs/nats-server.md fact 12).
 
-        :meth:`settle` comes after it is answered, and :meth:`close` last. A broker that does not take part is
-        dropped, so that it does not delay the others.
+        Call :meth:`settle` when these are answered, and :meth:`close` last. A broker that does not respond is dropped,
+        so that it does not delay the others.
         """
         self._draining = True
         client, subscription = self._client, self._subscription
@@ -184,7 +187,7 @@ class BrokerLink:
         try:
             if client.is_connected and subscription is not None:
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    # What was sent before the broker knew is read, and handed over, by then.
+                    # By then, requests that the broker sent before it processed this have been read and passed on.
                     await unsubscribe(client, subscription)
                     await round_trip(client)
         except (NatsError, OSError, TimeoutError) as error:
@@ -204,13 +207,13 @@ class BrokerLink:
             _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
 
     async def close(self) -> None:
-        """Close the connection, whatever state it is in; must not raise: the loop of :meth:`run` has to survive."""
+        """Close the connection in any state; must not raise, because the loop of :meth:`run` has to survive."""
         if self._returning is not None:
             self._returning.cancel()
         if self._client is not None:
             try:
                 await self._client.close()
-            except Exception as error:  # uvloop refuses what nats-py still writes on a broken connection
+            except Exception as error:  # uvloop raises when nats-py writes to a broken connection
                 _log.debug("broker %s: not closed in order: %s", self.name, error)
 
     async def _connect(self) -> None:
@@ -223,30 +226,30 @@ class BrokerLink:
             name="broker-auth",
             nkeys_seed_str=self._seed.reveal(),
             tls=self._tls,
-            allow_reconnect=False,  # :meth:`run` does: nats-py keeps stale answers, and waits for a peer to read them
+            allow_reconnect=False,  # :meth:`run` does: nats-py keeps stale answers and waits for a peer to read them
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RETRY_SECONDS,  # seconds, fractions work
             error_cb=self._on_error,
             closed_cb=self._on_closed,
         )
 
-        # Requests last: once they come, everything else is in place.
-        for interest in self._interests:
-            await self._subscribe(client, interest.subject, interest.queue, interest.handler)
+        # Subscribe to requests last, when everything else is ready.
+        for extra in self._extra_subscriptions:
+            await self._subscribe(client, extra.subject, extra.queue, extra.handler)
         self._copies = Copies(client, AUTH_REQUEST_SUBJECT, lambda: round_trip(client))
         await self._copies.start()
         self._check_account(client)
         self._last_error = ""
-        if not self._copies.permitted and not self._told_refusal:
-            self._told_refusal = True
-            self._say(logging.WARNING, _NOT_PERMITTED)
-        await self._ask(client)
+        if not self._copies.permitted and not self._reported_refusal:
+            self._reported_refusal = True
+            self._log_line(logging.WARNING, _NOT_PERMITTED)
+        await self._subscribe_to_requests(client)
         self.subscribed.set()
-        self._say(logging.INFO, f"subscribed{' again' if self._subscribed_before else ''} at {_where(client)}")
+        self._log_line(logging.INFO, f"subscribed{' again' if self._subscribed_before else ''} at {_where(client)}")
         self._subscribed_before = True
         self._check_version(client)
 
-    async def _ask(self, client: BrokerClient) -> None:
+    async def _subscribe_to_requests(self, client: BrokerClient) -> None:
         """Subscribe to requests."""
         subscription = await client.subscribe(AUTH_REQUEST_SUBJECT, queue=AUTH_QUEUE)
         client.tap(subscription, self._on_request)
@@ -264,7 +267,7 @@ class BrokerLink:
         )
 
     async def _until_closed(self) -> None:
-        """Return when the connection has ended; end it if the broker does not read."""
+        """Wait until the connection has ended; drop it if the broker does not read."""
         client, clock = self._client, asyncio.get_running_loop().time
         assert client is not None  # connected before
         while not client.is_closed:
@@ -273,17 +276,17 @@ class BrokerLink:
                 await asyncio.wait_for(self._closed.wait(), _CHECK_SECONDS)
 
     def _check_account(self, client: BrokerClient) -> None:
-        """A service whose nkey the broker does not know is itself called out for, and may even be admitted."""
+        """Raise an error if the broker does not know the service's nkey and admitted it as a client."""
         if client.account in self._others:
             raise OperationError(
-                f"taken for an ordinary connection, into account {client.account}: the nkey of nkey_seed_file is not "
-                "among the broker's auth_users; render its configuration anew"
+                f"the broker authenticated this service as an ordinary client (account {client.account}): the nkey of "
+                "nkey_seed_file is not in its auth_users; render its configuration again"
             )
 
     def _check_version(self, client: BrokerClient) -> None:
-        """Warn of a nats-server that does not hold what is decided; refusing it would lock its clients out."""
+        """Warn of a nats-server with security defects; refusing to serve it would lock its clients out."""
         if reason := unsafe(client.server_version):
-            self._say(logging.WARNING, f"upgrade nats-server {client.server_version!r}: {reason}")
+            self._log_line(logging.WARNING, f"upgrade nats-server {client.server_version!r}: {reason}")
 
     def _bound(self, handler: Handler) -> Callable[[Msg], Awaitable[None]]:
         async def handle(message: Msg) -> None:
@@ -294,7 +297,7 @@ class BrokerLink:
     # -- requests -----------------------------------------------------------------------------
 
     def judge(self, issued: int, expires: int) -> Age:
-        """Judge a request read now by its ``iat`` and ``exp``, and leave if the clocks make all of them late."""
+        """Judge a request by its ``iat`` and ``exp``; unsubscribe if all are expired because clocks differ."""
         now = asyncio.get_running_loop().time()
         self._freshness.proven = self._client.proven if self._client else float("-inf")
         age = self._freshness.judge(issued, expires, time.time(), now)
@@ -308,27 +311,27 @@ class BrokerLink:
         return age
 
     def is_answered(self, subject: str) -> bool:
-        """Return whether another worker has answered a request, while this one stood still or was busy."""
+        """Return whether another worker has answered a request while this one was suspended or busy."""
         return self._copies is not None and self._copies.permitted and self._copies.peers.is_answered(subject)
 
-    def done_with(self, subject: str) -> None:
-        """Tell the other workers that a request needs no answer of theirs."""
+    def mark_answered(self, subject: str) -> None:
+        """Tell the other workers that they need not answer a request."""
         if self._copies is not None and self._copies.permitted:
             self._copies.peers.settle(subject)
 
     def tick(self) -> None:
-        """Say to the other workers what there is to say; called ten times a second."""
+        """Send due messages to the other workers; called ten times a second."""
         if self._copies is not None and not self._draining:
             self._copies.tick()
 
     def due(self, count: int) -> list[Held]:
-        """Return requests that others have not answered in time."""
+        """Return requests that other workers have not answered in time."""
         if self._copies is None or not self._copies.permitted or self._draining:
             return []
         return self._copies.peers.due(asyncio.get_running_loop().time(), count)
 
     def shed(self) -> None:
-        """Drop what is kept in case others do not answer."""
+        """Drop all copies of other workers' requests."""
         if self._copies is not None:
             self._copies.peers.shed()
 
@@ -339,33 +342,33 @@ class BrokerLink:
             self._report(error)
 
     def _return(self, why: str) -> None:
-        """Count as able to answer again."""
+        """Note that this worker can answer requests again."""
         self._expired = 0
         self._set_able(True)
         if self.away:
             self.away = ""
-            self._say(logging.INFO, f"{why}: asks for requests again")
+            self._log_line(logging.INFO, f"{why}: subscribing to requests again")
 
     def _set_able(self, able: bool) -> None:
         if self._copies is not None and self._copies.peers.able is not able:
             self._copies.peers.able = able
-            self._copies.tick()  # at once: whoever takes over has the copies
+            self._copies.tick()  # immediately, because the worker that takes over has the copies
 
     def _leave(self, difference: float) -> None:
-        """Ask for no more requests, and try again later."""
+        """Unsubscribe from requests, and try again later."""
         if not self.away:
             self.away = "clock"
-            self._say(
+            self._log_line(
                 logging.ERROR,
-                f"its requests have expired when they arrive: its clock and ours differ, by some {difference:.0f} s; "
-                "asks for no more requests until they agree",
+                f"its requests have expired on arrival: its clock and ours differ by about {difference:.0f} s; "
+                "unsubscribed from requests until the clocks agree; synchronize both clocks",
             )
             self._on_leave(self)
         client, subscription, self._subscription = self._client, self._subscription, None
         if client is not None and subscription is not None:
-            self._returning = asyncio.create_task(self._pause(client, subscription))
+            self._returning = asyncio.create_task(self._resubscribe_later(client, subscription))
 
-    async def _pause(self, client: BrokerClient, subscription: Subscription) -> None:
+    async def _resubscribe_later(self, client: BrokerClient, subscription: Subscription) -> None:
         try:
             await subscription.unsubscribe()
             client.untap(subscription)
@@ -373,40 +376,40 @@ class BrokerLink:
             for _ in range(int(RETURN_SECONDS / _CHECK_SECONDS)):
                 await asyncio.sleep(_CHECK_SECONDS)
                 if abs(time.time() - time.monotonic() - offset) > _STEP_SECONDS:
-                    # The clock was set. Where nobody asks, nothing else would tell that it is right now.
+                    # The clock was set; without requests nothing else shows that it is correct now.
                     self._return("this machine's clock was set")
                     break
         except NatsError as error:
             self._report(error)
         if client is self._client and client.is_connected and not self._draining:
             with contextlib.suppress(NatsError, OSError):
-                await self._ask(client)
+                await self._subscribe_to_requests(client)
 
     def _forget(self) -> None:
-        """Forget what was true of the last connection."""
+        """Reset the state of the previous connection."""
         self.away, self._expired = "", 0
         self._freshness = Freshness()
         self._copies = None
 
     def _report(self, error: Exception) -> None:
-        """Log a state, not each attempt: the same error twice in a row is one line."""
+        """Log an error once, not for each attempt that fails in the same way."""
         text = printable(str(error) or type(error).__name__, _SHOWN)
         if text != self._last_error:
-            self._say(logging.WARNING, text)
+            self._log_line(logging.WARNING, text)
             self._last_error = text
 
-    def _say(self, level: int, text: str) -> None:
+    def _log_line(self, level: int, text: str) -> None:
         if self._lines.due():
             _log.log(level, "broker %s: %s", self.name, text)
 
     def _lost(self) -> None:
-        """Note the end of a connection."""
+        """Handle the end of a connection."""
         if self.subscribed.is_set() and not self._draining:
-            self._say(logging.WARNING, "disconnected")
+            self._log_line(logging.WARNING, "disconnected")
         self.subscribed.clear()
 
     def _on_dropped(self, reason: str, lost: int) -> None:
-        self._say(logging.ERROR, f"{reason}; the connection is dropped and {lost} messages with it")
+        self._log_line(logging.ERROR, f"{reason}; the connection is dropped, and {lost} messages are lost")
         self._on_drop(self, lost)
 
     async def _on_error(self, error: Exception) -> None:
@@ -415,16 +418,16 @@ class BrokerLink:
         elif refused := self._refused_subscription(error):
             if refused not in self._refused:
                 self._refused.add(refused)
-                self._say(logging.WARNING, refused)
+                self._log_line(logging.WARNING, refused)
         else:
             self._report(error)
 
     def _refused_subscription(self, error: Exception) -> str:
-        """Return what to log if the broker refuses a subscription that can be done without; else nothing."""
+        """Return the text to log if the broker refuses an extra subscription; else an empty string."""
         text = str(error).lower()
         if _VIOLATION not in text:
             return ""
-        return next((item.if_refused for item in self._interests if f'"{item.subject.lower()}"' in text), "")
+        return next((item.if_refused for item in self._extra_subscriptions if f'"{item.subject.lower()}"' in text), "")
 
     async def _on_closed(self) -> None:
         self._closed.set()

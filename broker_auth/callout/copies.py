@@ -1,4 +1,4 @@
-"""One connection's part in answering for others: words to the other workers, and copies of requests."""
+"""The part of a connection in answering for other workers: messages to them, and copies of requests."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _log = logging.getLogger(__name__)
 
 
 class Copies:
-    """Takes part at one broker for as long as one connection to it lasts.
+    """Copies of requests at one broker, for the lifetime of a connection.
 
     Attributes:
-        peers: the other workers that this broker reaches.
-        permitted: whether the broker lets this service take part.
+        peers: the other workers at this broker.
+        permitted: whether the broker's configuration permits the messages between workers.
     """
 
     def __init__(self, client: BrokerClient, subject: str, round_trip: Callable[[], Awaitable[None]]) -> None:
-        """Subscribe to nothing yet.
+        """Create the state without subscribing.
 
         Args:
-            client: the connection, made.
-            subject: that of requests.
-            round_trip: returns when the server has processed what was said.
+            client: the connected client.
+            subject: the subject of requests.
+            round_trip: waits until the server has processed everything that was sent.
         """
         self.peers = Peers(HOST, client.server_id)
         self.permitted = False
@@ -41,49 +41,49 @@ class Copies:
         self._changing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen to the others, if the broker permits it."""
-        await self._round_trip()  # what was refused before is not about this
+        """Subscribe to the messages of other workers, if the broker permits it."""
+        await self._round_trip()  # counts earlier refusals
         refused = self._client.refusals
-        self._client.tap(await self._client.subscribe(PEERS_SUBJECT), self._hear)
+        self._client.tap(await self._client.subscribe(PEERS_SUBJECT), self._receive)
         await self._round_trip()
         self.permitted = self._client.refusals == refused
 
     def tick(self) -> None:
-        """Do what is due, ten times a second or so."""
+        """Send due messages and change the subscription to copies; called about ten times a second."""
         if not self.permitted or not self._client.is_connected:
             return
-        for word in self.peers.tick(_now()):
-            self._say(word)
+        for message in self.peers.tick(_now()):
+            self._send(message)
         if self.peers.watching is (self._copies is None) and (self._changing is None or self._changing.done()):
             self._changing = asyncio.create_task(self._change(self.peers.watching))
 
     def retire(self) -> None:
-        """Give up a duty; what is answered yet is told by :meth:`leave`."""
+        """Give up the duty; :meth:`leave` reports later answers."""
         self.peers.able = False
         self.tick()
 
     def leave(self) -> None:
-        """Tell the others what was answered last, and that this worker is gone."""
+        """Report the last answers to the other workers, and that this worker leaves."""
         if self.permitted and self._client.is_connected:
             self.permitted = False
-            for word in self.peers.leave(_now()):
-                self._say(word)
+            for message in self.peers.leave(_now()):
+                self._send(message)
 
-    def _hear(self, _: bytes, data: bytes, __: bytes | None) -> None:
-        self.peers.hear(data, _now())
+    def _receive(self, _: bytes, data: bytes, __: bytes | None) -> None:
+        self.peers.receive(data, _now())
 
     def _hold(self, reply: bytes, data: bytes, headers: bytes | None) -> None:
         self.peers.hold(reply, data, headers, _now())
 
-    def _say(self, word: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         try:
-            self._client.send(PEERS_SUBJECT, word)
-        except NatsError as error:  # the connection has ended; :class:`BrokerLink` sees that, too
-            _log.debug("not said to the other workers: %s", error)
+            self._client.send(PEERS_SUBJECT, message)
+        except NatsError as error:  # the connection has ended, which :class:`BrokerConnection` notices too
+            _log.debug("not sent to the other workers: %s", error)
 
-    async def _change(self, wanted: bool) -> None:
+    async def _change(self, watching: bool) -> None:
         try:
-            if wanted:
+            if watching:
                 group = f"{COPY_QUEUE}.{self.peers.id}"
                 copies = await self._client.subscribe(self._requests, queue=group)
                 self._client.tap(copies, self._hold)

@@ -1,9 +1,9 @@
-"""How old a request is when it arrives, and whether it is the clocks that make it look so.
+"""The age of a request on arrival, and whether it only looks old because clocks differ.
 
-A process that was stopped, or cut off, reads requests that waited for it: those arrived just now, by its own
-clock, and nobody waits for an answer to them. What proves a request young is that the broker has answered a
-PING of ours lately: its answers and the requests come in one order. Where that proof is missing, the
-request's ``iat`` tells, less what such a difference was while there was proof.
+A process that was suspended or disconnected reads requests that were queued for it: by its own clock they have just
+arrived, but their clients no longer wait. A request is known to be young if the broker has answered a PING recently,
+because answers and requests arrive in order. Without such a proof, the age is estimated from the request's ``iat``,
+corrected by the clock difference measured while there was proof.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections import deque
 from enum import StrEnum
 from typing import Final
 
-FRESH_SECONDS: Final = 1.5  # how old a request may be on arrival; PINGs are sent twice in this time and more
+FRESH_SECONDS: Final = 1.5  # maximum age of a request on arrival; PINGs are sent more than twice in this time
 _SAMPLES: Final = 32
-_TOLERANCE_SECONDS: Final = 0.5  # `iat` is in whole seconds: a request of this second is 0 to 1 s old by it
+_TOLERANCE_SECONDS: Final = 0.5  # `iat` is in whole seconds, so a new request appears 0 to 1 s old
 
 
 class Age(StrEnum):
-    """What is to be thought of a request on arrival."""
+    """The judgement about a request on arrival."""
 
     YOUNG = "young"
-    STALE = "stale"  # it waited for us
-    EXPIRED = "expired"  # it did not wait and has expired all the same: our clock and the broker's disagree
+    STALE = "stale"  # it was queued for this process
+    EXPIRED = "expired"  # it was not queued but has expired: our clock and the broker's differ
 
 
 class Freshness:
     """Judges the requests of one broker.
 
     Attributes:
-        proven: seconds, on the steady clock, of the last PING that was answered.
+        proven: when the last answered PING was sent, in seconds on the monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class Freshness:
         self._samples: deque[float] = deque(maxlen=_SAMPLES)
 
     def judge(self, issued: int, expires: int, wall: float, steady: float) -> Age:
-        """Judge a request that arrives now; ``issued`` and ``expires`` are its own, in Unix seconds.
+        """Judge a request that arrives now.
 
         Args:
-            issued: its ``iat``.
-            expires: its ``exp``.
-            wall: Unix seconds.
-            steady: seconds of a clock that nobody sets. Only differences to ``issued`` are used.
+            issued: its ``iat``, in Unix seconds.
+            expires: its ``exp``, in Unix seconds.
+            wall: the current time in Unix seconds.
+            steady: the current time on a monotonic clock. Only differences to ``issued`` are used.
         """
         difference = steady - issued
         if steady - self.proven > FRESH_SECONDS:

@@ -1,7 +1,7 @@
-"""The NATS micro protocol, so that ``nats service ls|info|stats`` shows every process (NATS ADR-32).
+"""The NATS micro protocol, so that ``nats service ls|info|stats`` shows every worker (NATS ADR-32).
 
-Answers only; asking needs a user of the callout account, which the rendered configuration has none of
-but the service's own: an operator adds one, or looks at metrics.
+Sending requests needs another user of the callout account, which the rendered configuration does not contain: an
+operator has to add one, or use the metrics.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TYPE: Final = "io.nats.micro.v1"
 
 
 class MicroService:
-    """One process as a micro service instance with the one endpoint ``auth``."""
+    """A worker as a micro service instance with the single endpoint ``auth``."""
 
     def __init__(self, subject: str, queue: str, instance: str | None = None) -> None:
         self.id = instance or secrets.token_hex(8)
@@ -32,12 +32,12 @@ class MicroService:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """What to subscribe to, without a queue group: every instance answers."""
+        """The subjects to subscribe to, without a queue group, because every instance answers."""
         named = (f"{_PREFIX}.{verb}{rest}" for verb in _VERBS for rest in ("", f".{NAME}", f".{NAME}.{self.id}"))
         return tuple(named)
 
     def answer(self, subject: str, counted: Snapshot) -> bytes | None:
-        """The answer to a question on ``subject``; None if it is none of ours."""
+        """Return the answer to a request on ``subject``; None for other subjects."""
         verb = subject.split(".")[1] if subject in self.subjects else ""
         match verb:
             case "PING":
@@ -54,7 +54,7 @@ class MicroService:
         return msgspec.json.encode(own | more)
 
     def _stats(self, counted: Snapshot) -> dict[str, Any]:
-        """Nanoseconds, as the protocol has it; an error is a message that got no answer."""
+        """Return the statistics, with times in nanoseconds; errors are messages that got no answer."""
         requests = sum(counted.latency)
         spent = int(counted.latency_sum * 1e9)
         errors = sum(counted.unanswered.values()) + counted.reply_failures

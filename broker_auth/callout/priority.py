@@ -1,7 +1,7 @@
 """Request priorities under load. They affect order only, never the decision.
 
-A priority is read off a request that is not verified yet, so it costs next to nothing. The best ones rest on
-what this process has verified before; nothing that a broker merely says ranks beside them.
+A priority is derived from the unverified request, so it costs almost nothing. The best priorities are for credentials
+that this process has verified before, not for mere claims of a broker.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from broker_auth.tokens.verify import Rejected
 
 
 class Priority(IntEnum):
-    """The lower, the sooner."""
+    """Priority of a request; lower values are answered first."""
 
     FLEET = 0
-    """A certificate chain that was verified before: the fleet, the provisioner."""
+    """A certificate chain that was verified before: a fleet member or a provisioner."""
     TOKEN = 1
     """A client or server token that was accepted before.
 
-    Below a certificate, whose key was proven: a client's token travels with its requests, and whoever has read
-    it there can present it, if not sign a nonce for it.
+    Lower than a certificate, whose key was proven: a client sends its token with its requests, so another party may
+    have read it and can present it, though not sign a nonce.
     """
     CERTIFICATE = 2
-    """The broker says that it verified a chain; this process has not seen that chain yet.
+    """The broker claims to have verified a chain that this process has not seen.
 
-    Above nodes, because a large fleet has more certificates than are remembered. A broker that lies about it
-    takes places from its own clients only: brokers share by turns (:mod:`broker_auth.callout.backlog`).
+    Higher than nodes, because a large fleet has more certificates than are cached. A false claim of a broker only
+    delays its own clients, because brokers are served round robin (:mod:`broker_auth.callout.backlog`).
     """
     NODE = 3
     """A provisioning token that was accepted before."""
     UNKNOWN = 4
-    """A token never seen, or none."""
+    """An unknown token, or no credential."""
     REFUSED = 5
     """A credential that was refused before, or has expired."""
 

@@ -80,7 +80,7 @@ class ReplyWriter:
     """Signs answers with the issuer's account key, and seals them where requests are sealed."""
 
     def __init__(self, issuer_seed: bytes, sealer: Sealer | None) -> None:
-        """``issuer_seed`` is the 32 bytes of an account nkey seed."""
+        """Create a writer; ``issuer_seed`` is the 32 bytes of an account nkey seed."""
         public, self._secret = nacl.bindings.crypto_sign_seed_keypair(issuer_seed)
         self.issuer = encode_public(public, NkeyKind.ACCOUNT)
         self._sealer = sealer

@@ -1,6 +1,6 @@
 """From bytes to an :class:`AuthorizationRequest`: every check of docs/interface.md#the-wire, in its order.
 
-What fails here gets no reply at all: it was not nats-server that sent it, or it comes too late.
+A message that fails a check gets no reply: it was not sent by nats-server, or it is too late.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SERVERS: Final = 1024  # server keys remembered
 
 
 class WireFault(StrEnum):
-    """Why a message is not answered. Counted in metrics and logged, by these codes."""
+    """Reasons for not answering a message; the codes are used in metrics and in the log."""
 
     NO_REPLY_SUBJECT = "no_reply_subject"
     TOO_LARGE = "too_large"
@@ -66,7 +66,9 @@ class _Header(msgspec.Struct):
     alg: str
 
 
-_Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**40)]  # Unix; any larger number is no time, and no float
+_Seconds = Annotated[
+    int, msgspec.Meta(ge=0, le=2**40)
+]  # Unix seconds; larger numbers are not valid times and not exact as floats
 
 
 class _Claims(msgspec.Struct):
@@ -198,7 +200,7 @@ class RequestReader:
 
 
 def server_xkey(headers: bytes | None) -> str | None:
-    """Return the ``Nats-Server-Xkey`` of a message's headers; None if there is none, or they are no server's."""
+    """Return the ``Nats-Server-Xkey`` of a message's headers; None if it is missing or the headers are too long."""
     if not headers or len(headers) > MAX_HEADERS_BYTES:
         return None
     for line in headers.split(b"\r\n"):

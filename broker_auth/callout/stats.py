@@ -1,4 +1,4 @@
-"""What a service process counts. Plain numbers on the hot path; exported elsewhere, when asked."""
+"""Counters of a worker: plain numbers on the hot path, exported elsewhere on request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.callout.chain_issuers import ChainIssuers, Ends, together
+from broker_auth.callout.chain_issuers import ChainIssuers, Ends, merge
 from broker_auth.callout.request import WireFault
 from broker_auth.policy.decision import Admit, Decision
 
@@ -16,11 +16,11 @@ LATENCY_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0
 
 
 class Snapshot(msgspec.Struct, kw_only=True):
-    """Counters at one moment; they can be added, over processes that run and over those that ended.
+    """Counters at one moment, which can be added, for running and ended processes.
 
     Attributes:
         decisions: rule, code and count.
-        chain_issuers: those seen last, each with when it was seen and when it ends.
+        chain_issuers: when each recently seen chain issuer was last seen and when it ends.
     """
 
     decisions: list[tuple[str, str, int]] = []
@@ -35,7 +35,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
     answered_for_others: dict[str, int] = {}
 
     def __add__(self, other: Snapshot) -> Snapshot:
-        """Both together; a signer was last used when either used it last."""
+        """Return the sum; the last use of a signer is the later one."""
         decisions: Counter[tuple[str, str]] = Counter()
         for rule, code, count in (*self.decisions, *other.decisions):
             decisions[rule, code] += count
@@ -49,7 +49,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
             latency_sum=self.latency_sum + other.latency_sum,
             signer_used=used,
             reply_failures=self.reply_failures + other.reply_failures,
-            chain_issuers=together(self.chain_issuers, other.chain_issuers),
+            chain_issuers=merge(self.chain_issuers, other.chain_issuers),
             dropped=dict(Counter(self.dropped) + Counter(other.dropped)),
             left=dict(Counter(self.left) + Counter(other.left)),
             answered_for_others=dict(Counter(self.answered_for_others) + Counter(other.answered_for_others)),
@@ -62,14 +62,14 @@ class Stats:
     Attributes:
         decisions: by rule and code (``admitted`` or the denial's).
         unanswered: messages that got no reply, by fault.
-        latency: requests by bucket of :data:`LATENCY_BUCKETS`, the last one being longer.
+        latency: requests by bucket of :data:`LATENCY_BUCKETS`; the last bucket is unbounded.
         latency_sum: seconds.
-        signer_used: signer to Unix seconds of its last admission.
-        reply_failures: answers that could not be made or sent.
-        chain_issuers: whose tokens were presented, and when they end.
+        signer_used: Unix seconds of the last admission, by signer.
+        reply_failures: answers that could not be created or sent.
+        chain_issuers: issuers of presented tokens, and when they end.
         dropped: connections dropped because their broker did not read or answer, by broker.
-        left: times that this process asked for no more requests because it could not answer, by broker.
-        answered_for_others: requests that another worker was asked and did not answer, by broker.
+        left: number of times this process unsubscribed because it could not answer, by broker.
+        answered_for_others: requests answered because the worker that received them did not, by broker.
     """
 
     __slots__ = (
@@ -106,15 +106,15 @@ class Stats:
         else:
             self.decisions[decision.rule, decision.code] += 1
         if decision.chain_issuer is not None:
-            self.chain_issuers.seen(decision.chain_issuer, now)
+            self.chain_issuers.observe(decision.chain_issuer, now)
 
     def took(self, count: int, seconds: float) -> None:
-        """So many decisions took ``seconds`` each."""
+        """Count ``count`` decisions that took ``seconds`` each."""
         self.latency[bisect_left(LATENCY_BUCKETS, seconds)] += count
         self.latency_sum += seconds * count
 
     def snapshot(self) -> Snapshot:
-        """The counters as they are now."""
+        """Return the current counters."""
         return Snapshot(
             decisions=[(str(rule), str(code), count) for (rule, code), count in self.decisions.items()],
             unanswered={fault.value: count for fault, count in self.unanswered.items()},

@@ -10,10 +10,10 @@ import click
 
 from broker_auth.cli import output
 from broker_auth.demo.last_mile import NODE
-from broker_auth.demo.outcome import Outcome
+from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result, run_demo
 from broker_auth.deploy.plan import Topology
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 
 _COLUMNS: Final = 80  # of a terminal
 
@@ -36,7 +36,7 @@ def demo_command(context: click.Context, topology: str, keep: bool, as_json: boo
     result differs from the expected one.
     """
 
-    def show(deployment: Site, result: Result) -> None:
+    def show(deployment: Sandbox, result: Result) -> None:
         if as_json:
             output.document(_document(result))
         else:
@@ -45,7 +45,7 @@ def demo_command(context: click.Context, topology: str, keep: bool, as_json: boo
             _print_instructions(deployment)
 
     try:
-        result = asyncio.run(run_demo(Topology(topology), show, keep=keep))
+        result = asyncio.run(run_demo(Topology(topology), show, wait=keep))
     except KeyboardInterrupt:
         return  # the normal end of `--keep`
     context.exit(0 if result.ok else 1)
@@ -60,7 +60,7 @@ def _document(result: Result) -> dict[str, object]:
     }
 
 
-def _row(outcome: Outcome) -> dict[str, object]:
+def _row(outcome: Observation) -> dict[str, object]:
     return {
         "what": outcome.what,
         "expected": outcome.expected,
@@ -81,13 +81,13 @@ def _print(result: Result) -> None:
         for outcome in outcomes:
             if outcome.as_expected:
                 room = _COLUMNS - len("  ok  ") - len(outcome.what)
-                click.echo(f"  ok  {outcome.what} {output.one_line(outcome.happened):>{room - 1}}")
+                click.echo(f"  ok  {outcome.what} {output.one_line(outcome.happened):>{max(room - 1, 0)}}")
             else:
                 what = f"{outcome.what}: expected {outcome.expected}, happened {outcome.happened}"
                 click.secho(f"  NOT AS EXPECTED  {output.one_line(what)}", fg="red")
 
 
-def _print_instructions(deployment: Site) -> None:
+def _print_instructions(deployment: Sandbox) -> None:
     configuration = shlex.quote(str(deployment.deployment.configuration))
     for line in (
         f"Running in {deployment.directory} until interrupted (Ctrl-C). Explore it with:",

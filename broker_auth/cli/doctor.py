@@ -16,7 +16,7 @@ from broker_auth.cli.options import FILE, config_option, example, json_option
 from broker_auth.cli.tables import make_console
 from broker_auth.operate.doctor.deployment import examine_configuration
 from broker_auth.operate.doctor.examine import examine, healthy, in_order
-from broker_auth.operate.doctor.finding import Case, Finding, Severity
+from broker_auth.operate.doctor.finding import Context, Finding, Severity
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES
@@ -56,8 +56,8 @@ def doctor_command(
         findings = in_order(examine_configuration(report))
     else:
         token = Secret(_token(provisioning_token)) if provisioning_token else None
-        case = Case(access=make_access(report.settings, **credentials), provisioning_token=token)
-        findings = run(examine(case, report))
+        context = Context(access=make_access(report.settings, **credentials), provisioning_token=token)
+        findings = run(examine(context, report))
     if as_json:
         output.document({"healthy": healthy(findings), "findings": [_document(item) for item in findings]})
     else:

@@ -20,7 +20,7 @@ from broker_auth.cli.lazy import Lazy, LazyGroup
 from broker_auth.cli.options import DURATION, FILE, config_option, example, json_option
 from broker_auth.cli.tables import make_console, make_table, short_bytes, watch
 from broker_auth.errors import OperationError
-from broker_auth.operate.report.connections import Connection, Observer, Report
+from broker_auth.operate.report.connections import Connection, ConnectionsReport, Observer
 from broker_auth.operate.report.gathering import Ask, State
 from broker_auth.operate.report.selection import SORTS, Selection
 from broker_auth.operate.report.waiting import Waiting, waiting_nodes
@@ -99,14 +99,14 @@ def conns_command(
     selection = Selection(kinds=KINDS[args.pop("kind")], **args)
     ask = Ask(account=selection.account, state=state, subjects=subs or selection.subject is not None)
 
-    async def look(observer: Observer) -> Report:
+    async def look(observer: Observer) -> ConnectionsReport:
         report = await observer.report(ask, rules_of(records()))
-        return Report(connections=selection.apply(report.connections), missing=report.missing)
+        return ConnectionsReport(connections=selection.apply(report.connections), missing=report.missing)
 
-    def draw(report: Report) -> Table:
+    def draw(report: ConnectionsReport) -> Table:
         return conns_table(report, subs=subs)
 
-    async def work() -> Report:
+    async def work() -> ConnectionsReport:
         async with Observer(access) as observer:
             if watching:
                 await watch(_drawn(lambda: look(observer), draw), interval)
@@ -174,7 +174,7 @@ def waiting_command(
     _finish(ctx, result[1])
 
 
-def conns_table(report: Report, *, subs: bool = False) -> Table:
+def conns_table(report: ConnectionsReport, *, subs: bool = False) -> Table:
     """Return the connections as a table, with missing brokers in its last line."""
     columns = ["Server", "Account", "Identity", "Name", "Address", "TLS", "Rule", "#Up", "#Idle", "#Subs"]
     columns += ["#In", "#Out", "#CID"] + (["Listens to"] if subs else [])

@@ -54,7 +54,7 @@ def apply_command(config: Path, dry_run: bool, as_json: bool, **credentials: Any
         output.note(f"{change.name}: {message}")
         for difference in change.differences:
             old = "" if change.action is Action.CREATE else f"{_shown(difference.field, difference.now)} -> "
-            output.note(f"  {difference.field}: {old}{_shown(difference.field, difference.wanted)}")
+            output.note(f"  {difference.field}: {old}{_shown(difference.field, difference.target)}")
 
 
 def _shown(field: str, value: Any) -> str:
@@ -66,5 +66,5 @@ def _document(change: Change) -> dict[str, object]:
     return {
         "name": change.name,
         "action": change.action.value,
-        "changes": {item.field: {"from": item.now, "to": item.wanted} for item in change.differences},
+        "changes": {item.field: {"from": item.now, "to": item.target} for item in change.differences},
     }

@@ -14,7 +14,7 @@ from broker_auth.audit.reader import read_records, read_stream
 from broker_auth.audit.record import Record
 from broker_auth.cli import options, output
 from broker_auth.errors import InputError
-from broker_auth.operate.why import findings
+from broker_auth.operate.why import find_connections
 from broker_auth.settings.load import load
 
 _EPILOG = options.example(
@@ -50,7 +50,7 @@ def why_command(
 
     Exit code 0: found. 1: no records.
     """
-    results = findings(_records(audit, config), name, last)
+    results = find_connections(_records(audit, config), name, last)
     if as_json:
         output.document([finding.document() for finding in results])
     else:

@@ -1,4 +1,4 @@
-"""A forked process as its parent sees it: its last heartbeat, and its end."""
+"""A forked process from its parent's point of view: its last heartbeat and its exit status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 from broker_auth.daemon.spawn import Body, spawn
 
-_MAX_HEARTBEAT = 1024 * 1024  # bytes of one line
+_MAX_HEARTBEAT = 1024 * 1024  # bytes of a line
 _log = logging.getLogger(__name__)
 
 H = TypeVar("H")
@@ -25,40 +25,40 @@ class Child(Generic[H]):
     Attributes:
         pid: its process id.
         started: on the loop's clock, in seconds.
-        heard: when its last heartbeat came, on the same clock.
-        beat: its last heartbeat, None before the first.
-        status: how it ended (:func:`os.waitstatus_to_exitcode`), None while it runs.
-        ended: set once it has ended and been waited for.
+        last_seen: when its last heartbeat arrived, on the same clock.
+        heartbeat: its last heartbeat, None before the first.
+        status: its exit code (:func:`os.waitstatus_to_exitcode`), None while it runs.
+        ended: set once it has ended and been reaped.
     """
 
-    def __init__(self, body: Body, beats: type[H], on_beat: Callable[[], None]) -> None:
-        """Fork it.
+    def __init__(self, body: Body, heartbeat_type: type[H], on_heartbeat: Callable[[], None]) -> None:
+        """Fork the process.
 
         Args:
-            body: what it does; it writes heartbeats to its end of the channel, a JSON line each.
-            beats: what a heartbeat is decoded to.
-            on_beat: called after each heartbeat.
+            body: the code that it runs; it writes heartbeats to its end of the channel, as JSON lines.
+            heartbeat_type: the type that heartbeats are decoded to.
+            on_heartbeat: called after each heartbeat.
 
         Raises:
-            OSError: the system has no process or descriptor left.
+            OSError: the system is out of processes or file descriptors.
         """
         self.pid, self._channel = spawn(body)
-        self.started = self.heard = asyncio.get_running_loop().time()
-        self.beat: H | None = None
+        self.started = self.last_seen = asyncio.get_running_loop().time()
+        self.heartbeat: H | None = None
         self.status: int | None = None
         self.ended = asyncio.Event()
-        self._decoder = msgspec.json.Decoder(beats)
-        self._on_beat = on_beat
+        self._decoder = msgspec.json.Decoder(heartbeat_type)
+        self._on_heartbeat = on_heartbeat
         self._listener = asyncio.create_task(self._listen())
         _log.debug("process %d started", self.pid)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; nothing happens once it has ended."""
+        """Send a signal, unless the process has ended."""
         if self.status is None:
             os.kill(self.pid, number)
 
     def reap(self) -> None:
-        """Collect its exit status, if it has ended."""
+        """Collect the exit status if the process has ended."""
         if self.status is not None:
             return
         pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -67,7 +67,7 @@ class Child(Generic[H]):
             self.ended.set()
 
     async def end(self, deadline: float) -> bool:
-        """Ask it to drain, and kill it after ``deadline`` seconds. Return whether it ended by itself."""
+        """Ask the process to drain; kill it after ``deadline`` seconds. Return whether it ended by itself."""
         self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(deadline):
@@ -79,16 +79,16 @@ class Child(Generic[H]):
         return self.status == 0
 
     async def read_to_end(self) -> None:
-        """Read what it sent before it ended."""
+        """Read the remaining heartbeats."""
         await asyncio.gather(self._listener, return_exceptions=True)
 
     async def _listen(self) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=self._channel, limit=_MAX_HEARTBEAT)
         try:
             while line := await reader.readline():
-                self.beat = self._decoder.decode(line)
-                self.heard = asyncio.get_running_loop().time()
-                self._on_beat()
+                self.heartbeat = self._decoder.decode(line)
+                self.last_seen = asyncio.get_running_loop().time()
+                self._on_heartbeat()
         except (OSError, ValueError) as error:  # killed in the middle of a line
             _log.debug("process %d: %s", self.pid, error)
         finally:

@@ -1,4 +1,4 @@
-"""When the certificates a configuration names expire; read once, at load."""
+"""Expiry times of the certificates in a configuration, read once when it is loaded."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from broker_auth.tokens.keys import VerificationKey
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """One certificate.
+    """The expiry of one certificate.
 
     Attributes:
         what: ``signer``, ``ca`` or ``own``.
-        name: the file, or the signer's name.
+        name: the file name, or the signer's name.
         not_after: Unix seconds.
     """
 
@@ -29,16 +29,16 @@ class Expiry:
 
 
 def expiries(settings: Settings) -> tuple[Expiry, ...]:
-    """Every certificate these settings name: signers, CAs of peers, and what is presented to brokers.
+    """Return the expiry of every configured certificate: of signers, CAs, and the service itself.
 
-    A file that cannot be read any more is left out. Keys without a certificate do not expire.
+    Files that have become unreadable are skipped. Keys without a certificate do not expire.
     """
-    found = dict.fromkeys(_signers(settings))
-    found |= dict.fromkeys(_files("ca", settings.client_ca))
+    certificates = dict.fromkeys(_signers(settings))
+    certificates |= dict.fromkeys(_files("ca", settings.client_ca))
     tls = [broker.tls for broker in settings.brokers]
-    found |= dict.fromkeys(_files("ca", (files.ca for files in tls if files.ca)))
-    found |= dict.fromkeys(_files("own", (files.certificate for files in tls if files.certificate)))
-    return tuple(found)
+    certificates |= dict.fromkeys(_files("ca", (files.ca for files in tls if files.ca)))
+    certificates |= dict.fromkeys(_files("own", (files.certificate for files in tls if files.certificate)))
+    return tuple(certificates)
 
 
 def _signers(settings: Settings) -> list[Expiry]:
@@ -51,13 +51,13 @@ def _signers(settings: Settings) -> list[Expiry]:
 
 
 def _files(what: str, paths: Iterable[Path]) -> list[Expiry]:
-    """The one of each file that expires first."""
-    found = []
+    """Return the earliest expiry in each file."""
+    earliest = []
     for path in paths:
         try:
             ends = [certificate.not_after for certificate in read_certificates(path)]
         except BrokerAuthError:
             continue
         if ends:
-            found.append(Expiry(what, str(path), min(ends)))
-    return found
+            earliest.append(Expiry(what, str(path), min(ends)))
+    return earliest

@@ -1,7 +1,7 @@
 """``/metrics``, ``/healthz`` and ``/readyz``: a small HTTP server in the supervisor's loop.
 
-GET and HEAD of a few paths, one request a connection, everything bounded. Plain HTTP, no
-authentication: meant for loopback or a trusted network.
+Serves GET and HEAD of a few paths, one request per connection, with limits on size, time and clients. Plain HTTP
+without authentication: for loopback or a trusted network.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from prometheus_client.exposition import choose_encoder
 from broker_auth.errors import OperationError
 
 _MAX_HEAD: Final = 8192  # bytes of a request
-_SECONDS: Final = 5.0  # a client has for its request, and for taking the answer
+_SECONDS: Final = 5.0  # for a client to send its request and read the answer
 _MAX_CLIENTS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the two checks answer.
+    """The state that both health checks report.
 
     Attributes:
-        alive: a worker runs and has been heard lately.
-        ready: every broker can ask a worker, and the service is not stopping.
-        detail: shown with both.
+        alive: a worker runs and has sent a heartbeat recently.
+        ready: a worker is subscribed at every broker, and the service is not stopping.
+        detail: further data in both answers.
     """
 
     alive: bool
@@ -40,7 +40,7 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _HttpAnswer:
     status: HTTPStatus
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
@@ -54,9 +54,9 @@ class _Answer:
 
 
 def listen(address: str) -> socket.socket:
-    """A listening socket at ``host:port``.
+    """Open a listening socket at ``host:port``.
 
-    Opened here and not by asyncio, which would look the name up in a thread: this process forks.
+    Not by asyncio, which would resolve the name in a thread: this process forks.
 
     Raises:
         OperationError: the address cannot be used.
@@ -69,15 +69,15 @@ def listen(address: str) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OperationError(
-            f"plugin.broker_auth.metrics.listen: {address} cannot be listened on ({reason}); choose another"
+            f"plugin.broker_auth.metrics.listen: cannot listen on {address} ({reason}); choose another address"
         ) from error
 
 
 class Endpoint:
-    """Serves one listening socket."""
+    """An HTTP server on one listening socket."""
 
     def __init__(self, registry: CollectorRegistry, health: Callable[[str | None], Health | None]) -> None:
-        """``health`` returns that of the service, or of the zone it is given; None for an unknown zone."""
+        """Serve nothing yet; ``health`` returns the state of a zone (None: the service), None for an unknown zone."""
         self._registry = registry
         self._health = health
         self._clients = 0
@@ -96,7 +96,7 @@ class Endpoint:
                     writer.write(await self._answered(reader))
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # the client's trouble, and only its own
+            pass  # affects this client only
         finally:
             self._clients -= 1
             writer.close()
@@ -107,29 +107,29 @@ class Endpoint:
         method, _, rest = request.partition(" ")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         if method not in ("GET", "HEAD"):
-            return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD\n").encoded(with_body=True)
+            return _HttpAnswer(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD\n").encoded(with_body=True)
         path = rest.partition(" ")[0].partition("?")[0]
         return self._page(path, headers.get("accept", "")).encoded(with_body=method == "GET")
 
-    def _page(self, path: str, accept: str) -> _Answer:
+    def _page(self, path: str, accept: str) -> _HttpAnswer:
         match path:
             case "/metrics":
                 encoder, content_type = choose_encoder(accept)
-                return _Answer(HTTPStatus.OK, encoder(self._registry), content_type)
+                return _HttpAnswer(HTTPStatus.OK, encoder(self._registry), content_type)
             case "/healthz" | "/readyz":
                 return self._checked(path, None)
         check, _, zone = path.rpartition("/")
         if check in ("/healthz", "/readyz") and zone:
             return self._checked(check, zone)
-        return _Answer(HTTPStatus.NOT_FOUND, b"/metrics, /healthz, /readyz, /healthz/ZONE or /readyz/ZONE\n")
+        return _HttpAnswer(HTTPStatus.NOT_FOUND, b"/metrics, /healthz, /readyz, /healthz/ZONE or /readyz/ZONE\n")
 
-    def _checked(self, check: str, zone: str | None) -> _Answer:
+    def _checked(self, check: str, zone: str | None) -> _HttpAnswer:
         health = self._health(zone)
         if health is None:
-            return _Answer(HTTPStatus.NOT_FOUND, b"this zone is not served here\n")
+            return _HttpAnswer(HTTPStatus.NOT_FOUND, b"this zone is not served here\n")
         return _check(health.alive if check == "/healthz" else health.ready, health.detail)
 
 
-def _check(good: bool, detail: dict[str, object]) -> _Answer:
+def _check(good: bool, detail: dict[str, object]) -> _HttpAnswer:
     status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-    return _Answer(status, json.dumps({"ok": good} | detail).encode() + b"\n", "application/json")
+    return _HttpAnswer(status, json.dumps({"ok": good} | detail).encode() + b"\n", "application/json")

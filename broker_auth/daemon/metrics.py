@@ -1,7 +1,7 @@
-"""Prometheus metrics of the whole service: what every worker counted, ended ones included.
+"""Prometheus metrics of the whole service, including the counts of workers that have ended.
 
-Made when they are asked for, in the supervisor; no worker's hot path knows of them. The names are
-an interface: the Grafana dashboard and people's alerts rest on them.
+Computed in the supervisor on each scrape; the workers' hot path is not involved. The names are a stable
+interface: the Grafana dashboard and operators' alerts depend on them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _P = "broker_auth_"
 
 
 class ServiceCollector(Collector):
-    """Turns the states of the zones into metric families each time it is scraped."""
+    """Converts the states of the zones to metric families on each scrape."""
 
     def __init__(self, states: Callable[[], Sequence[ZoneState]], clock: Callable[[], float]) -> None:
-        """``clock`` gives Unix seconds, for what is left until certificates expire."""
+        """Collect nothing yet; ``clock`` returns Unix seconds."""
         self._states = states
         self._clock = clock
 
@@ -41,39 +41,39 @@ class ServiceCollector(Collector):
         yield from _certificates(states, now)
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: registering must not ask for the state."""
+        """Return nothing, so that registration does not query the state."""
         return []
 
 
 def _decisions(states: Sequence[ZoneState]) -> Iterator[Metric]:
     yield _counter(
         "decisions",
-        "Connections decided, by the rule that claimed them and `admitted` or the denial's code.",
+        "Decided connections, by the rule that decided and `admitted` or the denial code.",
         ("zone", "rule", "code"),
         [((s.zone, rule, code), count) for s in states for rule, code, count in s.counted.decisions],
     )
     yield _counter(
         "unanswered",
-        "Messages that got no reply, by fault; `late` came too late to be answered.",
+        "Messages that were not answered, by fault; `late`: received too late to be answered.",
         ("zone", "fault"),
         [((s.zone, fault), count) for s in states for fault, count in s.counted.unanswered.items()],
     )
     yield _counter(
         "late",
-        "Requests dropped because they came too late.",
+        "Requests dropped because they were received too late.",
         ("zone",),
         [((s.zone,), s.counted.unanswered.get("late", 0)) for s in states],
     )
     yield _counter(
         "reply_failures",
-        "Answers that could not be made or sent.",
+        "Answers that could not be created or sent.",
         ("zone",),
         [((s.zone,), s.counted.reply_failures) for s in states],
     )
     yield _latency(states)
     yield _gauge(
         "signer_last_used_timestamp_seconds",
-        "When a token of this signer last admitted somebody.",
+        "Time of the last admission with a token of this signer.",
         ("zone", "signer"),
         [((s.zone, signer), when) for s in states for signer, when in s.counted.signer_used.items()],
     )
@@ -82,7 +82,7 @@ def _decisions(states: Sequence[ZoneState]) -> Iterator[Metric]:
 def _chain_issuers(states: Sequence[ZoneState], now: float) -> Metric:
     return _gauge(
         "chain_issuer_expiry_timestamp_seconds",
-        "When a chain issuer, and everybody below it, stops being accepted; by its token id, those of the last week.",
+        "Time at which a chain issuer and all tokens it issued stop being accepted; by token id, of the last week.",
         ("zone", "issuer"),
         [
             ((s.zone, issuer), ends)
@@ -96,7 +96,7 @@ def _chain_issuers(states: Sequence[ZoneState], now: float) -> Metric:
 def _latency(states: Sequence[ZoneState]) -> Metric:
     histogram = HistogramMetricFamily(
         f"{_P}decision_seconds",
-        "Time of a request from its verification to its signed answer; its share, of those answered together.",
+        "Duration from the verification of a request to its signed answer; for a batch, the average per request.",
         labels=("zone",),
     )
     for state in states:
@@ -109,23 +109,28 @@ def _latency(states: Sequence[ZoneState]) -> Metric:
 
 def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
     zone = ("zone",)
-    yield _gauge("workers", "Worker processes that run.", zone, [((s.zone,), len(s.resident)) for s in states])
-    yield _gauge("workers_wanted", "Worker processes there should be.", zone, [((s.zone,), s.wanted) for s in states])
+    yield _gauge("workers", "Running worker processes.", zone, [((s.zone,), len(s.resident)) for s in states])
+    yield _gauge(
+        "workers_wanted",
+        "Configured number of worker processes.",
+        zone,
+        [((s.zone,), s.expected_workers) for s in states],
+    )
     yield _gauge(
         "zone_ready",
-        "1 while every broker of the zone can ask a worker.",
+        "1 while a worker is subscribed at every broker of the zone.",
         zone,
         [((s.zone,), float(s.ready)) for s in states],
     )
     yield _gauge(
         "worker_resident_bytes",
-        "Memory of one worker, pages shared with others included.",
+        "Resident memory of one worker, including pages shared with other processes.",
         ("zone", "slot"),
         [((s.zone, str(slot)), size) for s in states for slot, size in enumerate(s.resident)],
     )
     yield _counter(
         "worker_replacements",
-        "Workers replaced because they died or said nothing for too long.",
+        "Workers replaced because they died or were stuck.",
         ("zone", "cause"),
         [((s.zone, cause), count) for s in states for cause, count in s.replaced.items()],
     )
@@ -141,60 +146,63 @@ def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
     )
     yield _gauge(
         "broker_subscribed_workers",
-        "Workers that are subscribed at this broker.",
+        "Workers currently subscribed at this broker.",
         ("zone", "broker"),
         [((s.zone, broker), up) for s in states for broker, up in s.brokers.items()],
     )
-    yield _gauge("in_flight", "Requests received and not answered yet.", zone, [((s.zone,), s.pending) for s in states])
+    yield _gauge("in_flight", "Requests received but not answered yet.", zone, [((s.zone,), s.pending) for s in states])
     yield _gauge(
         "oldest_request_seconds",
-        "How long the oldest request has waited; requests that waited 1.5 s are dropped.",
+        "Age of the oldest pending request; requests are dropped after 1.5 s.",
         zone,
         [((s.zone,), s.oldest) for s in states],
     )
     yield _counter(
         "broker_connections_dropped",
-        "Connections dropped because their broker did not read the answers, or answered no PING for 12 s.",
+        "Connections dropped because the broker did not read answers, or did not answer a PING for 12 s.",
         ("zone", "broker"),
         [((s.zone, broker), count) for s in states for broker, count in s.counted.dropped.items()],
     )
     yield _counter(
         "broker_left",
-        "Times that a worker asked a broker for no more requests because all had expired on arrival: clocks differ.",
+        "Times that a worker unsubscribed at a broker because all requests had expired on arrival: clocks differ.",
         ("zone", "broker"),
         [((s.zone, broker), count) for s in states for broker, count in s.counted.left.items()],
     )
     yield _counter(
         "answered_for_others",
-        "Requests answered here because the worker that was asked, perhaps on another host, did not.",
+        "Requests answered here because the worker that received them, possibly on another host, did not answer.",
         ("zone", "broker"),
         [((s.zone, broker), count) for s in states for broker, count in s.counted.answered_for_others.items()],
     )
-    yield _counter("log_lost", "Log lines that nobody read in time.", zone, [((s.zone,), s.log_lost) for s in states])
+    yield _counter(
+        "log_lost",
+        "Log lines dropped because stderr was not read in time.",
+        zone,
+        [((s.zone,), s.log_lost) for s in states],
+    )
     yield _gauge(
         "clock_skew_seconds",
-        "How far this host's clock is ahead of that of this broker's server it differs most from; negative if behind.",
+        "Largest clock difference to a server of this broker; positive if this host is ahead, negative if behind.",
         ("zone", "broker"),
         [((s.zone, broker), skew) for s in states for broker, skew in _by_broker(s.skews).items()],
     )
     yield _counter(
         "task_failures",
-        "Long-lived tasks that ended unforeseen and were started again.",
+        "Long-lived tasks that ended unexpectedly and were restarted.",
         zone,
         [((s.zone,), s.task_failures) for s in states],
     )
-    yield _counter(
-        "audit_lost", "Audit records that could not be kept.", zone, [((s.zone,), s.audit_lost) for s in states]
-    )
+    yield _counter("audit_lost", "Audit records that were lost.", zone, [((s.zone,), s.audit_lost) for s in states])
 
 
 def _by_broker(skews: Mapping[str, float]) -> dict[str, float]:
-    """Return the largest skew of each broker's servers, whose names a broker makes up as it likes."""
-    found: dict[str, float] = {}
+    """Return the largest skew by broker, not by server, because a broker can invent any number of server names."""
+    largest: dict[str, float] = {}
     for name, skew in skews.items():
         broker = name.partition("/")[0]
-        found[broker] = max(skew, found.get(broker, skew), key=abs)
-    return found
+        largest[broker] = max(skew, largest.get(broker, skew), key=abs)
+    return largest
 
 
 def _troubles(states: Sequence[ZoneState], now: float) -> Iterator[Metric]:
@@ -202,15 +210,17 @@ def _troubles(states: Sequence[ZoneState], now: float) -> Iterator[Metric]:
     for state in states:
         for trouble in troubles(state, now):
             counts[state.zone, trouble.code.value] += 1
-    yield _gauge("troubles", "What is wrong although the zone serves, by cause.", ("zone", "code"), counts.items())
+    yield _gauge(
+        "troubles", "Current troubles of a zone that is still serving, by cause.", ("zone", "code"), counts.items()
+    )
 
 
 def _certificates(states: Sequence[ZoneState], now: float) -> Iterator[Metric]:
-    """Yield each certificate once, whichever zones use it."""
+    """Yield each certificate once, even if several zones use it."""
     rows = tuple(dict.fromkeys(expiry for state in states for expiry in state.expiries))
     yield _gauge(
         "certificate_expiry_timestamp_seconds",
-        "When a certificate expires: `signer` of tokens, `ca` of peers or brokers, `own` presented to brokers.",
+        "Expiry of a certificate: `signer` of tokens, `ca` of peers or brokers, `own` presented to brokers.",
         ("what", "name"),
         [((row.what, row.name), row.not_after) for row in rows],
     )

@@ -1,8 +1,8 @@
-"""The pid file: who the running service is, and how the last reload of each zone went.
+"""The pid file: the process id of the running service, and the reload counts of each zone.
 
-The first line is the process id, for any tool; the others count reloads, for ``broker-auth
-reload``. The service holds a lock on it while it lives, so that an old file is known to be old; nobody
-else may even read it, because who can open a file can lock it, and keep a service from starting.
+The first line is the process id, for any tool; the others count reloads, for ``broker-auth reload``. The service
+holds a lock on the file while it runs, so that a stale file is recognized. The file is readable by its owner only,
+because a process that can open a file can also lock it and so prevent the service from starting.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _ZONE: Final = re.compile(r"zone=(?P<zone>\S+) accepted=(?P<accepted>[0-9]+) ref
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A service that runs: its process, and how many reloads each zone accepted and refused."""
+    """A running service: its process id, and the number of accepted and refused reloads of each zone."""
 
     pid: int
     zones: dict[str, tuple[int, int]]
 
 
 class PidFile:
-    """Held by the service from :meth:`__init__` to :meth:`remove`."""
+    """The pid file, which the service holds from :meth:`__init__` to :meth:`remove`."""
 
     def __init__(self, path: Path) -> None:
-        """Take the file.
+        """Create and lock the file.
 
         Raises:
             OperationError: another service holds it, or it cannot be written.
@@ -48,39 +48,39 @@ class PidFile:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
-            raise OperationError(f"pid file {path} is held by a service that runs; stop that one first") from error
+            raise OperationError(f"pid file {path} is held by a running service; stop that service first") from error
         self.write({})
 
     def write(self, zones: Mapping[str, tuple[int, int]]) -> None:
-        """Write how many reloads each zone accepted and refused."""
+        """Write the number of accepted and refused reloads of each zone."""
         lines = [f"zone={zone} accepted={good} refused={bad}\n" for zone, (good, bad) in zones.items()]
         content = f"{os.getpid()}\n{''.join(lines)}".encode()
         os.pwrite(self._descriptor, content, 0)
         os.ftruncate(self._descriptor, len(content))
 
     def remove(self) -> None:
-        """Remove the file and let it go."""
+        """Remove the file and release the lock."""
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
 def running(path: Path) -> Running:
-    """The service that holds the pid file.
+    """Return the service that holds the pid file.
 
     Raises:
-        OperationError: none does.
+        OperationError: no service holds it.
     """
-    nobody = f"no service runs with the pid file {path}; start it, or look at plugin.broker_auth.pid_file"
+    message = f"no service runs with the pid file {path}; start it, or check plugin.broker_auth.pid_file"
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES).decode("ascii", "replace")
             held = _is_held(file.fileno())
     except OSError as error:
-        raise OperationError(nobody) from error
+        raise OperationError(message) from error
     pid = _PID.match(content)
     if not held or pid is None:
-        raise OperationError(nobody)
-    zones = {found["zone"]: (int(found["accepted"]), int(found["refused"])) for found in _ZONE.finditer(content)}
+        raise OperationError(message)
+    zones = {match["zone"]: (int(match["accepted"]), int(match["refused"])) for match in _ZONE.finditer(content)}
     return Running(int(pid[0]), zones)
 
 

@@ -1,4 +1,4 @@
-"""``broker-auth serve``: every zone of a configuration, or one, and everything that tells the world about it."""
+"""``broker-auth serve``: serves all zones of a configuration, or one, and reports their state."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from broker_auth.settings.load import check, outline
 from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem
 
-# A broker that is down must not make the service manager start us over and over: after this many
-# seconds the service counts as started, whichever brokers it serves by then.
+# A broker that is down must not make the service manager restart the service forever: after this many seconds the
+# service reports that it is ready, even if it is not subscribed at every broker.
 _START_SECONDS: Final = 20.0
-_TROUBLE_SECONDS: Final = 2.0  # between looks for what is wrong
+_TROUBLE_SECONDS: Final = 2.0  # between checks
 _log = logging.getLogger(__name__)
 
 
@@ -44,16 +44,16 @@ def serve(config: Path, workers: int | None = None, zone: str | None = None) -> 
 
     Args:
         config: the configuration; read again on SIGHUP.
-        workers: how many processes answer in each zone, by default as configured.
-        zone: the only zone to serve; nothing of the others is read. By default all of them, each in
-            processes of its own.
+        workers: number of worker processes in each zone, by default as configured.
+        zone: the only zone to serve, without reading files of others. By default all zones, each in a separate
+            process.
 
     Raises:
-        ConfigurationError: it is not usable; with every problem.
-        BrokerAuthError: something it names cannot be used.
+        ConfigurationError: the configuration is not usable; lists every problem.
+        BrokerAuthError: a file that it names cannot be used.
     """
     outlined = _outline(config, zone)
-    names = [found.name for found in outlined.zones]
+    names = [item.name for item in outlined.zones]
     with contextlib.ExitStack() as stack:
         pid_file = None
         if outlined.pid_file is not None:
@@ -61,12 +61,12 @@ def serve(config: Path, workers: int | None = None, zone: str | None = None) -> 
             stack.callback(pid_file.remove)
         host = _host(config, outlined, names if zone is None else [zone], workers)
         front = _Front(host, Notifier(), pid_file)
-        # Not uvloop's: this process forks inside its loop.
+        # Not uvloop: this process forks inside its loop.
         asyncio.run(front.run(outlined.metrics_listen))
 
 
 def _outline(config: Path, zone: str | None) -> Settings:
-    """Return the settings without secrets; if they cannot be used, everything that is wrong is said, not half."""
+    """Return the settings without secrets; if they cannot be used, raise an error with every problem."""
     try:
         return outline(config, os.environ)
     except ConfigurationError as error:
@@ -75,7 +75,7 @@ def _outline(config: Path, zone: str | None) -> Settings:
 
 
 def _host(config: Path, outlined: Settings, names: list[str], workers: int | None) -> Supervisor | Zones:
-    """Return what runs the zones: one alone needs no process between this one and its workers."""
+    """Return the supervisor of a single zone, or the processes of several zones."""
     if len(names) == 1:
         (name,) = names
         alone = len(outlined.zones) == 1
@@ -109,19 +109,19 @@ def _is_about(warning: Problem, settings: Settings, zone: str) -> bool:
 
 
 def _reload(config: Path, first: Settings, zone: str, *, alone: bool = False) -> Prepared:
-    """Read the configuration again; ``alone``: this process started as the only zone's, and starts no others."""
+    """Read the configuration again; with ``alone`` this process serves one zone and cannot start others."""
     prepared = _load(config, zone)
-    if alone and (others := [found.name for found in outline(config, os.environ).zones if found.name != zone]):
-        _log.error("zone %s is new and not served by this process: restart the service", ", ".join(others))
+    if alone and (others := [item.name for item in outline(config, os.environ).zones if item.name != zone]):
+        _log.error("zone %s is new and not served by this process; restart the service", ", ".join(others))
     for name in ("metrics_listen", "pid_file"):
         if getattr(prepared.settings, name) != getattr(first, name):
             key = f"plugin.broker_auth.{name}".replace("metrics_", "metrics.")
-            _log.warning("%s has changed, which needs a restart: until then the old one counts", key)
+            _log.warning("%s has changed; restart the service to apply the new value", key)
     return prepared
 
 
 class _Front:
-    """Shows the state of the zones to the service manager, to Prometheus and in the pid file."""
+    """Reports the state of the zones to the service manager, to Prometheus and in the pid file."""
 
     def __init__(self, host: Supervisor | Zones, notifier: Notifier, pid_file: PidFile | None) -> None:
         self._host = host
@@ -136,18 +136,18 @@ class _Front:
     async def _observers(self, metrics_listen: str | None) -> AsyncIterator[None]:
         notifier, pid_file = self._notifier, self._pid_file
         tasks = LongTasks(self._host.tasks.count_failure)
-        tasks.start("service manager", self._tell, once=True)
+        tasks.start("service manager", self._notify, once=True)
         if notifier.watchdog is not None:
             seconds = notifier.watchdog
-            tasks.start("sign of life", lambda: self._sign_of_life(seconds))
-        tasks.start("troubles", self._tell_troubles)
+            tasks.start("watchdog", lambda: self._ping_watchdog(seconds))
+        tasks.start("troubles", self._log_troubles)
         if pid_file is not None:
-            tasks.start("pid file", lambda: self._keep_pid_file(pid_file))
+            tasks.start("pid file", lambda: self._update_pid_file(pid_file))
         if metrics_listen is not None:
             registry = CollectorRegistry()
             registry.register(ServiceCollector(self._host.states, time.time))
             endpoint = Endpoint(registry, self._health)
-            listeners = [listen(metrics_listen)]  # here, so that an address that is taken ends the start
+            listeners = [listen(metrics_listen)]  # opened here, so that an address in use fails the start
             tasks.start(
                 "metrics and health",
                 lambda: endpoint.serve(listeners.pop() if listeners else listen(metrics_listen)),
@@ -159,61 +159,61 @@ class _Front:
 
     @property
     def _main(self) -> ZoneState:
-        """The fleet's zone, or the only one: by it the service as a whole is judged."""
+        """The fleet's zone, or the only one; its state is the state of the service as a whole."""
         return self._host.states()[0]
 
-    async def _tell(self) -> None:
-        """Tell the service manager of each change of state, once."""
+    async def _notify(self) -> None:
+        """Report each change of state to the service manager once."""
         host, notifier = self._host, self._notifier
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
                 while not (host.ready or host.stopping):
-                    await host.news()
+                    await host.wait_for_change()
         notifier.ready(self._status())
-        told, announced, done = self._status(), False, 0
+        status, announced, done = self._status(), False, 0
         while not host.stopping:
-            await host.news()
+            await host.wait_for_change()
             state = self._main
             finished = state.accepted + state.refused
             if (state.reloading or finished > done) and not announced:
                 notifier.reloading()
                 announced = True
-            if finished > done and not state.reloading:  # a refusal may be over before it was seen
+            if finished > done and not state.reloading:  # a refused reload may end before it is noticed
                 notifier.ready(self._status())
                 announced, done = False, finished
-            elif told != (told := self._status()):
-                notifier.status(told)
+            elif status != (status := self._status()):
+                notifier.status(status)
         notifier.stopping()
 
-    async def _tell_troubles(self) -> None:
-        """Log each trouble when it begins and when it is over."""
+    async def _log_troubles(self) -> None:
+        """Log each trouble when it begins and when it ends."""
         known: dict[tuple[str, TroubleCode], str] = {}
         while True:
             now = time.time()
-            found = {
+            current = {
                 (state.zone, trouble.code): trouble.text
                 for state in self._host.states()
                 for trouble in reversed(troubles(state, now))
             }
-            for zone, code in found.keys() - known.keys():
-                _log.error("zone %s: %s", zone, found[zone, code])
-            for zone, code in known.keys() - found.keys():
+            for zone, code in current.keys() - known.keys():
+                _log.error("zone %s: %s", zone, current[zone, code])
+            for zone, code in known.keys() - current.keys():
                 _log.info("zone %s: %s: over", zone, code)
-            known = found
+            known = current
             await asyncio.sleep(_TROUBLE_SECONDS)
 
-    async def _keep_pid_file(self, pid_file: PidFile) -> None:
-        """Write how reloads went, for ``broker-auth reload``."""
+    async def _update_pid_file(self, pid_file: PidFile) -> None:
+        """Write the reload counts, for ``broker-auth reload``."""
         written: dict[str, tuple[int, int]] = {}
         while True:
-            await self._host.news()
+            await self._host.wait_for_change()
             counts = {state.zone: (state.accepted, state.refused) for state in self._host.states()}
             if counts != written:
                 pid_file.write(counts)
                 written = counts
 
-    async def _sign_of_life(self, seconds: float) -> None:
-        """Only while workers live: a supervisor that cannot keep any is as good as dead."""
+    async def _ping_watchdog(self, seconds: float) -> None:
+        """Notify systemd's watchdog while workers are alive: without workers, systemd should restart the service."""
         while True:
             if self._main.alive:
                 self._notifier.alive()
@@ -223,21 +223,21 @@ class _Front:
         parts = []
         for state in self._host.states():
             up = ", ".join(f"{name} {count}" for name, count in state.brokers.items())
-            parts.append(f"zone {state.zone}: workers {len(state.resident)}/{state.wanted}; subscribed: {up}")
+            parts.append(f"zone {state.zone}: workers {len(state.resident)}/{state.expected_workers}; subscribed: {up}")
         return "; ".join(parts)
 
     def _health(self, zone: str | None) -> Health | None:
-        """Return the health of one zone, by default of the main one; None if it is not served here."""
+        """Return the health of a zone, by default of the main one; None if it is not served here."""
         states = self._host.states()
-        found = next((state for state in states if zone in (None, state.zone)), None)
-        if found is None:
+        selected = next((state for state in states if zone in (None, state.zone)), None)
+        if selected is None:
             return None
         detail: dict[str, object] = {
-            "zone": found.zone,
-            "workers": len(found.resident),
-            "wanted": found.wanted,
-            "brokers": found.brokers,
+            "zone": selected.zone,
+            "workers": len(selected.resident),
+            "wanted": selected.expected_workers,
+            "brokers": selected.brokers,
             "zones": {state.zone: {"alive": state.alive, "ready": state.ready} for state in states},
-            "troubles": [trouble.text for trouble in troubles(found, time.time())],
+            "troubles": [trouble.text for trouble in troubles(selected, time.time())],
         }
-        return Health(alive=found.alive, ready=found.ready, detail=detail)
+        return Health(alive=selected.alive, ready=selected.ready, detail=detail)

@@ -1,8 +1,8 @@
-"""Forks a worker: what it inherits is what was validated, and nothing of its parent's event loop.
+"""Forks processes that inherit the validated configuration but nothing of the parent's event loop.
 
-A fork, not a new program: a worker that replaces a dead one long after the start must run on the
-configuration that was accepted, whatever the files say by then. The parent has no threads and runs
-plain asyncio, so that forking in its loop is safe; everything of that loop is given up in the child.
+A fork, not a new program: a worker that replaces a dead one must run with the accepted configuration, even if the
+files have changed since. The parent has no threads and runs plain asyncio, so that it can fork inside its loop; the
+child discards everything that belongs to that loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final, NoReturn
 from broker_auth.logs import setup as logs
 
 _log = logging.getLogger(__name__)
-# Only the parent decides: a terminal sends Ctrl-C and a hang-up to every process.
+# A terminal sends these to every process of its group; only the parent reacts to them.
 _IGNORED: Final = (signal.SIGINT, signal.SIGHUP)
 _DEFAULT: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
 _LAST_DESCRIPTOR: Final = 65536
@@ -31,18 +31,18 @@ _PARENT_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
 CRASHED: Final = 70  # EX_SOFTWARE of sysexits.h
 
 Body = Callable[[socket.socket], None]
-"""What the child does with its end of the channel, until it is done."""
+"""The code of the child; its argument is the child's end of the channel."""
 
 
 def spawn(body: Body) -> tuple[int, socket.socket]:
-    """Fork a process that runs ``body`` and ends; returns its pid and our end of a channel to it.
+    """Fork a process that runs ``body``; return its pid and the parent's end of a channel to it.
 
-    The channel ends (end of file) on either side when the other process is gone.
+    Each side reads end of file when the other process has ended.
     """
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
-    # No signal may run the parent's handlers in the child.
+    # The parent's signal handlers must not run in the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_IGNORED, *_DEFAULT})
     try:
         pid = os.fork()
@@ -57,8 +57,8 @@ def spawn(body: Body) -> tuple[int, socket.socket]:
 def _child(body: Body, channel: socket.socket, mask: set[signal.Signals] | set[int]) -> NoReturn:
     code = CRASHED
     try:
-        # What the parent left behind is never collected: closing its objects would close descriptors
-        # whose numbers are ours by then.
+        # Never collect objects inherited from the parent: their finalizers would close file descriptors whose
+        # numbers the child has reused.
         gc.freeze()
         signal.set_wakeup_fd(-1)
         for number in _IGNORED:
@@ -70,7 +70,7 @@ def _child(body: Body, channel: socket.socket, mask: set[signal.Signals] | set[i
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         body(channel)
         code = 0
-    except BaseException:  # nothing may reach the parent's frames above
+    except BaseException:  # must not propagate into the parent's stack frames
         _log.exception("worker failed")
     finally:
         logs.flush()
@@ -80,15 +80,15 @@ def _child(body: Body, channel: socket.socket, mask: set[signal.Signals] | set[i
 
 
 def end_with_parent(channel: socket.socket, grace: float) -> None:
-    """End this process ``grace`` seconds after its parent has, whatever its loop is doing then.
+    """End this process ``grace`` seconds after its parent has ended, even if its loop is blocked.
 
-    By a thread: a loop that is blocked sees neither the end of the channel nor a signal. For processes that fork
-    no others.
+    Uses a thread, because a blocked loop notices neither the end of the channel nor a signal. Only for processes that
+    do not fork.
     """
 
     def watch(descriptor: int) -> None:
         poll = select.poll()
-        poll.register(descriptor, 0)  # its end is reported all the same
+        poll.register(descriptor, 0)  # POLLHUP is always reported
         poll.poll()
         time.sleep(grace)
         os._exit(CRASHED)
@@ -97,15 +97,15 @@ def end_with_parent(channel: socket.socket, grace: float) -> None:
 
 
 def die_with_parent() -> None:
-    """Have Linux kill this process when its parent ends; for processes that hold nothing to be put in order.
+    """Make Linux kill this process when its parent ends; for processes that need no cleanup.
 
-    Elsewhere the end of the channel has to do, which a loop that is blocked does not see.
+    Other systems rely on the end of the channel, which a blocked loop does not notice.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _close_others(kept: int) -> None:
-    """Other workers' channels, above all: while any copy is open, their end is not seen."""
+    """Close inherited descriptors, such as other workers' channels, whose end is not seen while a copy is open."""
     os.closerange(3, kept)
     os.closerange(kept + 1, min(os.sysconf("SC_OPEN_MAX"), _LAST_DESCRIPTOR))

@@ -1,4 +1,4 @@
-"""What one zone of the service tells of itself: for health, metrics, the service manager and the pid file."""
+"""The state of one zone of the service: for health, metrics, the service manager and the pid file."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from broker_auth.daemon.expiry import Expiry
 
 
 class ZoneState(msgspec.Struct, kw_only=True):
-    """One zone at one moment. It is also the heartbeat of a zone's process.
+    """The state of a zone at one moment; also the heartbeat of a zone's process.
 
     Attributes:
-        zone: its name.
-        problems: why it could not start, a line each; it ends then.
-        alive: a worker runs and has been heard lately.
-        ready: every broker can ask a worker, and the zone is not stopping.
-        wanted: workers there should be.
-        brokers: workers subscribed at each broker.
-        counted: everything counted since the start, by workers that ended too.
-        pending: requests received and not answered.
-        resident: bytes of each worker that runs.
-        replaced: workers that had to be replaced, by cause.
+        zone: name of the zone.
+        problems: reasons why it could not start, one line each; the process then ends.
+        alive: a worker runs and has sent a heartbeat recently.
+        ready: a worker is subscribed at every broker, and the zone is not stopping.
+        expected_workers: configured number of workers.
+        brokers: number of workers subscribed at each broker.
+        counted: totals since the start, including workers that have ended.
+        pending: requests received but not answered yet.
+        resident: resident bytes of each running worker.
+        replaced: number of replaced workers, by cause.
         accepted: reloads that changed the configuration.
         refused: reloads that changed nothing.
-        reloading: whether new workers are taking over just now.
-        oldest: seconds that the oldest request has waited.
-        audit_lost: audit records that could not be kept.
-        audit_trouble: why audit records are being lost just now; empty while they are kept.
-        skews: by ``broker/server``, how many seconds this host's clock is ahead of that server's.
-        log_lost: log lines that nobody read in time.
-        task_failures: how often a long-lived task beside the workers ended unforeseen and was started again.
-        expiries: when the certificates expire that the configuration names.
+        reloading: whether new workers are currently taking over.
+        oldest: age of the oldest pending request in seconds.
+        audit_lost: number of lost audit records.
+        audit_trouble: why audit records are currently being lost; empty if none are.
+        skews: seconds by which this host's clock is ahead of a server's, by ``broker/server``.
+        log_lost: log lines dropped because stderr was not read in time.
+        task_failures: number of long-lived tasks that ended unexpectedly and were restarted.
+        expiries: expiry times of the configured certificates.
     """
 
     zone: str
     problems: tuple[str, ...] = ()
     alive: bool = False
     ready: bool = False
-    wanted: int = 1
+    expected_workers: int = 1
     brokers: dict[str, int] = {}
     counted: Snapshot = msgspec.field(default_factory=Snapshot)
     pending: int = 0
@@ -56,7 +56,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
     expiries: tuple[Expiry, ...] = ()
 
     def after(self, earlier: ZoneState) -> ZoneState:
-        """Return this state with what was counted by a process of the zone that ended."""
+        """Return this state plus the counts of an earlier process of the zone."""
         return msgspec.structs.replace(
             self,
             counted=earlier.counted + self.counted,
@@ -72,7 +72,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
         )
 
     def down(self) -> ZoneState:
-        """Return this state for a zone whose process does not run."""
+        """Return this state for a zone whose process is not running."""
         return msgspec.structs.replace(
             self, alive=False, ready=False, brokers=dict.fromkeys(self.brokers, 0), pending=0, oldest=0.0, resident=()
         )

@@ -1,9 +1,8 @@
-"""Keeps the workers of one zone running: replaces the dead and the stuck, on reload all of them without a gap.
+"""Keeps the workers of one zone running: replaces dead and stuck workers, and all of them on a reload, without a gap.
 
-Workers share each broker's requests by its queue group, so there may be too many of them for a
-moment, never too few. A reload therefore is a change of generation: the new configuration is read
-and loaded here, new workers are forked with it, and when they serve what the old ones serve, those
-are drained. Whatever fails on the way leaves the old ones as they were.
+Workers share each broker's requests through its queue group, so there may temporarily be too many of them, but never
+too few. A reload replaces a generation: the supervisor loads the new configuration and forks new workers with it; once
+they are subscribed wherever the old workers are, the old workers are drained. If a step fails, the old workers stay.
 """
 
 from __future__ import annotations
@@ -19,47 +18,47 @@ from broker_auth.callout.connection import DRAIN_SECONDS
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.child import Child
 from broker_auth.daemon.expiry import Expiry, expiries
-from broker_auth.daemon.slot import Cause, Kind, Slot, watch
+from broker_auth.daemon.slot import Cause, ProcessSpec, Slot, watch
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.tasks import LongTasks
-from broker_auth.daemon.worker import Beat, Prepared, work
+from broker_auth.daemon.worker import Heartbeat, Prepared, work
 from broker_auth.errors import BrokerAuthError, ConfigurationError
 from broker_auth.logs import setup as logs
 from broker_auth.settings.model import ServingSettings, Settings
 
-Worker = Child[Beat]
+Worker = Child[Heartbeat]
 Start = Callable[[Prepared, Callable[[], None]], Worker]
 """Starts a worker; the second argument is called after each of its heartbeats. Raises OSError."""
 
-OLDEST_SECONDS: Final = 5.0  # a request is answered or dropped within 1.5: a worker that lets one wait is stuck
-SILENCE_SECONDS: Final = 3.0  # after which a worker is stuck: half of all connections wait for it (fact 12)
-TAKEOVER_SECONDS: Final = 15.0  # within which new workers must serve what old ones do
-DRAIN_DEADLINE: Final = DRAIN_SECONDS + 2  # seconds a worker has to end
+OLDEST_SECONDS: Final = 5.0  # requests are answered or dropped within 1.5, so a worker with an older request is stuck
+HEARTBEAT_TIMEOUT: Final = 3.0  # seconds; a stuck worker delays its share of all connections (fact 12)
+TAKEOVER_SECONDS: Final = 15.0  # for new workers to be subscribed wherever the old ones are
+DRAIN_DEADLINE: Final = DRAIN_SECONDS + 2  # seconds for a worker to end
 _log = logging.getLogger(__name__)
 
 Reload = Callable[[], Prepared]
-"""Reads and loads the configuration anew; raises a BrokerAuthError if it is not usable as a whole."""
+"""Reads and loads the configuration again; raises a BrokerAuthError if it is not completely usable."""
 
 
-def is_late(beat: Beat) -> bool:
-    """Return whether a heartbeat tells of a request that has waited for too long."""
-    return beat.oldest > OLDEST_SECONDS
+def is_late(heartbeat: Heartbeat) -> bool:
+    """Return whether a heartbeat reports a request that has waited for too long."""
+    return heartbeat.oldest > OLDEST_SECONDS
 
 
-def fork_worker(prepared: Prepared, on_beat: Callable[[], None]) -> Worker:
-    """Return a worker in a process of its own."""
-    return Child(functools.partial(work, prepared), Beat, on_beat)
+def fork_worker(prepared: Prepared, on_heartbeat: Callable[[], None]) -> Worker:
+    """Return a worker in a separate process."""
+    return Child(functools.partial(work, prepared), Heartbeat, on_heartbeat)
 
 
 class Supervisor:
-    """Runs the workers of one configuration, and of the next one after each reload.
+    """Runs the workers of one zone, and replaces them on each reload.
 
     Attributes:
-        prepared: the configuration in force.
-        replaced: workers that had to be replaced, by cause.
-        reloads: changes of configuration, by whether they were accepted.
-        reloading: whether new workers are taking over just now.
-        tasks: what runs beside the workers until the supervisor is told to stop.
+        prepared: the current configuration.
+        replaced: number of replaced workers, by cause.
+        reloads: number of reloads, by whether they were accepted.
+        reloading: whether new workers are currently taking over.
+        tasks: background tasks that run until the supervisor is stopped.
     """
 
     def __init__(
@@ -74,10 +73,10 @@ class Supervisor:
         """Start nothing yet.
 
         Args:
-            prepared: what to run, of one zone.
+            prepared: the configuration of one zone.
             reload: see :data:`Reload`.
-            workers: overrides what the configuration says.
-            label: of this zone in the log, where it is not the only one.
+            workers: number of workers, overrides the configuration.
+            label: label of the zone in the log, if there are several zones.
             start: see :data:`Start`.
         """
         self.prepared = prepared
@@ -89,9 +88,9 @@ class Supervisor:
         self._reload = reload
         self._start = start
         self._workers = workers
-        self._slots: list[Slot[Beat]] = []
-        self._old: list[Slot[Beat]] = []
-        self._buried = Snapshot()
+        self._slots: list[Slot[Heartbeat]] = []
+        self._old: list[Slot[Heartbeat]] = []
+        self._ended_stats = Snapshot()
         self._audit_lost = 0
         self._log_lost = 0
         self._changed = asyncio.Event()
@@ -101,26 +100,26 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
 
-    # -- what observers see -------------------------------------------------------------------
+    # -- state for observers ------------------------------------------------------------------
 
     @property
     def workers(self) -> Sequence[Worker]:
-        """The workers in charge that run now."""
+        """The running workers of the current generation."""
         return [slot.child for slot in self._slots if slot.child is not None]
 
     @property
-    def wanted(self) -> int:
-        """How many there should be."""
+    def expected_workers(self) -> int:
+        """Configured number of workers."""
         return self._count(self.prepared.settings)
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether the supervisor is stopping."""
         return self._stop.is_set()
 
     @property
     def brokers_up(self) -> dict[str, int]:
-        """Workers subscribed at each broker."""
+        """Number of workers subscribed at each broker."""
         workers = self.workers
         return {
             broker.name: sum(broker.name in subscribed(worker) for worker in workers)
@@ -129,68 +128,70 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Whether every broker can reach every worker there should be."""
-        return all(up == self.wanted for up in self.brokers_up.values())
+        """Whether all workers are subscribed at every broker."""
+        return all(up == self.expected_workers for up in self.brokers_up.values())
 
     @property
     def counted(self) -> Snapshot:
-        """Everything counted since the start, by workers that ended too."""
-        total = self._buried
+        """Totals since the start, including workers that have ended."""
+        total = self._ended_stats
         for worker in self._all():
-            if worker.beat is not None:
-                total += worker.beat.stats
+            if worker.heartbeat is not None:
+                total += worker.heartbeat.stats
         return total
 
     @property
     def audit_lost(self) -> int:
         """Audit records lost since the start."""
-        return self._audit_lost + sum(worker.beat.audit_lost for worker in self._all() if worker.beat)
+        return self._audit_lost + sum(worker.heartbeat.audit_lost for worker in self._all() if worker.heartbeat)
 
     @property
     def log_lost(self) -> int:
-        """Log lines lost since the start, this process's too."""
-        return self._log_lost + logs.lost() + sum(worker.beat.log_lost for worker in self._all() if worker.beat)
+        """Log lines lost since the start, including those of this process."""
+        return (
+            self._log_lost + logs.lost() + sum(worker.heartbeat.log_lost for worker in self._all() if worker.heartbeat)
+        )
 
     @property
     def alive(self) -> bool:
-        """Whether a worker runs and has been heard lately."""
+        """Whether a worker runs and has sent a heartbeat recently."""
         now = asyncio.get_running_loop().time()
-        return any(now - worker.heard <= SILENCE_SECONDS for worker in self.workers)
+        return any(now - worker.last_seen <= HEARTBEAT_TIMEOUT for worker in self.workers)
 
     def states(self) -> tuple[ZoneState, ...]:
-        """Return the state of the one zone that is supervised here."""
-        beats = [worker.beat for worker in self.workers if worker.beat is not None]
+        """Return the state of the supervised zone."""
+        heartbeats = [worker.heartbeat for worker in self.workers if worker.heartbeat is not None]
         up = self.brokers_up
         state = ZoneState(
             zone=self.zone,
             alive=self.alive,
             ready=self.alive and all(up.values()) and not self.stopping,
-            wanted=self.wanted,
+            expected_workers=self.expected_workers,
             brokers=up,
             counted=self.counted,
-            pending=sum(beat.pending for beat in beats),
-            resident=tuple(beat.resident for beat in beats),
+            pending=sum(heartbeat.pending for heartbeat in heartbeats),
+            resident=tuple(heartbeat.resident for heartbeat in heartbeats),
             replaced={cause.value: count for cause, count in self.replaced.items()},
             accepted=self.reloads[True],
             refused=self.reloads[False],
             reloading=self.reloading,
             audit_lost=self.audit_lost,
             log_lost=self.log_lost,
-            oldest=max((beat.oldest for beat in beats), default=0.0),
-            audit_trouble=next((beat.audit_trouble for beat in beats if beat.audit_trouble), ""),
-            skews=_most(beat.skews for beat in beats),
+            oldest=max((heartbeat.oldest for heartbeat in heartbeats), default=0.0),
+            audit_trouble=next((heartbeat.audit_trouble for heartbeat in heartbeats if heartbeat.audit_trouble), ""),
+            skews=_most(heartbeat.skews for heartbeat in heartbeats),
             task_failures=self.tasks.failures + self._watching.failures,
             expiries=self._expiries(),
         )
         return (state,)
 
     def _expiries(self) -> tuple[Expiry, ...]:
-        """Return what is read once for each configuration."""
+        """Return the certificates' expiry times, which are read once for each configuration."""
         if self._known is None or self._known[0] is not self.prepared:
             self._known = (self.prepared, expiries(self.prepared.settings))
         return self._known[1]
 
-    # -- life ---------------------------------------------------------------------------------
+    # -- lifecycle ----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Supervise until SIGTERM or SIGINT, then drain every worker; SIGHUP reloads, SIGUSR1 reopens files."""
@@ -201,7 +202,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR1, self._forward, signal.SIGUSR1)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         self._slots = self._fork(self.prepared)
-        # To the end: a stuck worker does not drain.
+        # Runs until the end, because a stuck worker does not drain.
         self._watching.start("watchdog", lambda: watch(lambda: (*self._slots, *self._old)))
         self.tasks.start("reload", self._reload_on_demand)
         self.tasks.start("announcement", self._announce, once=True)
@@ -221,36 +222,36 @@ class Supervisor:
         self._reload_wanted.set()
 
     def changed(self) -> None:
-        """Something an observer may show has changed."""
+        """Notify observers of a change of state."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def news(self) -> None:
-        """Return when something has changed; a beat of a worker is a change."""
+    async def wait_for_change(self) -> None:
+        """Wait for the next change of state; a heartbeat is a change."""
         await self._changed.wait()
 
     def _ended(self, worker: Worker) -> None:
-        """Keep what an ended worker counted."""
-        if worker.beat is not None:
-            self._buried += worker.beat.stats
-            self._audit_lost += worker.beat.audit_lost
-            self._log_lost += worker.beat.log_lost
+        """Add the final counts of an ended worker to the totals."""
+        if worker.heartbeat is not None:
+            self._ended_stats += worker.heartbeat.stats
+            self._audit_lost += worker.heartbeat.audit_lost
+            self._log_lost += worker.heartbeat.log_lost
 
     def _replaced(self, cause: Cause) -> None:
         self.replaced[cause] += 1
         self.changed()
 
-    def _fork(self, prepared: Prepared) -> list[Slot[Beat]]:
-        kind = Kind(
+    def _fork(self, prepared: Prepared) -> list[Slot[Heartbeat]]:
+        spec = ProcessSpec(
             title="worker",
             start=lambda: self._start(prepared, self.changed),
-            silence=SILENCE_SECONDS,
+            timeout=HEARTBEAT_TIMEOUT,
             drain=DRAIN_DEADLINE,
             on_end=self._ended,
             on_replace=self._replaced,
             is_late=is_late,
         )
-        return [Slot(kind) for _ in range(self._count(prepared.settings))]
+        return [Slot(spec) for _ in range(self._count(prepared.settings))]
 
     def _count(self, settings: ServingSettings) -> int:
         return self._workers or settings.served.workers
@@ -267,7 +268,7 @@ class Supervisor:
             worker.signal(number)
 
     async def _announce(self) -> None:
-        """One line in the log once every broker reaches every worker, at the start."""
+        """Log once that all workers are subscribed at every broker."""
         await self._until(lambda: self.ready)
         names = ",".join(broker.name for broker in self.prepared.settings.brokers)
         if self._label:
@@ -276,9 +277,9 @@ class Supervisor:
             _log.info("ready brokers=%s", names)
 
     async def _until(self, true: Callable[[], bool]) -> None:
-        """Wait for a condition that changes can make true."""
+        """Wait until ``true`` returns true; check it on each change of state."""
         while not true():
-            await self.news()
+            await self.wait_for_change()
 
     # -- reload -------------------------------------------------------------------------------
 
@@ -291,7 +292,7 @@ class Supervisor:
             try:
                 accepted = await self._change()
             except Exception:
-                _log.exception("not reloaded%s: an error in this program; the old configuration stays", self._label)
+                _log.exception("not reloaded%s: internal error; the old configuration stays", self._label)
                 accepted = False
                 await self._discard_old()
             finally:
@@ -300,14 +301,14 @@ class Supervisor:
             self.changed()
 
     async def _change(self) -> bool:
-        """Replace the configuration and every worker, or neither; whether it did."""
+        """Replace the configuration and all workers, or neither; return whether they were replaced."""
         try:
             prepared = self._reload()
         except BrokerAuthError as error:
             for problem in error.problems if isinstance(error, ConfigurationError) else [error]:
                 _log.error("not reloaded%s: %s", self._label, problem)
             return False
-        slots = self._old = self._fork(prepared)  # watched and reaped with the others from now on
+        slots = self._old = self._fork(prepared)  # from now on watched and reaped together with the others
         try:
             async with asyncio.timeout(TAKEOVER_SECONDS):
                 await self._until(lambda: self._can_take_over(slots, prepared.settings))
@@ -325,34 +326,34 @@ class Supervisor:
         return True
 
     async def _discard_old(self) -> None:
-        """Retire the workers that are not in charge, be they of the old or of a refused configuration."""
+        """Retire the workers of the previous or of a refused configuration."""
         await asyncio.gather(*(slot.retire() for slot in self._old))
         self._old = []
 
-    def _can_take_over(self, slots: Sequence[Slot[Beat]], settings: Settings) -> bool:
-        """Whether each new worker is reached by every broker that reaches an old one now."""
-        if not all(slot.child is not None and slot.child.beat is not None for slot in slots):
+    def _can_take_over(self, slots: Sequence[Slot[Heartbeat]], settings: Settings) -> bool:
+        """Return whether each new worker is subscribed at every broker where an old one is."""
+        if not all(slot.child is not None and slot.child.heartbeat is not None for slot in slots):
             return False
         served = {name for name, up in self.brokers_up.items() if up}
         needed = served & {broker.name for broker in settings.brokers}
         return all(slot.child is not None and needed <= subscribed(slot.child) for slot in slots)
 
-    def _missing(self, slots: Sequence[Slot[Beat]]) -> str:
+    def _missing(self, slots: Sequence[Slot[Heartbeat]]) -> str:
         served = {name for name, up in self.brokers_up.items() if up}
         reached = [subscribed(slot.child) if slot.child else frozenset() for slot in slots]
         names = sorted(name for name in served if not all(name in brokers for brokers in reached))
-        return f"workers do not get subscribed at {', '.join(names)}" if names else "workers do not start"
+        return f"workers cannot subscribe at {', '.join(names)}" if names else "workers do not start"
 
 
 def _most(skews: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return by server the largest skew that any worker measured."""
-    found: dict[str, float] = {}
+    """Return the largest skew that any worker measured, by server."""
+    largest: dict[str, float] = {}
     for measured in skews:
         for server, skew in measured.items():
-            found[server] = max(skew, found.get(server, skew), key=abs)
-    return found
+            largest[server] = max(skew, largest.get(server, skew), key=abs)
+    return largest
 
 
 def subscribed(worker: Worker) -> frozenset[str]:
-    """Return the brokers that a worker can be reached through."""
-    return frozenset(name for name, up in worker.beat.brokers.items() if up) if worker.beat else frozenset()
+    """Return the brokers at which a worker is subscribed."""
+    return frozenset(name for name, up in worker.heartbeat.brokers.items() if up) if worker.heartbeat else frozenset()

@@ -12,40 +12,40 @@ _log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Tells the service manager; does nothing where there is none.
+    """Sends notifications to the service manager; does nothing without one.
 
     Attributes:
-        watchdog: seconds between signs of life; None if nobody waits for them.
+        watchdog: seconds between watchdog pings; None if the watchdog is disabled.
     """
 
     def __init__(self, environ: MutableMapping[str, str] | None = None) -> None:
-        """Takes systemd's variables out of the environment, so that no child speaks for us."""
+        """Remove systemd's variables from the environment, so that child processes cannot use them."""
         environ = os.environ if environ is None else environ
         address = environ.pop("NOTIFY_SOCKET", "")
         usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", str(os.getpid()))
         ours = usec.isdigit() and pid == str(os.getpid())
         self.watchdog = int(usec) / 2e6 if ours else None
-        # A leading @ is systemd's way to write the zero byte of an abstract socket.
+        # systemd writes the leading zero byte of an abstract socket as @.
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     def ready(self, status: str) -> None:
-        """The service serves (again, after a reload)."""
+        """Report that the service is ready, after its start or a reload."""
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload has begun; :meth:`ready` ends it."""
+        """Report that a reload has begun; :meth:`ready` ends it."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        """The service drains."""
+        """Report that the service is stopping."""
         self._send("STOPPING=1")
 
     def status(self, status: str) -> None:
-        """One line for ``systemctl status``."""
+        """Set the line that ``systemctl status`` shows."""
         self._send(f"STATUS={status}")
 
     def alive(self) -> None:
-        """A sign of life for the watchdog."""
+        """Notify the watchdog that the service is alive."""
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:
@@ -56,4 +56,4 @@ class Notifier:
                 sender.setblocking(False)
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
-            _log.warning("the service manager cannot be told %s: %s", lines[0], error)
+            _log.warning("cannot notify the service manager of %s: %s", lines[0], error)

@@ -1,7 +1,7 @@
-"""Long-lived tasks of a supervising process: one that ends is logged, counted and started again.
+"""Long-lived tasks of a supervising process: a task that ends is logged, counted and restarted.
 
-Without this, an exception that nobody foresaw would end a task in silence: no later reload, no watchdog, and
-heartbeats that say that all is well.
+Otherwise an unexpected exception would end a task silently: reloads and the watchdog would stop, while heartbeats
+would still report that all is well.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ _log = logging.getLogger(__name__)
 
 
 class LongTasks:
-    """Tasks that run until they are cancelled, whatever happens in them.
+    """Tasks that are restarted after any exception, until they are cancelled.
 
     Attributes:
-        failures: how often one of them ended unforeseen.
+        failures: number of unexpected ends.
     """
 
     def __init__(self, on_failure: Callable[[], None] = lambda: None) -> None:
-        """``on_failure`` is called after each failure."""
+        """Start nothing yet; ``on_failure`` is called after each failure."""
         self.failures = 0
         self._on_failure = on_failure
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, name: str, work: Callable[[], Awaitable[None]], *, once: bool = False) -> None:
-        """Run ``work``, and again whenever it ends.
+        """Run ``work``; restart it whenever it ends.
 
         Args:
-            name: of the task, in the log.
-            work: what to run; each call starts it from the beginning.
-            once: whether it may return, which ends the task.
+            name: name of the task in the log.
+            work: the coroutine function to run.
+            once: whether the task is finished when ``work`` returns.
         """
         self._tasks.append(asyncio.create_task(self._run(name, work, once=once), name=name))
 
     def count_failure(self) -> None:
-        """Count a failure: one of these tasks', or of others that are counted with them."""
+        """Count a failure of one of these tasks, or of another one."""
         self.failures += 1
         self._on_failure()
 
@@ -48,7 +48,7 @@ class LongTasks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def cancel(self) -> None:
-        """End every task, and return once they have ended."""
+        """Cancel every task, and wait until all have ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -60,8 +60,8 @@ class LongTasks:
                 await work()
                 if once:
                     return
-                _log.error("task %r has ended; started again in %g s", name, _RESTART_SECONDS)
+                _log.error("task %r has ended; restarting in %g s", name, _RESTART_SECONDS)
             except Exception:
-                _log.exception("task %r failed; started again in %g s", name, _RESTART_SECONDS)
+                _log.exception("task %r failed; restarting in %g s", name, _RESTART_SECONDS)
             self.count_failure()
             await asyncio.sleep(_RESTART_SECONDS)

@@ -1,6 +1,6 @@
-"""What is wrong with a zone although it serves: each cause by itself, and not what follows from it.
+"""Troubles of a zone that is still serving: root causes, not their consequences.
 
-Shown by ``/healthz`` and ``/readyz``, logged when it begins and ends, and exported as a metric to be alerted on.
+Shown by ``/healthz`` and ``/readyz``, logged when they begin and end, and exported as a metric for alerts.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from enum import StrEnum
 
 import msgspec
 
-from broker_auth.callout.skew import WARNING_SECONDS, told
+from broker_auth.callout.skew import WARNING_SECONDS, describe
 from broker_auth.daemon.state import ZoneState
 
 
 class TroubleCode(StrEnum):
-    """What can be wrong; clocks first, because so much else follows from them."""
+    """Codes of troubles; clocks first, because wrong clocks cause many other problems."""
 
     CLOCK = "clock"
     CERTIFICATE = "certificate"
@@ -25,39 +25,41 @@ class TroubleCode(StrEnum):
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """One cause, in one line."""
+    """A trouble, described in one line."""
 
     code: TroubleCode
     text: str
 
 
 def troubles(state: ZoneState, now: float) -> tuple[Trouble, ...]:
-    """Return what is wrong with a zone at ``now`` (Unix seconds), the most far-reaching first."""
+    """Return the troubles of a zone at ``now`` (Unix seconds), most far-reaching first."""
     return (*_clocks(state), *_certificates(state, now), *_audit(state), *_late(state))
 
 
 def _clocks(state: ZoneState) -> Iterator[Trouble]:
     for name, skew in sorted(state.skews.items()):
         if abs(skew) >= WARNING_SECONDS:
-            remedy = "synchronize both (chrony, systemd-timesyncd) before you look at anything else"
-            yield Trouble(TroubleCode.CLOCK, f"{told(skew, name.partition('/')[2] or name)}; {remedy}")
+            remedy = "synchronize both clocks (chrony, systemd-timesyncd) before investigating anything else"
+            yield Trouble(TroubleCode.CLOCK, f"{describe(skew, name.partition('/')[2] or name)}; {remedy}")
 
 
 def _certificates(state: ZoneState, now: float) -> Iterator[Trouble]:
     for expiry in state.expiries:
-        if expiry.not_after > now or expiry.what == "signer":  # an expired signer's certificate still verifies tokens
+        if (
+            expiry.not_after > now or expiry.what == "signer"
+        ):  # tokens are verified with a signer's key even if its certificate has expired
             continue
         when = datetime.fromtimestamp(expiry.not_after, UTC)
         meaning = {
-            "own": "brokers that ask for a certificate refuse this service; renew it and reload",
-            "ca": "what it has issued is not accepted; put the renewed CA beside it and reload",
+            "own": "brokers that require a certificate refuse this service; renew it and reload",
+            "ca": "certificates issued by it are not accepted; add the renewed CA to the file and reload",
         }.get(expiry.what, "renew it and reload")
         yield Trouble(TroubleCode.CERTIFICATE, f"{expiry.name} expired at {when:%Y-%m-%d %H:%M:%S} UTC: {meaning}")
 
 
 def _audit(state: ZoneState) -> Iterator[Trouble]:
     if state.audit_trouble:
-        yield Trouble(TroubleCode.AUDIT, f"audit records are lost: {state.audit_trouble}; decisions go on")
+        yield Trouble(TroubleCode.AUDIT, f"audit records are lost: {state.audit_trouble}; decisions continue")
 
 
 def _late(state: ZoneState) -> Iterator[Trouble]:

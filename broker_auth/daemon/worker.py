@@ -1,7 +1,7 @@
-"""A worker process: one event loop that serves, tells its supervisor how it is, and drains.
+"""A worker process: an event loop that serves, sends heartbeats to its supervisor, and drains on SIGTERM.
 
-It is forked with everything it needs (:mod:`.spawn`), reads no configuration and decides nothing
-about itself: the supervisor starts it, listens to it, replaces it.
+It is forked with everything it needs (:mod:`.spawn`) and reads no configuration. The supervisor starts, monitors and
+replaces it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from broker_auth.audit.file import StreamAudit
 from broker_auth.audit.nats_sink import NatsAudit
 from broker_auth.audit.sinks import Audit, AuditSink, DenialLog, LogAudit
 from broker_auth.callout.callout import make_callout
-from broker_auth.callout.connection import DRAIN_SECONDS, BrokerLink, Interest
+from broker_auth.callout.connection import DRAIN_SECONDS, BrokerConnection, ExtraSubscription
 from broker_auth.callout.micro import MicroService
 from broker_auth.callout.reports import ConnectionReports
 from broker_auth.callout.service import Service, tls_contexts
@@ -40,10 +40,10 @@ from broker_auth.policy.model import Policy
 from broker_auth.settings.model import AuditKind, AuditSettings, Role, ServingSettings
 from broker_auth.settings.policy import build_policy
 
-BEAT_SECONDS: Final = 1.0
-_ORPHAN_SECONDS: Final = DRAIN_SECONDS + 2  # after the supervisor's end: time to answer and to close the audit
-_MAX_UNSENT: Final = 1024 * 1024  # bytes for a broker beyond which audit records wait: answers go first
-_MAX_UNHEARD: Final = 256 * 1024  # bytes of beats kept for a supervisor that does not read
+HEARTBEAT_SECONDS: Final = 1.0
+_ORPHAN_SECONDS: Final = DRAIN_SECONDS + 2  # time to answer and to close the audit after the supervisor has ended
+_MAX_UNSENT: Final = 1024 * 1024  # bytes for a broker beyond which audit records are delayed in favour of answers
+_MAX_UNREAD: Final = 256 * 1024  # bytes of heartbeats buffered for a supervisor that does not read
 
 try:  # the `fast` extra is optional
     import uvloop
@@ -55,26 +55,26 @@ except ImportError:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A configuration that was accepted as a whole, with its keys loaded: all that a worker needs."""
+    """An accepted configuration with its keys loaded: everything that a worker needs."""
 
     settings: ServingSettings
     policy: Policy
     contexts: dict[str, ssl.SSLContext | None]
 
 
-class Beat(msgspec.Struct, kw_only=True):
-    """What a worker says of itself each second.
+class Heartbeat(msgspec.Struct, kw_only=True):
+    """The state of a worker, sent every second.
 
     Attributes:
-        stats: what it has counted since it started.
-        brokers: which of them can ask it.
-        pending: requests received and not answered.
-        oldest: seconds that the oldest of them has waited.
-        audit_lost: audit records that could not be kept.
-        audit_trouble: why audit records are being lost just now; empty while they are kept.
-        log_lost: log lines that nobody read in time.
-        skews: by ``broker/server``, how many seconds this host's clock is ahead of that server's.
-        resident: bytes of memory, shared pages included; 0 if the system does not say.
+        stats: counts since the worker started.
+        brokers: whether the worker is subscribed, by broker.
+        pending: requests received but not answered yet.
+        oldest: age of the oldest pending request in seconds.
+        audit_lost: number of lost audit records.
+        audit_trouble: why audit records are currently being lost; empty if none are.
+        log_lost: log lines dropped because stderr was not read in time.
+        skews: seconds by which this host's clock is ahead of a server's, by ``broker/server``.
+        resident: resident memory in bytes, including shared pages; 0 if unknown.
     """
 
     stats: Snapshot
@@ -92,15 +92,15 @@ def prepare(settings: ServingSettings) -> Prepared:
     """Load everything that these settings name, once for all workers.
 
     Raises:
-        BrokerAuthError: a file changed since the settings were checked, or cannot be opened.
+        BrokerAuthError: a file has changed since the settings were checked, or cannot be opened.
     """
-    outputs = make_sinks(settings.audit)  # proves that a worker can open them
+    outputs = make_sinks(settings.audit)  # checks that a worker can open them
     outputs.close()
     return Prepared(settings, build_policy(settings, settings.served.name), tls_contexts(settings))
 
 
 def work(prepared: Prepared, channel: socket.socket) -> None:
-    """Serve in this process until SIGTERM, or until the supervisor at the other end of the channel is gone."""
+    """Serve until SIGTERM, or until the supervisor at the other end of the channel has ended."""
     logs.use_thread()
     end_with_parent(channel, _ORPHAN_SECONDS)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -108,7 +108,7 @@ def work(prepared: Prepared, channel: socket.socket) -> None:
 
 
 def make_sinks(settings: AuditSettings, published: NatsAudit | None = None) -> Audit:
-    """The sinks that are configured, opened; ``published`` stands for the subject.
+    """Open the configured sinks; ``published`` is the sink that publishes records on a subject.
 
     Raises:
         OperationError: the file cannot be opened.
@@ -121,7 +121,7 @@ def make_sinks(settings: AuditSettings, published: NatsAudit | None = None) -> A
             case AuditKind.STDOUT:
                 sinks.append(StreamAudit("-"))
             case AuditKind.FILE:
-                assert output.path is not None  # a file output names its file
+                assert output.path is not None  # file outputs have a path
                 sinks.append(StreamAudit(output.path, settings.max_bytes, settings.keep))
             case AuditKind.NATS:
                 pass
@@ -131,7 +131,7 @@ def make_sinks(settings: AuditSettings, published: NatsAudit | None = None) -> A
 
 
 class _Worker:
-    """Built inside the loop it runs in."""
+    """The running service of a worker; created inside its event loop."""
 
     def __init__(self, prepared: Prepared) -> None:
         settings = prepared.settings
@@ -140,11 +140,11 @@ class _Worker:
         self._audit = make_sinks(settings.audit, self._published)
         self._callout = make_callout(settings, prepared.policy, self._audit)
         self._micro = MicroService(AUTH_REQUEST_SUBJECT, AUTH_QUEUE)
-        # One record for each refusal, whoever of us takes it: hence the queue group.
-        interests = [Interest(AUTH_ERROR_SUBJECT, self._on_server_error, AUTH_QUEUE)]
-        interests += [Interest(subject, self._on_question) for subject in self._micro.subjects]
-        interests += ConnectionReports(settings, prepared.policy.provisioning.gauge).interests
-        self._service = Service(settings, self._callout, prepared.contexts, interests)
+        # Queue group, so that only one worker records each refusal.
+        extra_subscriptions = [ExtraSubscription(AUTH_ERROR_SUBJECT, self._on_server_error, AUTH_QUEUE)]
+        extra_subscriptions += [ExtraSubscription(subject, self._on_micro_request) for subject in self._micro.subjects]
+        extra_subscriptions += ConnectionReports(settings, prepared.policy.provisioning.gauge).extra_subscriptions
+        self._service = Service(settings, self._callout, prepared.contexts, extra_subscriptions)
         self._stop = asyncio.Event()
 
     async def run(self, channel: socket.socket) -> None:
@@ -152,18 +152,18 @@ class _Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._audit.reopen)
         reader, writer = await asyncio.open_unix_connection(sock=channel)
-        watched = [asyncio.create_task(self._beat(writer), name="heartbeat")]
+        watched = [asyncio.create_task(self._send_heartbeats(writer), name="heartbeat")]
         if self._published is not None:
             watched.append(asyncio.create_task(self._published.pump(self._publish), name="audit to NATS"))
         tasks = [
             *watched,
             asyncio.create_task(self._orphaned(reader)),
-            asyncio.create_task(self._beat_when_ready(writer)),
+            asyncio.create_task(self._send_heartbeat_when_ready(writer)),
         ]
         try:
             await self._service.run(self._stop, self._published.drain if self._published else None, watched)
         finally:
-            self._send(writer)  # what was counted last
+            self._send_heartbeat(writer)  # the final counts
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -171,26 +171,26 @@ class _Worker:
             await _closed(writer)
 
     async def _orphaned(self, reader: asyncio.StreamReader) -> None:
-        """The supervisor sends nothing; its end of the channel closes when it is gone."""
+        """Stop when the channel ends: the supervisor sends nothing, and closes it only by ending."""
         await reader.read()
         self._stop.set()
 
-    async def _beat(self, writer: asyncio.StreamWriter) -> None:
+    async def _send_heartbeats(self, writer: asyncio.StreamWriter) -> None:
         while True:
-            self._send(writer)
-            await asyncio.sleep(BEAT_SECONDS)
+            self._send_heartbeat(writer)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    async def _beat_when_ready(self, writer: asyncio.StreamWriter) -> None:
+    async def _send_heartbeat_when_ready(self, writer: asyncio.StreamWriter) -> None:
         await self._service.wait_ready()
-        self._send(writer)
+        self._send_heartbeat(writer)
 
-    def _send(self, writer: asyncio.StreamWriter) -> None:
-        if writer.transport.get_write_buffer_size() > _MAX_UNHEARD:
-            return  # the supervisor is busy or suspended; the next beat says the same and more
-        links = self._service.links
-        beat = Beat(
+    def _send_heartbeat(self, writer: asyncio.StreamWriter) -> None:
+        if writer.transport.get_write_buffer_size() > _MAX_UNREAD:
+            return  # the supervisor is busy or suspended; a later heartbeat contains the same and more
+        connections = self._service.connections
+        heartbeat = Heartbeat(
             stats=self._callout.stats.snapshot(),
-            brokers={link.name: link.ready for link in links},
+            brokers={connection.name: connection.ready for connection in connections},
             pending=self._service.pending,
             oldest=self._service.oldest,
             audit_lost=self._audit.lost,
@@ -199,26 +199,28 @@ class _Worker:
             skews=self._callout.skews.measured(time.monotonic()),
             resident=_resident(),
         )
-        # uvloop raises this once the supervisor is gone; `_orphaned` sees that, too.
+        # uvloop raises RuntimeError once the supervisor has ended, which `_orphaned` notices too.
         with contextlib.suppress(RuntimeError):
-            writer.write(msgspec.json.encode(beat) + b"\n")
+            writer.write(msgspec.json.encode(heartbeat) + b"\n")
 
     async def _publish(self, subject: str, data: bytes) -> None:
-        link = next(link for link in self._service.links if link.role is not Role.EDGE)
-        if not link.subscribed.is_set() or link.unsent > _MAX_UNSENT:
-            raise ConnectionError(f"broker {link.name} is away, or reads slowly")
-        link.reply(subject, data)
+        connection = next(connection for connection in self._service.connections if connection.role is not Role.EDGE)
+        if not connection.subscribed.is_set() or connection.unsent > _MAX_UNSENT:
+            raise ConnectionError(f"broker {connection.name} is unreachable, or reads slowly")
+        connection.reply(subject, data)
 
-    async def _on_server_error(self, link: BrokerLink, message: Msg) -> None:
-        record = server_errors.read_advisory(message.data, datetime.now(UTC), zone=self._callout.zone, broker=link.name)
+    async def _on_server_error(self, connection: BrokerConnection, message: Msg) -> None:
+        record = server_errors.read_advisory(
+            message.data, datetime.now(UTC), zone=self._callout.zone, broker=connection.name
+        )
         if record is not None:
-            record.clock_skew = notable(self._callout.skews.of(link.name, record.server))
+            record.clock_skew = notable(self._callout.skews.of(connection.name, record.server))
             self._audit.write(record)
 
-    async def _on_question(self, link: BrokerLink, message: Msg) -> None:
+    async def _on_micro_request(self, connection: BrokerConnection, message: Msg) -> None:
         answer = self._micro.answer(message.subject, self._callout.stats.snapshot()) if message.reply else None
         if answer is not None:
-            link.reply(message.reply, answer)
+            connection.reply(message.reply, answer)
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
@@ -227,7 +229,7 @@ async def _closed(writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(1):
             await writer.wait_closed()
     except (OSError, RuntimeError, TimeoutError):
-        return  # the supervisor is gone or does not read; nobody is left to tell
+        return  # the supervisor has ended or does not read
 
 
 def _resident() -> int:

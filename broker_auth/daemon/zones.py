@@ -1,7 +1,7 @@
-"""Runs one process for each zone. It reads that zone's keys and no others; this process reads none.
+"""Runs one process for each zone, which reads only that zone's keys; this process reads no keys.
 
-So no worker of an edge ever holds, in its memory or its parent's, a key that the fleet trusts, and nothing
-that happens in one zone (a reload that waits, a worker that keeps dying) is waited for in another.
+Therefore neither a worker of an edge nor its parent ever has a key in memory that the fleet trusts, and a zone never
+waits for another one, for example for its reload or its dying workers.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Final
 import msgspec
 
 from broker_auth.daemon.child import Child
-from broker_auth.daemon.slot import Cause, Kind, Slot, watch
+from broker_auth.daemon.slot import Cause, ProcessSpec, Slot, watch
 from broker_auth.daemon.spawn import die_with_parent
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.supervisor import DRAIN_DEADLINE, Supervisor
 from broker_auth.daemon.tasks import LongTasks
 from broker_auth.errors import BrokerAuthError, ConfigurationError
 
-# A zone's process reads files when it reloads, and may wait for a slow disk; its workers go on meanwhile.
-SILENCE_SECONDS: Final = 20.0
-_BEAT_SECONDS: Final = 1.0
-_MAX_UNREAD: Final = 256 * 1024  # bytes of heartbeats kept for a parent that does not read
+# A zone's process reads files on reload and may wait for a slow disk; its workers continue meanwhile.
+HEARTBEAT_TIMEOUT: Final = 20.0
+_HEARTBEAT_SECONDS: Final = 1.0
+_MAX_UNREAD: Final = 256 * 1024  # bytes of heartbeats buffered for a parent that does not read
 _log = logging.getLogger(__name__)
 
 Start = Callable[[str, Callable[[], None]], Child[ZoneState]]
@@ -34,19 +34,19 @@ Start = Callable[[str, Callable[[], None]], Child[ZoneState]]
 
 
 class Zones:
-    """One process for each zone, until told to stop.
+    """Runs a process for each zone until stopped.
 
     Attributes:
-        tasks: what runs beside the zones' processes until this one is told to stop.
+        tasks: background tasks that run until this process is stopped.
     """
 
     def __init__(self, names: Sequence[str], start: Start, names_now: Callable[[], Sequence[str]]) -> None:
         """Start nothing yet.
 
         Args:
-            names: the zones.
+            names: names of the zones.
             start: see :data:`Start`; the process runs :func:`supervise`.
-            names_now: reads the configuration for the zones there are after a reload; may raise a BrokerAuthError.
+            names_now: reads the names of the zones from the configuration on a reload; may raise a BrokerAuthError.
         """
         self._start = start
         self._names_now = names_now
@@ -60,12 +60,12 @@ class Zones:
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether the service is stopping."""
         return self._stop.is_set()
 
     @property
     def ready(self) -> bool:
-        """Whether every broker can reach every worker there should be, in every zone."""
+        """Whether all workers of every zone are subscribed at every broker."""
         return all(_is_complete(state) for state in self.states())
 
     def states(self) -> tuple[ZoneState, ...]:
@@ -77,21 +77,21 @@ class Zones:
     def _state(self, name: str) -> ZoneState:
         slot, earlier = self._slots.get(name), self._ended.get(name, ZoneState(zone=name))
         child = slot.child if slot else None
-        if child is None or child.beat is None:
+        if child is None or child.heartbeat is None:
             return earlier.down()
-        state = child.beat.after(earlier)
-        silent = asyncio.get_running_loop().time() - child.heard > SILENCE_SECONDS
+        state = child.heartbeat.after(earlier)
+        silent = asyncio.get_running_loop().time() - child.last_seen > HEARTBEAT_TIMEOUT
         return state.down() if silent else state
 
-    async def news(self) -> None:
-        """Return when something has changed; a heartbeat is a change."""
+    async def wait_for_change(self) -> None:
+        """Wait for the next change of state; a heartbeat is a change."""
         await self._changed.wait()
 
     async def run(self) -> None:
-        """Run until SIGTERM or SIGINT, then drain every zone; SIGHUP reloads each, SIGUSR1 reopens their files.
+        """Run until SIGTERM or SIGINT, then drain every zone; SIGHUP reloads each zone, SIGUSR1 reopens their files.
 
         Raises:
-            ConfigurationError: a zone could not start; with every problem of every zone.
+            ConfigurationError: a zone could not start; lists the problems of all zones.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -101,7 +101,7 @@ class Zones:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         for name in self._names:
             self._add(name)
-        watching = LongTasks(self._on_change)  # to the end: a stuck process does not drain
+        watching = LongTasks(self._on_change)  # runs until the end, because a stuck process does not drain
         watching.start("watchdog", lambda: watch(lambda: self._slots.values()))
         try:
             await self._started()
@@ -116,21 +116,21 @@ class Zones:
         _log.info("drained, every request received is answered")
 
     def _add(self, name: str) -> None:
-        kind = Kind(
+        spec = ProcessSpec(
             title=f"process of zone {name}",
             start=lambda: self._start(name, self._on_change),
-            silence=SILENCE_SECONDS,
+            timeout=HEARTBEAT_TIMEOUT,
             drain=DRAIN_DEADLINE + 2,
             on_end=lambda child: self._on_end(name, child),
             on_replace=self._on_replace,
         )
-        self._slots[name] = Slot(kind)
+        self._slots[name] = Slot(spec)
 
     async def _started(self) -> None:
         """Wait until each zone has read its configuration.
 
         Raises:
-            ConfigurationError: one could not.
+            ConfigurationError: a zone could not.
         """
         await self._until(lambda: self.stopping or all(self._is_known(name) for name in self._names))
         problems = [problem for state in self._ended.values() for problem in state.problems]
@@ -139,7 +139,9 @@ class Zones:
 
     def _is_known(self, name: str) -> bool:
         child = self._slots[name].child
-        return name in self._ended or (child is not None and child.beat is not None and not child.beat.problems)
+        return name in self._ended or (
+            child is not None and child.heartbeat is not None and not child.heartbeat.problems
+        )
 
     async def _announce(self) -> None:
         await self._until(lambda: self.ready)
@@ -154,7 +156,7 @@ class Zones:
             try:
                 names = tuple(self._names_now())
             except BrokerAuthError:
-                continue  # each zone says what is wrong
+                continue  # each zone logs the problems
             for name in names:
                 if name not in self._slots:
                     _log.info("zone %s is new", name)
@@ -162,21 +164,21 @@ class Zones:
             gone = [name for name in self._slots if name not in names]
             self._names = names
             for name in gone:
-                _log.info("zone %s is gone", name)
-                await self._slots[name].retire()  # known until then, so that its end is noticed
+                _log.info("zone %s has been removed", name)
+                await self._slots[name].retire()  # remove it afterwards, so that its end is noticed
                 del self._slots[name]
 
     async def _until(self, true: Callable[[], bool]) -> None:
         while not true():
-            await self.news()
+            await self.wait_for_change()
 
     def _on_change(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     def _on_end(self, name: str, child: Child[ZoneState]) -> None:
-        """Keep what the process counted, and say why it did not start."""
-        state = child.beat or ZoneState(zone=name)
+        """Add the process's counts to the totals, and log why it did not start."""
+        state = child.heartbeat or ZoneState(zone=name)
         for problem in state.problems:
             _log.error("zone %s: %s", name, problem)
         self._ended[name] = state.after(self._ended.get(name, ZoneState(zone=name)))
@@ -197,19 +199,19 @@ class Zones:
 
 
 def _is_complete(state: ZoneState) -> bool:
-    return bool(state.brokers) and all(up == state.wanted for up in state.brokers.values())
+    return bool(state.brokers) and all(up == state.expected_workers for up in state.brokers.values())
 
 
 def supervise(make: Callable[[], Supervisor], zone: str, channel: socket.socket) -> None:
-    """Run the supervisor of one zone in this process, and tell the parent of it until either ends.
+    """Run the supervisor of one zone in this process, and send its state to the parent until either ends.
 
     Args:
-        make: reads the zone's configuration; may raise a BrokerAuthError, which is told to the parent.
-        zone: its name.
-        channel: to the parent.
+        make: reads the zone's configuration; may raise a BrokerAuthError, which is reported to the parent.
+        zone: name of the zone.
+        channel: the channel to the parent.
     """
     die_with_parent()
-    # A reload that is asked for while the configuration is read counts afterwards; else it would be lost.
+    # Remember a reload that is requested while the configuration is being read; it would be lost otherwise.
     early: list[int] = []
     signal.signal(signal.SIGHUP, lambda number, _: early.append(number))
     try:
@@ -228,7 +230,7 @@ async def _supervise(supervisor: Supervisor, channel: socket.socket) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=channel)
     tasks = [
         asyncio.create_task(_stop_with_parent(reader, supervisor)),
-        asyncio.create_task(_tell(supervisor, writer)),
+        asyncio.create_task(_report(supervisor, writer)),
     ]
     try:
         await supervisor.run()
@@ -241,23 +243,23 @@ async def _supervise(supervisor: Supervisor, channel: socket.socket) -> None:
 
 
 async def _stop_with_parent(reader: asyncio.StreamReader, supervisor: Supervisor) -> None:
-    """Wait for the end of the channel, on which the parent sends nothing."""
+    """Stop when the channel ends, on which the parent sends nothing."""
     await reader.read()
     supervisor.stop()
 
 
-async def _tell(supervisor: Supervisor, writer: asyncio.StreamWriter) -> None:
+async def _report(supervisor: Supervisor, writer: asyncio.StreamWriter) -> None:
     while True:
         _send(supervisor, writer)
         try:
-            async with asyncio.timeout(_BEAT_SECONDS):
-                await supervisor.news()
+            async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                await supervisor.wait_for_change()
         except TimeoutError:
             continue
 
 
 def _send(supervisor: Supervisor, writer: asyncio.StreamWriter) -> None:
     if writer.transport.get_write_buffer_size() > _MAX_UNREAD:
-        return  # the parent is busy or suspended; the next heartbeat says the same and more
+        return  # the parent is busy or suspended; a later heartbeat contains the same and more
     (state,) = supervisor.states()
     writer.write(msgspec.json.encode(state) + b"\n")

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Final
 
 from broker_auth.audit.record import AuditRecord
-from broker_auth.demo.outcome import Outcome
+from broker_auth.demo.observation import Observation
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.devices import EVENT, Factory, ask
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 
 NODE: Final = "node3.example.net"
 STRANGER: Final = "stranger.example.net"
@@ -23,7 +23,7 @@ _AGAIN_SECONDS: Final = 0.05
 class LastMile:
     """A provisioner that runs, and a node that becomes a member. An async context manager: both are stopped."""
 
-    def __init__(self, deployment: Site) -> None:
+    def __init__(self, deployment: Sandbox) -> None:
         """Make the node; nothing is started yet."""
         self._deployment = deployment
         factory = Factory(deployment, deployment.directory / "onboarding")
@@ -42,7 +42,7 @@ class LastMile:
         """Stop both."""
         await self._stack.aclose()
 
-    async def show(self) -> list[Outcome]:
+    async def show(self) -> list[Observation]:
         """Let a stranger announce itself, then a node that is expected."""
         single = self._deployment.topology is Topology.SINGLE
         await self._provisioner.line("provisioner:")
@@ -64,7 +64,7 @@ class LastMile:
             ("it comes back with that", "in choria", _account(comes_back)),
             ("a member of the fleet asks it by its name", "yes", await ask(self._deployment, NODE)),
         ]
-        return [Outcome(what=what, expected=expected, happened=happened) for what, expected, happened in rows]
+        return [Observation(what=what, expected=expected, happened=happened) for what, expected, happened in rows]
 
     async def _stranger(self) -> str:
         """Publish announcements of a node that the provisioner does not expect, until it refuses them."""

@@ -1,4 +1,4 @@
-"""The demo's course: start everything, let everybody try, show who hears whom and how a node joins, stop everything."""
+"""Runs the demo: starts a deployment, makes all login attempts, shows isolation and onboarding, stops everything."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
 from broker_auth.demo.last_mile import LastMile
-from broker_auth.demo.outcome import Outcome
+from broker_auth.demo.observation import Observation
 from broker_auth.deploy.plan import Topology
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Everything the demo saw."""
+    """All observations of the demo."""
 
-    admission: list[Outcome]
-    isolation: list[Outcome]
-    onboarding: list[Outcome]
+    admission: list[Observation]
+    isolation: list[Observation]
+    onboarding: list[Observation]
 
     @property
     def ok(self) -> bool:
@@ -31,27 +31,27 @@ class Result:
         return all(outcome.as_expected for outcome in (*self.admission, *self.isolation, *self.onboarding))
 
 
-async def run_demo(topology: Topology, show: Callable[[Site, Result], None], *, keep: bool) -> Result:
+async def run_demo(topology: Topology, show: Callable[[Sandbox, Result], None], *, wait: bool) -> Result:
     """Run the demo in a temporary directory.
 
     Args:
-        topology: the shape of the deployment.
-        show: told the result while everything still runs.
-        keep: go on running until interrupted.
+        topology: the topology of the deployment.
+        show: called with the result while everything is still running.
+        wait: keep running until interrupted.
 
     Raises:
-        BrokerAuthError: something could not be started.
+        BrokerAuthError: a process could not be started.
     """
-    # asyncio warns of what nats-py does when TLS refuses a client, which is what is tried here.
+    # asyncio logs warnings about nats-py when TLS refuses a client, which is expected here.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="broker-auth-demo-") as directory:
-        async with Site(Path(directory) / "site", topology) as site:
-            admission = await try_all(site, attempts(site))
-            await site.apply_streams()
-            async with LastMile(site) as last_mile:
-                isolation = await show_isolation(site)
+        async with Sandbox(Path(directory) / "site", topology) as sandbox:
+            admission = await try_all(sandbox, attempts(sandbox))
+            await sandbox.apply_streams()
+            async with LastMile(sandbox) as last_mile:
+                isolation = await show_isolation(sandbox)
                 result = Result(admission=admission, isolation=isolation, onboarding=await last_mile.show())
-                show(site, result)
-                if keep:
+                show(sandbox, result)
+                if wait:
                     await asyncio.Event().wait()
         return result

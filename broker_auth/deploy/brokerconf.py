@@ -1,4 +1,4 @@
-"""The text of ``broker.conf``: the keys a plan needs, each under its meaning in the key table."""
+"""Writes ``broker.conf``: the keys that a plan needs, each below a comment from the key table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SYSTEM_PASSWORD = f"{KEYS}/system_password"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outputs:
-    """What programs write, as values of ``broker.conf``."""
+    """Paths and addresses of programs, as values of ``broker.conf``."""
 
     audit: str
     streams: str
@@ -52,46 +52,46 @@ Line = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ZoneFiles:
-    """Where the keys of one zone lie, below the deployment's directory.
+    """Paths of the keys of one zone, relative to the deployment's directory.
 
-    An edge's are in a directory of their own, which is what a host that serves that edge alone needs.
+    An edge's keys are in a separate directory, which can be copied to a host that serves only that edge.
     """
 
     zone: str = FLEET_ZONE
 
     @property
     def directory(self) -> str:
-        """The directory of all of them."""
+        """Directory of all these files."""
         return KEYS if self.zone == FLEET_ZONE else f"{KEYS}/{self.zone}"
 
     @property
     def issuer_seed(self) -> str:
-        """The seed that signs responses."""
+        """Seed that signs responses."""
         return f"{self.directory}/issuer.seed"
 
     @property
     def service_seed(self) -> str:
-        """The seed of the service's user."""
+        """Seed of the service's nkey user."""
         return f"{self.directory}/service.seed"
 
     @property
     def xkey_seed(self) -> str:
-        """The seed that requests are sealed for."""
+        """Seed of the curve key that requests are encrypted to."""
         return f"{self.directory}/xkey.seed"
 
     @property
     def break_glass_seed(self) -> str:
-        """The seed of the break-glass user, which is to leave this machine."""
+        """Seed of the break-glass user, to be moved offline."""
         return f"{self.directory}/break-glass.seed"
 
     @property
     def break_glass_public(self) -> str:
-        """Its public key, which stays when the seed has gone offline."""
+        """Public key of the break-glass user, which stays when the seed is moved offline."""
         return f"{self.directory}/break-glass.public"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every file."""
+        """Paths of all files."""
         return (
             self.issuer_seed,
             self.service_seed,
@@ -101,7 +101,7 @@ class ZoneFiles:
         )
 
 
-# What is said of a key beyond its meaning: why `init` set it so, and who has to change it.
+# Additions to a key's comment: why `init` chose this value, and who has to change it.
 _NOTES: Final = {
     _OWN + "provisioner.identities": "This service's own certificate is named with them, because reports and the "
     "doctor see edges through the provisioning account. It knows the password in any case.",
@@ -111,7 +111,7 @@ _NOTES: Final = {
 
 
 def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_users: Sequence[str]) -> str:
-    """The whole file. Paths inside the plan's directory are written relative to it.
+    """Return the content of ``broker.conf``. Paths inside the plan's directory are written relative to it.
 
     Args:
         plan: with every file named, the development PKI's included.
@@ -119,11 +119,11 @@ def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_users: Sequence[str
         leaf_users: the names by which the fleet's leaf listener knows the edges' certificates.
 
     Raises:
-        InputError: a value cannot be written in this format.
+        InputError: a value cannot be represented in this format.
     """
     parts = [_HEAD]
     for title, lines in (
-        ("Who gets in", _credentials(plan)),
+        ("Credentials", _credentials(plan)),
         ("This service", _service(plan, break_glass[FLEET_ZONE])),
         *((f"Zone {zone}", zone_lines(zone, public)) for zone, public in break_glass.items() if zone != FLEET_ZONE),
         ("The fleet's nats-servers" if plan.clustered else "The fleet's nats-server", _fleet(plan, leaf_users)),
@@ -137,7 +137,7 @@ def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_users: Sequence[str
 
 _HEAD = """\
 # Configuration of broker-auth, in Choria's format: `key = value`, paths relative to this file.
-# Check it with `broker-auth config check`. After a change here, render the nats-servers' configurations
+# Check it with `broker-auth config check`. After a change, render the configurations of the nats-servers
 # again with `broker-auth config render`.
 """
 
@@ -176,7 +176,7 @@ def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
 
 
 def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
-    """Yield the keys of a zone that is not the fleet's."""
+    """Yield the configuration keys of a zone other than the fleet's."""
     prefix, files = f"{_OWN}zone.{zone}.", ZoneFiles(zone)
     yield prefix + "nkey_seed_file", files.service_seed
     yield prefix + "issuer_seed_file", files.issuer_seed
@@ -236,11 +236,13 @@ def _monitor(plan: Plan, server: str) -> Iterator[Line]:
 
 def _written(key: str, value: str) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value) or value != value.strip():
-        raise InputError(f"{key}: {value!r} holds a control character or outer white space; choose another value")
-    found = find(key)
-    assert found, key
-    said = " ".join(filter(None, (found[0].meaning, _NOTES.get(key))))
-    meaning = textwrap.fill(said, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+        raise InputError(
+            f"{key}: {value!r} contains a control character, or begins or ends with white space; choose another value"
+        )
+    match = find(key)
+    assert match, key
+    comment = " ".join(filter(None, (match[0].meaning, _NOTES.get(key))))
+    meaning = textwrap.fill(comment, _WIDTH, initial_indent="# ", subsequent_indent="# ")
     return f"{meaning}\n{key} = {value}\n"
 
 
@@ -252,10 +254,10 @@ def _path(plan: Plan, path: Path | None) -> str:
 
 
 def _list(plan: Plan, signers: Sequence[str]) -> str:
-    """Files, or keys written inline. A comma would split one into two."""
+    """Return files, or keys written inline; refuse names with a comma, which would be split."""
     for signer in signers:
         if "," in signer:
-            raise InputError(f"--signer-cert: {signer!r} holds a comma, which separates files; rename the file")
+            raise InputError(f"--signer-cert: {signer!r} contains a comma, which separates files; rename the file")
     return ", ".join(_signer(plan, signer) for signer in signers)
 
 

@@ -1,4 +1,4 @@
-"""The files of ``init --dev-pki``: a certificate for everyone who takes part, and the CAs that sign them.
+"""Writes the development PKI of ``init --dev-pki``: CAs and a certificate for each participant.
 
 The edges' links have a CA to themselves: a client certificate of the other one makes a member of the fleet,
 which an edge, that strangers talk to, must not be.
@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from broker_auth.deploy.pki import LOCAL_NAMES, Authority, Pair, PrivateKey, private_key, signer
+from broker_auth.deploy.pki import LOCAL_NAMES, CertificateAuthority, Pair, PrivateKey, private_key, signer
 from broker_auth.deploy.plan import EDGE, PLACEHOLDER, USER_PLACEHOLDER, OwnFiles, Plan, Topology
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import InputError
@@ -42,7 +42,7 @@ _CLIENTS: Final = {
 
 
 def pair_names(plan: Plan) -> tuple[str, ...]:
-    """The certificates this plan has, each ``pki/NAME.pem`` and ``pki/NAME.key``."""
+    """Return the names of this plan's certificates, each ``pki/NAME.pem`` and ``pki/NAME.key``."""
     if plan.topology is _SINGLE:
         return ("ca", "server")
     links = (LEAF_CA, *_link_names(plan)) if plan.edges else ()
@@ -65,21 +65,21 @@ def _link(plan: Plan) -> str:
 
 
 def file_names(plan: Plan) -> tuple[str, ...]:
-    """Every file this plan has below its directory."""
+    """Return the paths of all development PKI files of this plan, relative to its directory."""
     pairs = [f"{DIRECTORY}/{name}.{end}" for name in pair_names(plan) for end in ("pem", "key")]
     organization = [f"{DIRECTORY}/issuer.{end}" for end in ("seed", "public")] if plan.new_organization else []
     return (*pairs, *organization)
 
 
 def write(workspace: Workspace, plan: Plan) -> None:
-    """Make what is missing. An existing CA signs what is new.
+    """Create the missing files. An existing CA signs new certificates.
 
     Raises:
-        InputError: a certificate is there without its key, or the other way round; or the edge's link
-            has one of another CA.
+        InputError: a certificate exists without its key, or a key without its certificate; or another CA
+            issued the edge's leaf certificate.
     """
     workspace.make_directory(DIRECTORY)
-    authority = Authority(_pair(workspace, "ca", lambda: Authority.create().pair))
+    authority = CertificateAuthority(_pair(workspace, "ca", lambda: CertificateAuthority.create().pair))
     links, edges = _link_names(plan), {edge.name: edge for edge in plan.edges}
     for name in pair_names(plan)[1:]:
         if name != LEAF_CA and name not in links:
@@ -95,7 +95,9 @@ def write(workspace: Workspace, plan: Plan) -> None:
 
 
 def _write_links(workspace: Workspace, names: dict[str, str]) -> None:
-    links = Authority(_pair(workspace, LEAF_CA, lambda: Authority.create("broker-auth development link CA").pair))
+    links = CertificateAuthority(
+        _pair(workspace, LEAF_CA, lambda: CertificateAuthority.create("broker-auth development link CA").pair)
+    )
     for name, edge in names.items():
         link = _pair(workspace, name, functools.partial(links.client, f"{edge}.{LEAF_DOMAIN}"))
         try:
@@ -103,13 +105,13 @@ def _write_links(workspace: Workspace, names: dict[str, str]) -> None:
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
             path = workspace.path(f"{DIRECTORY}/{name}.pem")
             raise InputError(
-                f"{path} is not by the CA {LEAF_CA}.pem beside it, which the fleet knows edges by; remove {path.name} "
-                f"and {name}.key to have them made again"
+                f"{path} was not issued by the CA {LEAF_CA}.pem beside it, which the fleet verifies edges with; remove "
+                f"{path.name} and {name}.key to create them again"
             ) from error
 
 
 def completed(workspace: Workspace, plan: Plan) -> Plan:
-    """The plan with the development PKI's files in place of the operator's."""
+    """Return the plan with the development PKI's files instead of the operator's."""
 
     def path(name: str, end: str) -> str:
         return f"{DIRECTORY}/{name}.{end}"
@@ -140,14 +142,14 @@ def completed(workspace: Workspace, plan: Plan) -> Plan:
 
 
 def _issuers(workspace: Workspace, plan: Plan) -> tuple[tuple[str, str], ...]:
-    """Return the plan's issuers, with the public key of the one that was made."""
+    """Return the plan's issuers, with the public key of a new issuer."""
     if (made := plan.new_organization) is None:
         return tuple(plan.issuers)
     public = workspace.path(f"{DIRECTORY}/issuer.public").read_text(encoding="ascii").strip()
-    return tuple((name, given or public) for name, given in plan.issuers or ((made, ""),))
+    return tuple((name, public_key or public) for name, public_key in plan.issuers or ((made, ""),))
 
 
-def _maker(authority: Authority, name: str, hosts: Sequence[str], *, routes: bool) -> Callable[[], Pair]:
+def _maker(authority: CertificateAuthority, name: str, hosts: Sequence[str], *, routes: bool) -> Callable[[], Pair]:
     if name == "service":
         return lambda: authority.client(SERVICE_NAME)
     if name in _CLIENTS:  # Choria signs requests with the certificate's key, and with RSA only
@@ -163,7 +165,7 @@ def _pair(workspace: Workspace, name: str, make: Callable[[], Pair]) -> Pair:
     there = [workspace.path(item).exists() for item in names]
     if any(there) and not all(there):
         have, lack = (names[0], names[1]) if there[0] else (names[1], names[0])
-        raise InputError(f"{workspace.path(have)} is there, but {lack} is not; put it back, or remove the other")
+        raise InputError(f"{workspace.path(have)} exists, but {lack} does not; restore it, or remove the other")
     if not any(there):
         made = make()
         workspace.keep_or_write(names[1], lambda: made.key_pem, private=True)
@@ -173,14 +175,14 @@ def _pair(workspace: Workspace, name: str, make: Callable[[], Pair]) -> Pair:
 
 
 def _read(certificate: Path, key: Path) -> Pair:
-    advice = "remove both to have them made again"
+    advice = "remove both to create them again"
     try:
         loaded = load_pem_private_key(key.read_bytes(), password=None)
         if isinstance(loaded, PrivateKey):
             return Pair(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise InputError(f"{certificate} or {key.name} beside it is no usable PEM; {advice}") from error
-    raise InputError(f"{key} holds a kind of key that is not made here; {advice}")
+        raise InputError(f"{certificate} or {key.name} beside it is not usable PEM; {advice}") from error
+    raise InputError(f"{key} contains a type of key that `init` does not create; {advice}")
 
 
 def _seed() -> bytes:

@@ -1,4 +1,4 @@
-"""``broker-auth init``: a deployment in a directory, ready to start."""
+"""``broker-auth init``: writes a deployment into a directory, ready to start."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.problems import Problem
 
 CONFIGURATION = "broker.conf"
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@-]+")  # as an identity: no list and no regular expression
-_PASSWORD_BYTES = 24  # of entropy, far beyond guessing
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.@-]+")  # usable as an identity: neither a list nor a regular expression
+_PASSWORD_BYTES = 24  # of entropy, infeasible to guess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What was written.
+    """A deployment that was written.
 
     Attributes:
         configuration: ``broker.conf``.
@@ -53,12 +53,11 @@ class Deployment:
 
 
 def initialize(plan: Plan) -> Deployment:
-    """Write the deployment a plan describes; if that fails half way, everything written is taken back.
+    """Write the deployment that a plan describes; if a step fails, undo the previous ones.
 
     Raises:
-        InputError: options are missing or contradict each other, files are there already, or a file
-            that was named cannot be used.
-        ConfigurationError: the operator's files do not make a usable configuration.
+        InputError: options are missing or contradictory, files exist already, or a given file cannot be used.
+        ConfigurationError: the operator's files do not result in a usable configuration.
     """
     plan = _with_plain_hosts(dataclasses.replace(plan, directory=Path.cwd() / plan.directory))
     _check(plan)
@@ -83,7 +82,7 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
     plan = dataclasses.replace(plan, provisioners=_provisioners(plan))
     text = brokerconf.text(plan, break_glass=break_glass, leaf_users=leaf_users)
     configuration = workspace.write(CONFIGURATION, text, private=True)
-    # The file alone has to be enough, so the environment is left out.
+    # The file must be sufficient by itself, so the environment is ignored.
     report = check(configuration, {}, serving=True)
     if report.settings is None:
         raise ConfigurationError(report.problems)
@@ -113,7 +112,7 @@ def _fleet_servers(plan: Plan) -> tuple[str, ...]:
 
 
 def write_zone_keys(workspace: Workspace, zone: str) -> str:
-    """Make the keys of a zone that are missing, and return its break-glass user's public key."""
+    """Create the missing keys of a zone, and return its break-glass user's public key."""
     files = brokerconf.ZoneFiles(zone)
     workspace.make_directory(brokerconf.KEYS, 0o700)
     workspace.make_directory(files.directory, 0o700)
@@ -132,7 +131,7 @@ def _write_passwords(workspace: Workspace) -> None:
 
 
 def _break_glass(workspace: Workspace, files: brokerconf.ZoneFiles) -> str:
-    """Return the public key. Its seed is made once and expected to leave, so its absence makes no new one."""
+    """Return the public key; create the seed once only, because it is expected to be moved away."""
 
     def make() -> bytes:
         seed = workspace.keep_or_write(files.break_glass_seed, generate_seed(NkeyKind.USER).encode, private=True)
@@ -159,21 +158,21 @@ def _check(plan: Plan) -> None:
     """Refuse what can be known to be wrong before the first file is written."""
     if missing := missing_options(plan):
         raise InputError(f"without --dev-pki also needed: {', '.join(missing)}")
-    if given := superfluous_options(plan):
-        raise InputError(f"--dev-pki makes these itself, so leave out {', '.join(given)}")
+    if options := superfluous_options(plan):
+        raise InputError(f"--dev-pki makes these itself, so leave out {', '.join(options)}")
     _check_hosts(plan)
     _check_names(plan)
     files = [path for edge in plan.edges for path in _files(plan.files.of_edge(edge.name))] or _files(plan.files)
     absent = [str(file) for file in dict.fromkeys(files) if not file.is_file()]
     if absent:
-        raise InputError(f"no such file: {', '.join(absent)}")
+        raise InputError(f"no such file: {', '.join(absent)}; correct the path")
 
 
 def _files(files: OwnFiles) -> list[Path]:
     """Return the files that are read here; certificates of users may be on their machines alone."""
     names = [item.name for item in dataclasses.fields(files) if not item.name.startswith("user_")]
-    given = [getattr(files, name) for name in names]
-    return [file for file in given if file is not None]
+    options = [getattr(files, name) for name in names]
+    return [file for file in options if file is not None]
 
 
 def _check_hosts(plan: Plan) -> None:
@@ -209,7 +208,7 @@ def _check_names(plan: Plan) -> None:
 
 
 def _with_plain_hosts(plan: Plan) -> Plan:
-    """Check every host by the rule of the configuration, and take IPv6 addresses out of their brackets."""
+    """Validate every host like the configuration does, and remove the brackets of IPv6 addresses."""
     try:
         return dataclasses.replace(
             plan,
@@ -232,31 +231,31 @@ def _leaf_users(plan: Plan) -> tuple[str, ...]:
     for edge in plan.edges:
         path = plan.files.of_edge(edge.name).leaf_cert
         assert path
-        found = _dns_names(_certificate(path), path)
-        if not found:
+        dns_names = _dns_names(_certificate(path), path)
+        if not dns_names:
             raise InputError(f"{path} has no DNS name among its alternative names; nats-server knows edges by it")
-        if found[0] in users:
+        if dns_names[0] in users:
             raise InputError(
-                f"{path} has the first DNS name {found[0]}, as the link certificate of {users[found[0]]} has; "
+                f"{path} has the first DNS name {dns_names[0]}, as the link certificate of {users[dns_names[0]]} has; "
                 "issue it with another"
             )
-        users[found[0]] = edge.name
+        users[dns_names[0]] = edge.name
     return tuple(users)
 
 
 def _provisioners(plan: Plan) -> tuple[str, ...]:
-    """Those given, and the service: reports and the doctor see edges through the provisioning account.
+    """Return the given identities and the service's, because reports and the doctor query edges as a provisioner.
 
-    It knows the provisioner's password in any case. Where nobody is named, everybody verified may be the
-    provisioner, and the service with them. A service without a usable name is left out.
+    The service knows the provisioner's password in any case. Without any identity every verified client may be the
+    provisioner, including the service. A service certificate without a usable name is ignored.
     """
-    given, path = tuple(plan.provisioners), plan.files.service_cert
-    if not given or path is None:
-        return given
+    identities, path = tuple(plan.provisioners), plan.files.service_cert
+    if not identities or path is None:
+        return identities
     certificate = _certificate(path)
     common = () if certificate.has_alternative_names else (certificate.common_name,)
     names = [name for name in (*_dns_names(certificate, path), *common) if _PLAIN_NAME.fullmatch(name)]
-    return tuple(dict.fromkeys((*given, *names[:1])))
+    return tuple(dict.fromkeys((*identities, *names[:1])))
 
 
 def _certificate(path: Path) -> Certificate:

@@ -1,7 +1,7 @@
-"""A development PKI: certificates for the demo, the tests and ``init --dev-pki``.
+"""A development PKI: issues certificates for the demo, the tests and ``init --dev-pki``.
 
-Throw-away by intent: the CA's key lies beside what it signed. Extensions follow RFC 5280 closely
-enough for Go's verifier (nats-server) and for ``cryptography.x509.verification`` alike.
+Not for production: the CA's key is stored beside the certificates. Extensions follow RFC 5280 closely
+enough for Go's verifier (nats-server) and for ``cryptography.x509.verification``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _COMMON_NAME_LENGTH = 64  # X.520's upper bound
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validity:
-    """From when until when; by default from an hour ago for a year."""
+    """A validity period; by default from one hour ago until in a year."""
 
     not_before: datetime = field(default_factory=lambda: datetime.now(UTC) - _BACKDATED)
     not_after: datetime = field(default_factory=lambda: datetime.now(UTC) + _LIFETIME)
@@ -57,27 +57,29 @@ class Pair:
         )
 
     def write(self, directory: Path, name: str) -> tuple[Path, Path]:
-        """Write ``NAME.pem`` and, readable by nobody else, ``NAME.key``; returns both paths."""
+        """Write ``NAME.pem`` and ``NAME.key``, the key readable by its owner only; return both paths."""
         certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
         certificate.write_bytes(self.certificate_pem)
         write_private(key, self.key_pem)
         return certificate, key
 
 
-class Authority:
-    """A certificate authority that signs servers, clients and further authorities."""
+class CertificateAuthority:
+    """A certificate authority that issues server, client and intermediate certificates."""
 
     def __init__(self, pair: Pair, chain: Sequence[Pair] = ()) -> None:
         self.pair = pair
         self.chain = tuple(chain)
 
     @classmethod
-    def create(cls, name: str = "broker-auth development CA", *, validity: Validity | None = None) -> Authority:
-        """A new self-signed authority (EC P-256). Two of the same name are foreign to each other."""
+    def create(
+        cls, name: str = "broker-auth development CA", *, validity: Validity | None = None
+    ) -> CertificateAuthority:
+        """Create a self-signed authority (EC P-256). Two authorities of the same name are unrelated."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(name, key, validity or Validity())
         builder = _as_authority(builder.issuer_name(_name(name)), path_length=1)
-        # RFC 5280 4.2.1.1 lets a self-signed certificate leave the authority key identifier out
+        # RFC 5280 section 4.2.1.1: a self-signed certificate may omit the authority key identifier.
         return cls(Pair(builder.sign(key, hashes.SHA256()), key))
 
     @property
@@ -87,14 +89,14 @@ class Authority:
 
     @property
     def certificate_pem(self) -> bytes:
-        """The authority's own certificate as PEM, to be trusted by the others."""
+        """The authority's own certificate as PEM, to be configured as a trusted CA."""
         return self.pair.certificate_pem
 
-    def intermediate(self, name: str, *, validity: Validity | None = None) -> Authority:
-        """An authority signed by this one, which can sign no further ones."""
+    def intermediate(self, name: str, *, validity: Validity | None = None) -> CertificateAuthority:
+        """Create an authority that is signed by this one and cannot sign further authorities."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _as_authority(_builder(name, key, validity or Validity()), path_length=0)
-        return Authority(self._sign(builder, key), (self.pair, *self.chain))
+        return CertificateAuthority(self._sign(builder, key), (self.pair, *self.chain))
 
     def server(
         self,
@@ -104,10 +106,10 @@ class Authority:
         routes: bool = True,
         validity: Validity | None = None,
     ) -> Pair:
-        """A server certificate for these DNS names and addresses.
+        """Issue a server certificate for these DNS names and addresses.
 
-        With ``routes`` fit for a TLS client too, because nats-server uses one pair for both ends of
-        cluster routes. An edge has none, and its certificate must let nobody in elsewhere.
+        With ``routes`` it is valid for TLS clients too, because nats-server uses one certificate for both ends of
+        cluster routes. An edge has no routes, and its certificate must not be accepted as a client elsewhere.
         """
         client = (ExtendedKeyUsageOID.CLIENT_AUTH,) if routes else ()
         return self._leaf(name, hosts, (ExtendedKeyUsageOID.SERVER_AUTH, *client), validity)
@@ -163,9 +165,9 @@ class Authority:
 def signer(
     name: str = "provisioning signer", *, algorithm: Algorithm = "rsa", validity: Validity | None = None
 ) -> Pair:
-    """A self-signed certificate for a key that signs tokens: RSA 2048, Ed25519 or EC P-256.
+    """Create a self-signed certificate for a key that signs tokens: RSA 2048, Ed25519 or EC P-256.
 
-    Such a certificate is a container for its key (docs/policy.md#what-is-accepted-as-a-token).
+    Such a certificate is only a container for its key (docs/policy.md#what-is-accepted-as-a-token).
     """
     key = private_key(algorithm)
     builder = (
@@ -187,11 +189,11 @@ def private_key(algorithm: Algorithm) -> PrivateKey:
 
 
 def general_name(text: str) -> x509.GeneralName:
-    """A subject alternative name: an IP address where the text is one, else a DNS name."""
+    """Return a subject alternative name: an IP address if the text is one, else a DNS name."""
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
-        return x509.DNSName(text.removesuffix("."))  # a certificate names no host with its final dot
+        return x509.DNSName(text.removesuffix("."))  # certificates contain host names without the final dot
 
 
 def _builder(name: str, key: PrivateKey, validity: Validity) -> x509.CertificateBuilder:
@@ -214,7 +216,7 @@ def _as_authority(builder: x509.CertificateBuilder, *, path_length: int) -> x509
 
 
 def _key_usage(*, signing: bool) -> x509.KeyUsage:
-    """Either for a leaf, which signs handshakes and tokens, or for an authority."""
+    """Return the key usage of a leaf certificate, which signs handshakes and tokens, or of an authority."""
     return x509.KeyUsage(
         digital_signature=signing,
         key_cert_sign=not signing,
@@ -229,5 +231,5 @@ def _key_usage(*, signing: bool) -> x509.KeyUsage:
 
 
 def _name(name: str) -> x509.Name:
-    """A subject with this CN; a longer name than X.520 allows stands in the alternative names only."""
+    """Return a subject with this CN, truncated to X.520's limit; the alternative names contain the full name."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_COMMON_NAME_LENGTH])])

@@ -1,4 +1,4 @@
-"""What ``init`` is asked for, and whether it is enough."""
+"""The input of ``init``, and which options are missing or superfluous."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Topology(StrEnum):
 
 
 class Layout(StrEnum):
-    """Where programs write: below the deployment's directory, as packages do (docs/systemd.md), or as containers do."""
+    """Locations that programs write to: in the deployment, as packages do (docs/systemd.md), or as containers do."""
 
     DIRECTORY = "directory"
     SYSTEM = "system"
@@ -34,7 +34,7 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnFiles:
-    """The operator's own PEM files. The edge's server certificate is the fleet's unless given.
+    """The operator's own PEM files. The edge's server certificate defaults to the fleet's.
 
     ``leaf_ca`` is what the fleet verifies edges by. Not ``ca``, because whoever has a client certificate
     of that one is a member of the fleet. ``{edge}`` in the names of the four files of edges stands for the
@@ -75,7 +75,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One deployment to be written.
+    """A deployment to be written.
 
     Attributes:
         directory: where; made if it does not exist.
@@ -88,7 +88,7 @@ class Plan:
         signer_cert: signers of provisioning tokens: files, or 64 hex characters.
         issuers: organization name and public key (64 hex characters); without a key ``dev_pki`` makes one.
         provisioners: identities that may be the user ``provisioner``.
-        force: replace configurations that are there; keys and certificates are kept even so.
+        force: replace existing configurations; keys and certificates are always kept.
     """
 
     directory: Path
@@ -113,7 +113,7 @@ class Plan:
 
     @property
     def new_organization(self) -> str | None:
-        """The organization that the development PKI makes an issuer for; None if there is none to be made."""
+        """The organization that the development PKI makes an issuer for; None without one."""
         if not self.dev_pki:
             return None
         if self.topology is Topology.SINGLE and not self.issuers:
@@ -148,7 +148,7 @@ class Plan:
         return (*self.hosts, *self.fleet_hosts, *((self.edge_host,) if self.edge_host else ()))
 
     def edge_names(self, edge: Edge) -> tuple[str, ...]:
-        """Hosts for the certificate of an edge. It names no fleet server, unless both may be on one machine."""
+        """Return the hosts for an edge's certificate, with the fleet's only if both may be on one machine."""
         return (edge.host,) if self.named_edges else (edge.host, *self.fleet_names)
 
     @property
@@ -159,11 +159,11 @@ class Plan:
 
 
 def missing_options(plan: Plan) -> list[str]:
-    """The command line options that this plan still needs, all at once."""
+    """Return every command line option that this plan lacks."""
     if plan.dev_pki:
         return []
     files, mutual = plan.files, plan.topology is not Topology.SINGLE
-    wanted: list[tuple[str, object, bool]] = [
+    options: list[tuple[str, object, bool]] = [
         ("--host or --fleet-host", plan.hosts or plan.fleet_hosts, True),
         ("--ca", files.ca, True),
         ("--server-cert", files.server_cert, True),
@@ -181,15 +181,15 @@ def missing_options(plan: Plan) -> list[str]:
         ("--issuer NAME=HEX", all(public for _, public in plan.issuers), True),
         ("--signer-cert or --issuer", plan.signer_cert or plan.issuers, mutual),
     ]
-    return [option for option, value, needed in wanted if needed and not value]
+    return [option for option, value, needed in options if needed and not value]
 
 
 def superfluous_options(plan: Plan) -> list[str]:
-    """Options that contradict ``--dev-pki``, which makes what they name."""
+    """Return the options that contradict ``--dev-pki``, which creates those files itself."""
     if not plan.dev_pki:
         return []
     files = plan.files
-    given: list[tuple[str, object]] = [
+    options: list[tuple[str, object]] = [
         ("--ca", files.ca),
         ("--server-cert", files.server_cert),
         ("--server-key", files.server_key),
@@ -204,4 +204,4 @@ def superfluous_options(plan: Plan) -> list[str]:
         ("--user-key", files.user_key),
         ("--signer-cert", plan.signer_cert),
     ]
-    return [option for option, value in given if value]
+    return [option for option, value in options if value]

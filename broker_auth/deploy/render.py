@@ -1,7 +1,7 @@
-"""Render ``nats-server.conf.j2``, one template for every role a nats-server plays here.
+"""Renders ``nats-server.conf.j2``, one template for every role of a nats-server.
 
-Every value that enters the template is quoted by :func:`quote`, which Jinja applies to each
-expression: no value can end its string and say something else to nats-server.
+Jinja applies :func:`quote` to the value of each expression, so no value can terminate its string and inject
+configuration.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS, SYST
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings, Role, ServerSettings, Settings, Zone
 
-PROVISIONER_BUCKET = "CHORIA_PROVISIONER_ELECTION"  # one key, no other election (fact 19 of docs/nats-server.md)
-TLS_TIMEOUT = 10  # seconds: storms of connects failed at 2 and did not at 10
-# The least limit on subscriptions per connection at an edge, where the link to the fleet is such a
-# connection and carries a dozen of the servers' own and a few of each provisioner. What goes beyond
-# the limit is lost without a word to the provisioner.
-LINK_SUBSCRIPTIONS = 1024
-SPARE_LINKS = 8  # beyond one for each edge
+PROVISIONER_BUCKET = "CHORIA_PROVISIONER_ELECTION"  # a bucket with a single key (docs/nats-server.md fact 19)
+TLS_TIMEOUT = 10  # seconds: measured in connection storms, 2 was too short and 10 sufficient
+# Minimum limit on subscriptions per connection at an edge. The limit includes the leaf link, which carries about
+# a dozen subscriptions of the servers and a few of each provisioner. nats-server drops those beyond the limit
+# without telling the provisioner.
+LEAF_LINK_SUBSCRIPTIONS = 1024
+SPARE_LEAF_LINKS = 8  # in addition to one for each edge
 AUTHORIZATION_TIMEOUT = 10  # seconds: see the template, and fact 10
 
 _TEMPLATE = "nats-server.conf.j2"
@@ -39,19 +39,19 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class _Plain(str):
-    """Text of the template's own, not to be quoted."""
+    """Literal text of the template, not to be quoted."""
 
     __slots__ = ()
 
 
 def render(settings: Settings, broker: BrokerSettings) -> str:
-    """The configuration of the nats-server that ``broker`` describes.
+    """Return the configuration of the nats-server that ``broker`` describes.
 
-    A broker of role ``fleet`` gets a leaf listener for edges, a websocket listener for nodes or
-    neither, as its settings say.
+    Depending on its settings, a broker of role ``fleet`` gets a leaf listener for edges, a websocket listener for
+    nodes, or neither.
 
     Raises:
-        InputError: a setting is missing that this role needs, or one cannot stand in a configuration.
+        InputError: a setting that this role needs is missing, or one cannot be represented in a configuration.
     """
     _Checks(settings, broker).run()
     server, role = broker.server, broker.role
@@ -73,7 +73,7 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             callout_account=CALLOUT_ACCOUNT,
             queue_group=AUTH_QUEUE,
             copy_queue=COPY_QUEUE,
-            words_subject=PEERS_SUBJECT,
+            peers_subject=PEERS_SUBJECT,
             issuer=keys.issuer,
             service=keys.service,
             xkey=keys.xkey,
@@ -92,45 +92,47 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
 
 
 def select_broker(settings: Settings, role: Role, name: str | None = None) -> BrokerSettings:
-    """The one broker of this role, or the one of this name.
+    """Return the broker of this role, or the one of this name and role.
 
     Raises:
-        InputError: there is none, or more than one and no name to choose by.
+        InputError: no broker matches, or several do.
     """
     fitting = [item for item in settings.brokers if item.role is role and name in (None, item.name)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         names = ", ".join(item.name for item in fitting)
-        raise InputError(f"{settings.path}: several brokers have the role {role}: name one of {names}")
-    there = ", ".join(f"{item.name} ({item.role})" for item in settings.brokers)
-    wanted = f"broker {name} of role {role}" if name else f"broker of role {role}"
-    raise InputError(f"{settings.path}: no {wanted}; it configures {there}")
+        raise InputError(f"{settings.path}: several brokers have the role {role}; choose one of {names}")
+    configured = ", ".join(f"{item.name} ({item.role})" for item in settings.brokers)
+    missing = f"broker {name} of role {role}" if name else f"broker of role {role}"
+    raise InputError(f"{settings.path}: no {missing} is configured; choose from {configured}")
 
 
 def quote(value: object) -> str:
-    """A value as nats-server's configuration language reads it back: a quoted string or a number.
+    """Return a value in nats-server's configuration language: a quoted string or a number.
 
     Raises:
-        InputError: the value holds a control character, which no file name or address needs.
+        InputError: the value contains a control character, which no file name or address needs.
     """
     if isinstance(value, _Plain):
         return str(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str | Path):
-        raise InputError(f"a {type(value).__name__} cannot stand in a nats-server configuration")
+        raise InputError(f"a {type(value).__name__} cannot be written to a nats-server configuration")
     text = str(value)
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise InputError(f"{text!r} holds a control character; it cannot stand in a nats-server configuration")
+        raise InputError(
+            f"{text!r} contains a control character, which a nats-server configuration must not; choose another value"
+        )
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def leaf_files(broker: BrokerSettings) -> TLSFiles:
-    """What the leaf link uses: on the fleet's side by default the certificate of its other listener.
+    """Return the TLS files of the leaf link; the fleet's side defaults to those of the client listener.
 
-    An edge has no such default, because its server certificate need not be fit for a client.
+    An edge has no such default, because its server certificate may not be valid for a client.
     """
     own, listener = broker.server.leaf_tls, broker.server.tls
     if broker.role is Role.EDGE:
@@ -143,21 +145,21 @@ def leaf_files(broker: BrokerSettings) -> TLSFiles:
 
 
 def _max_subscriptions(settings: Settings, broker: BrokerSettings) -> int:
-    """Return the limit on each connection of the provisioning account, links included.
+    """Return the limit on subscriptions of each connection of the provisioning account, including leaf links.
 
-    To the fleet a link carries each distinct subject of its nodes once: a node's own name, four of agents
-    that all share, and those of nats-server. Twice as many is a bound that no honest edge reaches.
+    A leaf link carries each distinct subject of its nodes once: a node's own name, four agent subjects that all
+    nodes share, and those of nats-server. Twice as many is a bound that no honest edge reaches.
     """
     chosen = settings.provisioning.max_subscriptions
     if broker.role is Role.EDGE:
-        return max(chosen, LINK_SUBSCRIPTIONS)
+        return max(chosen, LEAF_LINK_SUBSCRIPTIONS)
     if broker.server.leaf_listen is None:
         return chosen
-    return max(chosen, 2 * settings.provisioning.max_connections + 4 * LINK_SUBSCRIPTIONS)
+    return max(chosen, 2 * settings.provisioning.max_connections + 4 * LEAF_LINK_SUBSCRIPTIONS)
 
 
 def _max_connections(settings: Settings, broker: BrokerSettings) -> int:
-    """Return the limit on connections of the provisioning account: nodes, and a link or some provisioners."""
+    """Return the limit on connections of the provisioning account: nodes, and a leaf link or provisioners."""
     chosen = settings.provisioning.max_connections
     if broker.takes_nodes_and_provisioners:
         return chosen + provisioner_reserve(chosen)
@@ -165,16 +167,16 @@ def _max_connections(settings: Settings, broker: BrokerSettings) -> int:
 
 
 def _reports(settings: Settings, broker: BrokerSettings) -> tuple[str, ...]:
-    """Return the subjects on which connections are reported; none where provisioners need no place kept."""
+    """Return the subjects on which connections are reported; none where no places are reserved for provisioners."""
     if not broker.takes_nodes_and_provisioners:
         return ()
     return connections_subject(settings.accounts.provisioning), connections_subject(CALLOUT_ACCOUNT)
 
 
 def _own_route(server: ServerSettings) -> str | None:
-    """Return ``host:port`` of the route that leads to this server itself, None if it cannot be told.
+    """Return ``host:port`` of the route to this server itself, None if it cannot be determined.
 
-    That is the one route whose host is, or begins with, the server's name; of members on one host the one
+    It is the route whose host equals the server's name or begins with it; if all members share a host, the route
     with the port that this server listens on.
     """
     if server.cluster_listen is None:
@@ -188,14 +190,14 @@ def _own_route(server: ServerSettings) -> str | None:
 
 
 def _max_leafnodes(settings: Settings, broker: BrokerSettings) -> int | None:
-    """Return how many links the fleet accepts, None where there is no listener for them.
+    """Return the number of leaf links that the fleet accepts, None if it has no leaf listener.
 
-    Some to spare are for edges that come back before their old connection is noticed to be dead.
+    Spare ones are for edges that reconnect before their dead connection is detected.
     """
     if broker.server.leaf_listen is None:
         return None
     edges = sum(item.role is Role.EDGE for item in settings.brokers)
-    return max(edges, len(broker.server.leaf_users)) + SPARE_LINKS
+    return max(edges, len(broker.server.leaf_users)) + SPARE_LEAF_LINKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +209,7 @@ class _PublicKeys:
 
 
 def _public_keys(settings: Settings, zone: Zone) -> _PublicKeys:
-    """Return the public keys of a zone, which no server of another zone is told."""
+    """Return the public keys of a zone; they are written only to the configurations of the zone's servers."""
     if zone.break_glass_nkey is not None:
         decode_public(zone.break_glass_nkey, NkeyKind.USER)
     return _PublicKeys(
@@ -221,13 +223,15 @@ def _public_keys(settings: Settings, zone: Zone) -> _PublicKeys:
 def _public(settings: Settings, zone: Zone, seed: Secret | None, key: str) -> str:
     if seed is None:
         name = f"plugin.broker_auth.{key}" if zone.is_fleet else f"plugin.broker_auth.zone.{zone.name}.{key}"
-        raise InputError(f"{settings.path}: {name} is needed to render a configuration; run this where the file is")
+        raise InputError(
+            f"{settings.path}: {name} is required to render a configuration; run this command where that file is"
+        )
     return public_nkey(seed.reveal())
 
 
 @dataclass(frozen=True, slots=True)
 class _Checks:
-    """What must be set for a role, and what may not be said at all; every lack is named at once."""
+    """Validates the settings that a role needs; reports all missing keys at once."""
 
     settings: Settings
     broker: BrokerSettings
@@ -236,7 +240,7 @@ class _Checks:
         if missing := self._missing():
             prefix = f"plugin.broker_auth.broker.{self.broker.name}.server."
             keys = ", ".join(prefix + key for key in missing)
-            raise InputError(f"{self.settings.path}: a server of role {self.broker.role} needs {keys}")
+            raise InputError(f"{self.settings.path}: a server of role {self.broker.role} is incomplete; set {keys}")
         self._accounts()
         self._routes()
         self._monitor()
@@ -267,18 +271,18 @@ class _Checks:
         for name in (names.fleet, names.provisioning, names.system):
             if not _ACCOUNT.fullmatch(name) or name == CALLOUT_ACCOUNT:
                 raise InputError(
-                    f"{self.settings.path}: {name!r} cannot be an account's name; use letters, digits, '_', "
-                    f"'-' and '.', and not {CALLOUT_ACCOUNT}, which is the service's own"
+                    f"{self.settings.path}: {name!r} is not a valid account name; use letters, digits, '_', '-' "
+                    f"and '.', and not {CALLOUT_ACCOUNT}, which is reserved for the service"
                 )
 
     def _routes(self) -> None:
-        """Members are told from the rest of the fleet by the DNS names in their certificates."""
+        """Refuse addresses: members are distinguished from fleet members by the DNS names in their certificates."""
         addresses = [url for url in self.broker.server.cluster_routes if is_address(urlsplit(url).hostname or "")]
         if self.broker.server.cluster_listen and addresses:
             raise InputError(
                 f"{self.settings.path}: plugin.broker_auth.broker.{self.broker.name}.server.cluster.routes: "
-                f"{', '.join(addresses)}: nats-server knows members by the DNS names in their certificates, so use "
-                "host names"
+                f"{', '.join(addresses)}: nats-server identifies cluster members by the DNS names in their "
+                "certificates; use host names"
             )
 
     def _monitor(self) -> None:
@@ -293,7 +297,7 @@ class _Checks:
         if not loopback:
             raise InputError(
                 f"{self.settings.path}: plugin.broker_auth.broker.{self.broker.name}.server.monitor_listen: "
-                f"{listen!r} is not on loopback; it answers anybody, so use 127.0.0.1:PORT"
+                f"{listen!r} is not a loopback address, and the monitor needs no authentication; use 127.0.0.1:PORT"
             )
 
 
@@ -319,7 +323,7 @@ def _environment() -> Environment:
 
 
 def _template() -> str:
-    """The template: inside the installed package, or at the root of a checkout."""
+    """Return the template: from the installed package, or from the root of a checkout."""
     here = Path(__file__)
     for path in (here.with_name(_TEMPLATE), here.parents[2] / _TEMPLATE):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""Writing a deployment's files: nothing is overwritten by accident, and a failure leaves no half."""
+"""Writes a deployment's files: overwrites nothing by accident, and undoes everything on failure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BEYOND_GROUP_READ: Final = 0o027  # group may write, others may do anything
 
 
 class Workspace:
-    """Files under one directory, written one by one and taken back together if a later step fails."""
+    """Files under one directory, written one by one and removed together if a later step fails."""
 
     def __init__(self, directory: Path, *, force: bool) -> None:
         self.directory = directory
@@ -24,29 +24,29 @@ class Workspace:
         self._replaced: list[tuple[Path, bytes]] = []
 
     def path(self, name: str) -> Path:
-        """The path of a file of the deployment."""
+        """Return the path of a file of the deployment."""
         return self.directory / name
 
     def require_absent(self, names: Iterable[str]) -> None:
-        """Refuse to start where something would be overwritten.
+        """Refuse to overwrite existing files.
 
         Raises:
-            InputError: some of the files are there and ``force`` is not given; all are named.
+            InputError: some of the files exist and ``force`` is not set; names all of them.
         """
         there = [name for name in names if os.path.lexists(self.path(name))]
         if there and not self._force:
             raise InputError(
-                f"{self.directory} holds {', '.join(there)} already; choose another directory, or --force to "
-                "replace its configurations (keys and certificates are kept)"
+                f"{self.directory} already contains {', '.join(there)}; choose another directory, or use --force to "
+                "replace the configurations (keys and certificates are kept)"
             )
 
     def make_directory(self, name: str = ".", mode: int = 0o755) -> None:
-        """Make a directory unless it is there; a private one that others can enter or own is refused.
+        """Create a directory unless it exists; refuse a private directory that others can access.
 
-        A group may look into one that is there, as the service's does where root owns the files (docs/systemd.md).
+        A group may read an existing directory, as the service's does where root owns the files (docs/systemd.md).
 
         Raises:
-            InputError: a private directory is open to others, or another user's.
+            InputError: a private directory is accessible to other users or owned by one.
         """
         path = self.path(name)
         missing = [item for item in (path, *path.parents) if not item.exists()]
@@ -55,13 +55,13 @@ class Workspace:
             self._created.append(item)
         if mode & 0o077:
             return
-        if (found := directory_objection(path)) is not None:
-            raise InputError(f"{path} {found.what}; {found.remedy}, or give another directory")
+        if (objection := directory_objection(path)) is not None:
+            raise InputError(f"{path} {objection.what}; {objection.remedy}, or give another directory")
         if path.stat().st_mode & _BEYOND_GROUP_READ:
             raise InputError(f"{path} is open to other users; run: chmod 700 {path}")
 
     def keep_or_write(self, name: str, make: Callable[[], bytes], *, private: bool) -> bytes:
-        """The content of a file, which is made only if it is missing: keys are never replaced."""
+        """Return the content of a file; create it only if it is missing, because keys are never replaced."""
         path = self.path(name)
         if path.exists():
             return path.read_bytes()
@@ -70,13 +70,13 @@ class Workspace:
         return content
 
     def write(self, name: str, content: str, *, private: bool = False) -> Path:
-        """Write a configuration, over an old one if there is one. Unless ``private`` it must hold no secret."""
+        """Write a configuration, replacing an existing one. Unless ``private`` it must not contain secrets."""
         path = self.path(name)
         self._write(path, content.encode(), private=private)
         return path
 
     def undo(self) -> None:
-        """Take back everything that was written."""
+        """Restore the state before the first write."""
         for path, content in reversed(self._replaced):
             path.write_bytes(content)
         for path in reversed(self._created):

@@ -1,12 +1,12 @@
-"""How commands log in to the brokers they look at: as the configuration allows, one attempt, no second.
+"""Logs commands in to the configured brokers, with a single attempt for each address.
 
-Which account a connection ends in is decided by the service like any other connection:
+The service decides which account a connection is placed in, like for any other connection:
 
 * system account: the system user with its password (docs/policy.md#2-the-system-user). That needs verified TLS, so it
-  works on the fleet's listener; on a listener that asks for no certificate (single) it needs a client
-  token with ``system_user`` or ``org_admin`` too. An edge admits no system user.
+  works on the fleet's listener; on a listener without client certificates (single) it also needs a client
+  token with ``system_user`` or ``org_admin``. An edge admits no system user.
 * fleet account: the service's own certificate (rule 4), or a client token (rule 3).
-* provisioning account: the user ``provisioner`` (rule 1), with a certificate that may be one.
+* provisioning account: the user ``provisioner`` (rule 1), with the certificate of a provisioner.
 
 The break-glass nkey reaches the system account of every broker without the service (fact 4).
 """
@@ -41,22 +41,22 @@ from broker_auth.settings.model import BrokerSettings, Role, Settings
 CONNECT_SECONDS: Final = 5.0  # a service answers within 2 or not at all (fact 10)
 _CLOSE_SECONDS: Final = 1.0
 _NAME: Final = "broker-auth-cli"
-CANARY: Final = "broker-auth-doctor"  # begins the names of connections that are made to be refused
+CANARY: Final = "broker-auth-doctor"  # prefix of the names of connections that test a refusal
 
 
 class AccessError(OperationError):
-    """A broker could not be reached, or did not let us in."""
+    """A broker is unreachable or refused the login."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """What one connection presents beside its certificate.
+    """Credentials of a connection, in addition to its certificate.
 
     Attributes:
-        what: for messages: who this is meant to be.
-        nkey_seed: of an nkey user; then nothing else is presented.
-        token_seed: 32 bytes that sign the nonce, to go with ``token``.
-        name: the connection's name.
+        what: name of the identity, for messages.
+        nkey_seed: seed of an nkey user; then no other credential is sent.
+        token_seed: 32 byte seed that signs the nonce, for ``token``.
+        name: name of the connection.
     """
 
     what: str
@@ -69,7 +69,7 @@ class Login:
     inbox: str = "_INBOX"
 
     def called(self, name: str) -> Login:
-        """The same under another connection name."""
+        """Return this login with another connection name."""
         return dataclasses.replace(self, name=name)
 
 
@@ -82,19 +82,19 @@ class Proof:
 
     @property
     def inbox(self) -> str:
-        """The one reply subject that every client token may listen to (docs/policy.md#client)."""
+        """Inbox prefix that every client token may subscribe to (docs/policy.md#client)."""
         return f"choria.reply.{hashlib.md5(_caller_id(self.token).encode()).hexdigest()}"  # noqa: S324 - Choria's subject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Logs in to the brokers of one configuration.
+    """Access to the brokers of a configuration.
 
     Attributes:
-        break_glass: seeds of break-glass users, to go around the service. Each is shown to the brokers of its own
-            zone only: whoever has taken an edge relays what is signed for it.
-        proof: a client token, where the configuration alone does not open the door.
-        certificate: presented instead of the configured one, with :attr:`key`.
+        break_glass: seeds of break-glass users, to bypass the service. Each is presented only to the brokers of its
+            zone, because a compromised edge could relay the signature.
+        proof: a client token, where the configured credentials are not sufficient.
+        certificate: client certificate instead of the configured one, with :attr:`key`.
     """
 
     settings: Settings
@@ -104,17 +104,17 @@ class Access:
     key: Path | None = None
 
     def tls(self, broker: BrokerSettings) -> ssl.SSLContext | None:
-        """What is presented to a broker, and what it is known by."""
+        """Return the TLS context for a broker."""
         files = broker.tls
         if self.certificate is not None:
             files = TLSFiles(ca=files.ca, certificate=self.certificate, key=self.key)
         return tls_context(files)
 
     async def system(self, broker: BrokerSettings) -> Client:
-        """A connection into the system account.
+        """Connect to the system account.
 
         Raises:
-            AccessError: the broker cannot be reached or refuses, or nothing configured can get in.
+            AccessError: the broker is unreachable or refuses, or no configured credential is sufficient.
         """
         seed = self.break_glass_of(broker)
         if seed is not None:
@@ -122,66 +122,68 @@ class Access:
         settings = self.settings
         if settings.system_user is None:
             raise AccessError(
-                f"{settings.path}: no plugin.choria.network.system.user, so there is no way into the system account "
-                f"of {broker.name}; set it, or give --break-glass SEED"
+                f"{settings.path}: plugin.choria.network.system.user is not set, so the system account of "
+                f"{broker.name} is not accessible; set it, or use --break-glass SEED"
             )
         if broker.role is Role.EDGE:
             raise AccessError(
-                f"broker {broker.name} is an edge, which no password is shown to: its system account needs "
+                f"broker {broker.name} is an edge, to which passwords are never sent; for its system account use "
                 f"--break-glass with the seed of zone {broker.zone}"
             )
         if broker.role is Role.SINGLE and self.proof is None:
             raise AccessError(
-                f"broker {broker.name} asks for no certificate, so its system account needs --break-glass SEED, or "
-                "--token FILE --seed FILE with the permission system_user"
+                f"broker {broker.name} does not request a certificate; for its system account use --break-glass SEED, "
+                "or --token FILE --seed FILE with the permission system_user"
             )
         return await self.connect(broker, self.system_login())
 
     def break_glass_of(self, broker: BrokerSettings) -> Secret | None:
-        """Return the seed of the break-glass user of a broker's zone, if it was given."""
+        """Return the seed of the break-glass user of a broker's zone, if available."""
         nkey = self.settings.zone(broker.zone).break_glass_nkey
         return next((seed for seed in self.break_glass if public_nkey(seed.reveal()) == nkey), None)
 
     def system_login(self) -> Login:
-        """What the configured system user presents."""
+        """Return the login of the configured system user."""
         user = self.settings.system_user or ""
         login = Login(what=f"the system user {user}", user=user, password=self.settings.system_passwords[0])
         return self._with_proof(login)
 
     async def fleet(self, broker: BrokerSettings) -> Client:
-        """A connection into the fleet's account.
+        """Connect to the fleet's account.
 
         Raises:
-            AccessError: the broker cannot be reached or refuses.
+            AccessError: the broker is unreachable or refuses.
         """
         return await self.connect(broker, self._with_proof(Login(what="a member of the fleet")))
 
     async def provisioner(self, broker: BrokerSettings) -> Client:
-        """A connection into the provisioning account.
+        """Connect to the provisioning account.
 
         Raises:
-            AccessError: no provisioner is configured, or the broker cannot be reached or refuses.
+            AccessError: no provisioner is configured, or the broker is unreachable or refuses.
         """
         passwords = self.settings.provisioning.client_passwords
         if not passwords:
-            raise AccessError(f"{self.settings.path}: no plugin.choria.network.provisioning.client_password")
+            raise AccessError(
+                f"{self.settings.path}: plugin.choria.network.provisioning.client_password is not set; set it"
+            )
         login = Login(what="the user provisioner", user=PROVISIONER, password=passwords[0])
         return await self.connect(broker, self._with_proof(login))
 
     async def callout(self, broker: BrokerSettings) -> Client:
-        """A connection as the service itself, in the callout account.
+        """Connect as the service itself, to the callout account.
 
         Raises:
-            AccessError: the broker cannot be reached or does not know the service's nkey.
+            AccessError: the broker is unreachable or does not know the service's nkey.
         """
         seed = self.settings.zone(broker.zone).nkey_seed
         return await self.connect(broker, Login(what="the service's nkey user", nkey_seed=seed))
 
     async def connect(self, broker: BrokerSettings, login: Login) -> Client:
-        """One attempt at each of the broker's URLs, until one lets us in.
+        """Try each of the broker's URLs once, until a login succeeds.
 
         Raises:
-            AccessError: none did.
+            AccessError: all attempts failed.
         """
         failures = []
         for url in broker.urls:
@@ -189,7 +191,7 @@ class Access:
                 return await connect(url, login, self.tls(broker))
             except AccessError as error:
                 failures.append(f"{url}: {error}")
-        remedy = "see `broker-auth why` and `broker-auth doctor`, or give --break-glass SEED if no service runs"
+        remedy = "see `broker-auth why` and `broker-auth doctor`, or use --break-glass SEED if no service runs"
         raise AccessError(f"cannot log in to broker {broker.name} as {login.what}: {'; '.join(failures)}; {remedy}")
 
     def _with_proof(self, login: Login) -> Login:
@@ -205,9 +207,9 @@ async def connect(
     """Connect once.
 
     Raises:
-        AccessError: TLS or the broker refused, or did not answer in time; the message is nats-server's.
+        AccessError: TLS or the broker refused, or did not answer in time; contains nats-server's message.
     """
-    client = _Client(login)
+    client = _LoginClient(login)
     errors: list[Exception] = []
 
     async def remember(error: Exception) -> None:
@@ -226,10 +228,10 @@ async def connect(
                 connect_timeout=int(seconds),
                 inbox_prefix=login.inbox,
             )
-            await client.flush()  # TLS 1.3 tells a client that its certificate is missing only now
+            await client.flush()  # with TLS 1.3 a client learns only now that its certificate is missing
     except (NatsError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
         client.abort()
-        with contextlib.suppress(NatsError, OSError, TimeoutError):  # nothing is left to say goodbye on
+        with contextlib.suppress(NatsError, OSError, TimeoutError):  # the connection is already aborted
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await client.close()
         reasons = [str(item) for item in (*errors, error)]
@@ -238,10 +240,10 @@ async def connect(
 
 
 async def request_json(client: Client, subject: str, payload: object = None, *, seconds: float = 5.0) -> dict[str, Any]:
-    """One answer of nats-server's, decoded.
+    """Send a request to nats-server, and return the decoded answer.
 
     Raises:
-        OperationError: none came in time, or it is no JSON object.
+        OperationError: no answer came in time, or it is not a JSON object.
     """
     data = b"" if payload is None else json.dumps(payload).encode()
     try:
@@ -252,7 +254,7 @@ async def request_json(client: Client, subject: str, payload: object = None, *, 
 
 
 def part(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return an object inside an answer; empty if it is missing or none."""
+    """Return an object inside an answer; empty if it is missing or not an object."""
     value = answer.get(name)
     return value if isinstance(value, dict) else {}
 
@@ -266,10 +268,10 @@ def refusal(answer: Mapping[str, Any]) -> str | None:
 
 
 def decode(data: bytes, subject: str) -> dict[str, Any]:
-    """A JSON object of nats-server's.
+    """Decode a JSON object of nats-server.
 
     Raises:
-        OperationError: it is none.
+        OperationError: it is not a JSON object.
     """
     try:
         value = json.loads(data)
@@ -280,41 +282,43 @@ def decode(data: bytes, subject: str) -> dict[str, Any]:
     return value
 
 
-class _Client(SecuredClient):
-    """A client that says in CONNECT exactly what its login says.
+class _LoginClient(SecuredClient):
+    """A client that sends exactly the credentials of its login.
 
-    nats-py sends a token or a user, never both, and signs nonces for nkeys only; Choria's rules want
-    user, password, token and nonce signature together.
+    nats-py sends either a token or a user, and signs nonces only for nkeys; Choria's rules need user, password, token
+    and nonce signature together.
     """
 
-    max_message_bytes = 64 * 1024 * 1024  # a page of connections with all their subscriptions is some 5 MB
+    max_message_bytes = 64 * 1024 * 1024  # a page of connections with all their subscriptions has about 5 MB
 
     def __init__(self, login: Login) -> None:
         super().__init__()
         self._login = login
 
     def connect_options(self) -> dict[str, Any]:
-        """Return what the login adds to CONNECT."""
-        said: dict[str, Any] = {}
+        """Return the options that the login adds to CONNECT."""
+        options: dict[str, Any] = {}
         login, nonce = self._login, self.nonce
         if login.user and login.password is not None:
-            said |= {"user": login.user, "pass": login.password.reveal()}
+            options |= {"user": login.user, "pass": login.password.reveal()}
         if login.token is not None:
-            said["auth_token"] = login.token.reveal()
+            options["auth_token"] = login.token.reveal()
         if login.token_seed and nonce:
             signature = nacl.signing.SigningKey(login.token_seed).sign(nonce.encode()).signature
-            said["sig"] = encoding.encode(signature).decode()
-        return said
+            options["sig"] = encoding.encode(signature).decode()
+        return options
 
 
 def _caller_id(token: Secret) -> str:
-    """The caller id in a token, not verified: the broker's service will."""
+    """Return the caller id in a token, without verification, which is up to the service."""
     try:
         body = token.reveal().strip().split(".")[1]
         claims = json.loads(encoding.decode(body.encode()))
         return str(claims["callerid"])
     except (IndexError, ValueError, KeyError, TypeError) as error:
-        raise InputError("--token: the file holds no client token") from error
+        raise InputError(
+            "--token: the file does not contain a client token; give one issued by broker-auth token client"
+        ) from error
 
 
 __all__ = ["Access", "AccessError", "Login", "Proof", "connect", "decode", "part", "refusal", "request_json"]

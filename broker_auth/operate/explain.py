@@ -1,7 +1,7 @@
 """Decide a stored request again and say why, rule by rule, in the order and with the numbers of docs/policy.md.
 
-1. :func:`broker_auth.operate.stored.read_stored` takes the request out of whatever holds it,
-2. :func:`explain` decides it with the rules the service uses, and tells how each rule saw it,
+1. :func:`broker_auth.operate.stored.read_stored` reads the stored request,
+2. :func:`explain` decides it with the rules the service uses, and records the result of each rule,
 3. :meth:`Explanation.document` and :meth:`Explanation.lines` show the result.
 """
 
@@ -24,7 +24,7 @@ from broker_auth.tokens.jws import show
 
 
 class Outcome(StrEnum):
-    """How a rule saw the connection."""
+    """The result of a rule for a connection."""
 
     PASSED = "passed"
     NOT_ITS_OWN = "not its own"
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One rule of docs/policy.md#the-rules-in-order and what it made of the connection."""
+    """A rule of docs/policy.md#the-rules-in-order and its result."""
 
     number: int
     name: str
@@ -48,11 +48,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A decision and how it came about.
+    """A decision with the result of each rule.
 
     Attributes:
-        moment: the time it was decided for (Unix seconds).
-        not_repeated: checks that could not be made, since what they need was removed from the record.
+        moment: the time that it was decided for (Unix seconds).
+        not_repeated: checks that were skipped, because their input was removed from the record.
         recorded: as in :class:`Stored`.
     """
 
@@ -64,7 +64,7 @@ class Explanation:
 
     @property
     def admitted(self) -> bool:
-        """Whether the connection gets in, as far as that could be decided."""
+        """Whether the connection is admitted, as far as the stored request shows."""
         return isinstance(self.decision, Admit)
 
     @property
@@ -97,7 +97,7 @@ class Explanation:
         }
 
     def lines(self) -> Iterator[str]:
-        """The same for people."""
+        """Yield the lines of the text output."""
         decision = self.decision
         yield f"{_word(self.admitted)}: {explained(decision)}"
         yield f"decided for {rfc3339(int(self.moment))}"
@@ -111,13 +111,13 @@ class Explanation:
         if decision.token_id:
             yield f"token id: {show(decision.token_id)}"
         if self.not_repeated:
-            yield f"not repeated, since the record does not hold what it takes: {', '.join(self.not_repeated)}"
+            yield f"skipped, because the record does not contain the input: {', '.join(self.not_repeated)}"
         if self.recorded and self.recorded != (_word(self.admitted), self.code):
-            yield f"the service decided otherwise then: {show(self.recorded[0])}, {show(self.recorded[1])}"
+            yield f"the recorded decision was different: {show(self.recorded[0])}, {show(self.recorded[1])}"
 
 
 def explain(stored: Stored, policy: Policy, moment: float) -> Explanation:
-    """Decide the request for ``moment`` (Unix seconds), and say what each rule made of it."""
+    """Decide the request for ``moment`` (Unix seconds), and return the result of each rule."""
     decision, case = decide_stored(stored, policy, moment)
     return Explanation(
         decision=decision,
@@ -129,7 +129,7 @@ def explain(stored: Stored, policy: Policy, moment: float) -> Explanation:
 
 
 def _steps(case: Case, decision: Decision) -> tuple[Step, ...]:
-    """Return what each rule made of a decided case."""
+    """Return the result of each rule for a decided case."""
     deciding = decision.rule.number
     steps = []
     for rule in rules_for(edge=case.policy.edge):
@@ -153,7 +153,7 @@ def _word(admitted: bool) -> str:
 
 
 def _subjects(permissions: Permissions) -> dict[str, dict[str, list[str]]]:
-    """Both lists always, so that no reader must know that an empty one is left out on the wire."""
+    """Return both lists always, although empty lists are omitted on the wire."""
     return {
         "pub": {"allow": list(permissions.pub.allow), "deny": list(permissions.pub.deny)},
         "sub": {"allow": list(permissions.sub.allow), "deny": list(permissions.sub.deny)},

@@ -1,7 +1,7 @@
-"""Stored authorization requests: read, and decided again (docs/policy.md#what-is-kept-of-a-decision).
+"""Reads stored authorization requests and decides them again (docs/policy.md#what-is-kept-of-a-decision).
 
 A stored request may lack its password and its token's signature. The case and the verifier that skip
-these checks are defined here; the service does not load this module.
+these checks are defined here; the service does not import this module.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from broker_auth.tokens.jws import Jws, show
 from broker_auth.tokens.keys import VerificationKey
 from broker_auth.tokens.verify import Rejected, TokenVerifier, Verified
 
-MAX_BYTES: Final = 1024 * 1024  # twice what a request may be on the wire: indentation, the record around it
+MAX_BYTES: Final = 1024 * 1024  # twice the maximum on the wire, for indentation and the rest of the record
 _REDACTABLE: Final = frozenset({PASSWORD, TOKEN_SIGNATURE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A request as it was kept.
+    """A stored request.
 
     Attributes:
-        redacted: what was removed from it.
-        time: when it was decided (Unix seconds), if the record says so.
-        recorded: how it was decided then: decision and code.
-        zone: whose rules decided it then; empty if the record does not say.
+        redacted: names of the parts that were removed.
+        time: when it was decided (Unix seconds), if recorded.
+        recorded: the recorded decision and code.
+        zone: the zone that decided; empty if not recorded.
     """
 
     request: AuthorizationRequest
@@ -50,10 +50,10 @@ class Stored:
 
 
 def read_stored(data: bytes) -> Stored:
-    """The request in an audit record, in decoded request claims, or by itself (a ``nats`` object).
+    """Read the request in an audit record, in decoded request claims, or alone (a ``nats`` object).
 
     Raises:
-        InputError: ``data`` is none of these.
+        InputError: ``data`` has another format.
     """
     if len(data) > MAX_BYTES:
         raise InputError(f"the request is larger than {MAX_BYTES} bytes")
@@ -80,10 +80,10 @@ def decide_stored(stored: Stored, policy: Policy, moment: float) -> tuple[Decisi
 
 
 class UnsignedTokenVerifier(TokenVerifier):
-    """Makes every check of a token but that of its signature."""
+    """A token verifier that makes every check except that of the signature."""
 
     def examine(self, raw: str) -> Verified | Rejected:
-        """Return what the token would be if one of the keys that may have signed it had."""
+        """Return the result for a token as if its signature were valid."""
         return super().examine(with_placeholder(raw))
 
     def _signer(self, jws: Jws, candidates: Sequence[VerificationKey]) -> VerificationKey:  # noqa: ARG002
@@ -94,8 +94,8 @@ class StoredCase(Case, kw_only=True):
     """A case that skips the checks whose input was removed from its request.
 
     Attributes:
-        redacted: what was removed.
-        full: whether it was denied because there were too many nodes, which no record says more of.
+        redacted: names of the parts that were removed.
+        full: whether it was denied because there were too many nodes, which cannot be checked again.
         skipped: the checks that were skipped.
     """
 
@@ -104,7 +104,7 @@ class StoredCase(Case, kw_only=True):
     skipped: dict[str, None] = msgspec.field(default_factory=dict)
 
     def require_password(self, accepted: Iterable[Secret], code: DenyCode) -> None:
-        """Check the password, if the record holds it."""
+        """Check the password, if the record contains it."""
         if PASSWORD in self.redacted:
             self.skipped["password"] = None
         else:
@@ -119,13 +119,13 @@ class StoredCase(Case, kw_only=True):
         return self.token
 
     def require_place(self) -> None:
-        """Skip the check: how many nodes there were is not known."""
+        """Skip the check if it denied the request: the number of nodes is not recorded."""
         if self.full:
             self.skipped["number of connections"] = None
 
 
 class _Record(msgspec.Struct):
-    """What explaining needs of an audit record; see :class:`broker_auth.audit.sinks.AuditRecord`."""
+    """The parts of an audit record that explaining needs; see :class:`broker_auth.audit.sinks.AuditRecord`."""
 
     request: dict[str, Any] | None = None
     redacted: tuple[str, ...] = ()
@@ -141,10 +141,14 @@ def _record(value: dict[str, Any]) -> Stored:
     except msgspec.ValidationError as error:
         raise InputError(f"the audit record cannot be read: {error}") from error
     if record.request is None:
-        raise InputError("the audit record does not hold its request; have the service store requests")
+        raise InputError(
+            "the audit record does not contain its request; set plugin.broker_auth.audit.requests to store requests"
+        )
     unknown = [what for what in record.redacted if what not in _REDACTABLE]
     if unknown:
-        raise InputError(f"the audit record was redacted in a way this version does not know: {show(unknown[0])}")
+        raise InputError(
+            f"the audit record has an unknown redaction, {show(unknown[0])}; use the version that the service runs"
+        )
     return Stored(
         request=_request(record.request),
         redacted=frozenset(record.redacted),
@@ -157,10 +161,10 @@ def _record(value: dict[str, Any]) -> Stored:
 def _seconds(time: datetime | float | None) -> float | None:
     if isinstance(time, datetime):
         if time.tzinfo is None:
-            raise InputError("the audit record's time has no zone")
+            raise InputError("the audit record's time has no time zone; give the record as it was written")
         return time.timestamp()
     if time is not None and not 0 <= time <= MAX_TIME:
-        raise InputError("the audit record's time is no date")
+        raise InputError("the audit record's time is not a valid time; give the record as it was written")
     return time
 
 

@@ -1,4 +1,4 @@
-"""``why``: the last decisions about somebody, from audit records, in plain words with what to do."""
+"""``why``: recent decisions about a client, from audit records, with causes and remedies."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ import msgspec
 from broker_auth.audit.record import AuditRecord, Record, ServerErrorRecord
 from broker_auth.cache import BoundedCache
 from broker_auth.callout.chain_issuers import warning
-from broker_auth.callout.skew import told
+from broker_auth.callout.skew import describe
 from broker_auth.operate.remedies import REMEDIES, Remedy
 from broker_auth.tokens.chain import WARNING_SECONDS
 
-_MAX_FOUND: Final = 50_000  # connections; the oldest are forgotten
+_MAX_MATCHES: Final = 50_000  # connections; the oldest are forgotten
 _Key = tuple[str, str, int]
 
 _ALONE: Final = Remedy(
-    "nats-server refused the connection, and no decision of ours is recorded for it: no service answered in time, "
-    "or the client gave up or sent nothing usable before it was asked about.",
-    "Look whether a service is subscribed at this broker (`/readyz`, `ready brokers=` in the log), at "
-    "`broker_auth_unanswered_total`, and for a decision in the records of other hosts.",
+    "nats-server refused the connection, and no decision is recorded for it: no service answered in time, or the "
+    "client gave up or sent nothing usable before the callout.",
+    "Check whether a service is subscribed at this broker (`/readyz`, `ready brokers=` in the log), check "
+    "`broker_auth_unanswered_total`, and look for a decision in the records of other hosts.",
 )
 _LOST: Final = Remedy(
-    "It was admitted, but nats-server refused it: the answer came too late, or nats-server could not use it.",
-    "Compare the clocks and `broker_auth_in_flight`; nats-server's log says what it did not like.",
+    "The service admitted it, but nats-server refused it: the answer was late, or nats-server could not use it.",
+    "Compare the clocks, check `broker_auth_in_flight`, and read nats-server's log for the reason.",
 )
 _IN: Final = Remedy("It was admitted.", "")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One connection: our decision, what nats-server told of it, or both."""
+class ConnectionHistory:
+    """The records of one connection: the decision, nats-server's report, or both."""
 
     decision: AuditRecord | None
     error: ServerErrorRecord | None
 
     @property
     def time(self) -> datetime:
-        """When it was decided, else refused."""
+        """Time of the decision, else of the refusal."""
         return self._record.time
 
     @property
     def remedy(self) -> Remedy:
-        """Why, and what to do."""
+        """Cause and remedy."""
         if self.decision is None:
             return _ALONE
         if self.decision.decision == "admit":
@@ -59,11 +59,11 @@ class Finding:
     @property
     def _record(self) -> Record:
         record = self.decision or self.error
-        assert record is not None  # a finding is made of at least one
+        assert record is not None  # there is at least one of them
         return record
 
     def document(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Return the document for ``--json``."""
         return {
             "decision": None if self.decision is None else msgspec.to_builtins(self.decision),
             "server_error": None if self.error is None else msgspec.to_builtins(self.error),
@@ -72,13 +72,13 @@ class Finding:
         }
 
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """Yield the lines of the text output."""
         record, decision = self._record, self.decision
         verdict = "REFUSED" if decision is None else {"admit": "admitted", "deny": "DENIED"}[decision.decision]
         user = f" as user {record.user}" if record.user else ""
         where = f"connection {record.cid} on {record.server or 'an unknown server'}{_by(record)}"
         yield (
-            f"{record.time:%Y-%m-%d %H:%M:%S} UTC  {verdict}  {record.name or 'nameless'}{user} "
+            f"{record.time:%Y-%m-%d %H:%M:%S} UTC  {verdict}  {record.name or 'unnamed'}{user} "
             f"from {record.host or 'an unknown host'}, {where}"
         )
         if decision is not None:
@@ -88,19 +88,19 @@ class Finding:
             if decision.certificate_problem:
                 yield f"  the certificate: {decision.certificate_problem}"
         if record.clock_skew:
-            yield f"  first of all: {told(record.clock_skew, record.server)}; synchronize both clocks"
+            yield f"  first: {describe(record.clock_skew, record.server)}; synchronize both clocks"
         if self.error is not None:
-            yield f"  nats-server: {self.error.reason or 'no reason given, as when no answer came in time'}"
+            yield f"  nats-server: {self.error.reason or 'no reason, which means that no answer came in time'}"
         if decision is None or decision.decision == "deny" or self.error is not None:
             yield f"  why: {self.remedy.cause}"
             yield f"  what to do: {self.remedy.remedy}"
 
 
 def _by(record: Record) -> str:
-    """Return through which broker we know: only that is certain, the server's name is what it says of itself."""
+    """Return the reporting broker: only that is verified, the server's name is a claim of the broker."""
     if not record.broker:
         return ""
-    return f" (as told by broker {record.broker}{f' of zone {record.zone}' if record.zone else ''})"
+    return f" (reported by broker {record.broker}{f' of zone {record.zone}' if record.zone else ''})"
 
 
 def _facts(decision: AuditRecord) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _facts(decision: AuditRecord) -> Iterator[str]:
 
 
 def _chain_issuer(decision: AuditRecord) -> Iterator[str]:
-    """Say that the chain issuer ends, if it did or soon would when the decision was made."""
+    """Yield a warning if the chain issuer had ended or was about to end at the time of the decision."""
     if decision.issuer_ends is None:
         return
     now, ends = decision.time.timestamp(), decision.issuer_ends.timestamp()
@@ -129,26 +129,32 @@ def _chain_issuer(decision: AuditRecord) -> Iterator[str]:
         yield f"  {warning(decision.issuer_id, ends, now)}"
 
 
-def findings(records: Iterable[Record], wanted: str, last: int) -> list[Finding]:
-    """Return the ``last`` connections of a name, user, host, connection, token or chain issuer id, the newest last."""
-    decisions: BoundedCache[_Key, AuditRecord] = BoundedCache(_MAX_FOUND)
-    errors: BoundedCache[_Key, ServerErrorRecord] = BoundedCache(_MAX_FOUND)
+def find_connections(records: Iterable[Record], identity: str, last: int) -> list[ConnectionHistory]:
+    """Return the ``last`` connections of a name, user, host, connection, token or chain issuer id, newest last."""
+    decisions: BoundedCache[_Key, AuditRecord] = BoundedCache(_MAX_MATCHES)
+    errors: BoundedCache[_Key, ServerErrorRecord] = BoundedCache(_MAX_MATCHES)
     for record in records:
-        key = (record.zone, record.server_id, record.cid)  # within a zone one broker may tell of another's server
+        key = (
+            record.zone,
+            record.server_id,
+            record.cid,
+        )  # within a zone a broker may report about another broker's server
         if isinstance(record, ServerErrorRecord):
             errors.put(key, record)
-        elif _is_about(record, wanted):
+        elif _is_about(record, identity):
             decisions.put(key, record)
-    found = [Finding(decision, errors.get(key)) for key, decision in decisions.items()]
-    found += [
-        Finding(None, error) for key, error in errors.items() if decisions.get(key) is None and _is_about(error, wanted)
+    matches = [ConnectionHistory(decision, errors.get(key)) for key, decision in decisions.items()]
+    matches += [
+        ConnectionHistory(None, error)
+        for key, error in errors.items()
+        if decisions.get(key) is None and _is_about(error, identity)
     ]
-    return sorted(found, key=lambda finding: finding.time)[-last:]
+    return sorted(matches, key=lambda history: history.time)[-last:]
 
 
-def _is_about(record: Record, wanted: str) -> bool:
+def _is_about(record: Record, identity: str) -> bool:
     names = [record.name, record.user, record.host, str(record.cid)]
     if isinstance(record, AuditRecord):
         names += [record.client, record.token_id, record.issuer_id, record.fingerprint, f"sha256:{record.fingerprint}"]
         names += record.certificate_names
-    return wanted.casefold() in (name.casefold() for name in names if name)
+    return identity.casefold() in (name.casefold() for name in names if name)

@@ -1,4 +1,4 @@
-"""One attempt to get in: real TLS, real CONNECT, no second try."""
+"""A single login attempt, over real TLS, without retries."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from broker_auth.operate.access import AccessError as ConnectRefusedError
 from broker_auth.operate.access import Login
 from broker_auth.secret import Secret
 
-CONNECT_SECONDS: Final = 15.0  # more than nats-server needs to refuse, even when no service answers
+CONNECT_SECONDS: Final = 15.0  # longer than nats-server needs to refuse, even if no service answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What a connection presents.
+    """Credentials of a connection.
 
     Attributes:
-        ca: by what it knows the server.
-        certificate: its own certificate, with :attr:`key`; None for TLS without one.
+        ca: the CA that verifies the server.
+        certificate: client certificate, with :attr:`key`; None for TLS without one.
         seed: Ed25519 seed (32 bytes) that signs the server's nonce.
     """
 
@@ -36,7 +36,7 @@ class Credentials:
     seed: bytes = field(default=b"", repr=False)
 
     def tls(self) -> ssl.SSLContext:
-        """A client's TLS context."""
+        """Return a TLS context for a client."""
         context = ssl.create_default_context(cafile=self.ca)
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.key)

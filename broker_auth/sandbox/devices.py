@@ -14,9 +14,9 @@ from broker_auth.deploy.plan import Topology
 from broker_auth.errors import InputError
 from broker_auth.files.writing import write_private
 from broker_auth.sandbox.client import connect
-from broker_auth.sandbox.holders import DAY
+from broker_auth.sandbox.identities import DAY
 from broker_auth.sandbox.program import Program
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 
 EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"
 _ANSWER_SECONDS: Final = 5.0
@@ -38,7 +38,7 @@ def program(name: str) -> Path:
 class Factory:
     """Makes what a node and a provisioner begin with."""
 
-    def __init__(self, deployment: Site, directory: Path) -> None:
+    def __init__(self, deployment: Sandbox, directory: Path) -> None:
         """Prepare the provisioner of a deployment, with an inventory that is empty."""
         self.deployment, self.directory = deployment, directory
         self.provisioner = directory / "provisioner"
@@ -84,7 +84,7 @@ class Factory:
         return Program(program("node.py"), identity, self.directory / identity)
 
 
-async def ask(deployment: Site, identity: str) -> str:
+async def ask(deployment: Sandbox, identity: str) -> str:
     """Ask a node by its name, as a member of the fleet; ``yes`` if it answers."""
     # A server with a token answers on its collective's replies only.
     client = await connect(

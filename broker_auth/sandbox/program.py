@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from broker_auth.errors import OperationError
-from broker_auth.sandbox.tied import tied
+from broker_auth.sandbox.lifetime import dies_with_parent
 
 LINE_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
@@ -28,7 +28,7 @@ class Program:
     async def __aenter__(self) -> Program:
         """Start it."""
         self._process = await asyncio.create_subprocess_exec(
-            *tied(self._command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *dies_with_parent(self._command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
         return self
 

@@ -1,4 +1,4 @@
-"""Audit records to write, read and explain."""
+"""Builds audit records for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ START = datetime(2027, 1, 15, 8, tzinfo=UTC)
 
 
 def denied(cid: int = 7, seconds: float = 0, **changes: Any) -> AuditRecord:
-    """A denial of the provisioner on connection ``cid``, ``seconds`` after the start."""
+    """Return a denial of the provisioner on connection ``cid``, ``seconds`` after :data:`START`."""
     record = AuditRecord(
         time=START + timedelta(seconds=seconds),
         decision="deny",
@@ -33,7 +33,7 @@ def denied(cid: int = 7, seconds: float = 0, **changes: Any) -> AuditRecord:
 
 
 def admitted(cid: int = 8, seconds: float = 0, **changes: Any) -> AuditRecord:
-    """An admission of a node with a provisioning token."""
+    """Return an admission of a node with a provisioning token."""
     record = denied(
         cid,
         seconds,
@@ -52,7 +52,7 @@ def admitted(cid: int = 8, seconds: float = 0, **changes: Any) -> AuditRecord:
 
 
 def refused(cid: int = 7, seconds: float = 0, **changes: Any) -> ServerErrorRecord:
-    """What nats-server told of connection ``cid``."""
+    """Return nats-server's report about connection ``cid``."""
     record = ServerErrorRecord(
         time=START + timedelta(seconds=seconds),
         reason="Auth callout service returned an error: wrong password",
@@ -66,5 +66,5 @@ def refused(cid: int = 7, seconds: float = 0, **changes: Any) -> ServerErrorReco
 
 
 def lines(*records: Record) -> bytes:
-    """As they stand in a file."""
+    """Return the records as lines of an audit file."""
     return b"".join(msgspec.json.encode(record) + b"\n" for record in records)

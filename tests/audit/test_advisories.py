@@ -1,4 +1,4 @@
-"""Advisories of nats-server, as version 2.15.1 writes them."""
+"""Advisories in the format of nats-server 2.15.1 become audit records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ADVISORY: dict[str, Any] = {
 }
 
 
-def test_an_advisory_becomes_a_record() -> None:
+def test_advisory_becomes_record() -> None:
     record = read_advisory(json.dumps(ADVISORY).encode(), NOW, zone="edges", broker="branch")
     assert record
     assert record.time.isoformat() == "2026-11-21T22:43:12.267450+00:00"
@@ -44,19 +44,19 @@ def test_an_advisory_becomes_a_record() -> None:
     assert (record.zone, record.broker) == ("edges", "branch")
 
 
-def test_a_denial_of_ours_is_not_recorded_twice() -> None:
+def test_our_own_denial_is_not_recorded_twice() -> None:
     ours = ADVISORY | {"reason": "Auth callout service returned an error: wrong password"}
     assert read_advisory(json.dumps(ours).encode(), NOW) is None
 
 
-def test_what_is_missing_is_empty() -> None:
+def test_missing_fields_are_empty() -> None:
     record = read_advisory(json.dumps({"timestamp": "2026-11-21T22:43:12Z", "server": {}, "client": {}}).encode(), NOW)
     assert record
     assert (record.cid, record.reason) == (0, "")
 
 
 @pytest.mark.parametrize("part", ["client", "server"])
-def test_every_field_is_cut(part: str) -> None:
+def test_every_field_is_truncated(part: str) -> None:
     long = dict.fromkeys(("host", "user", "name", "kind", "client_type", "id", "cluster"), "u" * 5000)
     whole = ADVISORY | {part: long | {"id": 2**63 if part == "client" else "i" * 5000}, "reason": "r" * 5000}
     record = read_advisory(json.dumps(whole).encode(), NOW)
@@ -65,18 +65,18 @@ def test_every_field_is_cut(part: str) -> None:
     assert record.cid == (0 if part == "client" else 11)
 
 
-def test_a_large_advisory_is_not_looked_at() -> None:
+def test_oversized_advisory_is_ignored() -> None:
     assert read_advisory(json.dumps(ADVISORY | {"x": "y" * 100_000}).encode(), NOW) is None
 
 
 @pytest.mark.parametrize("time", ["2100-01-01T00:00:00Z", "2020-01-01T00:00:00Z", "2026-11-21T22:37:00Z"])
-def test_a_time_that_a_broker_made_up_is_replaced(time: str) -> None:
+def test_implausible_time_is_replaced(time: str) -> None:
     record = read_advisory(json.dumps(ADVISORY | {"timestamp": time}).encode(), NOW)
     assert record
     assert record.time == NOW
 
 
-def test_a_clock_that_is_a_little_off_is_believed() -> None:
+def test_slightly_skewed_time_is_kept() -> None:
     time = NOW - timedelta(minutes=4)
     record = read_advisory(json.dumps(ADVISORY | {"timestamp": time.isoformat()}).encode(), NOW)
     assert record
@@ -96,5 +96,5 @@ def test_a_clock_that_is_a_little_off_is_believed() -> None:
         json.dumps(ADVISORY | {"timestamp": "0001-01-01T00:00:00+12:00"}).encode(),
     ],
 )
-def test_anything_else_is_none(data: bytes) -> None:
+def test_invalid_advisory_is_ignored(data: bytes) -> None:
     assert read_advisory(data, NOW) is None

@@ -1,4 +1,4 @@
-"""What is kept of a request: no secret, nothing endless, and enough to decide again."""
+"""A redacted request contains no secret, is bounded in size, and can still be decided."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ISSUED = [client(), server()]
 @pytest.mark.parametrize(
     ("asked", "policy"), [(asked, x509_policy()) for asked in X509] + [(asked, issuer_policy()) for asked in ISSUED]
 )
-def test_a_kept_request_is_decided_as_the_whole_one_was(asked: AuthorizationRequest, policy: Policy) -> None:
+def test_redacted_request_is_decided_like_the_original(asked: AuthorizationRequest, policy: Policy) -> None:
     kept, redacted = redact(asked)
     before = decide(asked, policy, NOW)
     after, _ = decide_stored(Stored(request=kept, redacted=frozenset(redacted)), policy, NOW)
@@ -53,14 +53,14 @@ def test_a_kept_request_is_decided_as_the_whole_one_was(asked: AuthorizationRequ
     assert msgspec.structs.replace(after, signer=before.signer) == before
 
 
-def test_what_was_removed_is_named() -> None:
+def test_removed_parts_are_named() -> None:
     assert redact(provisioner())[1] == (PASSWORD,)
     assert redact(node())[1] == (TOKEN_SIGNATURE,)
     assert redact(fleet())[1] == ()
 
 
 @pytest.mark.parametrize("token", ["a password in the wrong place", "a.b.c", "x" * 100_000, "." * 17_000])
-def test_what_is_no_token_is_not_kept_and_still_counts_as_one(token: str) -> None:
+def test_malformed_token_is_replaced_and_still_rejected(token: str) -> None:
     kept, redacted = redact(request(auth_token=token))
     assert kept.connect_opts.auth_token == UNREADABLE
     again, _ = decide_stored(Stored(request=kept, redacted=frozenset(redacted)), x509_policy(), NOW)
@@ -68,13 +68,13 @@ def test_what_is_no_token_is_not_kept_and_still_counts_as_one(token: str) -> Non
     assert again.code is TokenFault.NOT_COMPACT
 
 
-def test_nothing_a_stranger_chose_is_kept_at_length() -> None:
+def test_client_chosen_fields_are_truncated() -> None:
     long = "n" * 60_000
     kept, _ = redact(request(name=long, user=long, lang=long, version=long, sig=long, nkey=long, jwt=long))
     assert len(msgspec.json.encode(kept.connect_opts)) < 2000
 
 
-def test_a_cut_name_is_refused_like_the_whole_one() -> None:
+def test_truncated_name_is_refused_like_the_original() -> None:
     kept, redacted = redact(node(name="n" * 60_000))
     again, _ = decide_stored(Stored(request=kept, redacted=frozenset(redacted)), x509_policy(), NOW)
     assert isinstance(again, Deny)

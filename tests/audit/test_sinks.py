@@ -1,4 +1,4 @@
-"""Records reach their outputs, survive what happens to those, and hold no secret."""
+"""Records reach their outputs, survive failures of those, and contain no secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from broker_auth.audit.file import StreamAudit
-from broker_auth.audit.nats_sink import MAX_WAITING, NatsAudit
+from broker_auth.audit.nats_sink import MAX_PENDING, NatsAudit
 from broker_auth.audit.record import make_record
 from broker_auth.audit.sinks import Audit, LogAudit
 from broker_auth.errors import OperationError
@@ -28,7 +28,7 @@ from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, x509_policy
 from tests.builders.requests import fleet, node, provisioner, request, system
 
 
-def test_every_record_says_its_version_and_kind() -> None:
+def test_record_contains_version_and_event() -> None:
     assert json.loads(msgspec.json.encode(denied()))["v"] == 1
     assert json.loads(msgspec.json.encode(denied()))["event"] == "decision"
     assert json.loads(msgspec.json.encode(refused()))["v"] == 1
@@ -36,7 +36,7 @@ def test_every_record_says_its_version_and_kind() -> None:
 
 
 @pytest.mark.parametrize("asked", [fleet(), provisioner(), system(), node(), provisioner(password="wr0ng-word")])
-def test_a_stored_request_holds_no_secret(asked: object) -> None:
+def test_stored_request_contains_no_secret(asked: object) -> None:
     assert isinstance(asked, type(fleet()))
     decision = decide(asked, x509_policy(), NOW)
     text = msgspec.json.encode(make_record(asked, decision, NOW, 100, with_request=True)).decode()
@@ -46,14 +46,14 @@ def test_a_stored_request_holds_no_secret(asked: object) -> None:
     assert not token or token.rsplit(".", 1)[1] not in text
 
 
-def test_what_is_no_token_is_not_stored_at_all() -> None:
+def test_malformed_token_is_not_stored() -> None:
     asked = request(auth_token="a password in the wrong place")
     record = make_record(asked, decide(asked, x509_policy(), NOW), NOW, 100, with_request=True)
     assert "wrong place" not in msgspec.json.encode(record).decode()
 
 
 def _long(value: object) -> object:
-    """The request with each text in it made long, chains and tokens too."""
+    """Return the request with every text made long, including chains and tokens."""
     match value:
         case str():
             return value + "n" * 20_000
@@ -69,14 +69,14 @@ def _long(value: object) -> object:
 
 @pytest.mark.parametrize("with_request", [False, True])
 @pytest.mark.parametrize("asked", [fleet(), provisioner(), node(), node(jwt="x", sig="y", nkey="z")])
-def test_whatever_a_broker_sends_a_record_is_short(asked: AuthorizationRequest, with_request: bool) -> None:
-    """A broker in strange hands chooses every field, the server's own included."""
+def test_record_is_short_whatever_a_broker_sends(asked: AuthorizationRequest, with_request: bool) -> None:
+    """A compromised broker controls every field, including the server's own."""
     long = msgspec.convert(_long(msgspec.to_builtins(asked)), AuthorizationRequest)
     record = make_record(long, decide(long, x509_policy(), NOW), NOW, 100, with_request=with_request)
     assert len(msgspec.json.encode(record)) < 12_000
 
 
-def test_a_file_is_appended_to_and_closed_to_others(tmp_path: Path) -> None:
+def test_file_is_appended_to_and_not_readable_by_others(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     for record in (denied(), admitted()):
         sink = StreamAudit(path)
@@ -86,7 +86,7 @@ def test_a_file_is_appended_to_and_closed_to_others(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o007 == 0
 
 
-def test_a_rotated_file_is_let_go(tmp_path: Path) -> None:
+def test_rotated_file_is_released(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     sink = StreamAudit(path)
     sink.write(denied(cid=1))
@@ -100,7 +100,7 @@ def test_a_rotated_file_is_let_go(tmp_path: Path) -> None:
     assert [json.loads(line)["cid"] for line in path.read_text().splitlines()] == [3]
 
 
-def test_a_file_that_cannot_be_opened_again_stays_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_reopen_keeps_the_old_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "dir" / "audit.jsonl"
     path.parent.mkdir()
     sink = StreamAudit(path)
@@ -113,12 +113,12 @@ def test_a_file_that_cannot_be_opened_again_stays_the_old_one(tmp_path: Path, ca
     assert moved.read_bytes().count(b"\n") == 1
 
 
-def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+def test_file_that_cannot_be_opened_raises(tmp_path: Path) -> None:
     with pytest.raises(OperationError, match=r"audit file .* cannot be opened"):
         StreamAudit(tmp_path / "missing" / "audit.jsonl")
 
 
-def test_a_full_disk_stops_nothing_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_full_disk_blocks_nothing_and_losses_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     sink = StreamAudit(Path("/dev/full"))
     for _ in range(1001):
         sink.write(denied())
@@ -127,7 +127,7 @@ def test_a_full_disk_stops_nothing_and_is_counted(caplog: pytest.LogCaptureFixtu
     assert len(caplog.records) == 1
 
 
-def test_records_written_together_are_a_line_each(tmp_path: Path) -> None:
+def test_records_of_one_write_are_separate_lines(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     sink = StreamAudit(path)
     sink.write(denied(cid=1), refused(), admitted(cid=2))
@@ -136,9 +136,9 @@ def test_records_written_together_are_a_line_each(tmp_path: Path) -> None:
     assert [json.loads(line)["cid"] for line in path.read_text().splitlines()] == [1, refused().cid, 2]
 
 
-def test_records_go_into_a_pipe_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers share it, and it keeps together what is written at once for a few kilobytes only."""
-    reading, writing = os.pipe2(os.O_DIRECT)  # gives back each write by itself
+def test_records_are_written_to_a_pipe_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers share the pipe, which keeps only writes of a few kilobytes contiguous."""
+    reading, writing = os.pipe2(os.O_DIRECT)  # preserves write boundaries
     with os.fdopen(reading, "rb", buffering=0) as pipe, os.fdopen(writing, "w") as out:
         monkeypatch.setattr(sys, "stdout", out)
         StreamAudit("-").write(denied(cid=1), denied(cid=2))
@@ -146,7 +146,7 @@ def test_records_go_into_a_pipe_one_by_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def _lost_by(write: Callable[[Path], None], path: Path) -> int | None:
-    """How many records were lost by ``write``, in a process of its own: it limits what that may write."""
+    """Return how many records ``write`` lost; run it in a separate process, because it sets a resource limit."""
     process = multiprocessing.get_context("spawn").Process(target=write, args=(path,))
     process.start()
     process.join()
@@ -154,7 +154,7 @@ def _lost_by(write: Callable[[Path], None], path: Path) -> int | None:
 
 
 def _fill_together(path: Path) -> None:
-    """Write three records of which the second fits in part, then another."""
+    """Write three records of which the second fits only partly, then two more."""
     sink = StreamAudit(path)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(msgspec.json.encode(denied(cid=1))) + 100, hard))
@@ -166,7 +166,7 @@ def _fill_together(path: Path) -> None:
     sys.exit(sink.lost)
 
 
-def test_of_records_written_together_those_that_fit_are_kept(tmp_path: Path) -> None:
+def test_partial_write_keeps_the_records_that_fit(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     assert _lost_by(_fill_together, path) == 2
     first, half, fourth, fifth = path.read_text().splitlines()
@@ -175,7 +175,7 @@ def test_of_records_written_together_those_that_fit_are_kept(tmp_path: Path) -> 
 
 
 def _fill(path: Path) -> None:
-    """Write a record that fits in part only, one that does not fit, and one after there is room again."""
+    """Write a record that fits only partly, a second that does not fit, and two more once there is room."""
     sink = StreamAudit(path)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
@@ -190,7 +190,7 @@ def _fill(path: Path) -> None:
     sys.exit(sink.lost)
 
 
-def test_half_a_record_does_not_spoil_the_next(tmp_path: Path) -> None:
+def test_partial_record_does_not_corrupt_the_next(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     assert _lost_by(_fill, path) == 2
     half, third, fourth = path.read_text().splitlines()
@@ -205,7 +205,7 @@ def _append(path: Path, cid: int) -> None:
     sink.close()
 
 
-def test_processes_that_share_a_file_do_not_mix_their_lines(tmp_path: Path) -> None:
+def test_processes_sharing_a_file_do_not_interleave_lines(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_append, args=(path, cid)) for cid in (1, 2)]
@@ -214,18 +214,18 @@ def test_processes_that_share_a_file_do_not_mix_their_lines(tmp_path: Path) -> N
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    found = [json.loads(line)["cid"] for line in path.read_text().splitlines()]
-    assert sorted(found) == [1] * 600 + [2] * 600
+    written = [json.loads(line)["cid"] for line in path.read_text().splitlines()]
+    assert sorted(written) == [1] * 600 + [2] * 600
 
 
-def test_the_log_gets_denials_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
+def test_denials_are_logged_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for record in (admitted(), denied(), refused()):
         LogAudit().write(record)
     assert [entry.levelname for entry in caplog.records] == ["INFO", "WARNING", "WARNING"]
 
 
-def test_every_output_gets_every_record_and_their_losses_add_up(tmp_path: Path) -> None:
+def test_every_output_gets_every_record_and_losses_are_summed(tmp_path: Path) -> None:
     good, full = StreamAudit(tmp_path / "audit.jsonl"), StreamAudit(Path("/dev/full"))
     audit = Audit([full, good])
     audit.write(denied())
@@ -234,7 +234,7 @@ def test_every_output_gets_every_record_and_their_losses_add_up(tmp_path: Path) 
     assert (tmp_path / "audit.jsonl").read_bytes().count(b"\n") == 1
 
 
-async def test_records_wait_for_a_broker_that_is_away() -> None:
+async def test_records_are_queued_while_the_broker_is_unreachable() -> None:
     sink, sent = NatsAudit("audit"), []
     away = True
 
@@ -246,7 +246,7 @@ async def test_records_wait_for_a_broker_that_is_away() -> None:
     pump = asyncio.create_task(sink.pump(publish))
     for cid in (1, 2):
         sink.write(denied(cid=cid))
-    await asyncio.sleep(0)  # the pump tries once, in vain
+    await asyncio.sleep(0)  # the pump fails once
     away = False
     await sink.drain()
     assert sent == [("audit", 1), ("audit", 2)]
@@ -254,8 +254,8 @@ async def test_records_wait_for_a_broker_that_is_away() -> None:
     pump.cancel()
 
 
-async def test_what_cannot_wait_is_counted() -> None:
+async def test_records_beyond_the_queue_are_counted_as_lost() -> None:
     sink = NatsAudit("audit")
-    for _ in range(MAX_WAITING + 3):
+    for _ in range(MAX_PENDING + 3):
         sink.write(denied())
     assert sink.lost == 3

@@ -12,9 +12,9 @@ from broker_auth.audit.file import StreamAudit
 from broker_auth.bench.flooder import Flooder, Pool
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
-from broker_auth.bench.site import Site
+from broker_auth.bench.site import BenchDeployment
 from broker_auth.callout.callout import Callout, make_callout
-from broker_auth.callout.connection import BrokerLink
+from broker_auth.callout.connection import BrokerConnection
 from broker_auth.callout.service import Service, tls_contexts
 from broker_auth.settings.load import load
 from broker_auth.settings.model import FLEET_ZONE, ServingSettings
@@ -48,8 +48,8 @@ class Patient(Service):
         self._asked = 0
         self._all_asked = asyncio.Event()
 
-    def _on_request(self, link: BrokerLink, reply: str, data: bytes, headers: bytes | None) -> None:
-        super()._on_request(link, reply, data, headers)
+    def _on_request(self, connection: BrokerConnection, reply: str, data: bytes, headers: bytes | None) -> None:
+        super()._on_request(connection, reply, data, headers)
         self._asked += 1
         if self._asked == FLOOD + FLEET:
             self._all_asked.set()
@@ -62,7 +62,7 @@ class Patient(Service):
 @pytest.mark.e2e
 async def test_the_fleet_overtakes_a_flood_of_bad_tokens(tmp_path: Path) -> None:
     trust = Trust()
-    site = Site(tmp_path, trust, xkey=False)
+    site = BenchDeployment(tmp_path, trust, xkey=False)
     maker = Maker(trust, PlayedServer(), time.time())
     bad_token = trust.provisioning_token(maker.now, foreign=True)
     bad = [maker.node(number, bad_token).request.wire for number in range(FLOOD)]

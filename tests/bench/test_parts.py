@@ -13,7 +13,7 @@ from rich.console import Console
 
 from broker_auth.bench import connects, decision, flood, report, scale, service, storm
 from broker_auth.bench.contenders import MODES, Clients
-from broker_auth.bench.measure import Plan
+from broker_auth.bench.measure import MeasurementPlan
 from broker_auth.bench.run import PARTS, Extent, run
 from broker_auth.bench.service import Load
 from broker_auth.cli import main
@@ -21,7 +21,7 @@ from broker_auth.errors import InputError
 from tests.policy.markdown import code, tables
 
 RATIO = {name for row in tables("interface.md")["bench"][1][1:] for name in code(row[0])}
-TINY = Plan(rounds=1, count=5)
+TINY = MeasurementPlan(rounds=1, count=5)
 
 
 def test_decision_tells_cost_floor_and_stages_of_each_kind() -> None:
@@ -37,7 +37,7 @@ def test_decision_tells_cost_floor_and_stages_of_each_kind() -> None:
 
 def test_a_cold_credential_costs_more_floor_than_a_cached_one() -> None:
     """The floor of a kind is that of its own cryptography."""
-    figures = decision.run(Plan(rounds=5, count=20), ("server_chain",))
+    figures = decision.run(MeasurementPlan(rounds=5, count=20), ("server_chain",))
     assert figures["server_chain_cold"]["floor_us"] > figures["server_chain"]["floor_us"]
 
 

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker_auth.certificates.certificate import Certificate, certificates_from_pem
 from broker_auth.certificates.verifier import PeerVerifier
-from broker_auth.deploy.pki import Authority, Pair, PrivateKey, Validity, private_key
+from broker_auth.deploy.pki import CertificateAuthority, Pair, PrivateKey, Validity, private_key
 from tests.builders.clock import NOW, YEAR
 
 NOT_AFTER: Final = NOW + 10 * YEAR
@@ -37,18 +37,18 @@ def validity(not_before: float, not_after: float) -> Validity:
 LONG: Final = validity(1_577_836_800, NOT_AFTER)
 
 
-def authority(name: str = "fleet CA") -> Authority:
+def authority(name: str = "fleet CA") -> CertificateAuthority:
     """Return the CA of this name, made once per process."""
     return _authority(name)  # a cache distinguishes a default from the same explicit argument
 
 
 @cache
-def _authority(name: str) -> Authority:
-    return Authority.create(name, validity=LONG)
+def _authority(name: str) -> CertificateAuthority:
+    return CertificateAuthority.create(name, validity=LONG)
 
 
 @cache
-def intermediate() -> Authority:
+def intermediate() -> CertificateAuthority:
     """Return a CA signed by the fleet's."""
     return authority().intermediate("fleet intermediate", validity=LONG)
 
@@ -63,12 +63,12 @@ def _client(name: str, names: tuple[str, ...] | None, ca: str) -> Pair:
     return authority(ca).client(name, names=names, validity=LONG)
 
 
-def pem(pair: Pair | Authority) -> str:
+def pem(pair: Pair | CertificateAuthority) -> str:
     """Return a certificate as PEM text."""
     return pair.certificate_pem.decode("ascii")
 
 
-def chain(*certificates: Pair | Authority) -> Chain:
+def chain(*certificates: Pair | CertificateAuthority) -> Chain:
     """Return a chain as nats-server reports it: leaf first, the root last."""
     return tuple(pem(certificate) for certificate in certificates)
 
@@ -83,14 +83,14 @@ def foreign_chain(name: str = FLEET_NAME) -> Chain:
     return chain(client(name, ca="foreign CA"), authority("foreign CA"))
 
 
-def parsed(pair: Pair | Authority) -> Certificate:
+def parsed(pair: Pair | CertificateAuthority) -> Certificate:
     """Return a certificate as the service reads it."""
     return certificates_from_pem(pair.certificate_pem)[0]
 
 
-def verifier(*roots: Authority | Pair) -> PeerVerifier:
+def verifier(*roots: CertificateAuthority | Pair) -> PeerVerifier:
     """Return a new verifier of the fleet's peers, or of others'."""
-    chosen: Sequence[Authority | Pair] = roots or (authority(),)
+    chosen: Sequence[CertificateAuthority | Pair] = roots or (authority(),)
     return PeerVerifier([parsed(root) for root in chosen])
 
 

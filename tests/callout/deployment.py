@@ -19,11 +19,11 @@ from typing import Any, Final, TypeVar
 import nats
 from nats.aio.client import Client
 
-from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.deploy.render import render
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
+from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import NatsServer, free_port
-from broker_auth.sandbox.tied import tied
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from tests.deadlines import HANG_SECONDS
@@ -71,7 +71,7 @@ class Deployment:
         self.config = directory / "broker.conf"
         self.ports = {name: free_port() for name in names}
         self.observer = generate_seed(NkeyKind.USER)
-        self.authority = Authority.create()
+        self.authority = CertificateAuthority.create()
         (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
         (directory / "signer.pem").write_bytes(self.authority.certificate_pem)
         self.write_pair(self.authority.server(), "server")
@@ -185,7 +185,7 @@ class Service:
         command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(self.deployment.config)]
         with self.out_file.open("ab") as out:
             self.process = subprocess.Popen(
-                tied([*command, *self._options]),
+                dies_with_parent([*command, *self._options]),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.PIPE,

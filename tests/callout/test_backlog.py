@@ -1,4 +1,4 @@
-"""The order in which waiting requests are answered, and which are dropped, when more ask than can be answered."""
+"""Order and eviction of pending requests under load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def backlog(brokers: int = 1, **bounds: int) -> Backlog[Item]:
 
 
 def fill(waiting: Backlog[Item], *items: Item, broker: int = 0, size: int = 0) -> list[str]:
-    """Queue items; the names of those that had to go."""
+    """Add items; return the names of the evicted ones."""
     return [name for item in items for name, _ in waiting.put(item, broker, size)]
 
 
@@ -33,14 +33,14 @@ def names(items: Sequence[Item]) -> list[str]:
 
 
 def drained(waiting: Backlog[Item]) -> list[str]:
-    """All that wait, in batches of one."""
+    """Remove and return all items, one by one."""
     order: list[str] = []
     while batch := waiting.take(1):
         order += names(batch)
     return order
 
 
-def test_better_priorities_go_first_and_the_oldest_of_each() -> None:
+def test_items_are_taken_by_priority_then_age() -> None:
     waiting = backlog()
     items = [
         ("refused", Priority.REFUSED),
@@ -56,7 +56,7 @@ def test_better_priorities_go_first_and_the_oldest_of_each() -> None:
     assert len(waiting) == 0
 
 
-def test_no_more_are_taken_than_asked_for() -> None:
+def test_batch_size_is_limited() -> None:
     waiting = backlog()
     fill(waiting, ("node 1", Priority.NODE), ("node 2", Priority.NODE), ("fleet", Priority.FLEET))
     assert names(waiting.take(2)) == ["fleet", "node 1"]
@@ -64,7 +64,7 @@ def test_no_more_are_taken_than_asked_for() -> None:
     assert waiting.take(2) == []
 
 
-def test_without_room_the_oldest_of_the_worst_priority_goes() -> None:
+def test_oldest_item_of_the_worst_priority_is_evicted() -> None:
     waiting = backlog(capacity=3)
     fill(waiting, ("refused 1", Priority.REFUSED), ("refused 2", Priority.REFUSED), ("node 1", Priority.NODE))
     assert fill(waiting, ("fleet 1", Priority.FLEET)) == ["refused 1"]
@@ -74,13 +74,13 @@ def test_without_room_the_oldest_of_the_worst_priority_goes() -> None:
     assert drained(waiting) == ["fleet 1", "node 1", "node 2"]
 
 
-def test_of_one_priority_the_newest_have_the_best_chance_to_be_in_time() -> None:
+def test_newest_items_of_a_priority_are_kept() -> None:
     waiting = backlog(capacity=2)
     assert fill(waiting, *[(str(number), Priority.UNKNOWN) for number in range(4)]) == ["0", "1"]
     assert drained(waiting) == ["2", "3"]
 
 
-def test_bytes_are_bounded_and_large_requests_evict_none_of_a_better_priority() -> None:
+def test_bytes_are_bounded_and_better_priorities_are_not_evicted() -> None:
     waiting = backlog(max_bytes=100)
     fill(waiting, ("fleet", Priority.FLEET), ("node 1", Priority.NODE), ("node 2", Priority.NODE), size=30)
     assert fill(waiting, ("large node", Priority.NODE), size=60) == ["node 1", "node 2"]
@@ -91,7 +91,7 @@ def test_bytes_are_bounded_and_large_requests_evict_none_of_a_better_priority() 
     assert fill(waiting, *[(str(number), Priority.NODE) for number in range(3)], size=50) == ["0"]
 
 
-def test_a_request_that_found_nothing_waiting_gets_its_priority_when_others_come() -> None:
+def test_first_item_is_classified_when_a_second_arrives() -> None:
     waiting = backlog()
     fill(waiting, ("fleet", Priority.FLEET))
     fill(waiting, *[(f"fleet {number}", Priority.FLEET) for number in range(3)], ("node", Priority.NODE))
@@ -107,7 +107,7 @@ def flood(priority: Priority, count: int = 100) -> list[Item]:
     return [(f"flood {number}", priority) for number in range(count)]
 
 
-def test_brokers_take_turns_within_a_priority() -> None:
+def test_brokers_are_served_round_robin_within_a_priority() -> None:
     waiting = backlog(brokers=2)
     fill(waiting, *flood(Priority.NODE), broker=0)
     fill(waiting, ("node 1", Priority.NODE), ("node 2", Priority.NODE), broker=1)
@@ -116,7 +116,7 @@ def test_brokers_take_turns_within_a_priority() -> None:
 
 @pytest.mark.parametrize("claimed", list(Priority))
 @pytest.mark.parametrize("real", list(Priority))
-def test_whatever_a_flood_claims_another_broker_gets_a_quarter_of_each_batch(claimed: Priority, real: Priority) -> None:
+def test_flood_of_any_priority_leaves_another_broker_a_quarter_of_each_batch(claimed: Priority, real: Priority) -> None:
     waiting = backlog(brokers=2)
     fill(waiting, *flood(claimed), broker=0)
     fill(waiting, *[(f"honest {number}", real) for number in range(8)], broker=1)
@@ -126,7 +126,7 @@ def test_whatever_a_flood_claims_another_broker_gets_a_quarter_of_each_batch(cla
 
 
 @pytest.mark.parametrize("claimed", list(Priority))
-def test_a_flood_through_one_broker_evicts_nothing_of_another(claimed: Priority) -> None:
+def test_flood_through_one_broker_evicts_nothing_of_another(claimed: Priority) -> None:
     waiting = backlog(brokers=2, capacity=10, max_bytes=1000)
     fill(waiting, *[(f"honest {number}", Priority.REFUSED) for number in range(5)], broker=1, size=100)
     gone = fill(waiting, *flood(claimed), broker=0, size=100)
@@ -134,7 +134,7 @@ def test_a_flood_through_one_broker_evicts_nothing_of_another(claimed: Priority)
     assert not any(name.startswith("honest") for name in gone)
 
 
-def test_a_broker_may_use_the_room_that_others_leave_and_gives_it_back() -> None:
+def test_broker_uses_free_capacity_of_others_until_they_need_it() -> None:
     waiting = backlog(brokers=2, capacity=10)
     assert fill(waiting, *flood(Priority.FLEET, 10), broker=0) == []
     gone = fill(waiting, *[(f"honest {number}", Priority.REFUSED) for number in range(5)], broker=1)
@@ -142,7 +142,7 @@ def test_a_broker_may_use_the_room_that_others_leave_and_gives_it_back() -> None
     assert fill(waiting, ("one more than its share", Priority.REFUSED), broker=1) == ["honest 0"]
 
 
-def test_what_is_too_old_is_dropped_wherever_it_waits() -> None:
+def test_expired_items_are_removed_from_every_queue() -> None:
     waiting = backlog(brokers=2)
     waiting.put(("alone", Priority.NODE), 0, since=1.0)
     assert waiting.oldest() == 1.0
@@ -161,7 +161,7 @@ def test_what_is_too_old_is_dropped_wherever_it_waits() -> None:
     st.lists(st.tuples(st.integers(0, 2), st.sampled_from(Priority), st.integers(0, 60)), max_size=80),
     st.integers(1, 9),
 )
-def test_nothing_is_lost_uncounted_and_the_bounds_hold(asked: list[tuple[int, Priority, int]], size: int) -> None:
+def test_every_item_is_accounted_for_and_bounds_hold(asked: list[tuple[int, Priority, int]], size: int) -> None:
     waiting = backlog(brokers=3, capacity=12, max_bytes=200)
     gone: list[str] = []
     for number, (broker, kind, held) in enumerate(asked):
@@ -218,7 +218,7 @@ def test_priority(request_: AuthorizationRequest, seen: bool, expected: Priority
     assert priority(request_, policy, NOW) is expected
 
 
-def test_a_token_that_expired_since_is_no_longer_preferred() -> None:
+def test_expired_token_loses_its_priority() -> None:
     policy = policies.issuer_policy()
     request = _known(requests.server(), policy)
     assert priority(request, policy, NOW + HOUR - 1) is Priority.TOKEN
@@ -226,7 +226,7 @@ def test_a_token_that_expired_since_is_no_longer_preferred() -> None:
 
 
 def test_reading_the_priority_verifies_nothing() -> None:
-    """A flood of new tokens must not buy signature checks before their turn."""
+    """A flood of new tokens must not cause signature checks for priorities."""
     policy = policies.issuer_policy()
     priority(requests.node(PROVISIONING), policy, NOW)
     assert policy.tokens.recall(PROVISIONING) is None

@@ -189,7 +189,7 @@ def test_an_answer_that_cannot_be_made_takes_no_other_with_it(tmp_path: Path, ca
         assert [record["cid"] for record in site.records()] == [1, 3]
         assert site.callout.stats.reply_failures == 1
         assert site.callout.stats.unanswered == {WireFault.LATE: 1}, "the batch is concluded again, and counted once"
-        assert "no answer could be made" in caplog.text
+        assert "no answer could be created" in caplog.text
 
 
 class Broken(TokenVerifier):

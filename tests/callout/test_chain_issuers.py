@@ -1,4 +1,4 @@
-"""When chain issuers end: warned of once a day, bounded, and newest where two processes differ."""
+"""Expiry of chain issuers: warnings once a day, bounded, and merged from several processes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from broker_auth.audit.record import make_record
-from broker_auth.callout.chain_issuers import MAX_ISSUERS, ChainIssuers, together
+from broker_auth.callout.chain_issuers import MAX_ISSUERS, ChainIssuers, merge
 from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.deployment import examine_chain_issuers
-from broker_auth.operate.doctor.finding import Case, Severity
+from broker_auth.operate.doctor.finding import Context, Severity
 from broker_auth.policy.decide import decide
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings, KeySource
 from broker_auth.tokens.chain import ChainIssuer
@@ -37,38 +37,38 @@ def warnings(caplog: pytest.LogCaptureFixture) -> int:
 
 
 @pytest.mark.parametrize(("days", "count"), [(31, 0), (30, 0), (29.9, 1), (0, 1), (-1, 1)])
-def test_warns_from_thirty_days_before_the_end(caplog: pytest.LogCaptureFixture, days: float, count: int) -> None:
-    ChainIssuers().seen(issuer(days=days), NOW)
+def test_warning_starts_thirty_days_before_the_end(caplog: pytest.LogCaptureFixture, days: float, count: int) -> None:
+    ChainIssuers().observe(issuer(days=days), NOW)
     assert warnings(caplog) == count
 
 
-def test_warns_once_a_day_of_each_issuer(caplog: pytest.LogCaptureFixture) -> None:
+def test_warning_is_logged_once_a_day_for_each_issuer(caplog: pytest.LogCaptureFixture) -> None:
     issuers = ChainIssuers()
     for seconds in range(0, DAY, 1000):
-        issuers.seen(issuer(), NOW + seconds)
+        issuers.observe(issuer(), NOW + seconds)
     assert warnings(caplog) == 1
-    issuers.seen(issuer("other"), NOW)
-    issuers.seen(issuer(), NOW + DAY)
+    issuers.observe(issuer("other"), NOW)
+    issuers.observe(issuer(), NOW + DAY)
     assert warnings(caplog) == 3
 
 
-def test_remembers_a_bounded_number_and_the_last_of_them() -> None:
+def test_number_of_issuers_is_bounded_and_recent_ones_are_kept() -> None:
     issuers, others = ChainIssuers(), ChainIssuers()
     for number in range(3 * MAX_ISSUERS):
-        issuers.seen(issuer(f"i{number}", 100), NOW + number)
-        others.seen(issuer(f"o{number}", 100), NOW + number)
+        issuers.observe(issuer(f"i{number}", 100), NOW + number)
+        others.observe(issuer(f"o{number}", 100), NOW + number)
     assert set(issuers.ends) == {f"i{number}" for number in range(2 * MAX_ISSUERS, 3 * MAX_ISSUERS)}
-    both = together(issuers.ends, others.ends)
+    both = merge(issuers.ends, others.ends)
     assert len(both) == MAX_ISSUERS
     assert {f"i{3 * MAX_ISSUERS - 1}", f"o{3 * MAX_ISSUERS - 1}"} <= set(both)
 
 
-def test_what_was_seen_last_counts() -> None:
-    """After a reload with another highest age, counters of workers that ended are still added."""
+def test_merge_keeps_the_latest_entry() -> None:
+    """After a reload with another maximum age, counters of ended workers are still added."""
     before, after = ChainIssuers(), ChainIssuers()
-    before.seen(issuer(days=300), NOW)
-    after.seen(issuer(days=100), NOW + 1)
-    for both in (together(before.ends, after.ends), together(after.ends, before.ends)):
+    before.observe(issuer(days=300), NOW)
+    after.observe(issuer(days=100), NOW + 1)
+    for both in (merge(before.ends, after.ends), merge(after.ends, before.ends)):
         assert both == {"one": (NOW + 1, NOW + 100 * DAY)}
 
 
@@ -87,37 +87,39 @@ START = admitted().time
 
 
 def examined(directory: Path, days: float | None, ago: float = 0, **changes: Any) -> list[tuple[Severity, str]]:
-    """What the doctor finds where the audit file knows of a chain issuer that ends in so many days."""
+    """Return the doctor's findings if the audit file contains a chain issuer that ends in ``days`` days."""
     audit = directory / "audit.jsonl"
     if days is not None:
         record = admitted(issuer_id="ISSUER", issuer_ends=START + timedelta(days=days))
         audit.write_bytes(msgspec.json.Encoder().encode_lines([admitted(cid=9), record]))
     outputs = (AuditOutput(kind=AuditKind.FILE, path=audit),)
-    given: dict[str, Any] = {"issuers": ISSUERS, "audit": AuditSettings(outputs=outputs)} | changes
-    settings = replace(build(directory, "single").settings, **given)
-    found = examine_chain_issuers(Case(access=Access(settings=settings), now=lambda: START.timestamp() + ago * DAY))
-    assert all(item.remedy for item in found if item.severity is not Severity.OK)
-    return [(item.severity, item.code) for item in found]
+    settings_changes: dict[str, Any] = {"issuers": ISSUERS, "audit": AuditSettings(outputs=outputs)} | changes
+    settings = replace(build(directory, "single").settings, **settings_changes)
+    findings = examine_chain_issuers(
+        Context(access=Access(settings=settings), now=lambda: START.timestamp() + ago * DAY)
+    )
+    assert all(item.remedy for item in findings if item.severity is not Severity.OK)
+    return [(item.severity, item.code) for item in findings]
 
 
 END = (Severity.WARNING, "chain_issuers.end")
 
 
 @pytest.mark.parametrize(("days", "expected"), [(31, (Severity.OK, "chain_issuers")), (29, END), (-5, END)])
-def test_doctor_finds_chain_issuers_that_end(tmp_path: Path, days: float, expected: tuple[Severity, str]) -> None:
+def test_doctor_reports_chain_issuers_that_end(tmp_path: Path, days: float, expected: tuple[Severity, str]) -> None:
     assert examined(tmp_path, days) == [expected]
 
 
-@pytest.mark.parametrize(("ago", "found"), [(6, [END]), (8, [(Severity.OK, "chain_issuers")])])
-def test_doctor_does_not_warn_of_a_chain_issuer_that_nobody_uses(tmp_path: Path, ago: int, found: list[Any]) -> None:
-    assert examined(tmp_path, 20, ago) == found
+@pytest.mark.parametrize(("ago", "findings"), [(6, [END]), (8, [(Severity.OK, "chain_issuers")])])
+def test_doctor_ignores_unused_chain_issuers(tmp_path: Path, ago: int, findings: list[Any]) -> None:
+    assert examined(tmp_path, 20, ago) == findings
 
 
-def test_doctor_says_that_it_cannot_look(tmp_path: Path) -> None:
+def test_doctor_skips_chain_issuers_without_audit_file(tmp_path: Path) -> None:
     assert examined(tmp_path, 1, audit=AuditSettings()) == [(Severity.SKIPPED, "chain_issuers")]
     (tmp_path / "audit.jsonl").unlink()
     assert examined(tmp_path, None) == [(Severity.SKIPPED, "chain_issuers")]
 
 
-def test_doctor_has_nothing_to_look_at_without_issuers(tmp_path: Path) -> None:
+def test_doctor_does_not_check_chain_issuers_without_organization_issuers(tmp_path: Path) -> None:
     assert examined(tmp_path, 1, issuers=()) == []

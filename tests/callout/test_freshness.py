@@ -1,4 +1,4 @@
-"""Late is what waited, and nothing is late because clocks differ."""
+"""Queued requests are stale; clock skew alone makes no request stale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ STEADY = 5000.0
 
 
 def served(skew: float = 0.0, seconds: int = 10) -> Freshness:
-    """One that has seen a request every 0.1 s, the broker's clock being ``skew`` ahead; the last at ``seconds``."""
+    """Return a Freshness after requests every 0.1 s for ``seconds``, with the broker's clock ahead by ``skew``."""
     freshness = Freshness()
     for tenth in range(seconds * 10):
         now = tenth / 10
@@ -20,18 +20,18 @@ def served(skew: float = 0.0, seconds: int = 10) -> Freshness:
 
 
 def after(freshness: Freshness, passed: float, age: float, skew: float = 0.0) -> Age:
-    """What is thought of a request of this age when nothing was proven for ``passed`` seconds after the tenth."""
+    """Return the judgement about a request of this age, ``passed`` seconds after the last proof at 10 s."""
     now = 10 + passed
     issued = int(WALL + now - age + skew)
     return freshness.judge(issued, issued + 100, WALL + now, STEADY + now)
 
 
-def test_what_waited_while_this_process_stood_still_is_stale() -> None:
+def test_request_queued_during_a_suspension_is_stale() -> None:
     for age in (1.6, 3.0, 9.9):
         assert after(served(), 10.0, age) is Age.STALE
 
 
-def test_what_came_since_is_young_whatever_the_clocks_say() -> None:
+def test_request_after_a_suspension_is_young_despite_clock_skew() -> None:
     for skew in (-20.0, 0.0, 20.0):
         assert after(served(skew), 10.0, 0.0, skew) is Age.YOUNG
 
@@ -41,14 +41,14 @@ def test_without_any_proof_nothing_is_young() -> None:
     assert Freshness().judge(issued, issued + 10, WALL, STEADY) is Age.STALE
 
 
-def test_a_broker_whose_clock_is_set_back_is_served_on() -> None:
+def test_broker_whose_clock_is_set_back_is_still_served() -> None:
     freshness = served()
     freshness.proven = STEADY + 12
     issued = int(WALL + 12 - 5)
     assert freshness.judge(issued, issued + 10, WALL + 12, STEADY + 12) is Age.YOUNG
 
 
-def test_a_request_that_did_not_wait_and_has_expired_tells_that_clocks_differ() -> None:
+def test_new_request_that_has_expired_shows_clock_skew() -> None:
     freshness = Freshness()
     freshness.proven = STEADY
     issued = int(WALL) - 30

@@ -1,4 +1,4 @@
-"""Who answers for whom: several workers and a broker that passes on what they say, by a clock of our own."""
+"""Answering for silent workers: several workers and a simulated broker with a simulated clock."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _numbers = count()
 
 
 class Broker:
-    """Passes words on, and copies of requests, to every worker that it reaches.
+    """A simulated broker that delivers messages and copies of requests to every connected worker.
 
     Attributes:
-        cut: workers that neither hear nor are heard, although the broker does not know.
+        cut: workers that are cut off, although the broker does not know.
     """
 
     def __init__(self, *hosts: str) -> None:
@@ -29,7 +29,7 @@ class Broker:
         self.answers: list[tuple[Peers, str]] = []
 
     def run(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let ``seconds`` pass on the simulated clock."""
         for _ in range(round(seconds / TICK_SECONDS)):
             self.now += TICK_SECONDS
             for worker in self.workers:
@@ -37,18 +37,18 @@ class Broker:
                     self.tick(worker)
 
     def tick(self, worker: Peers) -> None:
-        for word in worker.tick(self.now):
-            self.say(word)
+        for message in worker.tick(self.now):
+            self.say(message)
         for held in worker.due(self.now, 8):
             self.answer(worker, held.reply)
 
-    def say(self, word: bytes) -> None:
+    def say(self, message: bytes) -> None:
         for worker in self.workers:
             if worker not in self.cut:
-                worker.hear(word, self.now)
+                worker.receive(message, self.now)
 
     def ask(self, name: str) -> str:
-        """Deliver copies of a request; who was asked is the test's affair."""
+        """Deliver copies of a request; return its reply subject."""
         reply = f"$SYS._INBOX.x.{name}"
         for worker in self.workers:
             if worker.watching and worker not in self.cut:
@@ -70,33 +70,33 @@ def two() -> Broker:
     return broker
 
 
-def test_a_worker_alone_watches_nothing() -> None:
+def test_single_worker_watches_nothing() -> None:
     broker = Broker("aaaaaaaa")
     broker.run(5)
     assert broker.duties() == [Duty.NONE]
     assert not broker.workers[0].watching
 
 
-def test_the_oldest_guards_and_its_deputy_is_on_another_host() -> None:
+def test_oldest_worker_guards_and_its_deputy_is_on_another_host() -> None:
     broker = Broker("aaaaaaaa", "aaaaaaaa", "bbbbbbbb", "bbbbbbbb")
     broker.run(2)
     assert broker.duties() == [Duty.GUARD, Duty.NONE, Duty.DEPUTY, Duty.NONE]
 
 
-def test_the_deputy_is_at_another_server_of_a_cluster_than_the_guard() -> None:
+def test_deputy_is_connected_to_another_server_than_the_guard() -> None:
     broker = Broker("aaaaaaaa", "bbbbbbbb", "bbbbbbbb")
     broker.workers[2]._server = "ffffffff"
     broker.run(2)
     assert broker.duties() == [Duty.GUARD, Duty.NONE, Duty.DEPUTY]
 
 
-def test_two_workers_of_one_host_watch_each_other() -> None:
+def test_two_workers_of_a_host_watch_each_other() -> None:
     broker = Broker("aaaaaaaa", "aaaaaaaa")
     broker.run(2)
     assert broker.duties() == [Duty.GUARD, Duty.DEPUTY]
 
 
-def test_what_was_answered_is_answered_by_nobody_else(two: Broker) -> None:
+def test_answered_request_is_not_answered_again(two: Broker) -> None:
     reply = two.ask("one")
     two.answer(two.workers[1], reply)
     two.run(2)
@@ -104,7 +104,7 @@ def test_what_was_answered_is_answered_by_nobody_else(two: Broker) -> None:
     assert [worker.held for worker in two.workers] == [0, 0]
 
 
-def test_what_nobody_answered_the_guard_answers_alone_and_in_time(two: Broker) -> None:
+def test_guard_alone_answers_unanswered_requests_in_time(two: Broker) -> None:
     asked = two.now
     reply = two.ask("one")
     while not two.answers:
@@ -115,7 +115,7 @@ def test_what_nobody_answered_the_guard_answers_alone_and_in_time(two: Broker) -
     assert len(two.answers) == 1
 
 
-def test_when_the_guard_is_cut_off_the_deputy_answers_within_a_second(two: Broker) -> None:
+def test_deputy_answers_within_a_second_after_the_guard_is_cut_off(two: Broker) -> None:
     guard, deputy = two.workers
     two.cut.add(guard)
     replies = []
@@ -130,7 +130,7 @@ def test_when_the_guard_is_cut_off_the_deputy_answers_within_a_second(two: Broke
 @pytest.mark.parametrize(
     "hosts", [("aaaaaaaa", "aaaaaaaa", "bbbbbbbb"), ("aaaaaaaa", "aaaaaaaa", "bbbbbbbb", "bbbbbbbb")]
 )
-def test_when_the_guards_host_is_cut_off_with_all_its_workers_so_does_it(hosts: tuple[str, ...]) -> None:
+def test_deputy_answers_after_the_whole_host_of_the_guard_is_cut_off(hosts: tuple[str, ...]) -> None:
     broker = Broker(*hosts)
     broker.run(2)
     guard, idle, deputy, *_ = broker.workers
@@ -143,17 +143,17 @@ def test_when_the_guards_host_is_cut_off_with_all_its_workers_so_does_it(hosts: 
     assert sorted(broker.duties()) == sorted([Duty.GUARD, Duty.DEPUTY, *[Duty.NONE] * (len(hosts) - 2)])
 
 
-def test_a_guard_that_comes_back_answers_nothing_old_and_takes_its_place_again(two: Broker) -> None:
+def test_returning_guard_answers_nothing_stale_and_guards_again(two: Broker) -> None:
     guard, deputy = two.workers
     stale = two.ask("before")
     two.cut.add(guard)
     two.run(10)
     two.cut.clear()
-    guard.hold(b"$SYS._INBOX.x.waited", b"request", None, two.now)  # read before it has ticked
-    words = guard.tick(two.now)
-    guard.hold(b"$SYS._INBOX.x.waited-too", b"request", None, two.now)  # and before its own word came back
-    for word in words:
-        two.say(word)
+    guard.hold(b"$SYS._INBOX.x.waited", b"request", None, two.now)  # received before its first tick
+    messages = guard.tick(two.now)
+    guard.hold(b"$SYS._INBOX.x.waited-too", b"request", None, two.now)  # and before its own message is delivered back
+    for message in messages:
+        two.say(message)
     two.run(1)
     assert [who for who, reply in two.answers if reply == stale] == [deputy]
     assert guard not in [who for who, _ in two.answers]
@@ -163,25 +163,25 @@ def test_a_guard_that_comes_back_answers_nothing_old_and_takes_its_place_again(t
     assert two.answers[-1] == (guard, reply)
 
 
-def test_a_broker_that_stands_still_makes_nobody_answer_for_others(two: Broker) -> None:
-    """Words and answers wait in it alike, so that silence says nothing: a third answer could block it."""
+def test_hanging_broker_triggers_no_answers_for_others(two: Broker) -> None:
+    """It delays messages and answers alike, so silence proves nothing; a third answer could block it."""
     reply = two.ask("one")
-    said = []
+    delayed = []
     for _ in range(12):
         two.now += TICK_SECONDS
         for worker in two.workers:
-            said += worker.tick(two.now)
+            delayed += worker.tick(two.now)
             for held in worker.due(two.now, 8):
                 two.answer(worker, held.reply)
     assert {who for who, _ in two.answers} <= {two.workers[0]}
-    for word in said:
-        two.say(word)
+    for message in delayed:
+        two.say(message)
     two.run(0.2)
     assert len(two.answers) <= 1, reply
     assert two.duties() == [Duty.GUARD, Duty.DEPUTY]
 
 
-def test_a_guard_that_cannot_answer_gives_way_at_once(two: Broker) -> None:
+def test_guard_that_cannot_answer_yields_immediately(two: Broker) -> None:
     guard, deputy = two.workers
     reply = two.ask("one")
     two.run(2 * TICK_SECONDS)
@@ -194,27 +194,27 @@ def test_a_guard_that_cannot_answer_gives_way_at_once(two: Broker) -> None:
     assert two.duties() == [Duty.DEPUTY, Duty.GUARD]
 
 
-def test_who_leaves_in_order_leaves_no_duty_behind(two: Broker) -> None:
+def test_leaving_worker_hands_over_its_duty(two: Broker) -> None:
     guard, deputy = two.workers
     reply = two.ask("one")
     guard.settle(reply)
-    words = guard.leave(two.now)
+    messages = guard.leave(two.now)
     two.workers.remove(guard)
-    for word in words:
-        two.say(word)
+    for message in messages:
+        two.say(message)
     two.run(0.5)
     assert deputy.duty is Duty.NONE
-    assert not two.answers, "what it answered at the end is told"
+    assert not two.answers, "its last answers are reported"
 
 
-def test_copies_are_bounded_and_dropped_when_nobody_waits_for_them(two: Broker) -> None:
+def test_copies_are_bounded_and_expire(two: Broker) -> None:
     deputy = two.workers[1]
     for number in range(5000):
         deputy.hold(b"$SYS._INBOX.x.%d" % number, b"r" * 4096, None, two.now)
     assert 1000 < deputy.held < 1024, "4 MiB, reply subjects included"
     deputy.hold(b"$SYS._INBOX.x.odd" + b"x" * 2000, b"r", None, two.now)
     deputy.hold(b"$SYS._INBOX.x.header", b"r", b"h" * 100_000, two.now)
-    assert deputy.held < 1024, "no server asks so"
+    assert deputy.held < 1024, "not a request of a nats-server"
     two.cut.add(two.workers[0])
     two.answers.clear()
     two.now += KEEP_SECONDS + TICK_SECONDS
@@ -222,7 +222,7 @@ def test_copies_are_bounded_and_dropped_when_nobody_waits_for_them(two: Broker) 
     assert deputy.held == 0
 
 
-def test_the_copy_of_a_request_that_this_worker_answered_first_is_not_kept(two: Broker) -> None:
+def test_copy_of_an_already_answered_request_is_not_stored(two: Broker) -> None:
     guard = two.workers[0]
     guard.settle("$SYS._INBOX.x.mine")
     guard.hold(b"$SYS._INBOX.x.mine", b"request", None, two.now)
@@ -230,10 +230,10 @@ def test_the_copy_of_a_request_that_this_worker_answered_first_is_not_kept(two: 
 
 
 @given(st.lists(st.binary(max_size=200) | st.just(b"1 " + b"0" * 20 + b" aaaaaaaa 00000000 g 5\nx y z")))
-def test_no_word_makes_a_worker_fail_or_grow(words: list[bytes]) -> None:
+def test_invalid_messages_are_ignored(messages: list[bytes]) -> None:
     worker = Peers("aaaaaaaa")
-    for number, word in enumerate(words):
-        worker.hear(word, float(number))
+    for number, message in enumerate(messages):
+        worker.receive(message, float(number))
         worker.tick(float(number))
     assert worker.held == 0
 
@@ -241,5 +241,5 @@ def test_no_word_makes_a_worker_fail_or_grow(words: list[bytes]) -> None:
 def test_members_are_bounded() -> None:
     worker = Peers("aaaaaaaa")
     for number in range(2000):
-        worker.hear(b"1 %020x bbbbbbbb 00000000 n 1\n" % number, 0.0)
+        worker.receive(b"1 %020x bbbbbbbb 00000000 n 1\n" % number, 0.0)
     assert len(worker._members) == 256

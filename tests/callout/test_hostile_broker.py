@@ -15,7 +15,7 @@ import pytest
 from broker_auth.audit.sinks import Audit
 from broker_auth.bench.kinds import Maker
 from broker_auth.bench.materials import PlayedServer, Trust
-from broker_auth.bench.site import Broker, Site
+from broker_auth.bench.site import BenchDeployment, Broker
 from broker_auth.callout import client
 from broker_auth.callout.callout import make_callout
 from broker_auth.callout.hedging import Held
@@ -61,7 +61,7 @@ class Scene:
 @pytest.fixture
 async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     monkeypatch.setattr(client, "MAX_UNSENT_BYTES", 256 * 1024)
-    site = Site(tmp_path, TRUST, xkey=False, brokers=(Broker("honest", "fleet"), Broker("stolen", "fleet")))
+    site = BenchDeployment(tmp_path, TRUST, xkey=False, brokers=(Broker("honest", "fleet"), Broker("stolen", "fleet")))
     settings = load(site.config, {}, serving=True).serving("fleet")
     service = Service(settings, make_callout(settings, build_policy(settings), Audit([])), tls_contexts(settings))
     stop = asyncio.Event()
@@ -108,7 +108,7 @@ async def test_a_broker_that_stops_reading_with_little_unsent_is_dropped_too(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "STALL_SECONDS", 0.5)
-    link = next(link for link in scene.service.links if link.name == "stolen")
+    link = next(link for link in scene.service.connections if link.name == "stolen")
     inner = link._client
     assert inner is not None
     # As where the socket takes nothing more.
@@ -162,7 +162,7 @@ async def test_addresses_that_a_broker_names_are_not_connected_to(scene: Scene) 
         port = elsewhere.sockets[0].getsockname()[1]
         scene.stolen.send(b'INFO {"connect_urls": ["127.0.0.1:%d"]}\r\n' % port * 50)
         await scene.honest_login()
-        link = next(link for link in scene.service.links if link.name == "stolen")
+        link = next(link for link in scene.service.connections if link.name == "stolen")
         assert link._client is not None
         assert len(link._client.servers) == 1
         scene.stolen.send(b"nonsense\r\n")
@@ -193,7 +193,7 @@ async def test_what_ends_although_it_must_not_ends_the_service_in_order(
     monkeypatch.setattr(scene.service._backlog, "take", lambda _: 1 / 0)
     scene.honest.ask(scene.request(), "inbox.login")
     async with asyncio.timeout(HANG_SECONDS):
-        with pytest.raises(OperationError, match=r"task ended unforeseen: answering \(ZeroDivisionError\)"):
+        with pytest.raises(OperationError, match=r"task ended unexpectedly: answering \(ZeroDivisionError\)"):
             await scene.serving
     assert "'answering' failed" in caplog.text
 
@@ -205,7 +205,7 @@ async def test_a_time_that_is_none_costs_the_message_and_not_the_worker(scene: S
     header, body, _ = wire.split(b".")
     claims = re.sub(rb'"iat":\d+', b'"iat":' + iat, decode(body))
     data = header + b"." + encode(claims) + b"." + b"A" * 86
-    (link,) = [link for link in scene.service.links if link.name == "stolen"]
+    (link,) = [link for link in scene.service.connections if link.name == "stolen"]
     scene.stolen.ask(data, "inbox.odd")
     scene.service._answer_held(link, [Held("inbox.copy", data, None)])
     await scene.honest_login()

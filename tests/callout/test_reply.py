@@ -1,4 +1,4 @@
-"""What is signed for nats-server: claims exact, verified with the ``nkeys`` package."""
+"""Signed answers: exact claims, verified with the ``nkeys`` package."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ASKED = SERVER.asks(node())
 
 
 def opened(token: bytes | str, issuer: str = ISSUER) -> dict[str, Any]:
-    """The claims of a JWT, after its signature was verified with the issuer's key."""
+    """Verify the signature of a JWT with the issuer's key; return its claims."""
     text = token.encode() if isinstance(token, str) else token
     signed, _, signature = text.rpartition(b".")
     header, claims = signed.split(b".")
@@ -75,16 +75,16 @@ def deny(asked: AuthorizationRequest, code: DenyCode, writer: ReplyWriter = WRIT
 
 
 def user(admitted: Admit, now: float = NOW, asked: AuthorizationRequest = ASKED) -> dict[str, Any]:
-    """The claims of the user JWT within the answer."""
+    """Return the claims of the user JWT in the answer."""
     return opened(opened(admit(asked, admitted, now))["nats"]["jwt"])
 
 
-def test_the_issuer_is_the_accounts_key() -> None:
+def test_issuer_is_the_account_key() -> None:
     assert WRITER.issuer == ISSUER
     assert ISSUER.startswith("A")
 
 
-def test_an_admission() -> None:
+def test_admission_claims() -> None:
     answer = opened(admit(ASKED, ADMIT, NOW + 0.9))
     assert answer.pop("jti")
     jwt = answer["nats"].pop("jwt")
@@ -115,7 +115,7 @@ def test_an_admission() -> None:
     }
 
 
-def test_a_denial_holds_the_phrase_and_no_user() -> None:
+def test_denial_contains_the_phrase_and_no_user() -> None:
     answer = opened(deny(ASKED, DenyCode.NODE_NAME))
     assert answer.pop("jti")
     assert answer == {
@@ -130,24 +130,24 @@ def test_a_denial_holds_the_phrase_and_no_user() -> None:
 @pytest.mark.parametrize(
     ("expires", "exp"), [(NOW + 10, NOW + 10), (NOW + 10.0, NOW + 10), (NOW + 10.999, NOW + 10), (NOW + 0.5, NOW)]
 )
-def test_a_session_ends_before_its_credential_never_after(expires: float, exp: int) -> None:
+def test_session_never_outlives_its_credential(expires: float, exp: int) -> None:
     written = user(msgspec.structs.replace(ADMIT, expires=expires))["exp"]
     assert written == exp
     assert isinstance(written, int)
 
 
-def test_a_session_without_end_has_no_exp() -> None:
+def test_unlimited_session_has_no_exp() -> None:
     assert "exp" not in user(msgspec.structs.replace(ADMIT, expires=None))
 
 
-def test_permissions_are_written_as_they_are() -> None:
+def test_permissions_are_encoded_unchanged() -> None:
     denied = Permissions(SubjectPermission(allow=(">",), deny=("x", "y")), SubjectPermission(deny=(">",)))
     written = user(msgspec.structs.replace(ADMIT, permissions=denied))["nats"]
     assert written["pub"] == {"allow": [">"], "deny": ["x", "y"]}
     assert written["sub"] == {"deny": [">"]}
 
 
-def test_unrestricted_is_written_empty() -> None:
+def test_unrestricted_permissions_are_encoded_empty() -> None:
     admitted = decide(fleet(), x509_policy(), NOW)
     assert isinstance(admitted, Admit)
     written = user(admitted)
@@ -155,7 +155,7 @@ def test_unrestricted_is_written_empty() -> None:
     assert written["nats"]["tags"] == ["rule:verified_tls"]
 
 
-def test_a_node_is_written_into_the_provisioning_account() -> None:
+def test_node_is_placed_in_the_provisioning_account() -> None:
     policy = x509_policy()
     policy = replace(policy, accounts=replace(policy.accounts, provisioning="PROV"))
     admitted = decide(node(), policy, NOW)
@@ -169,15 +169,15 @@ def test_a_node_is_written_into_the_provisioning_account() -> None:
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "</script>", "ünï\u2028", "\0"])
-def test_odd_names_stay_what_they_are(name: str) -> None:
+def test_unusual_names_are_encoded_unchanged(name: str) -> None:
     assert user(msgspec.structs.replace(ADMIT, name=name))["name"] == name
 
 
-def test_every_answer_has_its_own_id() -> None:
+def test_every_answer_has_a_unique_id() -> None:
     assert len({opened(deny(ASKED, DenyCode.NODE_NAME))["jti"] for _ in range(20)}) == 20
 
 
-def test_an_answer_is_for_who_asked() -> None:
+def test_answer_is_for_the_requesting_server() -> None:
     other = Server()
     asked = msgspec.structs.replace(other.asks(node()), user_nkey=public_nkey(generate_seed(NkeyKind.USER)))
     answer = opened(admit(asked, ADMIT, NOW))
@@ -185,8 +185,8 @@ def test_an_answer_is_for_who_asked() -> None:
     assert opened(answer["nats"]["jwt"])["sub"] == asked.user_nkey
 
 
-def test_answers_keep_the_order_of_what_was_asked() -> None:
-    """Admissions are signed twice, denials once; neither may end up in another's answer."""
+def test_answers_keep_the_order_of_requests() -> None:
+    """Admissions are signed twice, denials once; signatures must not be mixed up between answers."""
     asked = [msgspec.structs.replace(ASKED, user_nkey=public_nkey(generate_seed(NkeyKind.USER))) for _ in range(5)]
     refused = Deny(rule=Rule.NONE, code=DenyCode.NODE_NAME, detail="")
     decisions: list[Decision] = [
@@ -207,7 +207,7 @@ def test_answers_keep_the_order_of_what_was_asked() -> None:
     ]
 
 
-def test_a_sealed_answer_is_opened_by_the_server_that_asked_and_no_other() -> None:
+def test_sealed_answer_is_opened_only_by_the_requesting_server() -> None:
     writer = ReplyWriter(decode_seed(SEED, NkeyKind.ACCOUNT), Sealer(SERVICE_SEED))
     asked = SERVER.asks(node(), sealed=True)
     for sealed in (admit(asked, ADMIT, writer=writer), deny(asked, DenyCode.NODE_NAME, writer)):

@@ -1,4 +1,4 @@
-"""Counting connections: what the service does where nats-server's configuration does not let it."""
+"""Counting connections with a nats-server configuration that does not permit it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 
 def older(directory: Path) -> Deployment:
-    """A broker that nodes and provisioners share, with a configuration that does not let the service count."""
+    """Return a broker shared by nodes and provisioners whose configuration does not permit counting."""
     deployment = Deployment(directory)
     deployment.write_config(f"plugin.broker_auth.broker.east.server.websocket.listen = 127.0.0.1:{free_port()}")
     deployment.render_again()
@@ -24,8 +24,8 @@ def older(directory: Path) -> Deployment:
     return deployment
 
 
-async def test_the_service_serves_under_a_configuration_of_an_older_version(tmp_path: Path) -> None:
-    """It says once what is missing, and goes on; the broker counts as served."""
+async def test_service_works_with_a_configuration_of_an_older_version(tmp_path: Path) -> None:
+    """The service logs once what is missing, and serves the broker."""
     deployment = older(tmp_path)
     with deployment.running(), Service(deployment) as service:
         service.wait_for_log("broker east: does not let the service count connections")
@@ -39,7 +39,7 @@ async def test_the_service_serves_under_a_configuration_of_an_older_version(tmp_
         assert not any("permissions violation" in line.lower() for line in service.log())
 
 
-def test_such_a_configuration_is_warned_of(tmp_path: Path) -> None:
+def test_configuration_of_an_older_version_is_warned_of(tmp_path: Path) -> None:
     deployment = older(tmp_path)
     with deployment.running():
         checked = run("config", "check", deployment.config, "--live", "--json")
@@ -48,7 +48,7 @@ def test_such_a_configuration_is_warned_of(tmp_path: Path) -> None:
 
 
 def _forget_reports(config: Path) -> None:
-    """Take out of a rendered configuration what lets the service hear of connections."""
+    """Remove the permissions for connection counts from a rendered configuration."""
     text, permissions = re.subn(r', "\$SYS\.ACCOUNT\.\w+\.SERVER\.CONNS"', "", config.read_text())
     text, bridged = re.subn(r".*SERVER\.CONNS.*\n", "", text)
     assert (permissions, bridged) == (2, 4)

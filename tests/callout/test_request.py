@@ -44,7 +44,7 @@ def fault(data: bytes, header: str | None = None, *, sealed: bool = False, now: 
 
 
 def changed(asked: AuthorizationRequest | None = None, nats: dict[str, Any] | None = None, **changes: Any) -> bytes:
-    """A valid request with claims changed (``None`` leaves one out), then signed."""
+    """Return a valid request with changed claims (``None`` removes one), then signed."""
     claims = SERVER.claims(asked or node())
     claims["nats"] |= nats or {}
     claims |= changes
@@ -53,7 +53,7 @@ def changed(asked: AuthorizationRequest | None = None, nats: dict[str, Any] | No
 
 
 def sized(size: int) -> bytes:
-    """A valid request of exactly this many bytes."""
+    """Return a valid request of exactly this many bytes."""
     for spaces in range(3):
         header = json.dumps(HEADER).encode() + b" " * spaces
         claims = json.dumps(SERVER.claims(node())).encode()
@@ -70,14 +70,14 @@ REQUESTS["plain TCP"] = request(tls=None)
 
 
 @pytest.mark.parametrize("asked", REQUESTS.values(), ids=REQUESTS)
-def test_a_valid_request_is_read_as_it_was_asked(asked: AuthorizationRequest) -> None:
+def test_valid_request_is_decoded_unchanged(asked: AuthorizationRequest) -> None:
     assert read(reader(), SERVER.wire(asked), None, NOW) == SERVER.asks(asked)
     data, header = SERVER.sealed(asked, SERVICE)
     assert read(reader(sealed=True), data, header, NOW) == SERVER.asks(asked, sealed=True)
 
 
-def test_a_request_as_nats_server_writes_it_is_read() -> None:
-    """Fields that nobody uses are there, and empty ones are not."""
+def test_request_of_a_real_nats_server_is_decoded() -> None:
+    """Unused fields are present, and empty ones are omitted."""
     claims = SERVER.claims(node())
     del claims["nats"]["connect_opts"]["pass"], claims["nats"]["connect_opts"]["user"]
     claims["nats"]["connect_opts"]["nkey"] = ""
@@ -100,11 +100,11 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_headers_that_say_the_same(header: bytes) -> None:
+def test_equivalent_headers_are_accepted(header: bytes) -> None:
     assert read(reader(), SERVER.sign(SERVER.claims(node()), header), None, NOW).type == "authorization_request"
 
 
-def test_the_largest_request() -> None:
+def test_largest_request_is_accepted() -> None:
     assert MAX_REQUEST_BYTES == 512 * 1024
     read(reader(), sized(MAX_REQUEST_BYTES), None, NOW)
     assert fault(sized(MAX_REQUEST_BYTES + 1)) is W.TOO_LARGE
@@ -195,7 +195,7 @@ REJECTED: dict[str, tuple[bytes, WireFault]] = {
 
 
 @pytest.mark.parametrize(("data", "expected"), REJECTED.values(), ids=REJECTED)
-def test_rejected(data: bytes, expected: WireFault) -> None:
+def test_invalid_request_is_rejected(data: bytes, expected: WireFault) -> None:
     assert fault(data) is expected
     sealed = SERVER.seal(data, SERVICE)
     if len(sealed) <= MAX_REQUEST_BYTES:
@@ -203,7 +203,7 @@ def test_rejected(data: bytes, expected: WireFault) -> None:
 
 
 @pytest.mark.parametrize(("late", "now"), [(False, NOW + 1.999), (True, NOW + 2), (True, NOW + 2.001)])
-def test_late_begins_with_the_second_of_exp(late: bool, now: float) -> None:
+def test_request_is_late_from_the_second_of_exp(late: bool, now: float) -> None:
     if late:
         assert fault(VALID, now=now) is W.LATE
     else:
@@ -242,24 +242,24 @@ SEALS: dict[str, tuple[bytes, str | None, WireFault]] = {
 
 
 @pytest.mark.parametrize(("data", "header", "expected"), SEALS.values(), ids=SEALS)
-def test_where_requests_are_sealed(data: bytes, header: str | None, expected: WireFault) -> None:
+def test_unsealed_or_wrongly_sealed_request_is_rejected(data: bytes, header: str | None, expected: WireFault) -> None:
     assert fault(data, header, sealed=True) is expected
 
 
-def test_where_requests_are_not_sealed() -> None:
+def test_sealed_request_is_rejected_without_xkey() -> None:
     assert fault(SEALED, XKEY) is W.SEALED
     assert fault(VALID, XKEY) is W.SEALED
     assert fault(VALID, "") is W.SEALED
     assert fault(SEALED) is W.NOT_A_JWT
 
 
-def test_every_fault_is_given_by_some_row() -> None:
-    given = {row[-1] for row in (*REJECTED.values(), *SEALS.values())} | {W.SEALED, W.TOO_LARGE}
-    # the service's own: it sees subjects, and how much waits
-    assert {fault.value for fault in set(WireFault) - given} <= {"no_reply_subject", "shed"}
+def test_every_fault_is_tested() -> None:
+    tested = {row[-1] for row in (*REJECTED.values(), *SEALS.values())} | {W.SEALED, W.TOO_LARGE}
+    # faults of the service itself, which knows reply subjects and the backlog
+    assert {fault.value for fault in set(WireFault) - tested} <= {"no_reply_subject", "shed"}
 
 
-def test_faults_show_nothing_of_what_was_sent() -> None:
+def test_errors_contain_nothing_of_the_request() -> None:
     secret = "hunter2-in-the-request"
     for data in (changed(provisioner(password=secret), aud=secret), changed(nats={"type": secret}), secret.encode()):
         with pytest.raises(WireError) as raised:
@@ -267,7 +267,7 @@ def test_faults_show_nothing_of_what_was_sent() -> None:
         assert secret not in str(raised.value)
 
 
-def test_servers_remembered_are_bounded_and_each_verified_by_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_server_keys_are_bounded_and_not_confused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_SERVERS", 4)
     reads = reader()
     for _ in range(10):

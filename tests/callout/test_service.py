@@ -254,4 +254,4 @@ async def test_a_connection_nobody_answered_is_recorded_too(tmp_path: Path) -> N
         assert record.get("reason", "") == ""
         done = CliRunner().invoke(main, ["why", str(record["cid"]), "--audit", str(audit)])
         assert "REFUSED" in done.stdout
-        assert "no decision of ours is recorded" in done.stdout
+        assert "no decision is recorded" in done.stdout

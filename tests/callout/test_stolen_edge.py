@@ -21,7 +21,7 @@ import pytest
 from broker_auth.deploy.plan import Topology
 from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
 from broker_auth.sandbox.client import connect
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 from tests.builders.peers import fleet_chain
 from tests.builders.requests import Server, fleet, node, provisioner
 from tests.callout.deployment import eventually
@@ -38,7 +38,7 @@ class Relay:
         connect: what the service said in CONNECT, signature and all.
     """
 
-    def __init__(self, site: Site, nonce: str) -> None:
+    def __init__(self, site: Sandbox, nonce: str) -> None:
         self._site = site
         self._nonce = nonce
         self.connect: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -75,7 +75,7 @@ class Thief:
         self.nonce: str = info["nonce"]
 
     @staticmethod
-    async def reach(site: Site) -> Thief:
+    async def reach(site: Sandbox) -> Thief:
         url = urlsplit(site.fleet_url)
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         info = json.loads((await reader.readuntil(b"\r\n")).partition(b" ")[2])
@@ -105,7 +105,7 @@ class Thief:
             await self._writer.wait_closed()
 
 
-async def relayed(site: Site) -> tuple[str, bytes]:
+async def relayed(site: Sandbox) -> tuple[str, bytes]:
     """Where the fleet puts who says what the service signs for the edge, and what that was."""
     await site.servers["edge"].__aexit__(None, None, None)
     thief = await Thief.reach(site)
@@ -119,7 +119,7 @@ async def relayed(site: Site) -> tuple[str, bytes]:
 
 async def test_what_the_service_signs_for_an_edge_opens_nothing_at_the_fleet(tmp_path: Path) -> None:
     """The fleet's nonce, shown by the thief to the service, comes back signed with a key the fleet does not know."""
-    async with Site(tmp_path, Topology.EDGE) as site:
+    async with Sandbox(tmp_path, Topology.EDGE) as site:
         answer, said = await relayed(site)
         assert b'"sig"' in said
         # The service's own user is none there: what is left is the certificate that the thief had already.
@@ -136,7 +136,7 @@ async def test_the_fleet_logs_in_while_a_stolen_edge_does_its_worst(tmp_path: Pa
 
     Logins succeed only within the fleet's own time limit for them, which bounds how long each may take.
     """
-    async with Site(tmp_path, Topology.EDGE) as site:
+    async with Sandbox(tmp_path, Topology.EDGE) as site:
         await site.servers["edge"].__aexit__(None, None, None)
         async with stolen(site) as edge:
             flooding = asyncio.create_task(flood(site, edge))
@@ -152,13 +152,13 @@ async def test_the_fleet_logs_in_while_a_stolen_edge_does_its_worst(tmp_path: Pa
         assert zones(site, "admit") == {"fleet"}
 
 
-def zones(site: Site, *decisions: str) -> set[str]:
+def zones(site: Sandbox, *decisions: str) -> set[str]:
     """Return the zones that have decided about connections; of some decisions only, if any are named."""
     return {record.zone for record in site.audit_records() if not decisions or record.decision in decisions}
 
 
 @contextlib.asynccontextmanager
-async def stolen(site: Site) -> AsyncIterator[HostileBroker]:
+async def stolen(site: Sandbox) -> AsyncIterator[HostileBroker]:
     """The edge in the thief's hands, once the service has subscribed there."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     pki = site.directory / "pki"
@@ -171,7 +171,7 @@ async def stolen(site: Site) -> AsyncIterator[HostileBroker]:
         yield edge
 
 
-async def flood(site: Site, edge: HostileBroker) -> None:
+async def flood(site: Sandbox, edge: HostileBroker) -> None:
     """Ask without end, and read nothing of what comes back."""
     seed = site.deployment.settings.zone("edge").xkey_seed
     assert seed
@@ -194,7 +194,7 @@ async def flood(site: Site, edge: HostileBroker) -> None:
 async def test_with_the_fleets_keys_at_the_edge_the_relay_opens_the_callout_account(tmp_path: Path) -> None:
     """The attack works where an edge has no keys of its own: it is what `config check` warns of."""
     changes = {f"plugin.broker_auth.zone.edge.{key}": None for key in _ZONE_KEYS}
-    async with Site(tmp_path, Topology.EDGE, changes=changes) as site:
+    async with Sandbox(tmp_path, Topology.EDGE, changes=changes) as site:
         answer, _ = await relayed(site)
         assert answer == "AUTH"
 

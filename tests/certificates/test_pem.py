@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_auth.certificates import pem
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from tests.builders import pemshapes
 from tests.builders.pemshapes import BOTH_READ, GO_ONLY, NEITHER, PYTHON_ONLY, Shape
 
-ONE, OTHER = Authority.create("one").certificate_pem, Authority.create("other").certificate_pem
+ONE, OTHER = CertificateAuthority.create("one").certificate_pem, CertificateAuthority.create("other").certificate_pem
 
 ATOMS = st.sampled_from(
     [

@@ -14,7 +14,7 @@ import nats
 from nats.aio.client import Client
 
 from broker_auth.errors import OperationError
-from broker_auth.operate.doctor.probe import Target, Verdict, attempt
+from broker_auth.operate.doctor.probe import ProbeTarget, Verdict, attempt
 
 IN_TIME: Final = 2.0  # seconds; docs/nats-server.md fact 10
 _SLOW: Final = 0.25  # a login that takes longer is not normal
@@ -60,8 +60,8 @@ class Load:
     def __init__(self, fleet: Mapping[str, str], edges: Mapping[str, str], tls: ssl.SSLContext, token: str) -> None:
         self.rows: list[Row] = []
         self.down: set[str] = set()
-        self._fleet = [(name, Target(url)) for name, url in fleet.items()]
-        self._edges = [(name, Target(url)) for name, url in edges.items()]
+        self._fleet = [(name, ProbeTarget(url)) for name, url in fleet.items()]
+        self._edges = [(name, ProbeTarget(url)) for name, url in edges.items()]
         self._tls = tls
         self._token = token
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,7 +80,7 @@ class Load:
 
     async def hold_sessions(self, each: int) -> None:
         """Open sessions at every server."""
-        places: list[tuple[tuple[str, Target], dict[str, str]]] = [(one, {}) for one in self._fleet]
+        places: list[tuple[tuple[str, ProbeTarget], dict[str, str]]] = [(one, {}) for one in self._fleet]
         places += [(one, {"token": self._token, "name": "node1.example.net"}) for one in self._edges]
         for (_, target), said in places * each:
             session = await nats.connect(
@@ -97,7 +97,7 @@ class Load:
     async def _on_cut(self) -> None:
         self.rows[-1].cut += 1
 
-    async def _pump(self, targets: list[tuple[str, Target]], rate: float, said: dict[str, str]) -> None:
+    async def _pump(self, targets: list[tuple[str, ProbeTarget]], rate: float, said: dict[str, str]) -> None:
         number, began = 0, time.monotonic()
         while True:
             name, target = targets[number % len(targets)]
@@ -107,7 +107,7 @@ class Load:
             number += 1
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
 
-    async def _log_in(self, row: Row, name: str, target: Target, said: dict[str, str]) -> None:
+    async def _log_in(self, row: Row, name: str, target: ProbeTarget, said: dict[str, str]) -> None:
         row.asked += 1
         down_before = name in self.down
         began = time.monotonic()

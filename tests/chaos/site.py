@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.deploy.init import write_zone_keys
-from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
-from broker_auth.sandbox.holders import Issuer
+from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import find_binary
 from broker_auth.settings.load import load
 from broker_auth.tokens.issue import load_signing_key
@@ -94,7 +94,7 @@ class Site:
         self._write()
 
     def _write(self) -> None:
-        authority, leaf = Authority.create(), Authority.create("leaf CA")
+        authority, leaf = CertificateAuthority.create(), CertificateAuthority.create("leaf CA")
         (self.directory / "ca.pem").write_bytes(authority.certificate_pem)
         (self.directory / "leaf-ca.pem").write_bytes(leaf.certificate_pem)
         authority.server(hosts=FLEET).write(self.directory, "server")

@@ -34,12 +34,12 @@ class _JumpingSelector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready; without it, move the clock instead of waiting."""
-        found = super().select(0)
-        if not found:
+        events = super().select(0)
+        if not events:
             assert timeout is not None, "every task waits for something that never happens"
             assert self._loop.now < _MAX_SECONDS, "this test never ends"
             self._loop.now += max(0.0, timeout)
-        return found
+        return events
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -62,30 +62,30 @@ class PlayedChild(Child[H]):
         signals: those it was sent.
     """
 
-    def __init__(self, pid: int, beat: H | None, on_beat: Callable[[], None], *, drains: bool = True) -> None:
+    def __init__(self, pid: int, heartbeat: H | None, on_beat: Callable[[], None], *, drains: bool = True) -> None:
         """Start it.
 
         Args:
             pid: its process id.
-            beat: what it sends; None if it never sends anything.
+            heartbeat: what it sends; None if it never sends anything.
             on_beat: called after each heartbeat.
             drains: whether it ends on SIGTERM.
         """
         self.pid = pid
-        self.started = self.heard = asyncio.get_running_loop().time()
-        self.beat = None
+        self.started = self.last_seen = asyncio.get_running_loop().time()
+        self.heartbeat = None
         self.status = None
         self.ended = asyncio.Event()
         self.signals: list[signal.Signals] = []
-        self._next = beat
-        self._on_beat = on_beat
+        self._next = heartbeat
+        self._on_heartbeat = on_beat
         self._drains = drains
         self._silent = False
         self._tick()
 
-    def say(self, beat: H) -> None:
+    def say(self, heartbeat: H) -> None:
         """Send another heartbeat from now on."""
-        self._next = beat
+        self._next = heartbeat
         self._send()
 
     def fall_silent(self) -> None:
@@ -120,9 +120,9 @@ class PlayedChild(Child[H]):
                 self._send()
 
     def _send(self) -> None:
-        self.beat = self._next
-        self.heard = asyncio.get_running_loop().time()
-        self._on_beat()
+        self.heartbeat = self._next
+        self.last_seen = asyncio.get_running_loop().time()
+        self._on_heartbeat()
 
 
 class Starter(Generic[H]):
@@ -144,12 +144,12 @@ class Starter(Generic[H]):
         self.failures: list[OSError] = []
         self._first_pid = first_pid
 
-    def start(self, beat: H | None, on_beat: Callable[[], None]) -> PlayedChild[H]:
+    def start(self, heartbeat: H | None, on_beat: Callable[[], None]) -> PlayedChild[H]:
         """Return a process that sends this heartbeat."""
         self.times.append(asyncio.get_running_loop().time())
         if self.failures:
             raise self.failures.pop(0)
-        child = PlayedChild(self._first_pid + len(self.children), beat, on_beat, drains=self.drains)
+        child = PlayedChild(self._first_pid + len(self.children), heartbeat, on_beat, drains=self.drains)
         self.children.append(child)
         if self.stillborn:
             child.die(70)

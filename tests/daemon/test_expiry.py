@@ -1,4 +1,4 @@
-"""Every certificate a configuration names is watched, once."""
+"""Every configured certificate is watched once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from broker_auth.daemon.expiry import Expiry, expiries
 from tests.settings.builder import CHORIA, NOW, Directory, P, certificate, private_pem, public_pem
 
 
-def test_signers_cas_and_own_certificates(tmp_path: Path) -> None:
+def test_expiry_of_signers_cas_and_own_certificates(tmp_path: Path) -> None:
     directory = Directory(tmp_path)
     for name, days in (("ca", 30), ("service", 20), ("signer", 10), ("other", 5)):
         pem, key = certificate(name, days)
@@ -43,7 +43,7 @@ def test_signers_cas_and_own_certificates(tmp_path: Path) -> None:
         expected("ca", "other.pem", 5),
         expected("own", "service.pem", 20),
     }
-    assert len(expiries(settings)) == 4  # the CA is peers' and a broker's, and shown once
+    assert len(expiries(settings)) == 4  # the CA is used for peers and for a broker, but shown once
 
     (tmp_path / "ca.pem").unlink()
     assert len(expiries(settings)) == 3

@@ -1,4 +1,4 @@
-"""The metrics page: accepted by a parser, right after additions, and complete where people depend on it."""
+"""Metrics are parsable, summed correctly, and complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.policy.test_chain_issuer_age import PAYLOAD, below
 
 
 def counted(*seconds: float) -> Stats:
-    """A process that admitted a node for each of these durations."""
+    """Return the stats of a process that admitted a node for each of these durations."""
     stats = Stats()
     for duration in seconds:
         stats.decided(decide(node(), x509_policy(), NOW), NOW)
@@ -39,14 +39,14 @@ def registry(state: ZoneState, now: float = NOW) -> CollectorRegistry:
 
 
 def value(state: ZoneState, metric: str, /, **labels: str) -> float | None:
-    found = registry(state)
-    return found.get_sample_value(metric, {"zone": state.zone, **labels}) or found.get_sample_value(metric, labels)
+    samples = registry(state)
+    return samples.get_sample_value(metric, {"zone": state.zone, **labels}) or samples.get_sample_value(metric, labels)
 
 
 FULL = ZoneState(
     zone="fleet",
     counted=counted(0.0002, 0.003).snapshot(),
-    wanted=2,
+    expected_workers=2,
     brokers={"east": 2, 'odd "name"\n': 1},
     pending=3,
     resident=(40_000_000, 41_000_000),
@@ -58,7 +58,7 @@ FULL = ZoneState(
 )
 
 
-def test_both_formats_are_accepted_by_their_parsers() -> None:
+def test_both_formats_are_parsed() -> None:
     text = list(text_string_to_metric_families(generate_latest(registry(FULL)).decode()))
     assert {family.name for family in text} == {
         family.name
@@ -70,7 +70,7 @@ def test_both_formats_are_accepted_by_their_parsers() -> None:
         assert family.type in ("counter", "gauge", "histogram")
 
 
-def test_an_idle_service_has_a_page_too() -> None:
+def test_idle_service_has_metrics() -> None:
     page = generate_latest(registry(ZoneState(zone="fleet"))).decode()
     assert list(text_string_to_metric_families(page))
     assert 'broker_auth_decision_seconds_count{zone="fleet"} 0.0' in page
@@ -85,18 +85,18 @@ def test_decisions_are_counted_by_rule_and_code() -> None:
     assert value(state, "broker_auth_decisions_total", rule="provisioner", code="provisioner_password") == 1
 
 
-def test_the_histogram_is_cumulative_and_ends_with_everything() -> None:
+def test_histogram_is_cumulative_and_complete() -> None:
     stats = counted(0.00005, 0.0001, 0.0002, 30.0)
     state = ZoneState(zone="fleet", counted=stats.snapshot())
     buckets = [value(state, "broker_auth_decision_seconds_bucket", le=repr(bound)) for bound in LATENCY_BUCKETS]
-    assert buckets[0] == 2  # a bound belongs to its bucket
+    assert buckets[0] == 2  # bounds are inclusive
     assert buckets[1:] == [3] * (len(LATENCY_BUCKETS) - 1)
     assert value(state, "broker_auth_decision_seconds_bucket", le="+Inf") == 4
     assert value(state, "broker_auth_decision_seconds_count") == 4
     assert value(state, "broker_auth_decision_seconds_sum") == pytest.approx(30.00035)
 
 
-def test_what_came_too_late_is_counted_by_itself() -> None:
+def test_late_requests_have_a_separate_counter() -> None:
     stats = Stats()
     stats.unanswered[WireFault.LATE] += 5
     stats.unanswered[WireFault.SEAL] += 1
@@ -105,7 +105,7 @@ def test_what_came_too_late_is_counted_by_itself() -> None:
     assert value(state, "broker_auth_unanswered_total", fault="seal") == 1
 
 
-def test_signers_show_when_they_were_used() -> None:
+def test_signer_metric_has_the_time_of_last_use() -> None:
     (signer,) = counted(0.001).signer_used
     assert value(FULL, "broker_auth_signer_last_used_timestamp_seconds", signer=signer) == NOW
 
@@ -113,7 +113,7 @@ def test_signers_show_when_they_were_used() -> None:
 CHAIN_ISSUER = "broker_auth_chain_issuer_expiry_timestamp_seconds"
 
 
-def test_chain_issuers_show_when_they_end() -> None:
+def test_chain_issuer_metric_has_the_expiry() -> None:
     one, other = Stats(), Stats()
     one.decided(decide(below(NOW - DAY), issuer_policy(), NOW), NOW)
     other.decided(decide(below(NOW - 400 * DAY), issuer_policy(), NOW), NOW)
@@ -121,16 +121,16 @@ def test_chain_issuers_show_when_they_end() -> None:
     for made in (NOW - DAY, NOW - 400 * DAY):
         issuer = ksuid(made, PAYLOAD)
         assert value(state, CHAIN_ISSUER, issuer=issuer) == made + 366 * DAY
-        later = registry(state, NOW + 8 * DAY)  # nobody used it for a week
+        later = registry(state, NOW + 8 * DAY)  # not used for a week
         assert later.get_sample_value(CHAIN_ISSUER, {"zone": "fleet", "issuer": issuer}) is None
 
 
-def test_certificates_show_what_is_left() -> None:
+def test_certificate_metric_has_the_days_left() -> None:
     assert value(FULL, "broker_auth_certificate_days_left", what="ca", name="/etc/ca.pem") == 3
     assert value(FULL, "broker_auth_certificate_days_left", what="own", name="/etc/own.pem") == -1
 
 
-def test_snapshots_add_up() -> None:
+def test_snapshots_are_added() -> None:
     first, second = counted(0.001, 0.002), counted(0.5)
     second.signer_used = {"other": 5.0, next(iter(first.signer_used)): 1.0}
     second.unanswered[WireFault.LATE] += 2
@@ -144,12 +144,12 @@ def test_snapshots_add_up() -> None:
     assert total.signer_used == {**first.signer_used, "other": 5.0}
 
 
-def test_adding_nothing_changes_nothing() -> None:
+def test_adding_an_empty_snapshot_changes_nothing() -> None:
     one: Any = counted(0.001).snapshot()
     assert one + Snapshot() == Snapshot() + one == one
 
 
-def test_a_snapshot_does_not_change_with_the_process() -> None:
+def test_snapshot_is_independent_of_later_counts() -> None:
     stats = counted(0.001)
     before = stats.snapshot()
     stats.decided(decide(node(), x509_policy(), NOW), NOW)

@@ -1,4 +1,4 @@
-"""A reload takes over everything or nothing, and says which."""
+"""A reload applies the whole configuration or nothing, and logs the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from nats.errors import Error as NatsError
 
 from broker_auth.cli import main
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from tests.callout.deployment import PASSWORD, Deployment, Service, eventually
 from tests.deadlines import HANG_SECONDS
@@ -24,8 +24,8 @@ NEW = "hunter2-changed"
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    with Deployment(tmp_path).running() as site:
-        yield site
+    with Deployment(tmp_path).running() as running:
+        yield running
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def service(deployment: Deployment) -> Iterator[Service]:
 
 
 def reload(service: Service, outcome: str = "reloaded") -> list[str]:
-    """Send SIGHUP; the lines logged until the outcome was."""
+    """Send SIGHUP; return the lines logged until the outcome."""
     mark = service.mark()
     service.signal(signal.SIGHUP)
     service.wait_for_log(outcome, since=mark)
@@ -51,7 +51,7 @@ async def gets_in(deployment: Deployment, password: str) -> bool:
     return True
 
 
-async def test_a_changed_password_counts_after_the_reload(deployment: Deployment, service: Service) -> None:
+async def test_changed_password_applies_after_the_reload(deployment: Deployment, service: Service) -> None:
     deployment.write_config(password=NEW)
     assert await gets_in(deployment, PASSWORD)
     assert not await gets_in(deployment, NEW)
@@ -68,20 +68,20 @@ async def test_two_passwords_overlap_while_one_is_rotated(deployment: Deployment
     assert await gets_in(deployment, PASSWORD)
 
 
-async def test_a_changed_ca_counts_after_the_reload(deployment: Deployment, service: Service) -> None:
+async def test_changed_ca_applies_after_the_reload(deployment: Deployment, service: Service) -> None:
     other = deployment.directory / "other.pem"
-    other.write_bytes(Authority.create().certificate_pem)
+    other.write_bytes(CertificateAuthority.create().certificate_pem)
     deployment.write_config()
     text = deployment.config.read_text().replace("client_ca = ca.pem", "client_ca = other.pem")
     deployment.write_secret("broker.conf", text)
     await (await deployment.connect()).close()
     reload(service)
-    # nats-server verified the certificate, but it does not lead to the CA that counts now.
+    # nats-server verified the certificate, but it was not issued by the new CA.
     with pytest.raises(NatsError, match="Authorization Violation"):
         await deployment.connect()
 
 
-async def test_a_broken_configuration_is_refused_with_every_problem(deployment: Deployment, service: Service) -> None:
+async def test_broken_configuration_is_refused_with_every_problem(deployment: Deployment, service: Service) -> None:
     deployment.write_config("plugin.broker_auth.tokn_leeway = 5s", "plugin.broker_auth.workers = 0", password=NEW)
     (deployment.directory / "signer.pem").write_text("garbage")
     workers = service.workers
@@ -94,7 +94,7 @@ async def test_a_broken_configuration_is_refused_with_every_problem(deployment: 
     assert not await gets_in(deployment, NEW)
 
 
-async def test_a_worker_replaced_after_a_refusal_runs_on_what_was_accepted(
+async def test_worker_replaced_after_a_refused_reload_uses_the_accepted_configuration(
     deployment: Deployment, service: Service
 ) -> None:
     deployment.write_config("plugin.broker_auth.workers = 0", password=NEW)
@@ -117,35 +117,35 @@ async def test_the_number_of_workers_changes(deployment: Deployment, service: Se
     assert old not in service.workers
 
 
-async def test_many_requests_to_reload_are_served(deployment: Deployment, service: Service) -> None:
+async def test_many_reload_requests_are_served(deployment: Deployment, service: Service) -> None:
     for _ in range(5):
         service.signal(signal.SIGHUP)
     service.wait_for_log("reloaded")
     deployment.write_config(password=NEW)
     service.signal(signal.SIGHUP)
-    async with asyncio.timeout(HANG_SECONDS):  # one that had been asked for before may be served first
+    async with asyncio.timeout(HANG_SECONDS):  # a reload requested before may be served first
         while not await gets_in(deployment, NEW):
             pass
 
 
 def test_stopping_during_a_reload_ends_every_worker(deployment: Deployment, service: Service) -> None:
-    deployment.write_secret("user.seed", generate_seed(NkeyKind.USER))  # the new workers never get in
+    deployment.write_secret("user.seed", generate_seed(NkeyKind.USER))  # the new workers cannot log in
     old = service.workers
     service.signal(signal.SIGHUP)
-    service.wait_for_log("taken for an ordinary connection")
+    service.wait_for_log("authenticated this service as an ordinary client")
     both = service.workers
     assert len(both) == 2
     assert service.stop() == 0
     assert not [pid for pid in {*old, *both} if Path(f"/proc/{pid}").exists()]
 
 
-def test_what_needs_a_restart_is_said(deployment: Deployment, service: Service) -> None:
+def test_reload_logs_changes_that_need_a_restart(deployment: Deployment, service: Service) -> None:
     deployment.write_config("plugin.broker_auth.metrics.listen = 127.0.0.1:1")
     lines = reload(service)
-    assert any("plugin.broker_auth.metrics.listen has changed, which needs a restart" in line for line in lines)
+    assert any("plugin.broker_auth.metrics.listen has changed; restart the service" in line for line in lines)
 
 
-async def test_rotated_audit_files_are_let_go(deployment: Deployment, tmp_path: Path) -> None:
+async def test_rotated_audit_files_are_released(deployment: Deployment, tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
     deployment.write_config(f"plugin.broker_auth.audit.output = file:{audit}")
     with Service(deployment, "--workers", "2") as service:
@@ -154,7 +154,7 @@ async def test_rotated_audit_files_are_let_go(deployment: Deployment, tmp_path: 
         rotated = audit.rename(tmp_path / "audit.jsonl.1")
         service.signal(signal.SIGUSR1)
         await eventually(audit.exists)
-        # Both workers must have let go before the next record; each shows by the files it holds.
+        # Both workers must have released the file before the next record; their open files show it.
         await eventually(lambda: not any(str(rotated) in held for pid in service.workers for held in _files(pid)))
         await (await deployment.connect()).close()
         await eventually(audit.read_bytes)
@@ -178,7 +178,7 @@ def with_pid_file(deployment: Deployment, *extra: str, password: str = PASSWORD)
     deployment.write_config("plugin.broker_auth.pid_file = service.pid", *extra, password=password)
 
 
-async def test_the_command_reloads(deployment: Deployment, command: Callable[[], Result]) -> None:
+async def test_command_reloads(deployment: Deployment, command: Callable[[], Result]) -> None:
     with_pid_file(deployment)
     with Service(deployment) as service:
         assert int((deployment.directory / "service.pid").read_text().splitlines()[0]) == service.process.pid
@@ -189,7 +189,7 @@ async def test_the_command_reloads(deployment: Deployment, command: Callable[[],
     assert not (deployment.directory / "service.pid").exists()
 
 
-async def test_the_command_tells_problems_and_sends_nothing(
+async def test_command_reports_problems_without_signalling(
     deployment: Deployment, command: Callable[[], Result]
 ) -> None:
     with_pid_file(deployment)
@@ -202,10 +202,10 @@ async def test_the_command_tells_problems_and_sends_nothing(
         assert not service.log(mark)
 
 
-def test_the_command_tells_when_the_service_refuses(
+def test_command_reports_a_refused_reload(
     deployment: Deployment, command: Callable[[], Result], tmp_path: Path
 ) -> None:
-    """What the service's own environment says is nothing the command can check."""
+    """The command cannot check the environment variables of the service."""
     with_pid_file(deployment)
     audit = tmp_path / "audit" / "records.jsonl"
     audit.parent.mkdir()
@@ -218,14 +218,14 @@ def test_the_command_tells_when_the_service_refuses(
         service.wait_for_log("not reloaded: audit file")
 
 
-def test_the_command_tells_when_there_is_no_service(deployment: Deployment, command: Callable[[], Result]) -> None:
+def test_command_reports_a_missing_service(deployment: Deployment, command: Callable[[], Result]) -> None:
     with_pid_file(deployment)
     done = command()
     assert done.exit_code == 1
     assert "no service runs with the pid file" in done.stderr
 
 
-def test_the_command_needs_a_pid_file(deployment: Deployment, command: Callable[[], Result]) -> None:
+def test_command_needs_a_pid_file(deployment: Deployment, command: Callable[[], Result]) -> None:
     done = command()
     assert done.exit_code == 1
     assert "plugin.broker_auth.pid_file is not set" in done.stderr

@@ -1,4 +1,4 @@
-"""Processes end with the one that started them, whatever they are doing."""
+"""Child processes end with their parent, even if they are blocked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("tie", ["end_with_parent(channel, 0.2)", "die_with_parent()"])
 @pytest.mark.parametrize("deed", ["time.sleep(60)", "while True: sum(range(1000))"])
-def test_a_blocked_process_ends_when_its_parent_is_killed(tie: str, deed: str) -> None:
+def test_blocked_process_ends_when_its_parent_is_killed(tie: str, deed: str) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT.format(tie=tie, deed=deed)], stdout=subprocess.PIPE, text=True
     )
@@ -49,7 +49,7 @@ def test_a_blocked_process_ends_when_its_parent_is_killed(tie: str, deed: str) -
 
 
 def runs(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for yet has ended all the same."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -15,8 +15,8 @@ import pytest
 
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.slot import Cause
-from broker_auth.daemon.supervisor import DRAIN_DEADLINE, SILENCE_SECONDS, TAKEOVER_SECONDS, Supervisor
-from broker_auth.daemon.worker import Beat, Prepared, prepare
+from broker_auth.daemon.supervisor import DRAIN_DEADLINE, HEARTBEAT_TIMEOUT, TAKEOVER_SECONDS, Supervisor
+from broker_auth.daemon.worker import Heartbeat, Prepared, prepare
 from broker_auth.errors import BrokerAuthError, ConfigurationError, OperationError
 from tests.callout.deployment import Deployment
 from tests.daemon.played import PlayedChild, Starter, run, suspend
@@ -33,9 +33,9 @@ def _logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "broker_auth")
 
 
-def beat(*, east: bool = True, west: bool = True, admitted: int = 0, oldest: float = 0.0) -> Beat:
+def heartbeat(*, east: bool = True, west: bool = True, admitted: int = 0, oldest: float = 0.0) -> Heartbeat:
     stats = Snapshot(decisions=[("verified_tls", "admitted", admitted)] if admitted else [])
-    return Beat(stats=stats, brokers={"east": east, "west": west}, oldest=oldest)
+    return Heartbeat(stats=stats, brokers={"east": east, "west": west}, oldest=oldest)
 
 
 class Supervised:
@@ -47,12 +47,12 @@ class Supervised:
     """
 
     def __init__(self, prepared: Prepared, workers: int) -> None:
-        self.starter = Starter[Beat]()
-        self.next_beat: Beat | None = beat()
+        self.starter = Starter[Heartbeat]()
+        self.next_beat: Heartbeat | None = heartbeat()
         self.outcome: Prepared | Exception = prepared
         self.supervisor = Supervisor(prepared, self._reload, workers, start=self._start)
 
-    def _start(self, _: Prepared, on_beat: Callable[[], None]) -> PlayedChild[Beat]:
+    def _start(self, _: Prepared, on_beat: Callable[[], None]) -> PlayedChild[Heartbeat]:
         return self.starter.start(self.next_beat, on_beat)
 
     def _reload(self) -> Prepared:
@@ -61,7 +61,7 @@ class Supervised:
         return self.outcome
 
     @property
-    def workers(self) -> list[PlayedChild[Beat]]:
+    def workers(self) -> list[PlayedChild[Heartbeat]]:
         """The workers that were started."""
         return self.starter.children
 
@@ -75,34 +75,34 @@ class Supervised:
         before = dict(self.supervisor.reloads)
         self.supervisor.reload()
         while self.supervisor.reloads == before:
-            await self.supervisor.news()
+            await self.supervisor.wait_for_change()
         return self.supervisor.reloads[True] > before[True]
 
 
 @contextlib.asynccontextmanager
 async def supervised(prepared: Prepared, workers: int = 2) -> AsyncIterator[Supervised]:
     """Run a supervisor until the test ends, then drain it."""
-    site = Supervised(prepared, workers)
-    running = asyncio.create_task(site.supervisor.run())
+    zone = Supervised(prepared, workers)
+    running = asyncio.create_task(zone.supervisor.run())
     await asyncio.sleep(0.1)
     try:
-        yield site
+        yield zone
     finally:
-        site.supervisor.stop()
+        zone.supervisor.stop()
         await running
 
 
 def test_workers_start_serve_and_drain(prepared: Prepared, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            (state,) = site.supervisor.states()
-            assert (state.zone, state.alive, state.ready, state.wanted) == ("fleet", True, True, 2)
+        async with supervised(prepared) as zone:
+            (state,) = zone.supervisor.states()
+            assert (state.zone, state.alive, state.ready, state.expected_workers) == ("fleet", True, True, 2)
             assert state.brokers == {"east": 2, "west": 2}
             assert len(state.resident) == 2
             await asyncio.sleep(3600)
-            assert len(site.workers) == 2
-        assert [worker.signals for worker in site.workers] == [[signal.SIGTERM]] * 2
-        assert site.supervisor.stopping
+            assert len(zone.workers) == 2
+        assert [worker.signals for worker in zone.workers] == [[signal.SIGTERM]] * 2
+        assert zone.supervisor.stopping
 
     run(test())
     assert caplog.messages == ["ready brokers=east,west", "drained, every request received is answered"]
@@ -110,10 +110,10 @@ def test_workers_start_serve_and_drain(prepared: Prepared, caplog: pytest.LogCap
 
 def test_a_broker_that_is_away_is_not_called_ready(prepared: Prepared, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            for worker in site.workers:
-                worker.say(beat(west=False))
-            (state,) = site.supervisor.states()
+        async with supervised(prepared) as zone:
+            for worker in zone.workers:
+                worker.say(heartbeat(west=False))
+            (state,) = zone.supervisor.states()
             assert state.brokers == {"east": 2, "west": 0}
             assert not state.ready
             assert state.alive
@@ -123,40 +123,40 @@ def test_a_broker_that_is_away_is_not_called_ready(prepared: Prepared, caplog: p
 
 def test_a_worker_that_keeps_dying_is_replaced_ever_more_slowly(prepared: Prepared) -> None:
     async def test() -> None:
-        async with supervised(prepared, workers=1) as site:
-            site.starter.stillborn = True
-            site.workers[0].die()
+        async with supervised(prepared, workers=1) as zone:
+            zone.starter.stillborn = True
+            zone.workers[0].die()
             await asyncio.sleep(120)
-            gaps = [round(later - earlier, 3) for earlier, later in pairwise(site.starter.times[1:])]
+            gaps = [round(later - earlier, 3) for earlier, later in pairwise(zone.starter.times[1:])]
             assert gaps == [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 30.0, 30.0]
-            assert site.supervisor.replaced == {Cause.DIED: 10, Cause.STUCK: 0}
+            assert zone.supervisor.replaced == {Cause.DIED: 10, Cause.STUCK: 0}
 
     run(test())
 
 
 def test_a_worker_that_ran_long_is_replaced_at_once(prepared: Prepared) -> None:
     async def test() -> None:
-        async with supervised(prepared, workers=1) as site:
+        async with supervised(prepared, workers=1) as zone:
             for _ in range(3):
                 await asyncio.sleep(31)
                 before = asyncio.get_running_loop().time()
-                site.workers[-1].die()
+                zone.workers[-1].die()
                 await asyncio.sleep(0.01)
-                assert site.starter.times[-1] == before
-            assert len(site.workers) == 4
+                assert zone.starter.times[-1] == before
+            assert len(zone.workers) == 4
 
     run(test())
 
 
-def test_what_a_worker_counted_is_kept_when_it_has_ended(prepared: Prepared) -> None:
+def test_counts_of_an_ended_worker_are_kept(prepared: Prepared) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            first, second = site.workers
-            first.say(beat(admitted=3))
-            second.say(beat(admitted=4))
+        async with supervised(prepared) as zone:
+            first, second = zone.workers
+            first.say(heartbeat(admitted=3))
+            second.say(heartbeat(admitted=4))
             first.die()
             await asyncio.sleep(1)
-            (state,) = site.supervisor.states()
+            (state,) = zone.supervisor.states()
             assert state.counted.decisions == [("verified_tls", "admitted", 7)]
             assert state.replaced == {"died": 1, "stuck": 0}
 
@@ -165,31 +165,33 @@ def test_what_a_worker_counted_is_kept_when_it_has_ended(prepared: Prepared) -> 
 
 def test_a_silent_worker_is_killed_and_replaced(prepared: Prepared, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            silent, other = site.workers
+        async with supervised(prepared) as zone:
+            silent, other = zone.workers
             silent.fall_silent()
-            await asyncio.sleep(SILENCE_SECONDS - 1)
+            await asyncio.sleep(HEARTBEAT_TIMEOUT - 1)
             assert silent.signals == []
             await asyncio.sleep(2)
             assert silent.signals == [signal.SIGKILL]
-            assert site.in_charge == [3, other.pid]
-            assert site.supervisor.replaced == {Cause.DIED: 0, Cause.STUCK: 1}
-            site.workers[-1].die()
+            assert zone.in_charge == [3, other.pid]
+            assert zone.supervisor.replaced == {Cause.DIED: 0, Cause.STUCK: 1}
+            zone.workers[-1].die()
             await asyncio.sleep(1)
-            assert site.supervisor.replaced == {Cause.DIED: 1, Cause.STUCK: 1}
+            assert zone.supervisor.replaced == {Cause.DIED: 1, Cause.STUCK: 1}
 
     run(test())
-    assert any("worker 1 sent nothing for 3." in message and "is killed" in message for message in caplog.messages)
+    assert any(
+        "worker 1 has sent no heartbeat for 3." in message and "is killed" in message for message in caplog.messages
+    )
 
 
 def test_no_service_is_alive_whose_workers_are_all_silent(prepared: Prepared) -> None:
     async def test() -> None:
-        async with supervised(prepared, workers=1) as site:
-            assert site.supervisor.alive
-            site.next_beat = None
-            site.workers[0].fall_silent()
-            await asyncio.sleep(SILENCE_SECONDS + 0.05)
-            assert not site.supervisor.alive
+        async with supervised(prepared, workers=1) as zone:
+            assert zone.supervisor.alive
+            zone.next_beat = None
+            zone.workers[0].fall_silent()
+            await asyncio.sleep(HEARTBEAT_TIMEOUT + 0.05)
+            assert not zone.supervisor.alive
 
     run(test())
 
@@ -204,32 +206,32 @@ def test_no_service_is_alive_whose_workers_are_all_silent(prepared: Prepared) ->
 )
 def test_a_worker_that_lets_requests_wait_is_stuck(prepared: Prepared, oldest: tuple[float, ...], killed: bool) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            worker = site.workers[0]
+        async with supervised(prepared) as zone:
+            worker = zone.workers[0]
             for seconds in oldest:
-                worker.say(beat(oldest=seconds))
+                worker.say(heartbeat(oldest=seconds))
                 await asyncio.sleep(0.6)  # the watchdog looks every half second
-            worker.say(beat())
+            worker.say(heartbeat())
             await asyncio.sleep(1)
             assert (worker.signals == [signal.SIGKILL]) is killed
-            assert site.supervisor.replaced[Cause.STUCK] == killed
+            assert zone.supervisor.replaced[Cause.STUCK] == killed
 
     run(test())
 
 
 def test_a_supervisor_that_was_suspended_loses_no_worker(prepared: Prepared) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            for worker in site.workers:
+        async with supervised(prepared) as zone:
+            for worker in zone.workers:
                 worker.fall_silent()  # the whole machine was suspended, and it is the supervisor that wakes first
             suspend(600)
             await asyncio.sleep(2)
-            assert site.supervisor.alive
-            for worker in site.workers:
-                worker.say(beat())
+            assert zone.supervisor.alive
+            for worker in zone.workers:
+                worker.say(heartbeat())
             await asyncio.sleep(2)
-            assert site.in_charge == [1, 2]
-            assert [worker.signals for worker in site.workers] == [[], []]
+            assert zone.in_charge == [1, 2]
+            assert [worker.signals for worker in zone.workers] == [[], []]
 
     run(test())
 
@@ -238,26 +240,26 @@ def test_a_worker_is_started_as_soon_as_the_system_allows_it(
     prepared: Prepared, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
-        async with supervised(prepared, workers=1) as site:
-            site.starter.failures = [OSError(errno.EAGAIN, "no processes left")] * 3
-            site.workers[0].die()
+        async with supervised(prepared, workers=1) as zone:
+            zone.starter.failures = [OSError(errno.EAGAIN, "no processes left")] * 3
+            zone.workers[0].die()
             await asyncio.sleep(3.5)
-            assert site.in_charge == [2]
-            assert site.starter.times[1:] == pytest.approx([0.1, 1.1, 2.1, 3.1])
+            assert zone.in_charge == [2]
+            assert zone.starter.times[1:] == pytest.approx([0.1, 1.1, 2.1, 3.1])
 
     run(test())
-    assert caplog.messages.count("worker cannot be started: no processes left; tried again in 1 s") == 3
+    assert caplog.messages.count("worker cannot be started: no processes left; retrying in 1 s") == 3
 
 
 def test_signals_for_workers_are_passed_on(prepared: Prepared) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
+        async with supervised(prepared) as zone:
             signal.raise_signal(signal.SIGUSR1)
             await asyncio.sleep(0.1)
-            assert [worker.signals for worker in site.workers] == [[signal.SIGUSR1]] * 2
+            assert [worker.signals for worker in zone.workers] == [[signal.SIGUSR1]] * 2
             signal.raise_signal(signal.SIGHUP)
             await asyncio.sleep(5)
-            assert site.supervisor.reloads == {True: 1, False: 0}
+            assert zone.supervisor.reloads == {True: 1, False: 0}
 
     run(test())
 
@@ -269,33 +271,33 @@ def test_new_workers_take_over_before_old_ones_drain(prepared: Prepared) -> None
     changed = dataclasses.replace(prepared)
 
     async def test() -> None:
-        async with supervised(prepared) as site:
-            site.outcome, site.next_beat = changed, beat(east=False)
-            reloading = asyncio.create_task(site.reload())
+        async with supervised(prepared) as zone:
+            zone.outcome, zone.next_beat = changed, heartbeat(east=False)
+            reloading = asyncio.create_task(zone.reload())
             await asyncio.sleep(5)
-            assert site.supervisor.reloading
-            assert (site.in_charge, len(site.workers)) == ([1, 2], 4)
-            site.workers[2].say(beat())
+            assert zone.supervisor.reloading
+            assert (zone.in_charge, len(zone.workers)) == ([1, 2], 4)
+            zone.workers[2].say(heartbeat())
             await asyncio.sleep(1)
-            assert site.in_charge == [1, 2]
-            site.workers[3].say(beat())
+            assert zone.in_charge == [1, 2]
+            zone.workers[3].say(heartbeat())
             assert await reloading
-            assert site.in_charge == [3, 4]
-            assert site.supervisor.prepared is changed
-            assert [worker.signals for worker in site.workers] == [[signal.SIGTERM]] * 2 + [[]] * 2
-            assert not site.supervisor.reloading
+            assert zone.in_charge == [3, 4]
+            assert zone.supervisor.prepared is changed
+            assert [worker.signals for worker in zone.workers] == [[signal.SIGTERM]] * 2 + [[]] * 2
+            assert not zone.supervisor.reloading
 
     run(test())
 
 
 def test_a_broker_that_no_worker_reaches_is_not_waited_for(prepared: Prepared) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            for worker in site.workers:
-                worker.say(beat(west=False))
-            site.next_beat = beat(west=False)
+        async with supervised(prepared) as zone:
+            for worker in zone.workers:
+                worker.say(heartbeat(west=False))
+            zone.next_beat = heartbeat(west=False)
             began = asyncio.get_running_loop().time()
-            assert await site.reload()
+            assert await zone.reload()
             assert asyncio.get_running_loop().time() - began < 1
 
     run(test())
@@ -304,27 +306,27 @@ def test_a_broker_that_no_worker_reaches_is_not_waited_for(prepared: Prepared) -
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (beat(east=False), "workers do not get subscribed at east"),
-        (beat(east=False, west=False), "workers do not get subscribed at east, west"),
-        (None, "workers do not get subscribed at east, west"),
+        (heartbeat(east=False), "workers cannot subscribe at east"),
+        (heartbeat(east=False, west=False), "workers cannot subscribe at east, west"),
+        (None, "workers cannot subscribe at east, west"),
     ],
     ids=["one broker", "both", "no heartbeat"],
 )
 def test_workers_that_do_not_get_in_are_given_up(
-    prepared: Prepared, caplog: pytest.LogCaptureFixture, sent: Beat | None, reason: str
+    prepared: Prepared, caplog: pytest.LogCaptureFixture, sent: Heartbeat | None, reason: str
 ) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            site.outcome, site.next_beat = dataclasses.replace(prepared), sent
-            site.starter.drains = False
+        async with supervised(prepared) as zone:
+            zone.outcome, zone.next_beat = dataclasses.replace(prepared), sent
+            zone.starter.drains = False
             began = asyncio.get_running_loop().time()
-            assert not await site.reload()
+            assert not await zone.reload()
             took = asyncio.get_running_loop().time() - began
             assert TAKEOVER_SECONDS <= took <= TAKEOVER_SECONDS + DRAIN_DEADLINE + 1
-            assert site.in_charge == [1, 2]
-            assert site.supervisor.prepared is prepared
-            assert all(worker.status is not None for worker in site.workers[2:])
-            assert [worker.signals for worker in site.workers[:2]] == [[], []]
+            assert zone.in_charge == [1, 2]
+            assert zone.supervisor.prepared is prepared
+            assert all(worker.status is not None for worker in zone.workers[2:])
+            assert [worker.signals for worker in zone.workers[:2]] == [[], []]
 
     run(test())
     expected = f"not reloaded: with the new configuration {reason}; the old one stays"
@@ -343,12 +345,12 @@ def test_a_bad_configuration_reaches_no_worker(
     prepared: Prepared, caplog: pytest.LogCaptureFixture, error: BrokerAuthError, messages: int
 ) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            site.outcome = error
-            assert not await site.reload()
-            assert len(site.workers) == 2
-            assert site.in_charge == [1, 2]
-            (state,) = site.supervisor.states()
+        async with supervised(prepared) as zone:
+            zone.outcome = error
+            assert not await zone.reload()
+            assert len(zone.workers) == 2
+            assert zone.in_charge == [1, 2]
+            (state,) = zone.supervisor.states()
             assert (state.accepted, state.refused) == (0, 1)
 
     run(test())
@@ -359,41 +361,41 @@ def test_an_unforeseen_error_in_a_reload_does_not_end_later_reloads(
     prepared: Prepared, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            site.outcome = ZeroDivisionError("unforeseen")
-            assert not await site.reload()
-            assert site.in_charge == [1, 2]
-            site.outcome = prepared
-            assert await site.reload()
-            assert site.in_charge == [3, 4]
+        async with supervised(prepared) as zone:
+            zone.outcome = ZeroDivisionError("unforeseen")
+            assert not await zone.reload()
+            assert zone.in_charge == [1, 2]
+            zone.outcome = prepared
+            assert await zone.reload()
+            assert zone.in_charge == [3, 4]
 
     run(test())
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert record.getMessage() == "not reloaded: an error in this program; the old configuration stays"
+    assert record.getMessage() == "not reloaded: internal error; the old configuration stays"
     assert record.exc_info is not None
 
 
 def test_stopping_during_a_reload_ends_every_worker(prepared: Prepared) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            site.next_beat = None
-            site.supervisor.reload()
+        async with supervised(prepared) as zone:
+            zone.next_beat = None
+            zone.supervisor.reload()
             await asyncio.sleep(1)
-            assert len(site.workers) == 4
-        assert all(worker.status == 0 for worker in site.workers)
+            assert len(zone.workers) == 4
+        assert all(worker.status == 0 for worker in zone.workers)
 
     run(test())
 
 
 def test_a_worker_that_does_not_drain_is_killed(prepared: Prepared, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        async with supervised(prepared) as site:
-            site.starter.drains = False
-            assert await site.reload()
-            site.supervisor.stop()
+        async with supervised(prepared) as zone:
+            zone.starter.drains = False
+            assert await zone.reload()
+            zone.supervisor.stop()
             began = asyncio.get_running_loop().time()
         assert asyncio.get_running_loop().time() - began == pytest.approx(DRAIN_DEADLINE)
-        assert [worker.signals for worker in site.workers[2:]] == [[signal.SIGTERM, signal.SIGKILL]] * 2
+        assert [worker.signals for worker in zone.workers[2:]] == [[signal.SIGTERM, signal.SIGKILL]] * 2
 
     run(test())
     assert "worker 3 did not drain (status -9)" in caplog.messages

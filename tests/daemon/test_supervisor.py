@@ -1,4 +1,4 @@
-"""Workers that die or hang are replaced; nothing is lost that an orderly end can save."""
+"""Dead and stuck workers are replaced; shutdown and failed starts are orderly."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    site = Deployment(tmp_path_factory.mktemp("supervised"))
-    with site.running():
-        yield site
+    supervised = Deployment(tmp_path_factory.mktemp("supervised"))
+    with supervised.running():
+        yield supervised
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-async def test_a_killed_worker_is_replaced(deployment: Deployment, service: Service) -> None:
+async def test_killed_worker_is_replaced(deployment: Deployment, service: Service) -> None:
     first, second = service.workers
     mark = service.mark()
     os.kill(first, signal.SIGKILL)
@@ -55,11 +55,11 @@ async def test_a_killed_worker_is_replaced(deployment: Deployment, service: Serv
     await (await deployment.connect()).close()
 
 
-async def test_a_stopped_worker_is_noticed_killed_and_replaced(deployment: Deployment, service: Service) -> None:
+async def test_suspended_worker_is_killed_and_replaced(deployment: Deployment, service: Service) -> None:
     stopped, other = service.workers
     mark = service.mark()
     os.kill(stopped, signal.SIGSTOP)
-    service.wait_for_log(rf"worker {stopped} sent nothing for \d\.\d s and is killed", 10, since=mark)
+    service.wait_for_log(rf"worker {stopped} has sent no heartbeat for \d\.\d s and is killed", 10, since=mark)
     service.wait_for_log(rf"worker {stopped} stuck", since=mark)
     service.wait_for_log("subscribed at", since=mark)
     assert not alive(stopped)
@@ -82,7 +82,7 @@ async def test_a_worker_is_replaced_as_soon_as_the_system_allows_it(deployment: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_in_order(service: Service, number: signal.Signals) -> None:
+def test_service_drains_on_signal(service: Service, number: signal.Signals) -> None:
     workers = service.workers
     service.signal(number)
     assert service.wait() == 0
@@ -90,8 +90,8 @@ def test_it_ends_in_order(service: Service, number: signal.Signals) -> None:
     assert "drained" in service.log()[-1]
 
 
-def test_interrupting_the_whole_group_is_no_crash(service: Service) -> None:
-    """Ctrl-C in a terminal reaches workers and supervisor alike."""
+def test_interrupting_the_process_group_is_not_an_error(service: Service) -> None:
+    """Ctrl-C in a terminal is sent to workers and supervisor."""
     os.killpg(service.process.pid, signal.SIGINT)
     assert service.wait() == 0
     assert not [line for line in service.log() if " ERROR " in line]
@@ -104,16 +104,16 @@ async def test_workers_end_with_a_killed_supervisor(service: Service) -> None:
     await eventually(lambda: not any(alive(pid) for pid in workers))
 
 
-async def test_a_stopped_worker_ends_when_the_service_is_told_to(service: Service) -> None:
+async def test_suspended_worker_does_not_block_shutdown(service: Service) -> None:
     stopped = service.workers[0]
     os.kill(stopped, signal.SIGSTOP)
     service.signal(signal.SIGTERM)
     assert service.wait() == 0
     assert not alive(stopped)
-    assert [line for line in service.log() if f"worker {stopped} sent nothing" in line]
+    assert [line for line in service.log() if f"worker {stopped} has sent no heartbeat" in line]
 
 
-async def test_it_waits_for_brokers_that_are_not_there_yet(tmp_path: Path) -> None:
+async def test_waits_for_brokers_that_are_down(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, ("east", "west"))
     with deployment.servers["east"]:
         service = Service(deployment).start()
@@ -131,7 +131,7 @@ async def test_it_waits_for_brokers_that_are_not_there_yet(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "greeting", [b"INFO {not json}\r\n", b"INFO []\r\n", b"\xff\xfe\x00\r\n", b"220 mail\r\n", b""]
 )
-async def test_what_is_no_broker_is_tried_again_until_it_is_one(tmp_path: Path, greeting: bytes) -> None:
+async def test_retries_endpoint_that_does_not_speak_nats(tmp_path: Path, greeting: bytes) -> None:
     deployment = Deployment(tmp_path)
 
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -152,7 +152,7 @@ async def test_what_is_no_broker_is_tried_again_until_it_is_one(tmp_path: Path, 
     assert not [line for line in service.log() if "Traceback" in line]
 
 
-async def test_connections_are_untouched_when_every_service_is_gone(deployment: Deployment) -> None:
+async def test_connections_survive_without_any_service(deployment: Deployment) -> None:
     with Service(deployment):
         client = await deployment.connect()
         received = await client.subscribe("still.here")
@@ -163,7 +163,7 @@ async def test_connections_are_untouched_when_every_service_is_gone(deployment: 
     await client.close()
 
 
-def test_every_problem_of_a_configuration_is_an_error_and_nothing_starts(tmp_path: Path) -> None:
+def test_bad_configuration_fails_at_start_with_every_problem(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     deployment.write_config("plugin.broker_auth.tokn_leeway = 5s", "plugin.broker_auth.workers = 0")
     service = Service(deployment).start()
@@ -174,7 +174,7 @@ def test_every_problem_of_a_configuration_is_an_error_and_nothing_starts(tmp_pat
     assert "did you mean plugin.broker_auth.token_leeway" in errors[0]
 
 
-def test_an_audit_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+def test_audit_file_that_cannot_be_opened_fails_the_start(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     deployment.write_config("plugin.broker_auth.audit.output = file:missing/audit.jsonl")
     service = Service(deployment).start()
@@ -182,7 +182,7 @@ def test_an_audit_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None
     assert service.log()[-1].startswith("Error: audit file")
 
 
-def test_a_metrics_address_in_use_is_an_error(deployment: Deployment, tmp_path: Path) -> None:
+def test_metrics_address_in_use_fails_the_start(deployment: Deployment, tmp_path: Path) -> None:
     other = Deployment(tmp_path)
     other.write_config(f"plugin.broker_auth.metrics.listen = 127.0.0.1:{deployment.ports['east']}")
     service = Service(other).start()
@@ -190,18 +190,18 @@ def test_a_metrics_address_in_use_is_an_error(deployment: Deployment, tmp_path: 
     assert "Error: plugin.broker_auth.metrics.listen" in service.log()[-1]
 
 
-def test_only_one_service_holds_a_pid_file(tmp_path: Path) -> None:
+def test_pid_file_is_exclusive(tmp_path: Path) -> None:
     path = tmp_path / "service.pid"
     held = PidFile(path)
-    with pytest.raises(OperationError, match="held by a service"):
+    with pytest.raises(OperationError, match="held by a running service"):
         PidFile(path)
     assert running(path).pid == os.getpid()
-    assert path.stat().st_mode & 0o077 == 0, "who can open it can lock it"
+    assert path.stat().st_mode & 0o077 == 0, "a process that can open the file can lock it"
     held.remove()
     assert not path.exists()
 
 
-def test_an_old_pid_file_is_not_taken_for_a_service(tmp_path: Path) -> None:
+def test_stale_pid_file_is_recognized(tmp_path: Path) -> None:
     path = tmp_path / "service.pid"
     held = PidFile(path)
     content = path.read_text()
@@ -211,26 +211,26 @@ def test_an_old_pid_file_is_not_taken_for_a_service(tmp_path: Path) -> None:
         running(path)
 
 
-def test_the_service_manager_is_told_of_start_reload_and_stop(tmp_path: Path) -> None:
+def test_service_manager_is_notified_of_start_reload_and_stop(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path)
     address = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, deployment.servers["east"]:
         manager.bind(str(address))
         manager.settimeout(HANG_SECONDS)
         with Service(deployment, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="2000000") as service:
-            told = _told(manager, "READY=1")
+            messages = _receive(manager, "READY=1")
             service.signal(signal.SIGHUP)
-            told += _told(manager, "RELOADING=1")
-            told += _told(manager, "READY=1")
-            told += _told(manager, "WATCHDOG=1")
-        told += _told(manager, "STOPPING=1")
-    assert "READY=1\nSTATUS=zone fleet: workers 1/1; subscribed: east 1" in told
-    assert any("MONOTONIC_USEC=" in message for message in told)
+            messages += _receive(manager, "RELOADING=1")
+            messages += _receive(manager, "READY=1")
+            messages += _receive(manager, "WATCHDOG=1")
+        messages += _receive(manager, "STOPPING=1")
+    assert "READY=1\nSTATUS=zone fleet: workers 1/1; subscribed: east 1" in messages
+    assert any("MONOTONIC_USEC=" in message for message in messages)
 
 
-def _told(manager: socket.socket, wanted: str) -> list[str]:
-    """Messages up to the one that holds ``wanted``."""
+def _receive(manager: socket.socket, expected: str) -> list[str]:
+    """Return the messages up to the first with the line ``expected``."""
     messages: list[str] = []
-    while not messages or wanted not in messages[-1].split("\n"):
+    while not messages or expected not in messages[-1].split("\n"):
         messages.append(manager.recv(4096).decode())
     return messages

@@ -1,4 +1,4 @@
-"""What the service manager is told, and that nobody else can be."""
+"""Notifications to the service manager."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield bound
 
 
-def told(manager: socket.socket) -> list[str]:
+def receive(manager: socket.socket) -> list[str]:
     return manager.recv(4096).decode().split("\n")
 
 
-def test_each_state_is_told(manager: socket.socket) -> None:
+def test_each_state_is_sent(manager: socket.socket) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
     notifier.ready("all well")
-    assert told(manager) == ["READY=1", "STATUS=all well"]
+    assert receive(manager) == ["READY=1", "STATUS=all well"]
     notifier.reloading()
-    state, moment = told(manager)
+    state, moment = receive(manager)
     assert state == "RELOADING=1"
     assert moment.partition("=")[2].isdigit()  # microseconds; systemd refuses a reload without
     notifier.status("fine")
-    assert told(manager) == ["STATUS=fine"]
+    assert receive(manager) == ["STATUS=fine"]
     notifier.alive()
-    assert told(manager) == ["WATCHDOG=1"]
+    assert receive(manager) == ["WATCHDOG=1"]
     notifier.stopping()
-    assert told(manager) == ["STOPPING=1"]
+    assert receive(manager) == ["STOPPING=1"]
 
 
-def test_children_cannot_speak_for_the_service(manager: socket.socket) -> None:
+def test_notification_variables_are_removed_from_the_environment(manager: socket.socket) -> None:
     environ = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "HOME": "/"}
     Notifier(environ)
     assert environ == {"HOME": "/"}
 
 
-def test_an_abstract_socket_is_reached() -> None:
+def test_abstract_socket_is_supported() -> None:
     name = f"broker-auth-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{name}")
         manager.settimeout(HANG_SECONDS)
         Notifier({"NOTIFY_SOCKET": f"@{name}"}).alive()
-        assert told(manager) == ["WATCHDOG=1"]
+        assert receive(manager) == ["WATCHDOG=1"]
 
 
-def test_without_a_manager_nothing_happens() -> None:
+def test_without_service_manager_nothing_is_sent() -> None:
     notifier = Notifier({})
-    notifier.ready("nobody listens")
+    notifier.ready("ignored")
     assert notifier.watchdog is None
 
 
-def test_a_manager_that_is_gone_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreachable_service_manager_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).alive()
-    assert "cannot be told WATCHDOG=1" in caplog.text
+    assert "cannot notify the service manager of WATCHDOG=1" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -76,5 +76,5 @@ def test_a_manager_that_is_gone_is_no_failure(tmp_path: Path, caplog: pytest.Log
         ({"WATCHDOG_USEC": "soon"}, None),
     ],
 )
-def test_the_watchdog_is_ours_or_none(environ: dict[str, str], seconds: float | None) -> None:
+def test_watchdog_of_another_process_is_ignored(environ: dict[str, str], seconds: float | None) -> None:
     assert Notifier(environ).watchdog == seconds

@@ -1,4 +1,4 @@
-"""Long-lived tasks: none ends in silence."""
+"""Long-lived tasks never end silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a zone although it serves: each cause once, the most far-reaching first."""
+"""Troubles of a serving zone: each root cause once, most far-reaching first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from broker_auth.daemon.expiry import Expiry
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.troubles import TroubleCode, troubles
 from broker_auth.operate.access import Access
-from broker_auth.operate.doctor.finding import Case, Severity
+from broker_auth.operate.doctor.finding import Context, Severity
 from broker_auth.operate.doctor.service import examine_service
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.settings.model import Settings
@@ -47,18 +47,18 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize(("given", "expected"), ROWS.values(), ids=ROWS)
-def test_each_cause_is_one_line(given: ZoneState, expected: list[str]) -> None:
-    found = troubles(given, NOW)
-    assert len(found) == len(expected), found
-    for trouble, start in zip(found, expected, strict=True):
+@pytest.mark.parametrize(("zone", "expected"), ROWS.values(), ids=ROWS)
+def test_each_trouble_is_one_line(zone: ZoneState, expected: list[str]) -> None:
+    current = troubles(zone, NOW)
+    assert len(current) == len(expected), current
+    for trouble, start in zip(current, expected, strict=True):
         assert trouble.text.startswith(start)
         assert "; " in trouble.text or ": " in trouble.text
         assert "\n" not in trouble.text
 
 
 @pytest.mark.e2e
-async def test_an_audit_disk_that_is_full_shows_everywhere_and_stops_nobody(tmp_path: Path) -> None:
+async def test_full_audit_disk_is_reported_and_blocks_no_login(tmp_path: Path) -> None:
     deployment, metrics = Deployment(tmp_path), f"127.0.0.1:{free_port()}"
     environ = {"BROKER_AUTH_AUDIT_OUTPUT": "file:/dev/full", "BROKER_AUTH_METRICS_LISTEN": metrics}
 
@@ -70,12 +70,12 @@ async def test_an_audit_disk_that_is_full_shows_everywhere_and_stops_nobody(tmp_
         assert json.loads(page("/healthz"))["troubles"] == []
         await (await deployment.connect()).close()
         await eventually(lambda: json.loads(page("/healthz"))["troubles"])
-        (told,) = json.loads(page("/readyz"))["troubles"]
-        assert told == "audit records are lost: /dev/full: No space left on device; decisions go on"
+        (trouble,) = json.loads(page("/readyz"))["troubles"]
+        assert trouble == "audit records are lost: /dev/full: No space left on device; decisions continue"
         assert 'broker_auth_troubles{code="audit",zone="fleet"} 1.0' in page("/metrics")
         service.wait_for_log("ERROR .*zone fleet: audit records are lost: /dev/full")
-        case = Case(access=Access(settings=_listening(deployment, metrics)))
-        findings = examine_service(case)
+        context = Context(access=Access(settings=_listening(deployment, metrics)))
+        findings = examine_service(context)
         assert [item.code for item in findings if item.severity is Severity.ERROR] == ["service.trouble"]
         await (await deployment.connect()).close()
 
@@ -84,5 +84,5 @@ def _listening(deployment: Deployment, metrics: str) -> Settings:
     return dataclasses.replace(deployment.settings(), metrics_listen=metrics)
 
 
-def test_codes_are_those_of_the_metric() -> None:
+def test_trouble_codes_are_stable() -> None:
     assert [code.value for code in TroubleCode] == ["clock", "certificate", "audit", "late"]

@@ -12,7 +12,7 @@ import pytest
 
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.state import ZoneState
-from broker_auth.daemon.zones import SILENCE_SECONDS, Zones
+from broker_auth.daemon.zones import HEARTBEAT_TIMEOUT, Zones
 from broker_auth.errors import ConfigurationError
 from tests.daemon.played import PlayedChild, Starter, run
 
@@ -50,7 +50,7 @@ class Host:
         return self.names
 
     def process(self, name: str) -> PlayedChild[ZoneState]:
-        """The last process of a zone."""
+        """Return the last process of a zone."""
         return self.starters[name].children[-1]
 
     async def reload(self) -> None:
@@ -135,7 +135,7 @@ def test_a_silent_zone_is_killed_and_replaced_alone() -> None:
             silent = host.process("edge")
             silent.fall_silent()
             now = asyncio.get_running_loop().time()
-            await asyncio.sleep(silent.heard - now + SILENCE_SECONDS + 0.05)
+            await asyncio.sleep(silent.last_seen - now + HEARTBEAT_TIMEOUT + 0.05)
             assert silent.signals == [], "the watchdog has not looked yet"
             assert [state.alive for state in zones.states()] == [True, False]
             await asyncio.sleep(1)
@@ -161,7 +161,7 @@ def test_a_reload_reaches_zones_starts_new_ones_and_ends_those_gone(caplog: pyte
             assert len(host.starters["edge"].children) == 1
 
     run(test())
-    assert {"zone new is new", "zone edge is gone"} <= set(caplog.messages)
+    assert {"zone new is new", "zone edge has been removed"} <= set(caplog.messages)
 
 
 def test_a_configuration_that_cannot_be_read_changes_no_zone() -> None:

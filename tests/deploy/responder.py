@@ -1,6 +1,6 @@
-"""The least that answers a nats-server's callouts: it admits everybody to one account.
+"""A minimal callout responder: admits every client to a chosen account.
 
-Stands in for the service where only the rendered configuration is under test.
+Replaces the service where only the rendered configuration is under test.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _b64(data: bytes) -> str:
 
 
 class Responder:
-    """Answers every request with admission to the account that ``choose`` names."""
+    """Answers every request with an admission to the account that ``choose`` returns."""
 
     def __init__(self, settings: Settings, choose: Choose) -> None:
         self._settings = settings
@@ -45,7 +45,7 @@ class Responder:
         self.connections: list[Client] = []
 
     async def serve(self, url: str, tls: ssl.SSLContext, zone: Zone) -> Client:
-        """Answer for one more broker."""
+        """Connect to a broker and answer its requests."""
         assert zone.nkey_seed
         connection = await connect_nkey(url, tls, zone.nkey_seed.reveal())
         await connection.subscribe(SUBJECT, queue=AUTH_QUEUE, cb=functools.partial(self._answer, zone))
@@ -54,7 +54,7 @@ class Responder:
         return connection
 
     async def close(self) -> None:
-        """Leave every broker."""
+        """Close every connection."""
         await asyncio.gather(*(connection.close() for connection in self.connections))
 
     async def _answer(self, zone: Zone, message: Msg) -> None:
@@ -96,7 +96,7 @@ async def connect_nkey(url: str, tls: ssl.SSLContext, seed: str) -> Client:
     """Log in with an nkey, once."""
 
     async def quiet(_: Exception) -> None:
-        """Failures are raised by connect itself."""
+        """Ignore errors: connect itself raises them."""
 
     return await nats.connect(
         url, tls=tls, nkeys_seed_str=seed, allow_reconnect=False, error_cb=quiet, connect_timeout=HANG_SECONDS

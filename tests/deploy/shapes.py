@@ -1,4 +1,4 @@
-"""Settings of each deployment shape, with certificates of a development PKI, built by hand."""
+"""Settings of each deployment topology, with certificates of a development PKI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.sandbox.natsserver import free_port
@@ -30,10 +30,10 @@ LEAF_NAME = "edge.leaf.example.net"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """One deployment: what to render, and what clients need to connect to it."""
+    """A deployment: settings to render, and the means to connect to it."""
 
     directory: Path
-    authority: Authority
+    authority: CertificateAuthority
     settings: Settings
     break_glass: dict[str, str]
 
@@ -41,14 +41,14 @@ class Shape:
         return next(broker for broker in self.settings.brokers if broker.name == name)
 
     def zone(self, name: str) -> Zone:
-        """The zone of a broker."""
+        """Return the zone of a broker."""
         return self.settings.zone(self.broker(name).zone)
 
     def url(self, name: str) -> str:
         return self.broker(name).urls[0]
 
     def tls(self, pair: Pair | None = None, name: str = "client") -> ssl.SSLContext:
-        """A client's TLS context, with a certificate or without one."""
+        """Return a client's TLS context, with or without a certificate."""
         context = ssl.create_default_context(cafile=str(self.directory / "ca.pem"))
         if pair:
             context.load_cert_chain(*pair.write(self.directory, name))
@@ -56,7 +56,7 @@ class Shape:
 
 
 def build(directory: Path, topology: Topology = "edge", *, xkey: bool = True, cluster: bool = False) -> Shape:
-    authority = Authority.create()
+    authority = CertificateAuthority.create()
     (directory / "ca.pem").write_bytes(authority.certificate_pem)
     brokers = _brokers(directory, authority, topology, cluster)
     break_glass = {broker.zone: generate_seed(NkeyKind.USER) for broker in brokers}
@@ -69,7 +69,7 @@ def build(directory: Path, topology: Topology = "edge", *, xkey: bool = True, cl
 
 
 def with_server(shape: Shape, name: str, /, **changes: object) -> Shape:
-    """The same deployment with some settings of one server changed."""
+    """Return the deployment with some settings of one server changed."""
     brokers = tuple(
         dataclasses.replace(broker, server=dataclasses.replace(broker.server, **changes))  # type: ignore[arg-type]
         if broker.name == name
@@ -79,7 +79,9 @@ def with_server(shape: Shape, name: str, /, **changes: object) -> Shape:
     return dataclasses.replace(shape, settings=dataclasses.replace(shape.settings, brokers=brokers))
 
 
-def _brokers(directory: Path, authority: Authority, topology: Topology, cluster: bool) -> tuple[BrokerSettings, ...]:
+def _brokers(
+    directory: Path, authority: CertificateAuthority, topology: Topology, cluster: bool
+) -> tuple[BrokerSettings, ...]:
     ca = directory / "ca.pem"
     own = _files(ca, authority.server().write(directory, "server"))
     listen = f"127.0.0.1:{free_port()}"
@@ -152,6 +154,6 @@ def _settings(
 
 
 def with_zones(shape: Shape, **changes: object) -> Shape:
-    """The same deployment with some keys of every zone changed."""
+    """Return the deployment with some keys of every zone changed."""
     zones = tuple(dataclasses.replace(zone, **changes) for zone in shape.settings.zones)  # type: ignore[arg-type]
     return dataclasses.replace(shape, settings=dataclasses.replace(shape.settings, zones=zones))

@@ -1,4 +1,4 @@
-"""A rendered cluster whose certificates hold names and no addresses, as those of most CAs do."""
+"""A rendered cluster works with certificates that contain names but no addresses, like those of most CAs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.deploy.shapes import build, with_server
 pytestmark = pytest.mark.e2e
 
 
-async def test_members_of_a_cluster_find_one_another_by_name_and_never_by_address(tmp_path: Path) -> None:
-    """A member told of by address is tried at once, against a certificate that may hold no addresses."""
+async def test_cluster_members_connect_by_name_and_never_by_address(tmp_path: Path) -> None:
+    """An advertised address is dialled at once, but the certificate may not contain addresses."""
     shape = build(tmp_path, "websocket")
     certificate, key = shape.authority.server(hosts=["localhost"]).write(tmp_path, "member")
     tls = dataclasses.replace(shape.broker("fleet").server.tls, certificate=certificate, key=key)
@@ -36,7 +36,7 @@ async def test_members_of_a_cluster_find_one_another_by_name_and_never_by_addres
                 store_dir=None,
                 cluster_name="fleet",
                 cluster_listen=f"0.0.0.0:{port}",
-                # The last one does not ask the second, so that the first is who tells the second of it.
+                # The last member has no route to the second, so that only the first advertises it to the second.
                 cluster_routes=urls if number < 2 else (urls[0], urls[2]),
             )
             config = tmp_path / f"member-{number}.conf"

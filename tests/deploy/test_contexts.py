@@ -88,6 +88,6 @@ def test_contexts_that_are_there_are_not_overwritten_without_force(tmp_path: Pat
     path = tmp_path / "contexts/nats/context/member.json"
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    with pytest.raises(InputError, match=r"holds contexts/nats/context/member\.json"):
+    with pytest.raises(InputError, match=r"already contains contexts/nats/context/member\.json"):
         initialize(plan)
     assert path.read_text() == "mine"

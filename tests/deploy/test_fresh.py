@@ -1,4 +1,4 @@
-"""A deployment as ``init`` wrote it, running: the commands of every day work on it without an option."""
+"""The everyday commands work without options on a running deployment that ``init`` wrote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from broker_auth.deploy.init import Deployment, initialize
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
-from broker_auth.sandbox.holders import Issuer
+from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import NatsServer
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.tokens.issue import load_signing_key
@@ -28,22 +28,22 @@ NODE = "node1.example.net"
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """What ``init`` wrote, with nothing changed, and its service."""
+    """An unchanged deployment written by ``init``, and its service."""
 
     deployment: Deployment
     service: ServiceProcess
 
     def pki(self, name: str) -> Path:
-        """A file of the development PKI."""
+        """Return the path of a file of the development PKI."""
         return self.deployment.configuration.parent / "pki" / name
 
     def node(self) -> Credentials:
-        """A provisioning token."""
+        """Return credentials with a provisioning token."""
         key = load_signing_key(self.pki("signer.key").read_bytes(), "signer.key")
         return Credentials(ca=self.pki("ca.pem"), token=Issuer(key).node_token())
 
     async def run(self, *words: str) -> str:
-        """Standard output of a command, which has to succeed, on this configuration."""
+        """Run a command on this configuration, which has to succeed; return its standard output."""
         command = [sys.executable, "-m", "broker_auth", *words, "--config", str(self.deployment.configuration)]
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
@@ -52,7 +52,7 @@ class Fresh:
         return out.decode()
 
     async def document(self, *words: str) -> Any:
-        """The same with ``--json``."""
+        """Run a command with ``--json``; return the document."""
         return json.loads(await self.run(*words, "--json"))
 
 
@@ -68,24 +68,23 @@ async def fresh(tmp_path: Path) -> AsyncIterator[Fresh]:
         yield Fresh(deployment, service)
 
 
-async def test_why_and_reload_find_the_service(fresh: Fresh) -> None:
+async def test_why_and_reload_work_without_options(fresh: Fresh) -> None:
     edge = fresh.deployment.settings.brokers[1].urls[0]
     with pytest.raises(ConnectRefusedError):
         await connect(edge, NODE, Credentials(ca=fresh.pki("ca.pem")))
-    found = await fresh.document("why", NODE)
-    assert NODE in json.dumps(found)
+    assert NODE in json.dumps(await fresh.document("why", NODE))
     since = len(fresh.service.log)
     await fresh.run("reload")
     await fresh.service.wait_for_log("reloaded ", since)
 
 
-async def test_reports_and_the_doctor_see_the_edge(fresh: Fresh) -> None:
+async def test_reports_and_doctor_cover_the_edge(fresh: Fresh) -> None:
     await fresh.run("streams", "apply")
     edge = fresh.deployment.settings.brokers[1].urls[0]
     node = await connect(edge, NODE, fresh.node())
     try:
-        found = {(item["broker"], item["account"], item["name"]) for item in await fresh.document("report", "conns")}
-        assert ("edge", "provisioning", NODE) in found
+        shown = {(item["broker"], item["account"], item["name"]) for item in await fresh.document("report", "conns")}
+        assert ("edge", "provisioning", NODE) in shown
         assert [item["name"] for item in await fresh.document("report", "waiting")] == [NODE]
         findings = {item["code"]: item["severity"] for item in (await fresh.document("doctor"))["findings"]}
         assert findings["isolation.crossing"] == "ok"

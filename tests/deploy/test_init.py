@@ -1,4 +1,4 @@
-"""``init`` writes a deployment that starts as it is, and never takes anything away."""
+"""``init`` writes a deployment that starts without changes, and never deletes or overwrites keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from broker_auth.cli import main
 from broker_auth.deploy import brokerconf
 from broker_auth.deploy.init import initialize
-from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.deploy.plan import OwnFiles, Plan, Topology, missing_options
 from broker_auth.errors import BrokerAuthError, InputError
 from broker_auth.sandbox.natsserver import NatsServer, check_configuration, free_port
@@ -43,7 +43,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-async def test_the_deployment_starts_as_it_is(tmp_path: Path, topology: Topology) -> None:
+async def test_deployment_starts_without_changes(tmp_path: Path, topology: Topology) -> None:
     deployment = initialize(dev(tmp_path / "d", topology))
     report = check(deployment.configuration, {})
     assert (report.ok, [str(warning) for warning in report.warnings]) == (True, [])
@@ -56,13 +56,13 @@ async def test_the_deployment_starts_as_it_is(tmp_path: Path, topology: Topology
         check_configuration(config)
         async with NatsServer(config):
             keys = tmp_path / "d" / brokerconf.ZoneFiles(broker.zone).directory
-            # Both are let in without a callout, which nobody would answer.
+            # Both are admitted without a callout, which nothing would answer.
             for seed in (keys / "break-glass.seed", keys / "service.seed"):
                 await (await connect_nkey(broker.urls[0], tls, seed.read_text())).close()
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_private_files_are_private_and_configurations_hold_no_secret(tmp_path: Path, topology: Topology) -> None:
+def test_private_files_are_private_and_configurations_contain_no_secret(tmp_path: Path, topology: Topology) -> None:
     initialize(dev(tmp_path / "d", topology))
     assert stat.S_IMODE((tmp_path / "d/keys").stat().st_mode) == 0o700
     public = (".pem", ".conf", ".json", ".public")
@@ -76,7 +76,7 @@ def test_private_files_are_private_and_configurations_hold_no_secret(tmp_path: P
         assert not any(secret in path.read_text() for secret in secrets)
 
 
-def test_the_roles_are_those_of_the_topology(tmp_path: Path) -> None:
+def test_brokers_have_the_roles_of_the_topology(tmp_path: Path) -> None:
     roles = {
         topology: [broker.role for broker in initialize(dev(tmp_path / topology, topology)).settings.brokers]
         for topology in TOPOLOGIES
@@ -88,7 +88,7 @@ def test_the_roles_are_those_of_the_topology(tmp_path: Path) -> None:
     }
 
 
-def test_single_is_for_an_issuer_network(tmp_path: Path) -> None:
+def test_single_topology_uses_organization_issuers(tmp_path: Path) -> None:
     settings = initialize(dev(tmp_path / "d", Topology.SINGLE)).settings
     assert settings.issuer_mode
     assert not settings.provisioning.require_mtls
@@ -141,12 +141,12 @@ def test_issuer_with_a_key_needs_none_made(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_without_force(tmp_path: Path, topology: Topology) -> None:
     initialize(dev(tmp_path, topology))
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"holds broker\.conf, fleet\.conf.*--force"):
+    with pytest.raises(InputError, match=r"already contains broker\.conf, fleet\.conf.*--force"):
         initialize(dev(tmp_path, topology))
     assert contents(tmp_path) == before
 
 
-def test_one_file_that_is_there_is_enough_to_refuse_and_nothing_is_written(tmp_path: Path) -> None:
+def test_one_existing_file_is_enough_to_refuse_and_write_nothing(tmp_path: Path) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/issuer.seed").write_text("mine")
     with pytest.raises(InputError, match=r"keys/issuer\.seed"):
@@ -172,11 +172,11 @@ def test_force_replaces_configurations_and_keeps_keys(tmp_path: Path) -> None:
     assert deployment.settings.zone("fleet").break_glass_nkey == before["keys/break-glass.public"].decode()
 
 
-def test_half_a_pair_is_refused(tmp_path: Path) -> None:
+def test_certificate_without_key_is_refused(tmp_path: Path) -> None:
     initialize(dev(tmp_path))
     (tmp_path / "pki/ca.key").unlink()
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"pki/ca\.key is not"):
+    with pytest.raises(InputError, match=r"pki/ca\.key does not"):
         initialize(dev(tmp_path, force=True))
     assert contents(tmp_path) == before
 
@@ -187,25 +187,25 @@ def own(directory: Path, source: Path, **changes: object) -> Plan:
     pairs = {f"{to}_cert": pki / f"{name}.pem" for to, name in names.items()}
     pairs |= {f"{to}_key": pki / f"{name}.key" for to, name in names.items()}
     pairs |= {"edge_cert": pki / "edge.pem", "edge_key": pki / "edge.key", "leaf_ca": pki / "leaf-ca.pem"}
-    given: dict[str, object] = {
+    options: dict[str, object] = {
         "hosts": ("localhost",),
         "files": OwnFiles(ca=pki / "ca.pem", **pairs),
         "signer_cert": (str(pki / "signer.pem"),),
         **changes,
     }
-    return Plan(directory=directory, **given)  # type: ignore[arg-type]
+    return Plan(directory=directory, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory whose ``pki`` stands for the operator's own."""
+    """Return a directory whose ``pki`` serves as the operator's own PKI."""
     directory = tmp_path_factory.mktemp("theirs")
     initialize(dev(directory))
     return directory
 
 
 @pytest.mark.e2e
-def test_the_operators_own_certificates_are_used_where_they_are(tmp_path: Path, theirs: Path) -> None:
+def test_operator_certificates_are_used_in_place(tmp_path: Path, theirs: Path) -> None:
     deployment = initialize(own(tmp_path / "d", theirs))
     fleet, edge = deployment.settings.brokers
     assert fleet.server.tls.key == theirs / "pki/server.key"
@@ -225,23 +225,23 @@ def test_the_operators_own_certificates_are_used_where_they_are(tmp_path: Path, 
     [
         ("service", ("a.example.net", "b.example.net"), ("a.example.net",)),  # one name is enough
         ("service.example.net", (), ("service.example.net",)),
-        ("p.example.net", (), ()),  # is named already
-        ("/.*/", (), ()),  # would be everybody
-        ("a,b", (), ()),  # would be two
+        ("p.example.net", (), ()),  # is already an identity
+        ("/.*/", (), ()),  # would match every name
+        ("a,b", (), ()),  # would be split into two
     ],
 )
-def test_the_service_is_named_with_the_provisioners(
+def test_service_certificate_is_added_to_provisioner_identities(
     tmp_path: Path, theirs: Path, name: str, names: tuple[str, ...], added: tuple[str, ...]
 ) -> None:
     plan = own(tmp_path / "d", theirs)
-    certificate, key = Authority.create().client(name, names=names).write(tmp_path, "service")
+    certificate, key = CertificateAuthority.create().client(name, names=names).write(tmp_path, "service")
     files = dataclasses.replace(plan.files, service_cert=certificate, service_key=key)
     plan = dataclasses.replace(plan, files=files, provisioners=("p.example.net",))
     assert initialize(plan).settings.provisioning.provisioner_identities == ("p.example.net", *added)
 
 
-def test_where_nobody_is_named_the_service_is_not_either(tmp_path: Path, theirs: Path) -> None:
-    """Else it would be the only one."""
+def test_service_certificate_is_not_added_without_identities(tmp_path: Path, theirs: Path) -> None:
+    """Otherwise the service would be the only permitted provisioner."""
     assert initialize(own(tmp_path / "d", theirs)).settings.provisioning.provisioner_identities == ()
 
 
@@ -249,7 +249,7 @@ MEMBER = "a compromised edge can connect as a fleet member"
 
 
 def warnings(plan: Plan) -> list[str]:
-    """What of it makes members of edges; ``init`` says what ``config check`` does."""
+    """Return the keys that are warned of; ``init`` prints the same warnings as ``config check``."""
     deployment = initialize(plan)
     assert deployment.warnings == check(deployment.configuration, {}).warnings
     return [warning.key or "" for warning in deployment.warnings if MEMBER in warning.what]
@@ -259,31 +259,31 @@ LEAF_CA_KEY = "plugin.broker_auth.broker.fleet.server.leaf.tls.ca"
 EDGE_KEY = "plugin.broker_auth.broker.edge.server.tls.certificate"
 
 
-def test_a_link_ca_of_the_fleet_is_warned_of(tmp_path: Path, theirs: Path) -> None:
+def test_leaf_ca_equal_to_fleet_ca_is_warned_of(tmp_path: Path, theirs: Path) -> None:
     plan = own(tmp_path / "d", theirs)
     assert warnings(plan) == []
     files = dataclasses.replace(plan.files, leaf_ca=theirs / "pki/ca.pem")
     assert warnings(dataclasses.replace(plan, files=files, force=True)) == [LEAF_CA_KEY]
 
 
-def test_a_link_ca_below_the_fleets_is_warned_of(tmp_path: Path, theirs: Path) -> None:
-    """Whoever holds a link certificate of it can show the whole chain."""
+def test_leaf_ca_issued_by_fleet_ca_is_warned_of(tmp_path: Path, theirs: Path) -> None:
+    """An edge with such a leaf certificate can present the whole chain to the fleet."""
     key = load_pem_private_key((theirs / "pki/ca.key").read_bytes(), password=None)
     assert isinstance(key, EllipticCurvePrivateKey)
-    root = Authority(Pair(load_pem_x509_certificate((theirs / "pki/ca.pem").read_bytes()), key))
-    below, _ = root.intermediate("links").pair.write(tmp_path, "below")
+    root = CertificateAuthority(Pair(load_pem_x509_certificate((theirs / "pki/ca.pem").read_bytes()), key))
+    below, _ = root.intermediate("leaf nodes").pair.write(tmp_path, "below")
     plan = own(tmp_path / "d", theirs)
     files = dataclasses.replace(plan.files, leaf_ca=below)
     assert warnings(dataclasses.replace(plan, files=files)) == [LEAF_CA_KEY]
 
 
-def test_an_edge_with_the_fleets_server_certificate_is_warned_of(tmp_path: Path, theirs: Path) -> None:
+def test_edge_with_fleet_server_certificate_is_warned_of(tmp_path: Path, theirs: Path) -> None:
     plan = own(tmp_path / "d", theirs)
     files = dataclasses.replace(plan.files, edge_cert=None, edge_key=None)
     assert warnings(dataclasses.replace(plan, files=files)) == [EDGE_KEY]
 
 
-def test_the_command_passes_warnings_on(tmp_path: Path, theirs: Path) -> None:
+def test_command_prints_warnings(tmp_path: Path, theirs: Path) -> None:
     plan, pki = own(tmp_path / "d", theirs), theirs / "pki"
     options = {name: getattr(plan.files, name) for name in ("ca", "server_cert", "server_key", "edge_cert", "edge_key")}
     options |= {name: getattr(plan.files, name) for name in ("leaf_cert", "leaf_key", "service_cert", "service_key")}
@@ -296,18 +296,20 @@ def test_the_command_passes_warnings_on(tmp_path: Path, theirs: Path) -> None:
     assert any(MEMBER in warning for warning in json.loads(done.stdout)["warnings"])
 
 
-def test_a_link_certificate_of_another_ca_is_not_kept_in_silence(tmp_path: Path) -> None:
-    """A deployment whose link is of the fleet's CA: with the link CA made anew, the edge would not link."""
+def test_leaf_certificate_of_another_ca_is_refused(tmp_path: Path) -> None:
+    """If the leaf CA were created again, the fleet would refuse the existing leaf certificate."""
     initialize(dev(tmp_path))
     for name in ("leaf-ca.pem", "leaf-ca.key"):
         (tmp_path / "pki" / name).unlink()
     before = contents(tmp_path)
-    with pytest.raises(InputError, match=r"leaf\.pem is not by the CA leaf-ca\.pem.*remove leaf\.pem and leaf\.key"):
+    with pytest.raises(
+        InputError, match=r"leaf\.pem was not issued by the CA leaf-ca\.pem.*remove leaf\.pem and leaf\.key"
+    ):
         initialize(dev(tmp_path, force=True))
     assert contents(tmp_path) == before
 
 
-def test_what_is_missing_is_named_at_once() -> None:
+def test_all_missing_options_are_named() -> None:
     assert missing_options(Plan(directory=Path("d"))) == [
         "--host or --fleet-host", "--ca", "--server-cert", "--server-key", "--service-cert", "--service-key",
         "--leaf-ca", "--leaf-cert", "--leaf-key", "--signer-cert or --issuer",
@@ -317,7 +319,7 @@ def test_what_is_missing_is_named_at_once() -> None:
     ]  # fmt: skip
 
 
-def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path, theirs: Path) -> None:
+def test_failure_leaves_nothing_behind(tmp_path: Path, theirs: Path) -> None:
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("no certificate")
     with pytest.raises(BrokerAuthError):
@@ -337,15 +339,13 @@ def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path, theirs: Path) 
         {"signer_cert": ("a,b",)},
     ],
 )
-def test_a_value_cannot_add_lines_to_the_configuration(
-    tmp_path: Path, theirs: Path, changes: dict[str, object]
-) -> None:
+def test_value_cannot_inject_configuration_lines(tmp_path: Path, theirs: Path, changes: dict[str, object]) -> None:
     with pytest.raises(BrokerAuthError):
         initialize(own(tmp_path / "d", theirs, **changes))
     assert not (tmp_path / "d").exists()
 
 
-def test_the_command_prints_the_next_three_commands(tmp_path: Path) -> None:
+def test_command_prints_the_next_three_commands(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), "--dev-pki"])
     assert done.exit_code == 0, done.output
     following = done.output.partition("Next:\n")[2].splitlines()
@@ -362,7 +362,7 @@ def test_the_command_prints_the_next_three_commands(tmp_path: Path) -> None:
     assert not any(secret in done.output for secret in secrets)
 
 
-def test_the_command_as_json(tmp_path: Path) -> None:
+def test_command_writes_json(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), "--dev-pki", "--topology", "single", "--json"])
     document = json.loads(done.stdout)
     assert document["servers"] == {"fleet": str(tmp_path / "d/fleet.conf")}
@@ -379,7 +379,7 @@ def test_the_command_as_json(tmp_path: Path) -> None:
         ["--issuer", "choria"],
     ],
 )
-def test_wrong_usage_is_told_apart(tmp_path: Path, arguments: list[str]) -> None:
+def test_usage_error_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
     done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), *arguments])
     assert done.exit_code == 2
     assert not (tmp_path / "d").exists()

@@ -203,7 +203,8 @@ def test_edges_have_their_own_files_by_name(own: Plan) -> None:
 def test_missing_files_of_an_edge_are_named(own: Plan) -> None:
     edges = (*EDGES, Edge("asia", "edge.asia.example.net"))
     with pytest.raises(
-        InputError, match=r"no such file: .*asia\.pem, .*asia\.key, .*asia-leaf\.pem, .*asia-leaf\.key$"
+        InputError,
+        match=r"no such file: .*asia\.pem, .*asia\.key, .*asia-leaf\.pem, .*asia-leaf\.key; correct the path$",
     ):
         initialize(dataclasses.replace(own, named_edges=edges))
 

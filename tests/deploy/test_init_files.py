@@ -1,4 +1,4 @@
-"""What ``init`` demands of the files and directories that it is given, and how it writes its own."""
+"""``init`` validates the files and directories it is given, and writes its own files privately."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from broker_auth.deploy.init import initialize
-from broker_auth.deploy.pki import Authority, Pair, signer
+from broker_auth.deploy.pki import CertificateAuthority, Pair, signer
 from broker_auth.deploy.plan import OwnFiles, Plan, Topology
 from broker_auth.errors import BrokerAuthError, InputError
 from broker_auth.settings.load import check
 from tests.builders import pemshapes
 
 STRANGER = 12_345
-CA = Authority.create("fleet CA")
+CA = CertificateAuthority.create("fleet CA")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
 
 def own(directory: Path, **changed: bytes) -> Plan:
-    """A deployment with files of the operator's, some of them changed."""
+    """Return a plan with the operator's files, some of them changed."""
     server, service = CA.server(), CA.client("service")
     files = {
         "ca": CA.certificate_pem,
@@ -46,7 +46,7 @@ def own(directory: Path, **changed: bytes) -> Plan:
     )
 
 
-def test_a_password_may_be_written_into_the_configuration(tmp_path: Path) -> None:
+def test_configuration_may_contain_a_password(tmp_path: Path) -> None:
     configuration = initialize(own(tmp_path)).configuration
     assert stat.S_IMODE(configuration.stat().st_mode) == 0o600
     with configuration.open("a") as file:
@@ -57,7 +57,7 @@ def test_a_password_may_be_written_into_the_configuration(tmp_path: Path) -> Non
 
 @as_root
 @pytest.mark.parametrize("name", ["keys", "keys/edge"])
-def test_a_directory_of_keys_that_another_user_owns_is_refused(tmp_path: Path, name: str) -> None:
+def test_key_directory_of_another_user_is_refused(tmp_path: Path, name: str) -> None:
     directory = tmp_path / "d" / name
     directory.mkdir(mode=0o700, parents=True)
     (tmp_path / "d/keys").chmod(0o700)
@@ -83,22 +83,20 @@ OTHER: Pair = CA.server("other")
         ({"server_cert": b""}, "it is empty"),
     ],
 )
-def test_files_that_cannot_work_are_refused_and_nothing_is_left(
-    tmp_path: Path, changed: dict[str, bytes], says: str
-) -> None:
+def test_unusable_files_are_refused_and_nothing_is_left(tmp_path: Path, changed: dict[str, bytes], says: str) -> None:
     with pytest.raises(BrokerAuthError, match=says):
         initialize(own(tmp_path, **changed))
     assert not (tmp_path / "d").exists()
 
 
-def test_doubts_about_files_are_warned_of(tmp_path: Path) -> None:
+def test_questionable_files_are_warned_of(tmp_path: Path) -> None:
     client = CA.client("127.0.0.1")
     deployment = initialize(own(tmp_path, server_cert=client.certificate_pem, server_key=client.key_pem))
     assert ["lacks serverAuth" in str(warning) for warning in deployment.warnings] == [True]
 
 
 @pytest.mark.parametrize("before", [pemshapes.TEXT, pemshapes.BAG, b"\xef\xbb\xbf\n"])
-def test_text_before_certificates_and_keys_is_passed_over(tmp_path: Path, before: bytes) -> None:
+def test_text_before_certificates_and_keys_is_skipped(tmp_path: Path, before: bytes) -> None:
     server, service = CA.server(), CA.client("service")
     pems = {
         "ca": CA.certificate_pem,

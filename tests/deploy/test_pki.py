@@ -1,4 +1,4 @@
-"""The development PKI: accepted by Python's strict verifier, and by Go's in a real TLS handshake."""
+"""Certificates of the development PKI are accepted by Python's strict verifier and by Go in a TLS handshake."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from broker_auth.deploy.pki import Algorithm, Authority, Pair, Validity, general_name, signer
+from broker_auth.deploy.pki import Algorithm, CertificateAuthority, Pair, Validity, general_name, signer
 from broker_auth.files.writing import write_private
 from broker_auth.sandbox.natsserver import NatsServer
 
 
 @pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority.create()
+def authority() -> CertificateAuthority:
+    return CertificateAuthority.create()
 
 
 def expired() -> Validity:
@@ -28,13 +28,13 @@ def expired() -> Validity:
     return Validity(not_before=now - timedelta(days=2), not_after=now - timedelta(days=1))
 
 
-def verify_client(authority: Authority, pair: Pair, *between: x509.Certificate) -> list[x509.Certificate]:
+def verify_client(authority: CertificateAuthority, pair: Pair, *between: x509.Certificate) -> list[x509.Certificate]:
     verifier = PolicyBuilder().store(Store([authority.certificate])).build_client_verifier()
     return verifier.verify(pair.certificate, list(between)).chain
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "broker.example.net"])
-def test_a_server_certificate_is_good_for_its_hosts(authority: Authority, host: str) -> None:
+def test_server_certificate_is_valid_for_its_hosts(authority: CertificateAuthority, host: str) -> None:
     pair = authority.server(hosts=["localhost", "127.0.0.1", "::1", "broker.example.net"])
     subject = general_name(host)
     assert isinstance(subject, x509.DNSName | x509.IPAddress)
@@ -42,19 +42,19 @@ def test_a_server_certificate_is_good_for_its_hosts(authority: Authority, host: 
     assert len(verifier.verify(pair.certificate, [])) == 2
 
 
-def test_a_client_certificate_verifies_under_its_own_authority_only(authority: Authority) -> None:
+def test_client_certificate_verifies_with_its_own_authority_only(authority: CertificateAuthority) -> None:
     pair = authority.client("fleet.example.net")
     assert len(verify_client(authority, pair)) == 2
     with pytest.raises(VerificationError):
-        verify_client(Authority.create(), pair)  # same name, another key
+        verify_client(CertificateAuthority.create(), pair)  # same name, another key
 
 
-def test_an_expired_certificate_does_not_verify(authority: Authority) -> None:
+def test_expired_certificate_does_not_verify(authority: CertificateAuthority) -> None:
     with pytest.raises(VerificationError):
         verify_client(authority, authority.client("old.example.net", validity=expired()))
 
 
-def test_an_intermediate_signs_leaves_but_no_further_authority(authority: Authority) -> None:
+def test_intermediate_cannot_sign_further_authorities(authority: CertificateAuthority) -> None:
     middle = authority.intermediate("middle")
     pair = middle.client("fleet.example.net")
     assert len(verify_client(authority, pair, middle.certificate)) == 3
@@ -67,16 +67,16 @@ def test_an_intermediate_signs_leaves_but_no_further_authority(authority: Author
     ("algorithm", "kind"),
     [("rsa", rsa.RSAPublicKey), ("ed25519", ed25519.Ed25519PublicKey), ("ec", ec.EllipticCurvePublicKey)],
 )
-def test_a_signer_holds_a_key_of_the_kind_asked_for(algorithm: Algorithm, kind: type) -> None:
+def test_signer_has_a_key_of_the_requested_algorithm(algorithm: Algorithm, kind: type) -> None:
     pair = signer(algorithm=algorithm, validity=expired())
     assert isinstance(pair.certificate.public_key(), kind)
     assert pair.certificate.not_valid_after_utc < datetime.now(UTC)
     pair.certificate.verify_directly_issued_by(pair.certificate)
 
 
-def test_keys_are_readable_by_their_owner_only(authority: Authority, tmp_path: Path) -> None:
+def test_keys_are_readable_by_their_owner_only(authority: CertificateAuthority, tmp_path: Path) -> None:
     key = tmp_path / "x.key"
-    key.touch(mode=0o644)  # a looser file of that name must not lend its mode
+    key.touch(mode=0o644)  # the mode of an existing file must not be inherited
     certificate, written = authority.client("x").write(tmp_path, "x")
     assert written == key
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
@@ -87,7 +87,9 @@ def test_keys_are_readable_by_their_owner_only(authority: Authority, tmp_path: P
 
 
 @pytest.mark.e2e
-async def test_go_accepts_ours_and_refuses_foreign_and_expired_ones(authority: Authority, tmp_path: Path) -> None:
+async def test_go_accepts_our_certificates_and_refuses_foreign_and_expired_ones(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
     certificate, key = authority.server().write(tmp_path, "server")
     ca = tmp_path / "ca.pem"
     ca.write_bytes(authority.certificate_pem)
@@ -96,7 +98,7 @@ async def test_go_accepts_ours_and_refuses_foreign_and_expired_ones(authority: A
     config.write_text(f'listen: "127.0.0.1:-1"\n{tls}\n')
     good = authority.client("good.example.net")
     refused = {
-        "foreign": Authority.create().client("good.example.net"),
+        "foreign": CertificateAuthority.create().client("good.example.net"),
         "expired": authority.client("old.example.net", validity=expired()),
     }
 

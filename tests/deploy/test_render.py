@@ -1,4 +1,4 @@
-"""Every rendering is accepted by nats-server, says what it must, and cannot be broken out of."""
+"""Rendered configurations are accepted by nats-server, complete, and safe against injection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rendered(shape: Shape) -> dict[str, str]:
 
 
 def statements(text: str) -> list[str]:
-    """The lines without comments and indentation."""
+    """Return the lines without comments and indentation."""
     return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
 
 
@@ -35,7 +35,9 @@ def statements(text: str) -> list[str]:
 @pytest.mark.parametrize("cluster", [False, True], ids=["alone", "cluster"])
 @pytest.mark.parametrize("xkey", [False, True], ids=["plain", "xkey"])
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_nats_server_accepts_every_rendering(tmp_path: Path, topology: Topology, xkey: bool, cluster: bool) -> None:
+def test_nats_server_accepts_every_rendered_configuration(
+    tmp_path: Path, topology: Topology, xkey: bool, cluster: bool
+) -> None:
     shape = build(tmp_path, topology, xkey=xkey, cluster=cluster)
     for name, text in rendered(shape).items():
         config = tmp_path / f"{name}.conf"
@@ -46,7 +48,9 @@ def test_nats_server_accepts_every_rendering(tmp_path: Path, topology: Topology,
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_no_rendering_has_a_plaintext_listener_a_default_user_or_a_secret(tmp_path: Path, topology: Topology) -> None:
+def test_rendered_configuration_has_no_plaintext_listener_default_user_or_secret(
+    tmp_path: Path, topology: Topology
+) -> None:
     shape = build(tmp_path, topology, cluster=True)
     for text in rendered(shape).values():
         lines = statements(text)
@@ -62,7 +66,7 @@ def test_no_rendering_has_a_plaintext_listener_a_default_user_or_a_secret(tmp_pa
                 assert seed.reveal() not in text
 
 
-def test_each_server_knows_the_public_keys_of_its_own_zone_and_of_no_other(tmp_path: Path) -> None:
+def test_configuration_contains_only_the_public_keys_of_its_zone(tmp_path: Path) -> None:
     shape = build(tmp_path)
     texts = rendered(shape)
     for zone in shape.settings.zones:
@@ -72,7 +76,7 @@ def test_each_server_knows_the_public_keys_of_its_own_zone_and_of_no_other(tmp_p
             assert [name for name, text in texts.items() if key in text] == [zone.name]
 
 
-def test_an_edge_names_no_fleet_account_and_has_no_streams(tmp_path: Path) -> None:
+def test_edge_configuration_has_no_fleet_account_and_no_streams(tmp_path: Path) -> None:
     shape = build(tmp_path)
     lines = "\n".join(statements(rendered(shape)["edge"]))
     assert shape.settings.accounts.fleet not in lines
@@ -80,7 +84,7 @@ def test_an_edge_names_no_fleet_account_and_has_no_streams(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("topology", "name", "shared"), [*SHARED, ("edge", "edge", False), ("edge", "fleet", False)])
-def test_places_are_kept_where_nodes_and_provisioners_meet(
+def test_places_are_reserved_where_nodes_and_provisioners_share_an_account(
     tmp_path: Path, topology: Topology, name: str, shared: bool
 ) -> None:
     shape = build(tmp_path, topology)
@@ -90,7 +94,7 @@ def test_places_are_kept_where_nodes_and_provisioners_meet(
     assert ("SERVER.CONNS" in text) is shared
 
 
-def test_only_the_fleets_listener_verifies(tmp_path: Path) -> None:
+def test_only_the_fleet_listener_verifies_clients(tmp_path: Path) -> None:
     for topology, name, verifies in (("edge", "fleet", 1), ("edge", "edge", 0), ("single", "fleet", 0)):
         directory = tmp_path / f"{topology}-{name}"
         directory.mkdir()
@@ -98,7 +102,7 @@ def test_only_the_fleets_listener_verifies(tmp_path: Path) -> None:
         assert lines.count("verify: true") == verifies
 
 
-def test_the_break_glass_user_is_there_only_if_configured(tmp_path: Path) -> None:
+def test_break_glass_user_is_rendered_only_if_configured(tmp_path: Path) -> None:
     shape = build(tmp_path)
     key: str | None = None
     for name, text in rendered(shape).items():
@@ -117,8 +121,8 @@ def test_the_break_glass_user_is_there_only_if_configured(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name", ['a"b', "a\\", "$HOME", "a'b", "a#b{}", "ünïcode ☃", '"; no_auth_user: x; "', "a b", "%q", "\\x41"]
 )
-def test_any_file_name_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
-    """The server reads its certificate from there, so the name arrived unchanged."""
+def test_any_file_name_is_rendered_unchanged(tmp_path: Path, name: str) -> None:
+    """The server reads its certificate from that path, so the name was rendered unchanged."""
     directory = tmp_path / name
     directory.mkdir()
     shape = build(directory, "single")
@@ -139,10 +143,10 @@ def test_control_characters_are_refused(tmp_path: Path, value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", 'a"b', "a{b", "$G", CALLOUT_ACCOUNT, "-a", "a\n"])
-def test_an_account_cannot_have_every_name(tmp_path: Path, name: str) -> None:
+def test_invalid_account_names_are_refused(tmp_path: Path, name: str) -> None:
     shape = build(tmp_path)
     settings = dataclasses.replace(shape.settings, accounts=AccountNames(provisioning=name))
-    with pytest.raises(InputError, match="account's name"):
+    with pytest.raises(InputError, match="not a valid account name"):
         render(settings, shape.broker("fleet"))
 
 
@@ -157,19 +161,21 @@ def test_an_account_cannot_have_every_name(tmp_path: Path, name: str) -> None:
         ("single", "fleet", "tls", "server.tls.certificate"),
     ],
 )
-def test_a_missing_setting_is_named(tmp_path: Path, topology: Topology, name: str, field: str, missing: str) -> None:
+def test_missing_setting_is_named(tmp_path: Path, topology: Topology, name: str, field: str, missing: str) -> None:
     empty = TLSFiles() if field.endswith("tls") else () if field in ("leaf_remotes", "leaf_users") else None
     shape = with_server(build(tmp_path, topology), name, **{field: empty})
     with pytest.raises(InputError, match=missing.replace(".", r"\.")):
         render(shape.settings, shape.broker(name))
 
 
-def test_routes_are_named_and_not_numbered(tmp_path: Path) -> None:
-    """Members are known by the DNS names in their certificates: an address would lock them all out."""
+def test_routes_with_addresses_are_refused(tmp_path: Path) -> None:
+    """Members are identified by the DNS names in their certificates: an address would lock all of them out."""
     shape = build(tmp_path, cluster=True)
     for route in ("tls://192.0.2.1:6222", "nats-route://[2001:db8::1]:6222"):
         numbered = with_server(shape, "fleet", cluster_routes=("tls://nats1.example.net:6222", route))
-        with pytest.raises(InputError, match=r"cluster\.routes: \S+: nats-server knows members by the DNS names"):
+        with pytest.raises(
+            InputError, match=r"cluster\.routes: \S+: nats-server identifies cluster members by the DNS names"
+        ):
             render(numbered.settings, numbered.broker("fleet"))
     alone = with_server(shape, "fleet", cluster_routes=())
     with pytest.raises(InputError, match=r"server\.cluster\.routes"):
@@ -192,18 +198,20 @@ def test_routes_are_named_and_not_numbered(tmp_path: Path) -> None:
         ("nats2", "0.0.0.0:6222", "nats1.example.net nats2.example.net", None),
     ],
 )
-def test_a_member_of_a_cluster_advertises_its_own_route(
+def test_cluster_member_advertises_its_own_route(
     name: str, listen: str, routes: str, expected: str | None, tmp_path: Path
 ) -> None:
     urls = tuple(f"tls://{route}" for route in routes.split())
     changes = {"name": name, "cluster_listen": listen, "cluster_routes": urls}
     shape = with_server(build(tmp_path, cluster=True), "fleet", **changes)
-    told = [line for line in statements(render(shape.settings, shape.broker("fleet"))) if line.startswith("advertise:")]
-    assert told == ([f'advertise: "{expected}"'] if expected else [])
+    advertised = [
+        line for line in statements(render(shape.settings, shape.broker("fleet"))) if line.startswith("advertise:")
+    ]
+    assert advertised == ([f'advertise: "{expected}"'] if expected else [])
 
 
 @pytest.mark.parametrize("seed", ["nkey_seed", "issuer_seed"])
-def test_a_missing_seed_is_named(tmp_path: Path, seed: str) -> None:
+def test_missing_seed_is_named(tmp_path: Path, seed: str) -> None:
     shape = with_zones(build(tmp_path), **{seed: None})
     with pytest.raises(InputError, match=rf"broker_auth\.{seed}_file"):
         render(shape.settings, shape.broker("fleet"))
@@ -212,7 +220,7 @@ def test_a_missing_seed_is_named(tmp_path: Path, seed: str) -> None:
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8222", "192.0.2.1:8222", "example.net:8222", ":8222", "8222"])
-def test_the_monitor_listens_on_loopback_only(tmp_path: Path, listen: str) -> None:
+def test_monitor_must_listen_on_loopback(tmp_path: Path, listen: str) -> None:
     shape = with_server(build(tmp_path), "fleet", monitor_listen=listen)
     with pytest.raises(InputError, match="loopback"):
         render(shape.settings, shape.broker("fleet"))
@@ -220,7 +228,7 @@ def test_the_monitor_listens_on_loopback_only(tmp_path: Path, listen: str) -> No
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_the_monitor_listens_where_it_is_told(tmp_path: Path, host: str) -> None:
+def test_monitor_listens_at_the_configured_address(tmp_path: Path, host: str) -> None:
     port = free_port()
     shape = with_server(build(tmp_path), "fleet", monitor_listen=f"{host}:{port}")
     config = tmp_path / "nats.conf"
@@ -229,21 +237,21 @@ def test_the_monitor_listens_where_it_is_told(tmp_path: Path, host: str) -> None
         assert server.port("monitor") == port
 
 
-def test_several_edges_may_be_named(tmp_path: Path) -> None:
+def test_several_leaf_users_are_rendered(tmp_path: Path) -> None:
     shape = with_server(build(tmp_path), "fleet", leaf_users=(LEAF_NAME, "other.example.net"))
     lines = statements(rendered(shape)["fleet"])
     for user in (LEAF_NAME, "other.example.net"):
         assert f'{{ user: "{user}", account: "provisioning" }}' in lines
 
 
-def test_a_broker_is_chosen_by_role_and_name(tmp_path: Path) -> None:
+def test_broker_is_selected_by_role_and_name(tmp_path: Path) -> None:
     settings = build(tmp_path).settings
     assert select_broker(settings, Role.EDGE).name == "edge"
-    with pytest.raises(InputError, match="no broker of role single; it configures fleet \\(fleet\\), edge"):
+    with pytest.raises(InputError, match="no broker of role single is configured; choose from fleet \\(fleet\\), edge"):
         select_broker(settings, Role.SINGLE)
     doubled = dataclasses.replace(
         settings, brokers=(*settings.brokers, dataclasses.replace(settings.brokers[1], name="edge2"))
     )
-    with pytest.raises(InputError, match="name one of edge, edge2"):
+    with pytest.raises(InputError, match="choose one of edge, edge2"):
         select_broker(doubled, Role.EDGE)
     assert select_broker(doubled, Role.EDGE, "edge2").name == "edge2"

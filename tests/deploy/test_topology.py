@@ -1,4 +1,4 @@
-"""What the rendered configurations make real servers do: who reaches whom, and who does not."""
+"""Isolation and limits of real servers with rendered configurations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig
 
-from broker_auth.deploy.render import LINK_SUBSCRIPTIONS, PROVISIONER_BUCKET, SPARE_LINKS, render
+from broker_auth.deploy.render import LEAF_LINK_SUBSCRIPTIONS, PROVISIONER_BUCKET, SPARE_LEAF_LINKS, render
 from broker_auth.natsio.account_connections import connections_subject, read_report
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Deployment:
-    """The running servers of a shape, a responder, and ways to connect."""
+    """The running servers of a shape, a responder, and clients."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -45,7 +45,7 @@ class Deployment:
         return path
 
     def tls(self, name: str) -> ssl.SSLContext:
-        """What a client shows: a certificate on the fleet's listener, none on the edge's."""
+        """Return a client's TLS context: with a certificate for the fleet's listener, without one for the edge's."""
         member = self.shape.authority.client("member.example.net") if name == "fleet" else None
         return self.shape.tls(member)
 
@@ -70,11 +70,11 @@ class Deployment:
             await client.close()
         await self.responder.close()
         for server in self.servers.values():
-            await asyncio.to_thread(server.kill)  # in order it would wait for answers that nobody gives
+            await asyncio.to_thread(server.kill)  # a graceful stop would wait for answers that nothing sends
 
 
 async def _quiet(_: Exception) -> None:
-    """Failures are asserted on, not printed."""
+    """Ignore errors: tests assert on them."""
 
 
 @pytest.fixture(params=[True, False], ids=["xkey", "plain"])
@@ -110,7 +110,7 @@ async def echo(client: Client, subject: str) -> None:
 
 
 async def reachable(client: Client, subject: str) -> None:
-    """Wait until interest in the subject has crossed the leaf link, which no acknowledgement tells."""
+    """Wait until the subscription has crossed the leaf link, for which there is no acknowledgement."""
     async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
@@ -120,7 +120,7 @@ async def reachable(client: Client, subject: str) -> None:
             return
 
 
-async def test_provisioning_crosses_the_leaf_link_and_nothing_else_does(edge: Deployment) -> None:
+async def test_only_provisioning_crosses_the_leaf_link(edge: Deployment) -> None:
     node = await edge.connect("edge", "provisioning")
     provisioner = await edge.connect("fleet", "provisioning")
     member = await edge.connect("fleet", "choria")
@@ -134,7 +134,7 @@ async def test_provisioning_crosses_the_leaf_link_and_nothing_else_does(edge: De
         await node.request("choria.node.m1", b"", timeout=HANG_SECONDS)
 
 
-async def test_the_edge_knows_no_fleet_account(edge: Deployment) -> None:
+async def test_edge_has_no_fleet_account(edge: Deployment) -> None:
     with pytest.raises(nats.errors.Error, match="Authorization"):
         await edge.connect("edge", "choria")
     assert edge.responder.requests[-1]["connect_opts"]["user"] == "choria"
@@ -147,7 +147,7 @@ async def test_lifecycle_events_of_nodes_reach_a_stream_of_the_fleet(edge: Deplo
     messages = await stream.subscribe("choria.lifecycle.>", ordered_consumer=True)
     node = await edge.connect("edge", "provisioning")
     arrived = asyncio.create_task(messages.next_msg(timeout=HANG_SECONDS))
-    while not arrived.done():  # until interest in the subject has crossed the leaf link
+    while not arrived.done():  # until the subscription has crossed the leaf link
         await node.publish("choria.lifecycle.event.startup.other", b"not this")
         await node.publish("choria.lifecycle.event.startup.provision_mode_server", b"up")
         await asyncio.wait([arrived], timeout=0.1)
@@ -174,10 +174,8 @@ async def test_provisioners_share_one_leader_key_and_see_no_other_stream(edge: D
             await provisioner.request(subject, b"", timeout=HANG_SECONDS)
 
 
-async def test_a_leaf_with_another_certificate_is_refused_and_never_called_out(
-    edge: Deployment, tmp_path: Path
-) -> None:
-    """Facts 5 and 22: any fleet certificate would otherwise be good for a leaf node."""
+async def test_leaf_with_another_certificate_is_refused_without_a_callout(edge: Deployment, tmp_path: Path) -> None:
+    """Facts 5 and 22: otherwise any fleet certificate would be accepted from a leaf node."""
     before = len(edge.responder.requests)
     member = edge.shape.authority.client("member.example.net").write(tmp_path, "impostor")
     rogue = with_server(
@@ -194,7 +192,7 @@ async def test_a_leaf_with_another_certificate_is_refused_and_never_called_out(
     assert len(edge.responder.requests) == before
 
 
-async def test_the_services_user_can_do_its_work_and_nothing_more(edge: Deployment) -> None:
+async def test_service_user_has_no_unneeded_permission(edge: Deployment) -> None:
     """Fact 4."""
     errors: asyncio.Queue[str] = asyncio.Queue()
 
@@ -205,7 +203,7 @@ async def test_the_services_user_can_do_its_work_and_nothing_more(edge: Deployme
     assert seed
     service = await connect_nkey(edge.shape.url("fleet"), edge.tls("fleet"), seed.reveal())
     service._error_cb = note
-    conns = "$SYS.ACCOUNT.provisioning.SERVER.CONNS"  # where provisioners have the server for themselves
+    conns = "$SYS.ACCOUNT.provisioning.SERVER.CONNS"  # permitted only where nodes and provisioners share a listener
     for subject, queue in ((SUBJECT, ""), (SUBJECT, "other"), (">", ""), ("choria.>", ""), (conns, "")):
         await service.subscribe(subject, queue=queue)
         refused = await asyncio.wait_for(errors.get(), 10)
@@ -224,10 +222,8 @@ async def test_the_services_user_can_do_its_work_and_nothing_more(edge: Deployme
 
 
 @pytest.mark.parametrize("topology", ["websocket", "single"])
-async def test_the_service_hears_how_many_connections_there_are_and_nothing_else(
-    topology: Topology, tmp_path: Path
-) -> None:
-    """Fact 30, and fact 4: nobody in the callout account can publish there."""
+async def test_service_receives_connection_counts_and_nothing_else(topology: Topology, tmp_path: Path) -> None:
+    """Facts 30 and 4: no user of the callout account can publish connection counts."""
     deployment = Deployment(build(tmp_path, topology))
     try:
         await deployment.start()
@@ -245,11 +241,15 @@ async def test_the_service_hears_how_many_connections_there_are_and_nothing_else
             assert "permissions violation for subscription" in (await asyncio.wait_for(errors.get(), 10)).lower()
         await service.publish("$SYS.ACCOUNT.provisioning.SERVER.CONNS", b"")
         assert "permissions violation for publish" in (await asyncio.wait_for(errors.get(), 10)).lower()
-        heard = [await service.subscribe(connections_subject(name)) for name in ("provisioning", CALLOUT_ACCOUNT)]
+        subscriptions = [
+            await service.subscribe(connections_subject(name)) for name in ("provisioning", CALLOUT_ACCOUNT)
+        ]
         await round_trip(service)
         await deployment.connect("fleet", "provisioning")
         another = await connect_nkey(deployment.shape.url("fleet"), deployment.tls("fleet"), seed.reveal())
-        reports = [read_report((await subscription.next_msg(timeout=HANG_SECONDS)).data) for subscription in heard]
+        reports = [
+            read_report((await subscription.next_msg(timeout=HANG_SECONDS)).data) for subscription in subscriptions
+        ]
         assert [report and (report.server.name, report.account, report.connections) for report in reports] == [
             ("fleet-1", "provisioning", 1),
             ("fleet-1", CALLOUT_ACCOUNT, 3),
@@ -260,8 +260,8 @@ async def test_the_service_hears_how_many_connections_there_are_and_nothing_else
         await deployment.stop()
 
 
-async def test_the_callout_account_is_not_bridged(edge: Deployment) -> None:
-    """A client at the edge is decided over the connection to the edge, whatever runs at the fleet."""
+async def test_callout_account_does_not_cross_the_leaf_link(edge: Deployment) -> None:
+    """Clients at the edge are decided over the service's connection to the edge only."""
     await edge.responder.connections[1].close()
     before = len(edge.responder.requests)
     with pytest.raises((nats.errors.Error, TimeoutError)):
@@ -270,7 +270,7 @@ async def test_the_callout_account_is_not_bridged(edge: Deployment) -> None:
 
 
 @pytest.mark.parametrize("name", ["fleet", "edge"])
-async def test_the_break_glass_user_gets_in_when_no_service_runs(edge: Deployment, name: str) -> None:
+async def test_break_glass_user_logs_in_when_no_service_runs(edge: Deployment, name: str) -> None:
     await edge.responder.close()
     seed = edge.shape.break_glass[edge.shape.broker(name).zone]
     operator = await connect_nkey(edge.shape.url(name), edge.tls(name), seed)
@@ -280,8 +280,8 @@ async def test_the_break_glass_user_gets_in_when_no_service_runs(edge: Deploymen
 
 
 @pytest.mark.parametrize("name", ["fleet", "edge"])
-async def test_the_break_glass_user_commands_servers_and_reaches_no_stream(edge: Deployment, name: str) -> None:
-    """Fact 27 of docs/nats-server.md: an unrestricted user of the system account would reach every account's."""
+async def test_break_glass_user_controls_servers_but_not_streams(edge: Deployment, name: str) -> None:
+    """Fact 27: an unrestricted user of the system account would reach the streams of every account."""
     errors: asyncio.Queue[str] = asyncio.Queue()
 
     async def note(error: Exception) -> None:
@@ -313,41 +313,43 @@ async def test_the_break_glass_user_commands_servers_and_reaches_no_stream(edge:
     await operator.close()
 
 
-async def test_a_stolen_edge_adds_no_more_subscriptions_than_its_link_may_carry(edge: Deployment) -> None:
-    """Without a limit a million of them took 750 MB of the fleet's server."""
+async def test_compromised_edge_cannot_exceed_its_subscription_limit(edge: Deployment) -> None:
+    """Without a limit a million subscriptions took 750 MB of the fleet's server."""
     shape, fleet = edge.shape, edge.servers["fleet"]
     await asyncio.to_thread(edge.servers["edge"].kill)
     stolen = ssl.create_default_context(cafile=str(shape.directory / "ca.pem"))
     leaf = shape.broker("edge").server.leaf_tls
     assert leaf.certificate
     stolen.load_cert_chain(leaf.certificate, leaf.key)
-    bound = 2 * shape.settings.provisioning.max_connections + 4 * LINK_SUBSCRIPTIONS
-    links = [await Wire.open(fleet.port("leaf"), stolen) for _ in range(SPARE_LINKS + 2)]  # one edge is configured
+    bound = 2 * shape.settings.provisioning.max_connections + 4 * LEAF_LINK_SUBSCRIPTIONS
+    links = [await Wire.open(fleet.port("leaf"), stolen) for _ in range(SPARE_LEAF_LINKS + 2)]  # one edge is configured
     for number, link in enumerate(links):
-        await link.connect(name=f"thief {number}", lang="")  # clients have a language, and are refused here
-    told = [await first(link, "PONG", "-ERR") for link in links]
-    assert sorted(told) == ["-ERR 'Authorization Violation'", *["PONG"] * (SPARE_LINKS + 1)]
-    thief = links[told.index("PONG")]
+        await link.connect(
+            name=f"thief {number}", lang=""
+        )  # leaf nodes send no language; clients do, and are refused here
+    answers = [await first(link, "PONG", "-ERR") for link in links]
+    assert sorted(answers) == ["-ERR 'Authorization Violation'", *["PONG"] * (SPARE_LEAF_LINKS + 1)]
+    thief = links[answers.index("PONG")]
     await thief.send("".join(f"LS+ s.{index}\r\n" for index in range(bound + 50)))
     assert (await first(thief, "-ERR")).lower() == "-err 'maximum subscriptions exceeded'"
     operator = await connect_nkey(shape.url("fleet"), edge.tls("fleet"), shape.break_glass[shape.broker("fleet").zone])
     reply = json.loads(await answered(operator, "$SYS.REQ.SERVER.PING.LEAFZ", b""))
     counts = [row["subscriptions"] for row in reply["data"]["leafs"]]
-    assert (len(counts), max(counts)) == (SPARE_LINKS + 1, bound)
+    assert (len(counts), max(counts)) == (SPARE_LEAF_LINKS + 1, bound)
     await operator.close()
     for link in links:
         await link.close()
 
 
 async def first(link: Wire, *starts: str) -> str:
-    """Return the first line that starts with one of these, passing over what a hub tells its links."""
+    """Return the first line that starts with one of these, skipping other messages of the hub."""
     while not (line := await link.line()).startswith(starts):
         assert line, "the link was closed"
     return line
 
 
-async def test_the_subscriptions_of_all_clients_cross_the_leaf_link(edge: Deployment) -> None:
-    """The limit is per connection and the leaf is one: on either side it could cut the other off."""
+async def test_subscriptions_of_all_clients_cross_the_leaf_link(edge: Deployment) -> None:
+    """The limit on subscriptions applies to the leaf link too and must not block either direction."""
     limit = edge.shape.settings.provisioning.max_subscriptions
     node = await edge.connect("edge", "provisioning")
     provisioner = await edge.connect("fleet", "provisioning")
@@ -359,8 +361,8 @@ async def test_the_subscriptions_of_all_clients_cross_the_leaf_link(edge: Deploy
 
 
 @pytest.mark.parametrize(("topology", "name"), [("edge", "edge"), ("single", "fleet"), ("websocket", "fleet")])
-async def test_the_account_limits_what_nodes_may_use(topology: Topology, name: str, tmp_path: Path) -> None:
-    """Fact 16: limits in the answer are ignored, so these must hold."""
+async def test_account_limits_apply_to_nodes(topology: Topology, name: str, tmp_path: Path) -> None:
+    """Fact 16: limits in callout answers are ignored, so the account's limits must apply."""
     deployment = Deployment(build(tmp_path, topology))
     try:
         await deployment.start()
@@ -375,8 +377,12 @@ async def test_the_account_limits_what_nodes_may_use(topology: Topology, name: s
             with pytest.raises(nats.errors.Error, match="maximum account active connections"):
                 await deployment.connect(name, "provisioning")
         else:
-            await deployment.connect(name, "provisioning")  # where more are let in, for provisioners
-        allowed = max(limits.max_subscriptions, LINK_SUBSCRIPTIONS) if topology == "edge" else limits.max_subscriptions
+            await deployment.connect(
+                name, "provisioning"
+            )  # places beyond the limit are reserved for provisioners, which the service enforces
+        allowed = (
+            max(limits.max_subscriptions, LEAF_LINK_SUBSCRIPTIONS) if topology == "edge" else limits.max_subscriptions
+        )
         for index in range(allowed):
             await nodes[0].subscribe(f"provisioning.node.{index}")
         await round_trip(nodes[0])
@@ -384,14 +390,14 @@ async def test_the_account_limits_what_nodes_may_use(topology: Topology, name: s
         await nodes[0].subscribe("provisioning.node.one-more")
         await logs("maximum subscriptions exceeded", mark)
         mark = server.mark()
-        nodes[1]._max_payload = 1 << 20  # a client that does not keep to what it was told
+        nodes[1]._max_payload = 1 << 20  # a client that ignores the server's max_payload
         await nodes[1].publish("provisioning.registration.x", b"x" * (limits.max_payload + 1))
         await logs("maximum payload", mark)
     finally:
         await deployment.stop()
 
 
-async def test_the_websocket_listener_asks_for_no_certificate_and_is_called_out(single: Deployment) -> None:
+async def test_websocket_listener_requests_no_certificate_and_uses_the_callout(single: Deployment) -> None:
     port = single.servers["fleet"].port("websocket")
     client = await nats.connect(
         f"wss://127.0.0.1:{port}",
@@ -407,7 +413,7 @@ async def test_the_websocket_listener_asks_for_no_certificate_and_is_called_out(
     await client.close()
 
 
-async def test_the_client_listener_demands_a_certificate(single: Deployment) -> None:
+async def test_client_listener_requires_a_certificate(single: Deployment) -> None:
     before = len(single.responder.requests)
     with pytest.raises((nats.errors.Error, OSError)):
         await nats.connect(
@@ -421,8 +427,8 @@ async def test_the_client_listener_demands_a_certificate(single: Deployment) -> 
     assert len(single.responder.requests) == before
 
 
-async def test_nodes_of_one_edge_do_not_crowd_provisioners_out_of_another(edge: Deployment, tmp_path: Path) -> None:
-    """A hub passes every edge's subscriptions on to every other, where the link's limit counts them."""
+async def test_nodes_of_one_edge_do_not_displace_provisioners_at_another(edge: Deployment, tmp_path: Path) -> None:
+    """A hub propagates the subscriptions of each edge to all others, where they count towards the limit."""
     port = free_port()
     second = with_server(edge.shape, "edge", name="edge-2", listen=f"127.0.0.1:{port}")
     config = tmp_path / "second.conf"
@@ -433,11 +439,11 @@ async def test_nodes_of_one_edge_do_not_crowd_provisioners_out_of_another(edge: 
         await edge.responder.serve(url, edge.tls("edge"), edge.shape.zone("edge"))
         nodes = [await edge.connect("edge", "provisioning") for _ in range(2)]
         for number, node in enumerate(nodes):
-            for index in range(LINK_SUBSCRIPTIONS * 3 // 4):
+            for index in range(LEAF_LINK_SUBSCRIPTIONS * 3 // 4):
                 await node.subscribe(f"provisioning.node.n{number}.{index}")
             await round_trip(node)
         provisioner = await edge.connect("fleet", "provisioning")
-        await reached(provisioner, f"provisioning.node.n1.{LINK_SUBSCRIPTIONS * 3 // 4 - 1}")
+        await reached(provisioner, f"provisioning.node.n1.{LEAF_LINK_SUBSCRIPTIONS * 3 // 4 - 1}")
         await echo(provisioner, "provisioning.registration.late")
         node = await nats.connect(
             url, tls=edge.tls("edge"), user="provisioning", password="x", allow_reconnect=False, error_cb=_quiet
@@ -447,7 +453,7 @@ async def test_nodes_of_one_edge_do_not_crowd_provisioners_out_of_another(edge: 
 
 
 async def reached(client: Client, subject: str) -> None:
-    """Wait until somebody listens to the subject, answering or not."""
+    """Wait until the subject has a subscriber, whether it answers or not."""
     async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
@@ -458,7 +464,7 @@ async def reached(client: Client, subject: str) -> None:
                 return
 
 
-async def test_audit_records_reach_the_fleet_and_the_service_publishes_nothing_else(tmp_path: Path) -> None:
+async def test_service_publishes_audit_records_and_nothing_else(tmp_path: Path) -> None:
     shape = build(tmp_path)
     outputs = (AuditOutput(kind=AuditKind.NATS, subject="audit.broker-auth"),)
     settings = dataclasses.replace(shape.settings, audit=AuditSettings(outputs=outputs))
@@ -466,13 +472,13 @@ async def test_audit_records_reach_the_fleet_and_the_service_publishes_nothing_e
     try:
         await deployment.start()
         member = await deployment.connect("fleet", "choria")
-        heard = await member.subscribe(">")
+        subscriptions = await member.subscribe(">")
         await round_trip(member)
         service = deployment.responder.connections[0]
         await service.publish("audit.other", b"no")
         await service.publish("audit.broker-auth", b"record")
         await round_trip(service)
-        message = await heard.next_msg(timeout=HANG_SECONDS)
+        message = await subscriptions.next_msg(timeout=HANG_SECONDS)
         assert (message.subject, message.data) == ("audit.broker-auth", b"record")
         edge_text = render(settings, shape.broker("edge"))
         assert "audit.broker-auth" not in edge_text
@@ -502,7 +508,7 @@ cluster {{
 
 
 @pytest.mark.parametrize("who", ["server", "member"])
-async def test_a_cluster_takes_its_servers_and_nobody_else_of_the_fleet(tmp_path: Path, who: str) -> None:
+async def test_cluster_accepts_its_servers_and_no_other_fleet_member(tmp_path: Path, who: str) -> None:
     shape = build(tmp_path, "edge", cluster=True)
     first = tmp_path / "fleet.conf"
     first.write_text(render(shape.settings, shape.broker("fleet")))
@@ -520,15 +526,15 @@ async def test_a_cluster_takes_its_servers_and_nobody_else_of_the_fleet(tmp_path
                 await asyncio.to_thread(running.wait_for_log, "rid:.* - authentication error")
             expected = {"second"} if who == "member" else {"second", "fleet-1"}
             async with asyncio.timeout(HANG_SECONDS):
-                while (found := await _servers(client)) < expected:
+                while (reached_servers := await _servers(client)) < expected:
                     pass
         finally:
             await client.close()
-    assert found == expected
+    assert reached_servers == expected
 
 
 async def _servers(system: Client) -> set[str]:
-    """Every server that the system account reaches: those that answer until a second long none does."""
+    """Return every server that answers in the system account, until one second passes without an answer."""
     answers = await system.subscribe("answers")
     await system.publish("$SYS.REQ.SERVER.PING.IDZ", reply="answers")
     names = set()

@@ -14,7 +14,7 @@ import pytest
 from broker_auth.audit.record import encode, make_record
 from broker_auth.bench.run import PARTS
 from broker_auth.cli import demo, main, report, root, streams, token_formats
-from broker_auth.demo.outcome import Outcome as DemoOutcome
+from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result
 from broker_auth.operate.explain import Outcome, explain
 from broker_auth.operate.report.connections import Connection
@@ -200,7 +200,7 @@ def _report_waiting(_: Path) -> Any:
 def _streams_apply(directory: Path) -> Any:
     configuration = _init(directory)["configuration"]
     change = Change(
-        name="CHORIA_EVENTS", action=Action.UPDATE, differences=(Difference(field="max_age", now=1, wanted=2),)
+        name="CHORIA_EVENTS", action=Action.UPDATE, differences=(Difference(field="max_age", now=1, target=2),)
     )
 
     async def change_streams(*_: Any, **__: Any) -> tuple[Change, ...]:
@@ -217,7 +217,7 @@ def _doctor(directory: Path) -> Any:
 
 
 def _demo(_: Path) -> Any:
-    outcome = DemoOutcome(what="a", expected="b", happened="b")
+    outcome = Observation(what="a", expected="b", happened="b")
     return demo._document(Result(admission=[outcome], isolation=[outcome], onboarding=[outcome]))
 
 

@@ -16,8 +16,8 @@ from typing import Final
 
 import pytest
 
+from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import find_binary, free_port
-from broker_auth.sandbox.tied import tied
 from tests.docs.pages import DOCS, ROOT, fenced
 
 pytestmark = pytest.mark.e2e
@@ -106,7 +106,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_every_command_of_the_readme_works(checkout: Path, offline: dict[str, str]) -> None:
     typed = [*commands(README), "command -v broker-auth"]
     ports = {page: free_port() for page in PORTS}
-    bash = tied([shutil.which("bash") or "bash", "-c", "\n".join(script(typed, ports))])
+    bash = dies_with_parent([shutil.which("bash") or "bash", "-c", "\n".join(script(typed, ports))])
     with subprocess.Popen(
         bash,
         cwd=checkout,

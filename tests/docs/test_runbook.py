@@ -13,8 +13,8 @@ import pytest_asyncio
 from broker_auth.files.writing import write_private
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
-from broker_auth.sandbox.holders import Issuer
-from broker_auth.sandbox.site import Site, change
+from broker_auth.sandbox.identities import Issuer
+from broker_auth.sandbox.sandbox import Sandbox, change
 from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 
 pytestmark = pytest.mark.e2e
@@ -30,9 +30,9 @@ KEYS = {
 
 
 @pytest_asyncio.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     """Yield an edge deployment."""
-    async with Site(tmp_path / "site") as running:
+    async with Sandbox(tmp_path / "sandbox") as running:
         yield running
 
 
@@ -46,52 +46,52 @@ async def admitted(url: str, credentials: Credentials) -> bool:
     return True
 
 
-async def set_keys(site: Site, changes: dict[str, str | None]) -> None:
+async def set_keys(sandbox: Sandbox, changes: dict[str, str | None]) -> None:
     """Change the configuration and reload."""
-    change(site.deployment, changes)
-    await site.service.reload()
+    change(sandbox.deployment, changes)
+    await sandbox.service.reload()
 
 
-async def test_the_provisioners_password(site: Site) -> None:
-    old = site.credentials("provisioner")
+async def test_the_provisioners_password(sandbox: Sandbox) -> None:
+    old = sandbox.credentials("provisioner")
     new = replace(old, password="a new password")
-    write_private(site.directory / "keys" / "client_password-2", new.password.encode())
+    write_private(sandbox.directory / "keys" / "client_password-2", new.password.encode())
 
     async def in_force() -> tuple[bool, bool]:
-        return await admitted(site.fleet_url, old), await admitted(site.fleet_url, new)
+        return await admitted(sandbox.fleet_url, old), await admitted(sandbox.fleet_url, new)
 
     assert await in_force() == (True, False)
-    await set_keys(site, {PASSWORD: "file:keys/client_password-2", PREVIOUS: "file:keys/client_password"})
+    await set_keys(sandbox, {PASSWORD: "file:keys/client_password-2", PREVIOUS: "file:keys/client_password"})
     assert await in_force() == (True, True)
-    await set_keys(site, {PREVIOUS: None})
+    await set_keys(sandbox, {PREVIOUS: None})
     assert await in_force() == (False, True)
 
 
-async def test_the_signer_of_provisioning_tokens(site: Site) -> None:
+async def test_the_signer_of_provisioning_tokens(sandbox: Sandbox) -> None:
     seed = new_seed()
     key = signing_key_from_seed(seed, "signer")
     assert key.public_hex
-    old, new = site.credentials("node"), Credentials(ca=site.ca, token=Issuer(key).node_token())
+    old, new = sandbox.credentials("node"), Credentials(ca=sandbox.ca, token=Issuer(key).node_token())
 
     async def in_force() -> tuple[bool, bool]:
-        return await admitted(site.node_url, old), await admitted(site.node_url, new)
+        return await admitted(sandbox.node_url, old), await admitted(sandbox.node_url, new)
 
     assert await in_force() == (True, False)
-    await set_keys(site, {SIGNER: f"{key.public_hex}, pki/signer.pem"})
+    await set_keys(sandbox, {SIGNER: f"{key.public_hex}, pki/signer.pem"})
     assert await in_force() == (True, True)
-    await set_keys(site, {SIGNER: key.public_hex})
+    await set_keys(sandbox, {SIGNER: key.public_hex})
     assert await in_force() == (False, True)
 
 
-async def test_the_keys_that_need_a_restart(site: Site) -> None:
+async def test_the_keys_that_need_a_restart(sandbox: Sandbox) -> None:
     for name, kind in KEYS.items():
-        write_private(site.directory / "keys" / f"new-{kind.name}.seed", generate_seed(kind).encode())
-        change(site.deployment, {name: f"keys/new-{kind.name}.seed"})
-    for server in site.servers.values():
+        write_private(sandbox.directory / "keys" / f"new-{kind.name}.seed", generate_seed(kind).encode())
+        change(sandbox.deployment, {name: f"keys/new-{kind.name}.seed"})
+    for server in sandbox.servers.values():
         await asyncio.to_thread(server.stop)
         server.start()  # not in a thread, because the server ends with the thread that starts it
-    assert not await admitted(site.node_url, site.credentials("node"))  # the old service has the old keys
-    await site.service.stop()
-    await site.service.start()
-    assert await admitted(site.node_url, site.credentials("node"))
-    assert await admitted(site.fleet_url, site.credentials("fleet"))
+    assert not await admitted(sandbox.node_url, sandbox.credentials("node"))  # the old service has the old keys
+    await sandbox.service.stop()
+    await sandbox.service.start()
+    assert await admitted(sandbox.node_url, sandbox.credentials("node"))
+    assert await admitted(sandbox.fleet_url, sandbox.credentials("fleet"))

@@ -20,9 +20,9 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
 from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.deploy.devpki import LEAF_DOMAIN
-from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -31,15 +31,15 @@ EVENT: Final = "choria.lifecycle.event.startup.provision_mode_server"
 
 
 @pytest_asyncio.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     """Yield an edge deployment as ``init`` writes it."""
-    async with Site(tmp_path / "site") as made:
+    async with Sandbox(tmp_path / "sandbox") as made:
         yield made
 
 
-async def test_edge_connects_to_the_fleet(site: Site) -> None:
-    provisioner = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
-    node = await connect(site.node_url, "node1.example.net", site.credentials("node"))
+async def test_edge_connects_to_the_fleet(sandbox: Sandbox) -> None:
+    provisioner = await connect(sandbox.fleet_url, "provisioner", sandbox.credentials("provisioner"))
+    node = await connect(sandbox.node_url, "node1.example.net", sandbox.credentials("node"))
     try:
         events = await provisioner.subscribe(EVENT)
         await provisioner.flush()
@@ -49,18 +49,18 @@ async def test_edge_connects_to_the_fleet(site: Site) -> None:
 
 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
-async def test_certificate_of_a_stolen_edge_is_refused_by_the_fleet(site: Site, stolen: str) -> None:
-    member = await connect(site.fleet_url, "member", site.credentials("fleet"))  # a valid certificate is accepted
+async def test_certificate_of_a_stolen_edge_is_refused_by_the_fleet(sandbox: Sandbox, stolen: str) -> None:
+    member = await connect(sandbox.fleet_url, "member", sandbox.credentials("fleet"))  # a valid certificate is accepted
     await member.close()
     with pytest.raises(ConnectRefusedError):
-        await connect(site.fleet_url, "thief", held(site, stolen))
-    assert site.audit_record("thief", 0.5) is None  # refused by TLS, so the service was not asked
+        await connect(sandbox.fleet_url, "thief", held(sandbox, stolen))
+    assert sandbox.audit_record("thief", 0.5) is None  # refused by TLS, so the service was not asked
 
 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
 def test_service_refuses_certificates_of_edges_too(tmp_path: Path, stolen: str) -> None:
     """docs/policy.md#0-what-is-not-served also protects a fleet listener that accepts too many certificates."""
-    pki = Site(tmp_path / "site").directory / "pki"
+    pki = Sandbox(tmp_path / "sandbox").directory / "pki"
     verifier = PeerVerifier(load_roots((pki / "ca.pem").read_bytes(), "ca.pem"))
     ca = (pki / ("leaf-ca.pem" if stolen == "leaf" else "ca.pem")).read_text()
     assert isinstance(verifier.identify([[(pki / f"{stolen}.pem").read_text(), ca]], time.time()), RefusedPeer)
@@ -68,24 +68,24 @@ def test_service_refuses_certificates_of_edges_too(tmp_path: Path, stolen: str) 
     assert isinstance(verifier.identify([member], time.time()), PeerIdentity)
 
 
-async def test_leaf_certificate_of_the_fleets_ca_would_be_accepted_by_the_fleet(site: Site) -> None:
+async def test_leaf_certificate_of_the_fleets_ca_would_be_accepted_by_the_fleet(sandbox: Sandbox) -> None:
     """The reason for a warning of ``config check``: only the CA prevents such a connection."""
-    pki = site.directory / "pki"
+    pki = sandbox.directory / "pki"
     key = load_pem_private_key((pki / "ca.key").read_bytes(), password=None)
     assert isinstance(key, EllipticCurvePrivateKey)
-    authority = Authority(Pair(load_pem_x509_certificate((pki / "ca.pem").read_bytes()), key))
+    authority = CertificateAuthority(Pair(load_pem_x509_certificate((pki / "ca.pem").read_bytes()), key))
     authority.client(f"edge.{LEAF_DOMAIN}").write(pki, "wrong")
-    thief = await connect(site.fleet_url, "thief", held(site, "wrong"))
+    thief = await connect(sandbox.fleet_url, "thief", held(sandbox, "wrong"))
     await thief.close()
-    record = site.audit_record("thief")
+    record = sandbox.audit_record("thief")
     assert record
     assert (record.account, record.rule) == ("choria", "verified_tls")
 
 
-def held(site: Site, name: str) -> Credentials:
+def held(sandbox: Sandbox, name: str) -> Credentials:
     """Return a certificate from an edge's host, with its key."""
-    pki = site.directory / "pki"
-    return Credentials(ca=site.ca, certificate=pki / f"{name}.pem", key=pki / f"{name}.key")
+    pki = sandbox.directory / "pki"
+    return Credentials(ca=sandbox.ca, certificate=pki / f"{name}.pem", key=pki / f"{name}.key")
 
 
 async def _wait_for_events(node: Client, events: Subscription) -> None:
@@ -100,12 +100,12 @@ async def _wait_for_events(node: Client, events: Subscription) -> None:
             return
 
 
-async def test_stolen_provisioning_token_allows_taking_the_name_of_a_waiting_node(site: Site) -> None:
+async def test_stolen_provisioning_token_allows_taking_the_name_of_a_waiting_node(sandbox: Sandbox) -> None:
     node, thief = [
-        await connect(site.node_url, "node1.example.net", site.credentials("node"))
+        await connect(sandbox.node_url, "node1.example.net", sandbox.credentials("node"))
         for _ in ("waits", "stole its token")
     ]
-    provisioner = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
+    provisioner = await connect(sandbox.fleet_url, "provisioner", sandbox.credentials("provisioner"))
     try:
         received = [await client.subscribe("provisioning.node.node1.example.net") for client in (node, thief)]
         await asyncio.gather(node.flush(), thief.flush())
@@ -119,14 +119,14 @@ async def test_stolen_provisioning_token_allows_taking_the_name_of_a_waiting_nod
         await asyncio.gather(node.close(), thief.close(), provisioner.close())
 
 
-async def test_stolen_certificate_with_the_password_is_not_a_provisioner(site: Site) -> None:
-    member = site.credentials("fleet")
-    password = site.settings.provisioning.client_passwords[0].reveal()
+async def test_stolen_certificate_with_the_password_is_not_a_provisioner(sandbox: Sandbox) -> None:
+    member = sandbox.credentials("fleet")
+    password = sandbox.settings.provisioning.client_passwords[0].reveal()
     thief = Credentials(
         ca=member.ca, certificate=member.certificate, key=member.key, user="provisioner", password=password
     )
     with pytest.raises(ConnectRefusedError):
-        await connect(site.fleet_url, "thief", thief)
-    record = site.audit_record("thief")
+        await connect(sandbox.fleet_url, "thief", thief)
+    record = sandbox.audit_record("thief")
     assert record
     assert record.code == "provisioner_identity"

@@ -1,1 +1,1 @@
-"""The whole system over real TLS: real nats-servers, the service as a process, real clients."""
+"""Tests of the whole system over real TLS: real nats-servers, the service as a process, real clients."""

@@ -1,4 +1,4 @@
-"""Running sites, one for each shape of deployment, shared by the tests of a module."""
+"""Running sandboxes of each topology, shared by the tests of a module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from broker_auth.deploy.plan import Topology
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 
 WITHOUT_XKEY: dict[str, str | None] = {"plugin.broker_auth.xkey_seed_file": None}
 
@@ -26,29 +26,31 @@ SHAPES = [
 
 @pytest.fixture(autouse=True)
 def _quiet_asyncio() -> None:
-    """asyncio warns of what nats-py does when TLS refuses a client, which is what is tried here."""
+    """Suppress asyncio's warnings about nats-py when TLS refuses a client, which is expected here."""
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=SHAPES)
-async def any_site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    """A running site of each topology, xkey on and off."""
+async def any_sandbox(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Sandbox]:
+    """Yield a running sandbox of each topology, with and without xkey."""
     topology, xkey = request.param
-    directory = tmp_path_factory.mktemp("site") / "site"
-    async with Site(directory, topology, changes={} if xkey else WITHOUT_XKEY) as site:
-        await site.apply_streams()
-        yield site
+    directory = tmp_path_factory.mktemp("sandbox") / "sandbox"
+    async with Sandbox(directory, topology, changes={} if xkey else WITHOUT_XKEY) as sandbox:
+        await sandbox.apply_streams()
+        yield sandbox
 
 
 @pytest_asyncio.fixture
-async def edge_site(tmp_path: Path) -> AsyncIterator[Site]:
-    """A site of the edge topology for one test alone."""
-    async with Site(tmp_path / "site") as site:
-        yield site
+async def edge_sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    """Yield a running sandbox of the edge topology for a single test."""
+    async with Sandbox(tmp_path / "sandbox") as sandbox:
+        yield sandbox
 
 
 @pytest_asyncio.fixture
-async def single_site(tmp_path: Path) -> AsyncIterator[Site]:
-    """A site of the single topology for one test alone."""
-    async with Site(tmp_path / "site", Topology.SINGLE) as site:
-        yield site
+async def single_sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    """Yield a running sandbox of the single topology for a single test."""
+    async with Sandbox(tmp_path / "sandbox", Topology.SINGLE) as sandbox:
+        yield sandbox

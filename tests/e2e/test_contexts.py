@@ -16,7 +16,7 @@ import pytest
 from broker_auth.deploy.plan import Topology
 from broker_auth.files.writing import write_private
 from broker_auth.sandbox.client import Credentials, connect
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 
 pytestmark = pytest.mark.e2e
 
@@ -24,7 +24,7 @@ NATS: Final = shutil.which("nats")  # 0.5 or newer, which takes passwords by ref
 ACCOUNTS: Final = {"member": "choria", "provisioner": "provisioning", "operator": "system", "node": "provisioning"}
 
 
-def read(site: Site) -> dict[str, dict[str, str]]:
+def read(site: Sandbox) -> dict[str, dict[str, str]]:
     directory = site.directory / "contexts/nats/context"
     return {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
 
@@ -49,7 +49,7 @@ def credentials(context: Mapping[str, str]) -> Credentials:
 
 @pytest.mark.parametrize("topology", Topology)
 async def test_everyone_is_let_in_as_whom_the_context_says(tmp_path: Path, topology: Topology) -> None:
-    async with Site(tmp_path / "site", topology) as site:
+    async with Sandbox(tmp_path / "site", topology) as site:
         contexts = read(site)
         assert set(contexts) == ({"node"} if topology is Topology.SINGLE else set(ACCOUNTS))
         write_private(site.directory / "provisioning.jwt", site.node_issuer.node_token().encode() + b"\n")
@@ -64,7 +64,7 @@ async def test_everyone_is_let_in_as_whom_the_context_says(tmp_path: Path, topol
                 _publish_with_nats(site, name)
 
 
-def _publish_with_nats(site: Site, name: str) -> None:
+def _publish_with_nats(site: Sandbox, name: str) -> None:
     subjects: dict[str, Any] = {"operator": "$SYS.REQ.SERVER.PING", "node": "provisioning.registration.x"}
     subject = subjects.get(name, "provisioning.node.x")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""``broker-auth demo``, as a newcomer runs it."""
+"""``broker-auth demo``, as a new user runs it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 from broker_auth.cli import demo, main
 from broker_auth.demo import run
-from broker_auth.demo.outcome import Outcome
-from broker_auth.sandbox.tied import tied
+from broker_auth.demo.observation import Observation
+from broker_auth.sandbox.lifetime import dies_with_parent
 from tests.deadlines import LONG_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -39,7 +39,7 @@ def test_every_row_is_as_expected(topology: str, capsys: pytest.CaptureFixture[s
     rows = shown["admission"] + shown["isolation"] + shown["onboarding"]
     assert all(row["ok"] and row["expected"] == row["happened"] for row in rows)
     parts = {
-        part: [Outcome(what=row["what"], expected=row["expected"], happened=row["happened"]) for row in shown[part]]
+        part: [Observation(what=row["what"], expected=row["expected"], happened=row["happened"]) for row in shown[part]]
         for part in ("admission", "isolation", "onboarding")
     }
     demo._print(run.Result(**parts))
@@ -48,9 +48,9 @@ def test_every_row_is_as_expected(topology: str, capsys: pytest.CaptureFixture[s
     assert max(map(len, lines)) <= 80
 
 
-def test_a_row_that_is_not_as_expected_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def surprise(*_: object) -> list[Outcome]:
-        return [Outcome(what="a stranger", expected="denied: no_credential", happened="in choria")]
+def test_unexpected_observation_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def surprise(*_: object) -> list[Observation]:
+        return [Observation(what="a client", expected="denied: no_credential", happened="in choria")]
 
     monkeypatch.setattr(run, "try_all", surprise)
     done = CliRunner().invoke(main, ["demo"])
@@ -59,7 +59,7 @@ def test_a_row_that_is_not_as_expected_fails_the_demo(monkeypatch: pytest.Monkey
     assert "0 of 1 as expected" in done.output
 
 
-def test_keep_says_how_to_look_around_and_ends_when_interrupted() -> None:
+def test_keep_prints_instructions_and_ends_when_interrupted() -> None:
     with kept() as demo:
         os.kill(demo.pid, signal.SIGINT)
         assert demo.stderr is not None
@@ -67,7 +67,7 @@ def test_keep_says_how_to_look_around_and_ends_when_interrupted() -> None:
         assert demo.wait(30) == 0
 
 
-def test_nothing_outlives_a_demo_that_is_killed() -> None:
+def test_killed_demo_leaves_no_process() -> None:
     with kept() as demo:
         started = [os.pidfd_open(pid) for pid in descendants(demo.pid)]
         try:
@@ -82,20 +82,20 @@ def test_nothing_outlives_a_demo_that_is_killed() -> None:
 
 @contextlib.contextmanager
 def kept() -> Iterator[subprocess.Popen[str]]:
-    """A demo that waits for somebody to look around; ended with the block."""
-    command = tied([*DEMO, "--keep"])
+    """Run a demo with ``--keep``; kill it at the end of the block."""
+    command = dies_with_parent([*DEMO, "--keep"])
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as demo:
         try:
             assert demo.stderr is not None
             if not any(line.startswith("Nodes connect to") for line in demo.stderr):
-                pytest.fail("the demo never said how to look around")
+                pytest.fail("the demo did not print instructions")
             yield demo
         finally:
             demo.kill()
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process started, in whichever thread, and those that these did."""
+    """Return the descendants of a process, started by any of its threads."""
     lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     children = [int(child) for child in " ".join(lists).split()]
     return children + [below for child in children for below in descendants(child)]

@@ -24,7 +24,7 @@ PLACEHOLDER: Final = re.compile(r"<([a-z0-9/-]+\.public)>")
 
 
 def install(topology: Topology, directory: Path) -> Path:
-    """The example's configuration among the files it names, its placeholders filled in."""
+    """Install an example configuration with its files and filled in placeholders; return its path."""
     initialize(Plan(directory=directory, topology=topology, dev_pki=True, hosts=HOSTS))
     pki = directory / "pki"
     if topology is Topology.EDGE:  # init writes one edge, the example has two
@@ -45,7 +45,7 @@ def _public(directory: Path, name: str) -> str:
 
 
 @pytest.mark.parametrize("topology", Topology)
-def test_each_configuration_is_valid_and_its_servers_start(tmp_path: Path, topology: Topology) -> None:
+def test_example_configuration_is_valid_and_its_servers_start(tmp_path: Path, topology: Topology) -> None:
     report = check(install(topology, tmp_path / "example"), {}, serving=True)
     assert (report.problems, report.warnings) == ((), ())
     assert report.settings
@@ -56,7 +56,7 @@ def test_each_configuration_is_valid_and_its_servers_start(tmp_path: Path, topol
 
 
 @pytest.mark.parametrize("topology", Topology)
-def test_a_configuration_with_a_placeholder_left_is_refused(tmp_path: Path, topology: Topology) -> None:
+def test_configuration_with_a_placeholder_is_refused(tmp_path: Path, topology: Topology) -> None:
     configuration = install(topology, tmp_path / "example")
     shutil.copy(EXAMPLES / topology / "broker.conf", configuration)
     refused = {problem.key for problem in check(configuration, {}, serving=True).problems}

@@ -10,20 +10,20 @@ import pytest
 import pytest_asyncio
 
 from broker_auth.demo.attempts import Attempt, try_one
-from broker_auth.demo.outcome import TLS_REFUSED
+from broker_auth.demo.observation import TLS_REFUSED
 from broker_auth.sandbox.client import Credentials
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    async with Site(tmp_path_factory.mktemp("site") / "site", issuer=True) as running:
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
+    async with Sandbox(tmp_path_factory.mktemp("site") / "site", issuer=True) as running:
         yield running
 
 
-def attempts(site: Site) -> dict[str, Attempt]:
+def attempts(site: Sandbox) -> dict[str, Attempt]:
     """What each peer presents, where, and what becomes of it."""
     member, plain = site.credentials("fleet"), Credentials(ca=site.ca)
     provisioner, operator = site.credentials("provisioner"), site.credentials("system")
@@ -55,7 +55,7 @@ def attempts(site: Site) -> dict[str, Attempt]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_certificate_and_token_are_both_needed(site: Site, tmp_path: Path) -> None:
+async def test_certificate_and_token_are_both_needed(site: Sandbox, tmp_path: Path) -> None:
     outcomes = {name: await try_one(site, attempt, name.replace(" ", "-")) for name, attempt in attempts(site).items()}
     assert {name: outcome.happened for name, outcome in outcomes.items()} == {
         name: outcome.expected for name, outcome in outcomes.items()

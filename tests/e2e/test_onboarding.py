@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from nats.aio.msg import Msg
 from sealed import read_secret, seal
 
-from broker_auth.deploy.pki import Authority, Pair, Validity
+from broker_auth.deploy.pki import CertificateAuthority, Pair, Validity
 from broker_auth.deploy.plan import Topology
 from broker_auth.files.writing import write_private
 from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.devices import EVENT, Factory, ask
 from broker_auth.sandbox.program import Program
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 from tests.docs.pages import DOCS, fenced
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -35,23 +35,23 @@ SHORT: Final = 8.0  # seconds that a credential lasts which is to expire: time e
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
     """Yield a deployment where members have certificates."""
-    async with Site(tmp_path_factory.mktemp("edge") / "site") as deployment:
+    async with Sandbox(tmp_path_factory.mktemp("edge") / "site") as deployment:
         yield deployment
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def single(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+async def single(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
     """Yield a deployment where members have tokens."""
-    async with Site(tmp_path_factory.mktemp("single") / "site", Topology.SINGLE) as deployment:
+    async with Sandbox(tmp_path_factory.mktemp("single") / "site", Topology.SINGLE) as deployment:
         yield deployment
 
 
 @pytest.fixture(params=["edge", "single"])
-def deployment(request: pytest.FixtureRequest) -> Site:
+def deployment(request: pytest.FixtureRequest) -> Sandbox:
     """Return both, one after the other."""
-    chosen: Site = request.getfixturevalue(request.param)
+    chosen: Sandbox = request.getfixturevalue(request.param)
     return chosen
 
 
@@ -61,7 +61,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return f"{request.node.originalname.removeprefix('test_')[:40]}.example.net".replace("_", "-")
 
 
-async def test_node_becomes_member_and_both_survive_restarts(deployment: Site, tmp_path: Path, name: str) -> None:
+async def test_node_becomes_member_and_both_survive_restarts(deployment: Sandbox, tmp_path: Path, name: str) -> None:
     factory = Factory(deployment, tmp_path)
     factory.make(name)
     async with factory.start_node(name) as node:  # before there is a provisioner
@@ -87,7 +87,9 @@ async def test_node_becomes_member_and_both_survive_restarts(deployment: Site, t
             await second.line("member:")
 
 
-async def test_programs_survive_the_end_of_a_session_or_say_why_not(edge: Site, single: Site, tmp_path: Path) -> None:
+async def test_programs_survive_the_end_of_a_session_or_say_why_not(
+    edge: Sandbox, single: Sandbox, tmp_path: Path
+) -> None:
     async with asyncio.TaskGroup() as cases:  # at once, because each waits until something expires
         for case in (
             identity_expires(edge, tmp_path / "certificate"),
@@ -101,7 +103,7 @@ async def test_programs_survive_the_end_of_a_session_or_say_why_not(edge: Site, 
             cases.create_task(case)
 
 
-async def identity_expires(deployment: Site, directory: Path) -> None:
+async def identity_expires(deployment: Sandbox, directory: Path) -> None:
     """Expect that the node waits again, and is given another identity for the same key."""
     factory, name = Factory(deployment, directory), "expiring.example.net"
     factory.make(name)
@@ -115,7 +117,7 @@ async def identity_expires(deployment: Site, directory: Path) -> None:
             assert await provisioner.line("provisioned:") == name
 
 
-async def node_token_is_renewed(deployment: Site, directory: Path) -> None:
+async def node_token_is_renewed(deployment: Sandbox, directory: Path) -> None:
     factory, name = Factory(deployment, directory), "renewed-token.example.net"
     device = factory.make(name)
     async with refused_node(factory, name) as node:
@@ -128,7 +130,7 @@ async def node_token_is_renewed(deployment: Site, directory: Path) -> None:
     assert len(node.seen) == 5
 
 
-async def node_token_expires(deployment: Site, directory: Path) -> None:
+async def node_token_expires(deployment: Sandbox, directory: Path) -> None:
     factory, name = Factory(deployment, directory), "expired-token.example.net"
     device = factory.make(name)
     async with refused_node(factory, name) as node:
@@ -140,7 +142,7 @@ async def node_token_expires(deployment: Site, directory: Path) -> None:
     assert node.seen[3:] == [f"error: {token} has expired, and the node has no other identity; put a new token there"]
 
 
-async def provisioner_certificate_is_renewed(deployment: Site, directory: Path) -> None:
+async def provisioner_certificate_is_renewed(deployment: Sandbox, directory: Path) -> None:
     factory = Factory(deployment, directory)
     async with refused_provisioner(
         factory, lambda: give_short_certificate(deployment, factory.provisioner)
@@ -153,7 +155,7 @@ async def provisioner_certificate_is_renewed(deployment: Site, directory: Path) 
     assert len(of_itself(provisioner)) == 5
 
 
-async def provisioner_certificate_expires(deployment: Site, directory: Path) -> None:
+async def provisioner_certificate_expires(deployment: Sandbox, directory: Path) -> None:
     factory = Factory(deployment, directory)
     async with refused_provisioner(
         factory, lambda: give_short_certificate(deployment, factory.provisioner)
@@ -161,7 +163,7 @@ async def provisioner_certificate_expires(deployment: Site, directory: Path) -> 
         await end_with_session(provisioner, factory.provisioner / "provisioner.pem")
 
 
-async def provisioner_token_expires(deployment: Site, directory: Path) -> None:
+async def provisioner_token_expires(deployment: Sandbox, directory: Path) -> None:
     factory = Factory(deployment, directory)
     async with refused_provisioner(factory, lambda: factory.give_token(SHORT)) as provisioner:
         await end_with_session(provisioner, factory.provisioner / "provisioner.jwt")
@@ -203,13 +205,13 @@ async def refused_provisioner(factory: Factory, give: Callable[[], None]) -> Asy
         yield provisioner
 
 
-def give_short_certificate(deployment: Site, directory: Path) -> None:
+def give_short_certificate(deployment: Sandbox, directory: Path) -> None:
     """Give a provisioner a certificate that expires soon."""
     validity = Validity(not_after=datetime.now(UTC) + timedelta(seconds=SHORT))
     authority(deployment).client("provisioner.example.net", validity=validity).write(directory, "provisioner")
 
 
-async def test_impostors_are_refused(edge: Site, tmp_path: Path, name: str) -> None:
+async def test_impostors_are_refused(edge: Sandbox, tmp_path: Path, name: str) -> None:
     factory = Factory(edge, tmp_path)
     factory.make(name)
     other_key = f"other-key.{name}"
@@ -233,7 +235,7 @@ async def test_impostors_are_refused(edge: Site, tmp_path: Path, name: str) -> N
         assert await ask(edge, other_key) == "yes"
 
 
-async def test_recorded_answer_is_refused(edge: Site, tmp_path: Path, name: str) -> None:
+async def test_recorded_answer_is_refused(edge: Sandbox, tmp_path: Path, name: str) -> None:
     """As the thief of an edge could send it, without the device's secret."""
     factory = Factory(edge, tmp_path)
     secret = read_secret((factory.make(name) / "device.secret").read_text())
@@ -260,7 +262,7 @@ async def test_recorded_answer_is_refused(edge: Site, tmp_path: Path, name: str)
 ROGUE: Final = (b"{}", b"not json", b'"a"', b"[" * 9000, b'{"identity": ">"}', b'{"identity": "a\\r\\nPUB x 0"}')
 
 
-async def test_names_outside_the_inventory_are_not_asked(edge: Site, tmp_path: Path, name: str) -> None:
+async def test_names_outside_the_inventory_are_not_asked(edge: Sandbox, tmp_path: Path, name: str) -> None:
     factory = Factory(edge, tmp_path)
     factory.make(name)
     async with factory.start_provisioner() as provisioner:
@@ -287,7 +289,7 @@ async def test_names_outside_the_inventory_are_not_asked(edge: Site, tmp_path: P
 
 
 async def test_node_comes_by_way_of_websocket(tmp_path: Path, name: str) -> None:
-    async with Site(tmp_path / "site", Topology.WEBSOCKET) as deployment:
+    async with Sandbox(tmp_path / "site", Topology.WEBSOCKET) as deployment:
         factory = Factory(deployment, tmp_path / "factory")
         factory.make(name)
         async with factory.start_provisioner(), factory.start_node(name) as node:
@@ -296,7 +298,7 @@ async def test_node_comes_by_way_of_websocket(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-async def test_nodes_ca_of_the_page_signs_members_of_its_names_only(edge: Site, tmp_path: Path) -> None:
+async def test_nodes_ca_of_the_page_signs_members_of_its_names_only(edge: Sandbox, tmp_path: Path) -> None:
     factory, own, foreign = Factory(edge, tmp_path), "a.nodes.example.net", "b.example.net"
     text = (DOCS / "from-factory-to-fleet.md").read_text(encoding="utf-8")
     (tmp_path / "nodes-ca.ext").write_text("\n".join(next(fenced(text, "text"))))
@@ -334,7 +336,7 @@ async def test_nodes_ca_of_the_page_signs_members_of_its_names_only(edge: Site, 
     ],
 )
 async def test_provisioner_that_cannot_work_ends_with_one_line(
-    edge: Site, tmp_path: Path, file: str, content: str | None, message: str
+    edge: Sandbox, tmp_path: Path, file: str, content: str | None, message: str
 ) -> None:
     factory = Factory(edge, tmp_path)
     (factory.provisioner / file).unlink()
@@ -347,7 +349,7 @@ async def test_provisioner_that_cannot_work_ends_with_one_line(
     assert message in line
 
 
-async def test_node_that_cannot_work_ends_with_one_line(edge: Site, tmp_path: Path, name: str) -> None:
+async def test_node_that_cannot_work_ends_with_one_line(edge: Sandbox, tmp_path: Path, name: str) -> None:
     factory = Factory(edge, tmp_path)
     directory = factory.make(name)
     (directory / "device.secret").write_text("short")
@@ -358,7 +360,7 @@ async def test_node_that_cannot_work_ends_with_one_line(edge: Site, tmp_path: Pa
     ]
 
 
-async def test_programs_come_back_after_the_broker_was_restarted(edge: Site, tmp_path: Path, name: str) -> None:
+async def test_programs_come_back_after_the_broker_was_restarted(edge: Sandbox, tmp_path: Path, name: str) -> None:
     factory = Factory(edge, tmp_path)
     factory.make(name)
     async with factory.start_provisioner() as provisioner, factory.start_node(name) as node:
@@ -371,9 +373,9 @@ async def test_programs_come_back_after_the_broker_was_restarted(edge: Site, tmp
         assert await ask(edge, name) == "yes"
 
 
-def authority(deployment: Site) -> Authority:
+def authority(deployment: Sandbox) -> CertificateAuthority:
     """Return the CA of a deployment."""
     certificate = x509.load_pem_x509_certificate(deployment.ca.read_bytes())
     key = load_pem_private_key(deployment.ca.with_suffix(".key").read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    return Authority(Pair(certificate, key))
+    return CertificateAuthority(Pair(certificate, key))

@@ -1,7 +1,7 @@
-"""What an admitted connection may do, tried by publishing and subscribing on a real server.
+"""Permissions of admitted connections, tested by publishing and subscribing on a real server.
 
-Each row is one subject and whether nats-server lets it pass. JetStream rights are tried against real
-streams and buckets. ``violates`` reads the server's own answer.
+Each row is a subject and whether nats-server permits it. JetStream permissions are tested with real streams and
+buckets. ``violates`` evaluates the server's answer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from nats.js.api import StreamConfig
 from broker_auth.deploy.plan import Topology
 from broker_auth.natsio.natspy import violates
 from broker_auth.sandbox.client import Credentials, connect
-from broker_auth.sandbox.holders import Holder
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.identities import Identity
+from broker_auth.sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -38,9 +38,9 @@ def sha256(text: str) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    directory: Path = tmp_path_factory.mktemp("site") / "site"
-    async with Site(directory, Topology.SINGLE) as running:
+async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
+    directory: Path = tmp_path_factory.mktemp("sandbox") / "sandbox"
+    async with Sandbox(directory, Topology.SINGLE) as running:
         await running.apply_streams()
         admin = await connect(running.fleet_url, "admin", running.credentials("fleet"))
         streams = admin.jetstream()
@@ -51,9 +51,9 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
         yield running
 
 
-async def join(site: Site, holder: Holder, inbox: str = "_INBOX") -> Client:
-    credentials = Credentials(ca=site.ca, token=holder.token, seed=holder.seed)
-    return await connect(site.fleet_url, "probe", credentials, inbox=inbox)
+async def join(sandbox: Sandbox, identity: Identity, inbox: str = "_INBOX") -> Client:
+    credentials = Credentials(ca=sandbox.ca, token=identity.token, seed=identity.seed)
+    return await connect(sandbox.fleet_url, "probe", credentials, inbox=inbox)
 
 
 async def passes(client: Client, verb: str, subject: str) -> bool:
@@ -109,14 +109,14 @@ SERVER_BY_FLAG = {
 
 
 @pytest.mark.parametrize("flags", ["", "service_host", "submission", "streams", "streams,governor"])
-async def test_server(site: Site, flags: str) -> None:
+async def test_server(sandbox: Sandbox, flags: str) -> None:
     rows = SERVER_ALWAYS | {row: flags in with_flags for row, with_flags in SERVER_BY_FLAG.items()}
     permissions = [flag for flag in flags.split(",") if flag]
-    await check(await join(site, site.issuer.server(SERVER, *permissions)), rows)
+    await check(await join(sandbox, sandbox.issuer.server(SERVER, *permissions)), rows)
 
 
-async def test_server_of_several_collectives(site: Site) -> None:
-    holder = site.issuer.server(SERVER, collectives=("one", "two"))
+async def test_server_of_several_collectives(sandbox: Sandbox) -> None:
+    identity = sandbox.issuer.server(SERVER, collectives=("one", "two"))
     rows = {
         "sub one.broadcast.agent.x": True,
         "sub two.broadcast.agent.x": True,
@@ -125,7 +125,7 @@ async def test_server_of_several_collectives(site: Site) -> None:
         "pub two.reply.x.y": True,
         "pub three.reply.x.y": False,
     }
-    await check(await join(site, holder), rows)
+    await check(await join(sandbox, identity), rows)
 
 
 CLIENT_ALWAYS = {
@@ -162,7 +162,7 @@ CLIENT_BY_FLAG: dict[str, set[str]] = {
     "pub choria.lifecycle.event.startup.server": set(),
     "pub $SYS.REQ.SERVER.PING": set(),
     "sub >": set(),
-    "pub provisioning.node.n": FLEET,  # by `*.node.>`, in the fleet's account, where no node hears it
+    "pub provisioning.node.n": FLEET,  # by `*.node.>`, in the fleet's account, where no node receives it
     "pub provisioning.reply.n.1": set(),
 }
 FLAGS = [
@@ -182,24 +182,24 @@ FLAGS = [
 
 
 @pytest.mark.parametrize("flag", FLAGS)
-async def test_client_by_flag(site: Site, flag: str) -> None:
+async def test_client_by_flag(sandbox: Sandbox, flag: str) -> None:
     rows = CLIENT_ALWAYS | {row: flag in flags for row, flags in CLIENT_BY_FLAG.items()}
-    await check(await join(site, site.issuer.client(CALLER, *filter(None, [flag]))), rows)
+    await check(await join(sandbox, sandbox.issuer.client(CALLER, *filter(None, [flag]))), rows)
 
 
 @pytest.mark.parametrize("streams", ["streams_user", "streams_admin"])
-async def test_client_with_governor_and_streams(site: Site, streams: str) -> None:
+async def test_client_with_governor_and_streams(sandbox: Sandbox, streams: str) -> None:
     rows = {"pub mcollective.governor.DEPLOY": True, "pub choria.lifecycle.event.governor.x": True}
-    await check(await join(site, site.issuer.client(CALLER, "governor", streams)), rows)
+    await check(await join(sandbox, sandbox.issuer.client(CALLER, "governor", streams)), rows)
 
 
-async def test_org_admin_may_everything_in_the_fleet(site: Site) -> None:
+async def test_org_admin_may_do_everything_in_the_fleet_account(sandbox: Sandbox) -> None:
     rows = {"sub >": True, "pub mcollective.node.x": True, "pub $JS.API.STREAM.NAMES": True}
-    await check(await join(site, site.issuer.client(CALLER, "org_admin")), rows)
+    await check(await join(sandbox, sandbox.issuer.client(CALLER, "org_admin")), rows)
 
 
-async def test_node(site: Site) -> None:
-    client = await connect(site.node_url, "node7.example.net", site.credentials("node"))
+async def test_node(sandbox: Sandbox) -> None:
+    client = await connect(sandbox.node_url, "node7.example.net", sandbox.credentials("node"))
     rows = {
         "pub choria.lifecycle.event.startup.provision_mode_server": True,
         "pub choria.lifecycle.event.alive.provision_mode_server": True,
@@ -235,9 +235,9 @@ async def test_node(site: Site) -> None:
     await check(client, rows)
 
 
-async def test_node_joins_no_queue_group(site: Site) -> None:
-    """Over an edge's link each group is one more subscription, and names of groups do not end."""
-    client = await connect(site.node_url, "node7.example.net", site.credentials("node"))
+async def test_node_cannot_join_a_queue_group(sandbox: Sandbox) -> None:
+    """Each queue group is another subscription on an edge's leaf link, and their number is unlimited."""
+    client = await connect(sandbox.node_url, "node7.example.net", sandbox.credentials("node"))
     for queue in ("q", "q.x", "provisioning.node.node7.example.net"):
         for subject in ("provisioning.node.node7.example.net", "provisioning.broadcast.agent.rpcutil"):
             joining = partial(client.subscribe, subject, queue=queue)
@@ -246,8 +246,8 @@ async def test_node_joins_no_queue_group(site: Site) -> None:
     await client.close()
 
 
-async def test_system_user_commands_servers_and_reaches_no_stream(site: Site) -> None:
-    client = await connect(site.fleet_url, "operator", site.credentials("system"))
+async def test_system_user_controls_servers_but_not_streams(sandbox: Sandbox) -> None:
+    client = await connect(sandbox.fleet_url, "operator", sandbox.credentials("system"))
     rows = {
         "pub $SYS.REQ.SERVER.PING.CONNZ": True,
         "pub $SYS.REQ.SERVER.PING.JSZ": True,
@@ -271,15 +271,15 @@ async def test_system_user_commands_servers_and_reaches_no_stream(site: Site) ->
     await check(client, rows)
 
 
-async def test_provisioner_may_everything_in_its_account(site: Site) -> None:
-    client = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
+async def test_provisioner_may_do_everything_in_its_account(sandbox: Sandbox) -> None:
+    client = await connect(sandbox.fleet_url, "provisioner", sandbox.credentials("provisioner"))
     rows = {"sub >": True, "pub provisioning.node.node7": True, "pub choria.lifecycle.x": True}
     await check(client, rows)
 
 
-async def test_streams_user_uses_streams_and_buckets_and_makes_none(site: Site) -> None:
+async def test_streams_user_uses_streams_and_buckets_but_cannot_create_them(sandbox: Sandbox) -> None:
     inbox = f"mcollective.reply.{md5(CALLER)}"
-    client = await join(site, site.issuer.client(CALLER, "streams_user"), inbox)
+    client = await join(sandbox, sandbox.issuer.client(CALLER, "streams_user"), inbox)
     streams = client.jetstream(timeout=2)
     assert (await streams.stream_info("WORK")).state.messages == 1
     subscription = await streams.pull_subscribe("work.>", stream="WORK", durable="d1")
@@ -295,16 +295,16 @@ async def test_streams_user_uses_streams_and_buckets_and_makes_none(site: Site) 
     await client.close()
 
 
-async def test_streams_admin_makes_streams(site: Site) -> None:
-    client = await join(site, site.issuer.client(CALLER, "streams_admin"), f"mcollective.reply.{md5(CALLER)}")
+async def test_streams_admin_creates_streams(sandbox: Sandbox) -> None:
+    client = await join(sandbox, sandbox.issuer.client(CALLER, "streams_admin"), f"mcollective.reply.{md5(CALLER)}")
     streams = client.jetstream(timeout=2)
     assert (await streams.add_stream(name="MINE", subjects=["mine.>"])).config.name == "MINE"
     assert await streams.delete_stream("MINE")
     await client.close()
 
 
-async def test_a_server_with_streams_reads_and_cannot_write_buckets(site: Site) -> None:
-    client = await join(site, site.issuer.server(SERVER, "streams"), f"mcollective.reply.{md5(SERVER)}")
+async def test_server_with_streams_reads_but_cannot_write_buckets(sandbox: Sandbox) -> None:
+    client = await join(sandbox, sandbox.issuer.server(SERVER, "streams"), f"mcollective.reply.{md5(SERVER)}")
     streams = client.jetstream(timeout=2)
     bucket = await streams.key_value("SETTINGS")
     assert bucket is not None
@@ -317,8 +317,8 @@ async def test_a_server_with_streams_reads_and_cannot_write_buckets(site: Site) 
     await client.close()
 
 
-async def test_election_user_writes_its_bucket_and_no_other(site: Site) -> None:
-    client = await join(site, site.issuer.client(CALLER, "election_user"), f"mcollective.reply.{md5(CALLER)}")
+async def test_election_user_writes_only_its_bucket(sandbox: Sandbox) -> None:
+    client = await join(sandbox, sandbox.issuer.client(CALLER, "election_user"), f"mcollective.reply.{md5(CALLER)}")
     streams = client.jetstream(timeout=2)
     election = await streams.key_value("CHORIA_LEADER_ELECTION")
     assert await election.create("task", b"me")

@@ -21,8 +21,8 @@ from inventory import is_name
 from provisioner import announced
 from sealed import ProofError, read_secret, seal, unseal
 
-from broker_auth.deploy.pki import Authority
-from broker_auth.sandbox.holders import Issuer
+from broker_auth.deploy.pki import CertificateAuthority
+from broker_auth.sandbox.identities import Issuer
 from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 from broker_auth.tokens.jws import parse
 
@@ -97,7 +97,7 @@ def forged() -> str:
 
 
 def test_certificate_says_what_the_ca_decides_and_ends_with_it(tmp_path: Path) -> None:
-    nodes = Authority.create().intermediate("nodes")
+    nodes = CertificateAuthority.create().intermediate("nodes")
     nodes.pair.write(tmp_path, "nodes-ca")
     signer = CertificateSigner(tmp_path / "nodes-ca.pem")
     identity, ends = signer.sign(NAME, read_csr(NAME, csr(NAME, extensions=(alternative(NAME),))), 10 * 366 * 86_400)
@@ -113,15 +113,15 @@ def test_certificate_says_what_the_ca_decides_and_ends_with_it(tmp_path: Path) -
 
 
 def test_root_ca_is_not_sent_along(tmp_path: Path) -> None:
-    Authority.create().pair.write(tmp_path, "nodes-ca")
+    CertificateAuthority.create().pair.write(tmp_path, "nodes-ca")
     identity, ends = CertificateSigner(tmp_path / "nodes-ca.pem").sign(NAME, KEY.public_key(), 3600)
     assert len(x509.load_pem_x509_certificates(identity["certificate"].encode())) == 1
     assert time.time() + 3500 < ends <= time.time() + 3600
 
 
 def test_ca_with_another_key_is_not_used(tmp_path: Path) -> None:
-    Authority.create().pair.write(tmp_path, "nodes-ca")
-    (tmp_path / "nodes-ca.key").write_bytes(Authority.create().pair.key_pem)
+    CertificateAuthority.create().pair.write(tmp_path, "nodes-ca")
+    (tmp_path / "nodes-ca.key").write_bytes(CertificateAuthority.create().pair.key_pem)
     with pytest.raises(ValueError, match="do not belong together"):
         CertificateSigner(tmp_path / "nodes-ca.pem")
 

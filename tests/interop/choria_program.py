@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from broker_auth.sandbox.tied import tied
+from broker_auth.sandbox.lifetime import dies_with_parent
 
 STARTUP_SECONDS: Final = 30
 _ANSWER: Final = re.compile(r"^(\S+) +time=\d+ ms", re.MULTILINE)
@@ -84,7 +84,7 @@ async def running(choria: Choria, log: Path, *arguments: str) -> AsyncIterator[a
     """Run a command that does not end by itself; it ends with the block."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *tied([str(choria.program), *arguments]),
+            *dies_with_parent([str(choria.program), *arguments]),
             cwd=choria.directory,
             env=choria.environment,
             stdout=output,

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 
-from broker_auth.deploy.pki import Authority, Pair, private_key
+from broker_auth.deploy.pki import CertificateAuthority, Pair, private_key
 from broker_auth.deploy.plan import Topology
-from broker_auth.sandbox.holders import Holder
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.identities import Identity
+from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.secret import Secret
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
 from tests.builders.clock import HOUR
@@ -84,7 +84,7 @@ class Fleet:
     Choria's server takes the machine's name for its own until it is provisioned, so there is one node at a time.
     """
 
-    def __init__(self, site: Site, shape: Shape, client: Choria, node: Choria, provisioner: Path) -> None:
+    def __init__(self, site: Sandbox, shape: Shape, client: Choria, node: Choria, provisioner: Path) -> None:
         """Write the configurations of client and provisioner; nothing is started yet."""
         self.site = site
         self.shape = shape
@@ -287,7 +287,7 @@ def write_configuration(file: Path, settings: dict[str, object]) -> Path:
     return file
 
 
-def write_token(holder: Holder, directory: Path) -> dict[str, object]:
+def write_token(holder: Identity, directory: Path) -> dict[str, object]:
     """Write a token and its seed, and return the settings that name them."""
     token, seed = directory / "token.jwt", directory / "key.seed"
     token.write_text(holder.token)
@@ -295,8 +295,8 @@ def write_token(holder: Holder, directory: Path) -> dict[str, object]:
     return {"plugin.security.choria.token_file": token, "plugin.security.choria.seed_file": seed}
 
 
-def _authority(site: Site) -> Authority:
+def _authority(site: Sandbox) -> CertificateAuthority:
     pki = site.directory / "pki"
     key = load_pem_private_key((pki / "ca.key").read_bytes(), password=None)
     assert isinstance(key, EllipticCurvePrivateKey)
-    return Authority(Pair(load_pem_x509_certificate((pki / "ca.pem").read_bytes()), key))
+    return CertificateAuthority(Pair(load_pem_x509_certificate((pki / "ca.pem").read_bytes()), key))

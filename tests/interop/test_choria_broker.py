@@ -15,7 +15,7 @@ import pytest
 from broker_auth.bench.contenders import CHORIA, Clients, contender
 from broker_auth.bench.materials import Trust
 from broker_auth.bench.processes import Connectors
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.natsserver import free_port
@@ -192,7 +192,7 @@ async def outcome(url: str, attempt: Attempt, pki: Path) -> str:
 
 
 def write_pki(directory: Path) -> None:
-    ca = Authority.create("fleet CA")
+    ca = CertificateAuthority.create("fleet CA")
     (directory / "ca.pem").write_bytes(ca.certificate_pem)
     ca.server("broker.example.net", hosts=[HOST, "broker.example.net"]).write(directory, "server")
     ca.client("member").write(directory, "member")

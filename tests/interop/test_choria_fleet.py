@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker_auth.deploy.plan import Topology
-from broker_auth.sandbox.holders import Holder
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.identities import Identity
+from broker_auth.sandbox.sandbox import Sandbox
 from tests.interop.choria_program import STARTUP_SECONDS, Choria, ChoriaRefused, found_by_ping, running, server
 
 pytestmark = pytest.mark.e2e
@@ -20,17 +20,17 @@ IDENTITY = "node1.example.net"
 
 @pytest.mark.parametrize("by", ["organization", "chain issuer"])
 async def test_a_client_asks_a_server(choria_server: Choria, tmp_path: Path, by: str) -> None:
-    async with Site(tmp_path / "site", Topology.SINGLE) as site:
-        make = site.issuer.client if by == "organization" else site.issuer.client_by_chain
-        client = configuration(site, tmp_path / "client", make("up=alice", "fleet_management"))
-        node = configuration(site, tmp_path / "node", site.issuer.server(IDENTITY))
+    async with Sandbox(tmp_path / "sandbox", Topology.SINGLE) as sandbox:
+        make = sandbox.issuer.client if by == "organization" else sandbox.issuer.client_by_chain
+        client = configuration(sandbox, tmp_path / "client", make("up=alice", "fleet_management"))
+        node = configuration(sandbox, tmp_path / "node", sandbox.issuer.server(IDENTITY))
         async with server(choria_server, tmp_path / "node.log", node):
             await until_found(choria_server, client)
             # To this server only, and back to a reply subject that only this client may subscribe to.
             output = await run(choria_server, client, "req", "rpcutil", "ping", "-I", IDENTITY, "--json")
             answer = json.loads(output[output.index("{\n") :])
         assert [(reply["sender"], reply["statuscode"]) for reply in answer["replies"]] == [(IDENTITY, 0)]
-        assert {(record.rule, record.code) for record in site.audit_records()} >= {
+        assert {(record.rule, record.code) for record in sandbox.audit_records()} >= {
             ("server", "admitted"),
             ("client", "admitted"),
         }
@@ -38,47 +38,47 @@ async def test_a_client_asks_a_server(choria_server: Choria, tmp_path: Path, by:
 
 
 async def test_client_without_fleet_management_reaches_no_server(choria_server: Choria, tmp_path: Path) -> None:
-    async with Site(tmp_path / "site", Topology.SINGLE) as site:
-        manager = configuration(site, tmp_path / "manager", site.issuer.client("up=alice", "fleet_management"))
-        viewer = configuration(site, tmp_path / "viewer", site.issuer.client("up=bob", "events_viewer"))
-        node = configuration(site, tmp_path / "node", site.issuer.server(IDENTITY))
+    async with Sandbox(tmp_path / "sandbox", Topology.SINGLE) as sandbox:
+        manager = configuration(sandbox, tmp_path / "manager", sandbox.issuer.client("up=alice", "fleet_management"))
+        viewer = configuration(sandbox, tmp_path / "viewer", sandbox.issuer.client("up=bob", "events_viewer"))
+        node = configuration(sandbox, tmp_path / "node", sandbox.issuer.server(IDENTITY))
         async with server(choria_server, tmp_path / "node.log", node):
             await until_found(choria_server, manager)
             assert found_by_ping(await run(choria_server, viewer, "ping")) == []
-        assert "admitted" in {record.code for record in site.audit_records() if record.name == "up=bob"}
+        assert "admitted" in {record.code for record in sandbox.audit_records() if record.name == "up=bob"}
 
 
 async def test_token_without_its_key_is_denied(choria_server: Choria, tmp_path: Path) -> None:
-    async with Site(tmp_path / "site", Topology.SINGLE) as site:
-        stolen, own = site.issuer.client("up=alice", "org_admin"), site.issuer.client("up=thief")
-        thief = configuration(site, tmp_path / "thief", Holder(token=stolen.token, seed=own.seed))
+    async with Sandbox(tmp_path / "sandbox", Topology.SINGLE) as sandbox:
+        stolen, own = sandbox.issuer.client("up=alice", "org_admin"), sandbox.issuer.client("up=thief")
+        thief = configuration(sandbox, tmp_path / "thief", Identity(token=stolen.token, seed=own.seed))
         log = tmp_path / "thief.log"
         # Choria would retry forever.
         async with running(choria_server, log, "ping", "--config", str(thief)), asyncio.timeout(STARTUP_SECONDS):
-            while not (records := site.audit_records()):
+            while not (records := sandbox.audit_records()):
                 await asyncio.sleep(0.05)
         assert {(record.rule, record.code) for record in records} == {("client", "nonce_signature")}
 
 
-def configuration(site: Site, directory: Path, holder: Holder) -> Path:
+def configuration(sandbox: Sandbox, directory: Path, identity: Identity) -> Path:
     """Return a configuration of Choria for the subject of a token, server or client."""
     directory.mkdir()
     token, seed, file = directory / "token.jwt", directory / "key.seed", directory / "choria.conf"
-    token.write_text(holder.token)
-    seed.write_text(holder.seed.hex())
+    token.write_text(identity.token)
+    seed.write_text(identity.seed.hex())
     settings = {
         "identity": IDENTITY,  # a server's; a client goes by its token
         "collectives": "mcollective",
         "main_collective": "mcollective",
         "rpcauthorization": "0",
-        "plugin.choria.middleware_hosts": site.fleet_url.replace("tls://", "nats://"),
+        "plugin.choria.middleware_hosts": sandbox.fleet_url.replace("tls://", "nats://"),
         "plugin.choria.server.provision": "false",
         "plugin.security.provider": "choria",
-        "plugin.security.choria.ca": site.ca,
+        "plugin.security.choria.ca": sandbox.ca,
         "plugin.security.choria.token_file": token,
         "plugin.security.choria.seed_file": seed,
         "plugin.security.issuer.names": "choria",
-        "plugin.security.issuer.choria.public": site.settings.issuers[0].hex,
+        "plugin.security.issuer.choria.public": sandbox.settings.issuers[0].hex,
     }
     file.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
     return file

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import connect
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.secret import Secret
 from broker_auth.tokens.issue import SigningKey, load_signing_key, provisioning_claims
 from tests.builders.clock import HOUR
@@ -26,10 +26,10 @@ ACCESS_TOKEN = "s3cret"  # the token that the node expects from its provisioner
 
 @pytest.mark.parametrize("protocol_v2", [False, True], ids=["protocol 1", "protocol 2"])
 async def test_a_server_waits_to_be_provisioned(choria_server: Choria, tmp_path: Path, *, protocol_v2: bool) -> None:
-    async with Site(tmp_path / "site") as site:
-        write_token(site, choria_server.directory, protocol_v2=protocol_v2)
-        identity = await announced(site, choria_server)
-        record = site.audit_record(identity)
+    async with Sandbox(tmp_path / "sandbox") as sandbox:
+        write_token(sandbox, choria_server.directory, protocol_v2=protocol_v2)
+        identity = await announced(sandbox, choria_server)
+        record = sandbox.audit_record(identity)
         assert record is not None
         assert (record.decision, record.rule, record.account) == ("admit", "provisioning", "provisioning")
         denied = (tmp_path / "choria.log").read_text()
@@ -37,9 +37,9 @@ async def test_a_server_waits_to_be_provisioned(choria_server: Choria, tmp_path:
 
 
 async def test_choria_discovers_and_queries_it(choria_server: Choria, tmp_path: Path) -> None:
-    async with Site(tmp_path / "site") as site:
-        write_token(site, choria_server.directory, protocol_v2=False)
-        configuration = write_client_configuration(site, tmp_path)
+    async with Sandbox(tmp_path / "sandbox") as sandbox:
+        write_token(sandbox, choria_server.directory, protocol_v2=False)
+        configuration = write_client_configuration(sandbox, tmp_path)
         async with server(choria_server, tmp_path / "choria.log"):
             identity = await until_found(choria_server, configuration)
             # Addressed to this node only, so it uses the subject that isolation allows.
@@ -50,19 +50,19 @@ async def test_choria_discovers_and_queries_it(choria_server: Choria, tmp_path: 
 
 
 async def test_server_with_an_untrusted_token_is_denied(choria_server: Choria, tmp_path: Path) -> None:
-    async with Site(tmp_path / "site") as site:
+    async with Sandbox(tmp_path / "sandbox") as sandbox:
         foreign = load_signing_key(rsa_key("foreign signer").private_pem, "foreign signer")
-        write_token(site, choria_server.directory, protocol_v2=False, key=foreign)
+        write_token(sandbox, choria_server.directory, protocol_v2=False, key=foreign)
         async with server(choria_server, tmp_path / "choria.log"):
-            codes = await until_decided(site)
+            codes = await until_decided(sandbox)
         assert codes == {"token_signature"}
 
 
 # --- The node
 
 
-def write_token(site: Site, directory: Path, *, protocol_v2: bool, key: SigningKey | None = None) -> None:
-    url = site.node_url.replace("tls://", "nats://")  # as Choria writes them; it always uses TLS
+def write_token(sandbox: Sandbox, directory: Path, *, protocol_v2: bool, key: SigningKey | None = None) -> None:
+    url = sandbox.node_url.replace("tls://", "nats://")  # as Choria writes them; it always uses TLS
     claims = provisioning_claims(
         now=time.time(),
         validity=HOUR,
@@ -71,11 +71,11 @@ def write_token(site: Site, directory: Path, *, protocol_v2: bool, key: SigningK
         default=True,
         protocol_v2=protocol_v2,
     )
-    signer = key or load_signing_key((site.directory / "pki" / "signer.key").read_bytes(), "signer")
+    signer = key or load_signing_key((sandbox.directory / "pki" / "signer.key").read_bytes(), "signer")
     (directory / "provisioning.jwt").write_text(signer.sign(claims))
 
 
-async def announced(site: Site, choria: Choria) -> str:
+async def announced(sandbox: Sandbox, choria: Choria) -> str:
     """Return the identity a starting server announces to its provisioner."""
     first: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
@@ -83,7 +83,7 @@ async def announced(site: Site, choria: Choria) -> str:
         if not first.done():
             first.set_result(message)
 
-    provisioner = await connect(site.fleet_url, "provisioner", site.credentials("provisioner"))
+    provisioner = await connect(sandbox.fleet_url, "provisioner", sandbox.credentials("provisioner"))
     try:
         await provisioner.subscribe("choria.lifecycle.event.startup.provision_mode_server", cb=hear)
         await round_trip(provisioner)
@@ -96,10 +96,10 @@ async def announced(site: Site, choria: Choria) -> str:
     return identity
 
 
-async def until_decided(site: Site) -> set[str]:
+async def until_decided(sandbox: Sandbox) -> set[str]:
     """Wait for a decision about a node and return the codes."""
     async with asyncio.timeout(STARTUP_SECONDS):
-        while not (codes := {record.code for record in site.audit_records() if record.rule == "provisioning"}):
+        while not (codes := {record.code for record in sandbox.audit_records() if record.rule == "provisioning"}):
             await asyncio.sleep(0.05)
     return codes
 
@@ -107,15 +107,15 @@ async def until_decided(site: Site) -> set[str]:
 # --- Its provisioner
 
 
-def write_client_configuration(site: Site, directory: Path) -> Path:
-    pki = site.directory / "pki"
+def write_client_configuration(sandbox: Sandbox, directory: Path) -> Path:
+    pki = sandbox.directory / "pki"
     settings = {
         "collectives": "provisioning",
         "main_collective": "provisioning",
         "identity": "provisioner.example.net",
-        "plugin.choria.middleware_hosts": site.fleet_url.replace("tls://", "nats://"),
+        "plugin.choria.middleware_hosts": sandbox.fleet_url.replace("tls://", "nats://"),
         "plugin.nats.user": "provisioner",
-        "plugin.nats.pass": site.settings.provisioning.client_passwords[0].reveal(),
+        "plugin.nats.pass": sandbox.settings.provisioning.client_passwords[0].reveal(),
         "plugin.security.provider": "file",
         "plugin.security.file.ca": pki / "ca.pem",
         "plugin.security.file.certificate": pki / "provisioner.pem",

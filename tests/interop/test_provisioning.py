@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from broker_auth.deploy.plan import Topology
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 from tests.interop.choria_program import Choria
 from tests.interop.provisioning import ACCESS_TOKEN, Fleet, Shape, until
 from tests.interop.tried import Programs, name, servers
@@ -50,7 +50,7 @@ LIFETIME = 10.0  # seconds, of a leader that is gone: the default
 @pytest_asyncio.fixture
 async def fleet(shape: Shape, programs: Programs, tmp_path: Path) -> AsyncIterator[Fleet]:
     """A deployment as ``init --dev-pki`` writes it, with its streams, and a node that was never provisioned."""
-    async with Site(tmp_path / "site", shape.topology, issuer=shape.issuer) as site:
+    async with Sandbox(tmp_path / "site", shape.topology, issuer=shape.issuer) as site:
         await site.apply_streams()
         for name in ("node", "client"):
             (tmp_path / name).mkdir()

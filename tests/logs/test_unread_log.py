@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from nats.errors import Error as NatsError
 
+from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import free_port
-from broker_auth.sandbox.tied import tied
 from tests.callout.deployment import Deployment, eventually
 from tests.deadlines import HANG_SECONDS
 
@@ -48,7 +48,10 @@ async def test_unread_log_delays_no_login(tmp_path: Path) -> None:
     with deployment.running():
         command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(deployment.config)]
         service = subprocess.Popen(  # noqa: ASYNC220 - its pipes are the test
-            tied([*command, "--log-level", "debug"]), stdin=subprocess.DEVNULL, stdout=writing, stderr=writing
+            dies_with_parent([*command, "--log-level", "debug"]),
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=writing,
         )
         try:
             await eventually(lambda: page("/readyz"))

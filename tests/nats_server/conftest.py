@@ -1,4 +1,4 @@
-"""What every fact's test starts from."""
+"""Fixtures for the tests of facts."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 
-from broker_auth.deploy.pki import Authority, Pair
+from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, check_configuration
@@ -58,7 +58,7 @@ class Site:
     def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
         self.directory = directory
         self.stack = stack
-        self.authority = Authority.create()
+        self.authority = CertificateAuthority.create()
         self.ca = directory / "ca.pem"
         self.ca.write_bytes(self.authority.certificate_pem)
         self.certificate, self.key = self.authority.server().write(directory, "server")

@@ -1,4 +1,4 @@
-"""docs/certificates.md beside a running nats-server: what it takes, and what its requests then say of the chain."""
+"""A running nats-server accepts certificates, and reports their chains, as docs/certificates.md says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.policy.markdown import tables
 pytestmark = pytest.mark.e2e
 
 
-async def test_every_kind_of_certificate_fares_as_documented(site: Site) -> None:
+async def test_every_kind_of_certificate_behaves_as_documented(site: Site) -> None:
     roots = [root for kind in kinds().values() for root in kind.configured]
     site.ca.write_bytes(site.authority.certificate_pem + "".join(root.pem for root in roots).encode())
     server = await site.serve(tls="verify")
@@ -41,7 +41,7 @@ async def test_every_kind_of_certificate_fares_as_documented(site: Site) -> None
 def _shows(site: Site, kind: Kind) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_ciphers("ALL:@SECLEVEL=0")  # short keys and old signatures too
+    context.set_ciphers("ALL:@SECLEVEL=0")  # permit short keys and old signatures
     chain, key = site.directory / "shown.pem", site.directory / "shown.key"
     chain.write_text("".join(made.pem for made in (kind.leaf, *kind.between)))
     key.write_bytes(kind.leaf.key_pem)

@@ -1,4 +1,4 @@
-"""Fact 25: when nats-py gives up, which the service and the examples must not."""
+"""Fact 25: when nats-py gives up reconnecting, which the service and the examples must not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.nats_server.site import Site
 pytestmark = pytest.mark.e2e
 
 
-async def test_fact_25_an_expired_session_closes_a_client_for_good(site: Site) -> None:
-    """However many attempts it was allowed, and without telling its error callback."""
+async def test_fact_25_expired_session_closes_the_client_permanently(site: Site) -> None:
+    """Regardless of the allowed attempts, and without calling its error callback."""
     server = await site.serve()
     await site.oracle(server, lambda request: site.signer.admit(request, exp=int(time.time()) + 1))
     closed = asyncio.Event()
@@ -29,7 +29,7 @@ async def test_fact_25_an_expired_session_closes_a_client_for_good(site: Site) -
 
 
 @pytest.mark.parametrize("attempts", [2, -1], ids=["bounded", "unlimited"])
-async def test_fact_25_refusals_close_a_client_unless_attempts_are_unlimited(site: Site, attempts: int) -> None:
+async def test_fact_25_refusals_close_the_client_unless_attempts_are_unlimited(site: Site, attempts: int) -> None:
     server = await site.serve()
     oracle = await site.oracle(server)
     closed, tried_on = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""docs/nats-server.md and the tests of facts say the same."""
+"""docs/nats-server.md matches the tests of facts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TEST: Final = re.compile(r"^(?:async )?def (test_\w+)\(", re.MULTILINE)
 
 
 def sections() -> dict[int, str]:
-    """The text of each fact by its number."""
+    """Return the text of each fact by its number."""
     parts = re.split(r"^#{2,3} (?:(\d+)\.)?", TEXT, flags=re.MULTILINE)
     return {int(number): text for number, text in zip(parts[1::2], parts[2::2], strict=True) if number}
 
@@ -24,21 +24,21 @@ def watching(text: str) -> list[str]:
     return re.findall(r"^\* Watched by `([^`]+)`$", text, flags=re.MULTILINE)
 
 
-def test_every_fact_is_there_and_watched_or_says_why_not() -> None:
+def test_every_fact_is_present_and_tested_or_says_why_not() -> None:
     facts = sections()
     assert list(facts) == list(range(1, FACTS + 1))
     for number, text in facts.items():
         assert watching(text) or re.search(r"^\* Not watched: \w", text, flags=re.MULTILINE), f"fact {number}"
 
 
-def test_the_tests_it_names_exist() -> None:
+def test_named_tests_exist() -> None:
     for name in watching(TEXT):
         file, _, test = name.partition("::")
         assert test in _TEST.findall((ROOT / file).read_text(encoding="utf-8")), name
     assert len(watching(TEXT)) == TEXT.count("Watched by")
 
 
-def test_every_test_of_a_fact_is_named_in_its_section() -> None:
+def test_every_fact_test_is_named_in_its_section() -> None:
     facts = sections()
     for path in Path(__file__).parent.glob("test_*.py"):
         for test in _TEST.findall(path.read_text(encoding="utf-8")):
@@ -46,6 +46,6 @@ def test_every_test_of_a_fact_is_named_in_its_section() -> None:
                 assert f"tests/nats_server/{path.name}::{test}" in watching(facts[int(match.group(1))])
 
 
-def test_the_versions_are_those_that_are_tested() -> None:
+def test_documented_versions_are_the_tested_ones() -> None:
     assert f"**{servers.OLDEST}**" in TEXT
     assert f"| tested | {', '.join(servers.VERSIONS)}:" in TEXT

@@ -1,4 +1,4 @@
-"""The essential flow on the oldest nats-server that is supported, and a warning of one that is not."""
+"""The essential flow on the oldest supported nats-server, and warnings about unsupported ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
-from broker_auth.operate.doctor.finding import Case, Severity
+from broker_auth.operate.doctor.finding import Context, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
 from broker_auth.sandbox.natsserver import BINARY_VARIABLE
-from broker_auth.sandbox.site import Site
+from broker_auth.sandbox.sandbox import Sandbox
 from tests import servers
 from tests.nats_server.wire import Wire
 from tests.operate.site import Site as ObservedSite
@@ -21,12 +21,12 @@ from tests.operate.site import Site as ObservedSite
 pytestmark = pytest.mark.e2e
 
 
-async def test_the_whole_system_works_on_the_oldest_supported_version(
+async def test_system_works_on_the_oldest_supported_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR, logger="asyncio")  # which warns of every client that TLS refuses
+    caplog.set_level(logging.ERROR, logger="asyncio")  # asyncio warns of every client that TLS refuses
     monkeypatch.setenv(BINARY_VARIABLE, str(servers.server(servers.OLDEST)))
-    async with Site(tmp_path / "site") as site:
+    async with Sandbox(tmp_path / "site") as site:
         for url in (site.fleet_url, site.node_url):
             wire = await Wire.open(urlsplit(url).port or 0)
             await wire.close()
@@ -37,14 +37,12 @@ async def test_the_whole_system_works_on_the_oldest_supported_version(
     assert [(row.what, row.happened) for row in outcomes] == [(row.what, row.expected) for row in outcomes]
 
 
-async def test_service_and_doctor_warn_of_a_version_that_breaks_isolation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_service_and_doctor_warn_of_an_unsafe_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BINARY_VARIABLE, str(servers.server(servers.BROKEN)))
     deployment = ObservedSite(tmp_path)
     with deployment.running(linked=False):
         assert deployment.service
         deployment.service.wait_for(f"broker fleet: upgrade nats-server '{servers.BROKEN}'")
-        findings = await examine_listeners(Case(access=deployment.access()), deployment.settings().brokers[0])
+        findings = await examine_listeners(Context(access=deployment.access()), deployment.settings().brokers[0])
     errors = [item.what for item in findings if item.code == "server.defect" and item.severity is Severity.ERROR]
     assert any("CVE-2026-33249" in what for what in errors)

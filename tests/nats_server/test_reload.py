@@ -1,4 +1,4 @@
-"""Fact 14: what a running server takes over on SIGHUP, and what it does to connections."""
+"""Fact 14: what a running server applies on SIGHUP, and the effect on connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.nats_server.wire import Wire
 pytestmark = pytest.mark.e2e
 
 
-async def test_fact_14_a_reload_asks_again_and_drops_those_who_were_given_a_name(site: Site) -> None:
+async def test_fact_14_reload_repeats_callouts_and_drops_named_users(site: Site) -> None:
     server = await site.serve()
 
     def by_name(request: Request) -> bytes:
@@ -35,7 +35,7 @@ async def test_fact_14_a_reload_asks_again_and_drops_those_who_were_given_a_name
 
 
 @pytest.mark.parametrize("changed", ["issuer", "xkey"])
-async def test_fact_14_other_keys_need_a_restart(site: Site, changed: str) -> None:
+async def test_fact_14_other_settings_need_a_restart(site: Site, changed: str) -> None:
     server = await site.serve()
     if changed == "issuer":
         site.issuer = generate_seed(NkeyKind.ACCOUNT)
@@ -55,7 +55,7 @@ async def test_fact_14_certificates_rotate_without_a_restart(site: Site) -> None
 
 
 async def _presented(site: Site, port: int) -> bytes:
-    """The certificate a new connection is shown."""
+    """Return the certificate that a new connection receives."""
     wire = await Wire.open(port, site.tls())
     try:
         return wire.certificate

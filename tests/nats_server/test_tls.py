@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.errors import OperationError
 from broker_auth.sandbox.natsserver import free_port
 from tests.deadlines import HANG_SECONDS
@@ -28,7 +28,7 @@ async def test_fact_01_a_listener_demands_a_certificate_of_all_or_of_none(site: 
     assert await (await site.wire(strict, site.tls())).login() == ""
     assert len(asked.requests) == 1
     # One that was asked for a certificate would be refused for this one.
-    foreign = site.tls(Authority.create().client("member.example.net"), "foreign")
+    foreign = site.tls(CertificateAuthority.create().client("member.example.net"), "foreign")
     assert await (await site.wire(lax, foreign)).login() == "PONG"
 
 
@@ -71,7 +71,7 @@ async def test_fact_02_only_a_verifying_listener_tells_of_chains(site: Site, tls
 async def test_fact_03_without_a_ca_file_the_systems_roots_are_trusted(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    public = Authority.create("a public CA")
+    public = CertificateAuthority.create("a public CA")
     roots = site.directory / "roots.pem"
     roots.write_bytes(public.certificate_pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(roots))

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.client import INFO_SECONDS
 from broker_auth.natsio.tls import TLSFiles, tls_context
 from broker_auth.operate.access import AccessError, Login, connect
-from broker_auth.operate.doctor.probe import Target, Verdict, attempt, look_at_tls, read_info
+from broker_auth.operate.doctor.probe import ProbeTarget, Verdict, attempt, look_at_tls, read_info
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
 from tests.deadlines import HANG_SECONDS
@@ -30,7 +30,7 @@ class Broker:
     """A nats-server that requires a client certificate, and the files to connect to it."""
 
     def __init__(self, directory: Path, handshake_first: str) -> None:
-        authority = Authority.create()
+        authority = CertificateAuthority.create()
         (directory / "ca.pem").write_bytes(authority.certificate_pem)
         authority.server().write(directory, "server")
         authority.client("client").write(directory, "client")
@@ -64,7 +64,7 @@ async def test_client_connects_with_info_first_or_tls_first(broker: Broker) -> N
 
 
 async def test_probe_detects_handshake_first(broker: Broker) -> None:
-    target = Target(broker.url)
+    target = ProbeTarget(broker.url)
     info = await read_info(target, broker.tls)
     assert info.version
     assert info.handshake_first == ("handshake_first: true" in broker.server.config.read_text())
@@ -78,7 +78,7 @@ async def test_probe_detects_handshake_first(broker: Broker) -> None:
 
 async def test_wrong_certificate_is_reported_as_such(tmp_path: Path) -> None:
     broker = Broker(tmp_path, "true")
-    (tmp_path / "other.pem").write_bytes(Authority.create().certificate_pem)
+    (tmp_path / "other.pem").write_bytes(CertificateAuthority.create().certificate_pem)
     other = tls_context(TLSFiles(ca=tmp_path / "other.pem"))
     with broker.server, pytest.raises(AccessError, match="CERTIFICATE_VERIFY_FAILED"):
         await connect(broker.url, LOGIN, other)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.errors import InputError
 from broker_auth.natsio.tls import TLSFiles, tls_context
 from tests.builders import pemshapes
 from tests.builders.pemshapes import GO_ONLY, NEITHER, PYTHON_ONLY
 
-ONE, OTHER = Authority.create("one"), Authority.create("other")
+ONE, OTHER = CertificateAuthority.create("one"), CertificateAuthority.create("other")
 SHAPES = {**GO_ONLY, **PYTHON_ONLY, **NEITHER}
 
 

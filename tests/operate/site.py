@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.operate.access import Access
+from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import NatsServer, free_port
-from broker_auth.sandbox.tied import tied
 from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
@@ -85,14 +85,14 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.config = directory / "broker.conf"
-        self.authority = Authority.create()
+        self.authority = CertificateAuthority.create()
         self.edits: dict[str, Edit] = {}
         self.servers: dict[str, NatsServer] = {}
         self.service: Serving | None = None
         self.ports = {name: free_port() for name in ("fleet", "edge", "leaf")}
         self.break_glass = generate_seed(NkeyKind.USER)
         self.edge_break_glass = generate_seed(NkeyKind.USER)
-        links = Authority.create("links")
+        links = CertificateAuthority.create("links")
         (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
         (directory / "leaf-ca.pem").write_bytes(links.certificate_pem)
         for name, pair in (
@@ -187,7 +187,7 @@ class Serving:
         self._news = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
-            tied([sys.executable, "-m", "broker_auth", "serve", "--config", str(config)]),
+            dies_with_parent([sys.executable, "-m", "broker_auth", "serve", "--config", str(config)]),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

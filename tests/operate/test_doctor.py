@@ -1,4 +1,4 @@
-"""The doctor finds each planted fault, and says nothing of faults where there are none."""
+"""The doctor finds each planted fault, and reports no error for a correct deployment."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from broker_auth.deploy.pki import LOCAL_NAMES, Authority, Validity
+from broker_auth.deploy.pki import LOCAL_NAMES, CertificateAuthority, Validity
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.natsio.versions import parse_version
 from broker_auth.operate.access import Access, Login, connect
 from broker_auth.operate.doctor.deployment import examine_configuration
 from broker_auth.operate.doctor.examine import examine, healthy
-from broker_auth.operate.doctor.finding import Case, Finding, Severity
-from broker_auth.operate.doctor.probe import Target, read_info
+from broker_auth.operate.doctor.finding import Context, Finding, Severity
+from broker_auth.operate.doctor.probe import ProbeTarget, read_info
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
@@ -34,32 +34,34 @@ Codes = dict[str, set[str | None]]
 ERROR, WARNING, SKIPPED = Severity.ERROR, Severity.WARNING, Severity.SKIPPED
 
 
-def operator(site: Site, *, break_glass: bool = True) -> Access:
-    """Somebody with everything: a provisioner's certificate, and the break-glass seed."""
-    seeds = site.break_glass_seeds if break_glass else ()
-    files = {"certificate": site.directory / "provisioner.pem", "key": site.directory / "provisioner.key"}
-    return site.access(break_glass=seeds, **files)
+def operator(deployment: Site, *, break_glass: bool = True) -> Access:
+    """Return the access of an operator with a provisioner's certificate and, by default, the break-glass seeds."""
+    seeds = deployment.break_glass_seeds if break_glass else ()
+    files = {"certificate": deployment.directory / "provisioner.pem", "key": deployment.directory / "provisioner.key"}
+    return deployment.access(break_glass=seeds, **files)
 
 
-async def look(site: Site, access: Access | None = None, **options: Any) -> tuple[Finding, ...]:
-    case = Case(access=access or operator(site), provisioning_token=Secret(site.provisioning_token()), **options)
-    return await examine(case, check(site.config, {}, serving=True))
+async def look(deployment: Site, access: Access | None = None, **options: Any) -> tuple[Finding, ...]:
+    context = Context(
+        access=access or operator(deployment), provisioning_token=Secret(deployment.provisioning_token()), **options
+    )
+    return await examine(context, check(deployment.config, {}, serving=True))
 
 
 def codes(findings: tuple[Finding, ...], severity: Severity) -> Codes:
-    """Codes of this severity, each with the brokers it was found on; streams are another test's."""
-    found: Codes = {}
+    """Return the codes of this severity with their brokers, except those of missing streams."""
+    matching: Codes = {}
     for item in findings:
         if item.severity is severity and item.code != "streams.missing":
-            found.setdefault(item.code, set()).add(item.broker)
-    return found
+            matching.setdefault(item.code, set()).add(item.broker)
+    return matching
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What is planted in the rendered configurations, and what the doctor must say: exactly these errors.
+    """A fault in the rendered configurations, and exactly the errors that the doctor must report.
 
-    ``warnings`` must be among the warnings. An error ``possible`` may be there or not.
+    ``warnings`` must be among the warnings. The error ``possible`` may be reported or not.
     """
 
     name: str
@@ -82,7 +84,7 @@ def other(kind: NkeyKind) -> str:
 
 
 def guest(text: str) -> str:
-    """A user of nobody's whom the service is not asked about."""
+    """Add a default user that is admitted without a callout."""
     text = swap(r'auth_users: \[ "', 'auth_users: [ "guest", "')(text)
     user = 'G: { users: [ {user: "guest", password: "guest"} ] }'
     return swap(r"\naccounts \{", f'\nno_auth_user: "guest"\naccounts {{\n  {user}')(text)
@@ -94,7 +96,7 @@ OPEN_ACCOUNTS = swap(
 
 
 def joined(text: str) -> str:
-    """The provisioning account is shown what the fleet says."""
+    """Import messages of the fleet into the provisioning account."""
     return swap(
         r'(imports: \[\n)(      \{ service: \{ account: "choria")',
         r'\1      { stream: { account: "choria", subject: "broker-auth.>" } }\n\2',
@@ -212,7 +214,7 @@ FAULTS = (
         warnings={"callout.outside_queue": {"edge"}},
     ),
     Fault(
-        name="workers may not hear one another",
+        name="workers cannot exchange messages",
         fleet=swap(r', "broker-auth.peers"', ""),
         errors={},
         warnings={"callout.unheard": {"fleet"}},
@@ -275,26 +277,26 @@ def in_directory(edit: Edit, directory: Path) -> Edit:
     return lambda text: edit(text).replace('"@', f'"{directory}/')
 
 
-def plant(site: Site, fault: Fault) -> None:
-    """Edits, and the files some of them name (``@`` is the directory)."""
+def plant(deployment: Site, fault: Fault) -> None:
+    """Apply the edits of a fault, and write the files that some of them need (``@`` is the directory)."""
     for name, edit in (("fleet", fault.fleet), ("edge", fault.edge)):
         if edit:
-            site.edits[name] = in_directory(edit, site.directory)
-    both = site.authority.certificate_pem + Authority.create("some other CA").certificate_pem
-    (site.directory / "two-cas.pem").write_bytes(both)
-    site.authority.server(hosts=["elsewhere.example.net"]).write(site.directory, "elsewhere")
+            deployment.edits[name] = in_directory(edit, deployment.directory)
+    both = deployment.authority.certificate_pem + CertificateAuthority.create("some other CA").certificate_pem
+    (deployment.directory / "two-cas.pem").write_bytes(both)
+    deployment.authority.server(hosts=["elsewhere.example.net"]).write(deployment.directory, "elsewhere")
     soon = Validity(not_after=datetime.now(UTC) + timedelta(days=5))
-    site.authority.server(hosts=LOCAL_NAMES, validity=soon).write(site.directory, "soon")
+    deployment.authority.server(hosts=LOCAL_NAMES, validity=soon).write(deployment.directory, "soon")
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-async def test_it_finds_each_planted_fault(fault: Fault, tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    plant(site, fault)
-    with site.running(service=fault.service, linked=fault.linked):
-        findings = await look(site, operator(site, break_glass=fault.break_glass))
+async def test_doctor_finds_each_planted_fault(fault: Fault, tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    plant(deployment, fault)
+    with deployment.running(service=fault.service, linked=fault.linked):
+        findings = await look(deployment, operator(deployment, break_glass=fault.break_glass))
     errors = codes(findings, ERROR)
-    if not fault.service:  # without one, these come on top
+    if not fault.service:  # without a service, these errors are reported too
         for code in {"callout.no_answer", "callout.nobody", "system.answer"} - set(fault.errors or {}):
             errors.pop(code, None)
     if fault.possible:
@@ -306,13 +308,13 @@ async def test_it_finds_each_planted_fault(fault: Fault, tmp_path: Path) -> None
     assert all(item.remedy for item in findings if item.severity is not Severity.OK)
 
 
-async def test_it_finds_nothing_wrong_where_nothing_is(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+async def test_doctor_reports_no_error_for_a_correct_deployment(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
     for name in ("break-glass.seed", "edge-break-glass.seed"):
         (tmp_path / name).unlink()
-    with site.running():
-        await change_streams(site.access(), dry_run=False)
-        findings = await look(site)
+    with deployment.running():
+        await change_streams(deployment.access(), dry_run=False)
+        findings = await look(deployment)
     assert codes(findings, ERROR) == {}
     warnings = codes(findings, WARNING)
     assert warnings == {"callout.alone": {"fleet", "edge"}}
@@ -320,17 +322,17 @@ async def test_it_finds_nothing_wrong_where_nothing_is(tmp_path: Path) -> None:
     assert healthy(findings)
 
 
-def test_an_edge_that_could_be_a_member_of_the_fleet_is_a_warning(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    site.write_config("plugin.broker_auth.broker.fleet.server.leaf.tls.ca = ca.pem")
-    found = examine_configuration(check(site.config, {}, serving=True))
-    assert [item.severity for item in found if "can connect as a fleet member" in item.what] == [WARNING]
+def test_edge_that_could_act_as_fleet_member_is_warned_of(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    deployment.write_config("plugin.broker_auth.broker.fleet.server.leaf.tls.ca = ca.pem")
+    matching = examine_configuration(check(deployment.config, {}, serving=True))
+    assert [item.severity for item in matching if "can connect as a fleet member" in item.what] == [WARNING]
 
 
-async def test_it_says_what_it_could_not_look_at(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    with site.running():
-        findings = await examine(Case(access=site.access()), check(site.config, {}, serving=True))
+async def test_doctor_reports_skipped_checks(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    with deployment.running():
+        findings = await examine(Context(access=deployment.access()), check(deployment.config, {}, serving=True))
     assert codes(findings, SKIPPED) == {
         "callout.admits": {"edge"},
         "system.closed": {"edge"},
@@ -338,22 +340,22 @@ async def test_it_says_what_it_could_not_look_at(tmp_path: Path) -> None:
     }
 
 
-async def test_streams_missing_and_different(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    with site.running():
-        missing = await look(site)
-        await change_streams(site.access(), dry_run=False)
-        site.write_config("plugin.choria.network.stream.event_retention = 9d")
-        different = await look(site)
+async def test_missing_and_different_streams_are_reported(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    with deployment.running():
+        missing = await look(deployment)
+        await change_streams(deployment.access(), dry_run=False)
+        deployment.write_config("plugin.choria.network.stream.event_retention = 9d")
+        different = await look(deployment)
     assert len([item for item in missing if item.code == "streams.missing"]) == 5
     assert [item.what for item in different if item.code == "streams.differ"] == [
         "CHORIA_EVENTS differs from the configuration in max_age"
     ]
 
 
-async def test_a_foreigner_in_the_callout_account(tmp_path: Path) -> None:
-    """Fact 4: whoever is there may answer first."""
-    site = Site(tmp_path)
+async def test_other_user_in_the_callout_account_is_an_error(tmp_path: Path) -> None:
+    """Fact 4: another user of that account may answer first."""
+    deployment = Site(tmp_path)
     seed = generate_seed(NkeyKind.USER)
     foreign = public_nkey(seed)
 
@@ -361,79 +363,79 @@ async def test_a_foreigner_in_the_callout_account(tmp_path: Path) -> None:
         text = swap(r'auth_users: \[ "', f'auth_users: [ "{foreign}", "')(text)
         return swap(r'("AUTH": \{\n    users: \[)', rf'\1 {{ nkey: "{foreign}" }}')(text)
 
-    site.edits["edge"] = let_in
-    with site.running():
+    deployment.edits["edge"] = let_in
+    with deployment.running():
         login = Login(what="a foreigner", nkey_seed=Secret(seed))
-        client = await connect(site.url("edge"), login, site.access().tls(site.settings().brokers[1]))
-        findings = await look(site)
+        client = await connect(deployment.url("edge"), login, deployment.access().tls(deployment.settings().brokers[1]))
+        findings = await look(deployment)
         await client.close()
     assert codes(findings, ERROR) == {"callout.foreigner": {"edge"}}
 
 
-async def test_clocks_apart_and_certificates_expired(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    with site.running():
-        version = parse_version((await read_info(Target(site.url("fleet")))).version)
-        apart = await look(site, now=lambda: time.time() + 30)
-        late = await look(site, now=lambda: time.time() + 400 * 86_400)
-        a_little = await look(site, now=lambda: time.time() - 2)
+async def test_clock_skew_and_expired_certificates_are_reported(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    with deployment.running():
+        version = parse_version((await read_info(ProbeTarget(deployment.url("fleet")))).version)
+        apart = await look(deployment, now=lambda: time.time() + 30)
+        late = await look(deployment, now=lambda: time.time() + 400 * 86_400)
+        a_little = await look(deployment, now=lambda: time.time() - 2)
     assert codes(apart, ERROR) == {"clock.skew": {"fleet", "edge"}}
     assert codes(late, ERROR)["listener.certificate_expired"] == {"fleet", "edge"}
-    if (version or (0, 0, 0)) >= (2, 15, 0):  # older ones do not tell
+    if (version or (0, 0, 0)) >= (2, 15, 0):  # older versions do not report it
         assert codes(late, ERROR)["leaf.certificate_expired"] == {"fleet"}
     assert codes(a_little, ERROR) == {}
     assert codes(a_little, WARNING)["clock.skew"] == {"fleet", "edge"}
 
 
-async def test_a_break_glass_user_that_was_used_or_kept_or_never_made(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    with site.running():
-        before = await look(site, operator(site, break_glass=False))
-        client = await operator(site).system(site.settings().brokers[0])
-        during = await look(site, operator(site, break_glass=False))
+async def test_used_stored_and_missing_break_glass_users_are_warned_of(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    with deployment.running():
+        before = await look(deployment, operator(deployment, break_glass=False))
+        client = await operator(deployment).system(deployment.settings().brokers[0])
+        during = await look(deployment, operator(deployment, break_glass=False))
         await client.close()
     assert "break_glass.used" not in codes(before, WARNING)
     assert codes(during, WARNING)["break_glass.used"] == {"fleet"}
     assert codes(before, WARNING)["break_glass.seed_kept"] == {None}
-    bare = re.sub(r"(?m)^plugin.broker_auth.*break_glass_nkey", "# ", site.config.read_text())
-    site.write_secret("broker.conf", bare)
-    with site.running():
-        findings = await look(site, operator(site, break_glass=False))
+    bare = re.sub(r"(?m)^plugin.broker_auth.*break_glass_nkey", "# ", deployment.config.read_text())
+    deployment.write_secret("broker.conf", bare)
+    with deployment.running():
+        findings = await look(deployment, operator(deployment, break_glass=False))
     assert codes(findings, WARNING)["break_glass.none"] == {"fleet", "edge"}
 
 
-async def test_a_password_that_the_service_does_not_know_yet(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    with site.running():
-        site.write_config("plugin.choria.network.system.password = another")
-        findings = await look(site)
+async def test_password_that_the_service_has_not_loaded_is_reported(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    with deployment.running():
+        deployment.write_config("plugin.choria.network.system.password = another")
+        findings = await look(deployment)
     assert codes(findings, ERROR) == {"callout.refuses": {"fleet"}}
 
 
-async def test_without_a_system_user(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    text = re.sub(r"plugin.choria.network.system[^\n]*\n", "", site.config.read_text())
-    site.write_secret("broker.conf", text)
-    with site.running():
-        findings = await look(site)
+async def test_missing_system_user_is_warned_of(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    text = re.sub(r"plugin.choria.network.system[^\n]*\n", "", deployment.config.read_text())
+    deployment.write_secret("broker.conf", text)
+    with deployment.running():
+        findings = await look(deployment)
     assert codes(findings, WARNING)["system.no_user"] == {"fleet"}
 
 
-def cli(site: Site, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "broker_auth", "doctor", "--config", str(site.config), *more]
+def cli(deployment: Site, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "broker_auth", "doctor", "--config", str(deployment.config), *more]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-async def test_the_exit_code_is_for_monitoring(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    with site.running():
-        await change_streams(site.access(), dry_run=False)
-        well = await asyncio.to_thread(cli, site, "--json")
-        shown = await asyncio.to_thread(cli, site)
+async def test_exit_code_reflects_errors(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    with deployment.running():
+        await change_streams(deployment.access(), dry_run=False)
+        well = await asyncio.to_thread(cli, deployment, "--json")
+        shown = await asyncio.to_thread(cli, deployment)
         (tmp_path / "user.seed").chmod(0o644)
-        ill = await asyncio.to_thread(cli, site, "--json")
+        ill = await asyncio.to_thread(cli, deployment, "--json")
         (tmp_path / "user.seed").chmod(0o600)
-    stopped = await asyncio.to_thread(cli, site, "--json")
+    stopped = await asyncio.to_thread(cli, deployment, "--json")
     assert (well.returncode, well.stderr) == (0, "")
     assert json.loads(well.stdout)["healthy"] is True
     assert shown.returncode == 0

@@ -1,4 +1,4 @@
-"""What one server of a cluster has is there for all of it."""
+"""Findings about a cluster: one server with a service suffices for all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.deploy.shapes import build
 Seen = dict[str, list[str]]
 
 
-def found(servers: Seen) -> list[Finding]:
+def findings_of(servers: Seen) -> list[Finding]:
     return [
         Finding(severity=Severity.ERROR, code=code, what="", broker="fleet", server=server)
         for server, codes in servers.items()
@@ -34,15 +34,15 @@ def found(servers: Seen) -> list[Finding]:
         ({"a": ["leaf.down"], "b": ["callout.replicas"]}, {"a": ["leaf.down"], "b": ["callout.replicas"]}),
     ],
 )
-def test_what_is_missing_at_one_server_and_there_at_another_is_not_missing(servers: Seen, left: Seen) -> None:
-    assert of_clusters(found(servers)) == found(left)
+def test_finding_is_dropped_if_another_server_of_the_cluster_suffices(servers: Seen, left: Seen) -> None:
+    assert of_clusters(findings_of(servers)) == findings_of(left)
 
 
-def test_another_brokers_service_does_not_count() -> None:
+def test_service_of_another_broker_does_not_suffice() -> None:
     edge = Finding(severity=Severity.ERROR, code="callout.nobody", what="", broker="edge", server="e")
-    assert edge in of_clusters([edge, *found({"a": ["callout.replicas"]})])
+    assert edge in of_clusters([edge, *findings_of({"a": ["callout.replicas"]})])
 
 
-def test_each_server_is_looked_at(tmp_path: Path) -> None:
+def test_each_server_is_examined(tmp_path: Path) -> None:
     broker = dataclasses.replace(build(tmp_path).broker("fleet"), urls=("tls://a:4222", "tls://b:4222"))
     assert [server.urls for server in servers_of(broker)] == [("tls://a:4222",), ("tls://b:4222",)]

@@ -1,4 +1,4 @@
-"""Every finding of the doctor's is explained in the documentation, and nothing else is."""
+"""The documentation explains exactly the findings of the doctor."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from broker_auth.operate import doctor
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 SOURCES = sorted(Path(doctor.__file__).parent.glob("*.py"))
-_FOUND = re.compile(r'(?:notes\.(?:error|warning|skipped)\(\s*|code=)"([a-z_.]+)"')
-_EXPIRY = re.compile(r'warn_of_expiry\(\s*notes,\s*f?"([a-z{}_.]+)"')
+_FOUND = re.compile(r'(?:findings\.(?:error|warning|skipped)\(\s*|code=)"([a-z_.]+)"')
+_EXPIRY = re.compile(r'warn_of_expiry\(\s*findings,\s*f?"([a-z{}_.]+)"')
 _LISTED = re.compile(r"`([a-z_]+(?:\.[a-z_]+)?)`")
 
 
-def test_the_page_lists_the_findings() -> None:
+def test_page_lists_the_findings() -> None:
     text = "".join(path.read_text() for path in SOURCES)
     codes = set(_FOUND.findall(text))
     assert _EXPIRY.findall(text) == ["{name}.certificate", "listener.certificate"]

@@ -1,4 +1,4 @@
-"""What nats-server says of its version, and what is known of it."""
+"""Versions of nats-server and their known defects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from broker_auth.natsio.versions import OLDEST, Version, known_defects, parse_version, unsafe
 from broker_auth.operate.doctor.callout import _latency
-from broker_auth.operate.doctor.finding import Case, Notes, Severity
+from broker_auth.operate.doctor.finding import BrokerFindings, Context, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners, examine_version
 from tests import servers
 from tests.operate.site import Site
@@ -31,22 +31,22 @@ from tests.operate.site import Site
         ((2, 15, 1), 0),
     ],
 )
-def test_known_defects(version: Version, defects: int) -> None:
+def test_known_defects_of_versions(version: Version, defects: int) -> None:
     assert len(known_defects(version)) == defects
 
 
-def test_what_is_listed_as_tested_breaks_nothing() -> None:
+def test_tested_versions_have_no_breaking_defect() -> None:
     assert [unsafe(version) for version in servers.VERSIONS] == [""] * len(servers.VERSIONS)
     assert parse_version(servers.OLDEST) == OLDEST
     assert "CVE-2026-33249" in unsafe(servers.BROKEN)
     assert unsafe("2.12.6") == "", "no rendering sets no_auth_user"
 
 
-def test_a_defect_that_breaks_a_promise_is_an_error() -> None:
-    notes = Notes()
+def test_breaking_defect_is_an_error() -> None:
+    findings = BrokerFindings()
     for version in ("2.12.5", "2.12.6"):
-        examine_version(version, notes)
-    severities = {item.what.rpartition("(")[2].rstrip(")"): item.severity for item in notes.findings}
+        examine_version(version, findings)
+    severities = {item.what.rpartition("(")[2].rstrip(")"): item.severity for item in findings.items}
     assert severities["CVE-2026-33249"] is Severity.ERROR
     assert severities["CVE-2026-58253"] is Severity.WARNING
 
@@ -55,7 +55,7 @@ def test_a_defect_that_breaks_a_promise_is_an_error() -> None:
     ("text", "version"),
     [("2.15.1", (2, 15, 1)), ("v2.12.0-RC.1", (2, 12, 0)), ("", None), ("nightly", None), ("2.15", None)],
 )
-def test_versions_are_read(text: str, version: Version | None) -> None:
+def test_versions_are_parsed(text: str, version: Version | None) -> None:
     assert parse_version(text) == version
 
 
@@ -63,14 +63,14 @@ def test_versions_are_read(text: str, version: Version | None) -> None:
     ("seconds", "severity"),
     [(0.01, Severity.OK), (0.5, Severity.WARNING), (1.99, Severity.WARNING), (2.0, Severity.ERROR)],
 )
-def test_answers_are_measured_against_what_clients_wait(seconds: float, severity: Severity) -> None:
-    notes = Notes()
-    _latency(seconds, notes)
-    assert [item.severity for item in notes.findings] == [severity]
+def test_latency_is_compared_with_client_timeouts(seconds: float, severity: Severity) -> None:
+    findings = BrokerFindings()
+    _latency(seconds, findings)
+    assert [item.severity for item in findings.items] == [severity]
 
 
 @pytest.mark.parametrize(
-    ("said", "codes"),
+    ("greeting", "codes"),
     [
         (b'INFO {"version":"2.10.20"}\r\n', {"server.version", "server.defect", "listener.nonce", "listener.plain"}),
         (b'INFO {"version":"2.12.5","nonce":"x"}\r\n', {"server.version", "server.defect", "listener.plain"}),
@@ -83,14 +83,14 @@ def test_answers_are_measured_against_what_clients_wait(seconds: float, severity
         (b"", {"listener.unreachable"}),
     ],
 )
-async def test_what_anybody_is_told_before_tls(said: bytes, codes: set[str], tmp_path: Path) -> None:
-    site = Site(tmp_path)
+async def test_information_sent_before_tls_is_checked(greeting: bytes, codes: set[str], tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
 
     async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
+        writer.write(greeting)
         writer.close()
 
-    server = await asyncio.start_server(tell, "127.0.0.1", site.ports["fleet"])
+    server = await asyncio.start_server(tell, "127.0.0.1", deployment.ports["fleet"])
     async with server:
-        findings = await examine_listeners(Case(access=site.access()), site.settings().brokers[0])
+        findings = await examine_listeners(Context(access=deployment.access()), deployment.settings().brokers[0])
     assert {item.code for item in findings if item.severity is not Severity.OK} == codes

@@ -1,4 +1,4 @@
-"""The files under ``examples/`` fit the service: metrics exist, commands and keys too, and systemd accepts the unit."""
+"""The files under ``examples/`` match the service: metrics, commands, keys, and the systemd unit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def text_of_init(layout: Layout) -> str:
 
 
 def exported() -> set[str]:
-    """Names that can stand in an expression."""
+    """Return the metric names that may be used in an expression."""
     registry = CollectorRegistry()
     registry.register(ServiceCollector(lambda: [ZoneState(zone="fleet")], lambda: 0.0))
     names = set()
@@ -51,17 +51,17 @@ def used(text: str) -> set[str]:
     return set(re.findall(r"\bbroker_auth_\w+", text))
 
 
-def test_the_dashboard_uses_metrics_that_exist_and_shows_all() -> None:
+def test_dashboard_shows_exactly_the_existing_metrics() -> None:
     path = EXAMPLES / "grafana" / "broker-auth.json"
     dashboard = json.loads(path.read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     assert used(" ".join(expressions)) <= exported()
-    # Days left are shown; the moment itself is for alerts.
+    # The dashboard shows the days left; the timestamp is for alerts.
     assert exported() - used(" ".join(expressions)) == {"broker_auth_certificate_expiry_timestamp_seconds"}
 
 
-def test_no_panel_of_the_dashboard_covers_another() -> None:
+def test_dashboard_panels_do_not_overlap() -> None:
     dashboard = json.loads((EXAMPLES / "grafana" / "broker-auth.json").read_text())
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
@@ -72,21 +72,21 @@ def test_no_panel_of_the_dashboard_covers_another() -> None:
         taken |= cells
 
 
-def test_alerts_use_metrics_that_exist() -> None:
+def test_metrics_in_alerts_exist() -> None:
     text = (EXAMPLES / "grafana" / "alerts.yaml").read_text()
     assert len(used(text)) > 4
     assert used(text) <= exported()
 
 
 def test_labels_in_expressions_exist() -> None:
-    """Of those written as constants; `instance` is Prometheus's own."""
+    """Checks constant labels; `instance` is added by Prometheus."""
     text = (EXAMPLES / "grafana" / "alerts.yaml").read_text() + (EXAMPLES / "grafana" / "broker-auth.json").read_text()
     selected = set(re.findall(r"(\w+)(?:=|!=|=~)\\?\"", text)) - {"instance"}
     assert selected == {"code", "fault", "result"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(EXAMPLES)))
-def test_keys_and_commands_that_examples_name_exist(path: Path) -> None:
+def test_keys_and_commands_in_examples_exist(path: Path) -> None:
     text = path.read_text()
     for key in re.findall(r"\bplugin\.[a-z_.]+[a-z_]", text):
         assert keytable.find(key), key
@@ -142,7 +142,7 @@ def test_the_unit_is_what_the_service_speaks() -> None:
         assert re.search(rf"^{re.escape(needed)}", text, re.MULTILINE), needed
 
 
-def test_the_documentation_lists_every_metric_and_field() -> None:
+def test_documentation_lists_every_metric_and_field() -> None:
     text = (EXAMPLES.parent / "docs" / "monitoring.md").read_text()
     registry = CollectorRegistry()
     registry.register(ServiceCollector(lambda: [ZoneState(zone="fleet")], lambda: 0.0))

@@ -195,7 +195,7 @@ async def test_nonsense_in_place_of_the_first_answer_is_an_error_of_ours(said: b
 
 
 async def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker_auth.operate.access._Client.max_message_bytes", 100_000)
+    monkeypatch.setattr("broker_auth.operate.access._LoginClient.max_message_bytes", 100_000)
     async with asked(lambda *_: iter([b"x" * 200_000])) as client:
         with pytest.raises(OperationError, match="no answer"):
             await request_json(client, "$SYS.REQ.SERVER.PING", seconds=1.0)

@@ -1,4 +1,4 @@
-"""``config check --live``: real brokers that can be served with a configuration, and others."""
+"""``config check --live`` with real brokers that can be served, and with others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests import servers
@@ -23,86 +23,91 @@ accounts {{ choria: {{ users: [ {{ nkey: {nkey} }} ] }} }}
 """
 
 
-def problems(site: Site, code: int) -> dict[str, list[str]]:
-    """What is wrong with each broker."""
-    checked = run("config", "check", site.config, "--live", "--json")
+def problems(deployment: Site, code: int) -> dict[str, list[str]]:
+    """Return the problems by key."""
+    checked = run("config", "check", deployment.config, "--live", "--json")
     assert (checked.code, checked.json["valid"]) == (code, code == 0)
-    found: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
     for item in checked.json["problems"]:
-        assert (item["file"], item["line"]) == (str(site.config), None)
+        assert (item["file"], item["line"]) == (str(deployment.config), None)
         assert item["remedy"]
-        found.setdefault(item["key"], []).append(item["problem"])
-    return found
+        by_key.setdefault(item["key"], []).append(item["problem"])
+    return by_key
 
 
 @pytest.mark.e2e
-def test_brokers_that_know_the_service(tmp_path: Path) -> None:
-    """No service needs to run, and none is asked."""
-    site = Site(tmp_path)
-    with site.running(service=False, linked=False):
-        assert problems(site, 0) == {}
-        text = run("config", "check", site.config, "--live")
-        assert (text.code, text.out) == (0, f"{site.config}: valid\n")
+def test_brokers_that_know_the_service_pass(tmp_path: Path) -> None:
+    """The check needs no running service."""
+    deployment = Site(tmp_path)
+    with deployment.running(service=False, linked=False):
+        assert problems(deployment, 0) == {}
+        text = run("config", "check", deployment.config, "--live")
+        assert (text.code, text.out) == (0, f"{deployment.config}: valid\n")
 
 
 @pytest.mark.e2e
-def test_every_broker_that_cannot_be_served_is_named(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    with site.running(service=False, linked=False):
-        site.write_secret("edge-user.seed", generate_seed(NkeyKind.USER))
-        (tmp_path / "other-ca.pem").write_bytes(Authority.create().certificate_pem)
-        site.write_config("plugin.broker_auth.broker.fleet.tls.ca = other-ca.pem")
-        found = problems(site, 1)
-        assert set(found) == {URLS.format("fleet"), URLS.format("edge")}
-        assert found[URLS.format("edge")][0].startswith(f"{site.url('edge')} lets nobody in")
-        assert found[URLS.format("fleet")][0].startswith(f"TLS with {site.url('fleet')} fails")
-        people = run("config", "check", site.config, "--live")
+def test_every_broker_that_cannot_be_served_is_reported(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    with deployment.running(service=False, linked=False):
+        deployment.write_secret("edge-user.seed", generate_seed(NkeyKind.USER))
+        (tmp_path / "other-ca.pem").write_bytes(CertificateAuthority.create().certificate_pem)
+        deployment.write_config("plugin.broker_auth.broker.fleet.tls.ca = other-ca.pem")
+        by_key = problems(deployment, 1)
+        assert set(by_key) == {URLS.format("fleet"), URLS.format("edge")}
+        assert by_key[URLS.format("edge")][0].startswith(f"{deployment.url('edge')} does not answer the login")
+        assert by_key[URLS.format("fleet")][0].startswith(f"TLS with {deployment.url('fleet')} fails")
+        people = run("config", "check", deployment.config, "--live")
         assert people.code == 1
-        assert f"Error: {site.config}: {URLS.format('edge')}: {site.url('edge')} lets nobody in" in people.err
+        assert (
+            f"Error: {deployment.config}: {URLS.format('edge')}: {deployment.url('edge')} does not answer the login"
+            in people.err
+        )
 
 
 @pytest.mark.e2e
-def test_each_address_of_a_broker_is_tried(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_each_address_of_a_broker_is_checked(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
     nobody = f"tls://127.0.0.1:{free_port()}"
-    with site.running(service=False, linked=False):
-        site.write_config(f"{URLS.format('fleet')} = {site.url('fleet')}, {nobody}")
-        (problem,) = problems(site, 1)[URLS.format("fleet")]
+    with deployment.running(service=False, linked=False):
+        deployment.write_config(f"{URLS.format('fleet')} = {deployment.url('fleet')}, {nobody}")
+        (problem,) = problems(deployment, 1)[URLS.format("fleet")]
         assert problem.startswith(f"{nobody} does not answer")
 
 
 @pytest.mark.e2e
-def test_a_broker_that_takes_the_service_for_somebody_else(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    seed = site.settings().zone("fleet").nkey_seed
+def test_broker_that_treats_the_service_as_a_client_is_an_error(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    seed = deployment.settings().zone("fleet").nkey_seed
     assert seed
     config = tmp_path / "misplaced.conf"
-    config.write_text(MISPLACED.format(port=site.ports["fleet"], directory=tmp_path, nkey=public_nkey(seed.reveal())))
+    config.write_text(
+        MISPLACED.format(port=deployment.ports["fleet"], directory=tmp_path, nkey=public_nkey(seed.reveal()))
+    )
     with NatsServer(config):
-        (problem,) = problems(site, 1)[URLS.format("fleet")]
-    assert problem == f"{site.url('fleet')} takes the service for an ordinary client, into account choria"
+        (problem,) = problems(deployment, 1)[URLS.format("fleet")]
+    assert problem == f"{deployment.url('fleet')} authenticates the service as an ordinary client (account choria)"
 
 
 @pytest.mark.e2e
-def test_a_version_that_breaks_what_is_promised(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    rendered = site.server("edge")
+def test_unsafe_version_is_an_error(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    rendered = deployment.server("edge")
     with NatsServer(rendered.config, binary=servers.server(servers.BROKEN)):
-        found = problems(site, 1)[URLS.format("edge")]
-    assert found[0] == f"nats-server {servers.BROKEN} is older than {servers.OLDEST}"
-    assert any("CVE-2026-33249" in problem for problem in found)
+        by_key = problems(deployment, 1)[URLS.format("edge")]
+    assert by_key[0] == f"nats-server {servers.BROKEN} is older than {servers.OLDEST}"
+    assert any("CVE-2026-33249" in problem for problem in by_key)
 
 
-def test_a_wrong_configuration_is_not_tried(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    site.write_config("plugin.broker_auth.wrokers = 2")
-    checked = run("config", "check", site.config, "--live", "--json")
+def test_invalid_configuration_is_not_checked_live(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
+    deployment.write_config("plugin.broker_auth.wrokers = 2")
+    checked = run("config", "check", deployment.config, "--live", "--json")
     assert [item["key"] for item in checked.json["problems"]] == ["plugin.broker_auth.wrokers"]
 
 
-def test_a_zone_whose_seed_is_elsewhere_is_a_warning(tmp_path: Path) -> None:
-    site = Site(tmp_path)
+def test_zone_without_seed_here_is_a_warning(tmp_path: Path) -> None:
+    deployment = Site(tmp_path)
     (tmp_path / "edge-user.seed").unlink()
-    checked = run("config", "check", site.config, "--live", "--json").json
-    assert [item["key"] for item in checked["problems"]] == [URLS.format("fleet")]  # nothing runs there
-    assert any(re.match("not looked at: the seed of zone edge", item["problem"]) for item in checked["warnings"])
+    checked = run("config", "check", deployment.config, "--live", "--json").json
+    assert [item["key"] for item in checked["problems"]] == [URLS.format("fleet")]  # no server is running there
+    assert any(re.match("not checked: the seed of zone edge", item["problem"]) for item in checked["warnings"])

@@ -1,4 +1,4 @@
-"""Where nobody shows a certificate: commands get in by client token and nonce signature."""
+"""Without client certificates commands log in with a client token and a signature of the nonce."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """An issuer network on one listener without client certificates, as ``init`` writes it."""
+    """A deployment of the single topology, as ``init`` writes it."""
 
     directory: Path
 
@@ -29,11 +29,11 @@ class Single:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def on(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command with this deployment's configuration."""
+        """Run a command with this deployment's configuration."""
         return self.run(*arguments, "--config", str(self.directory / "broker.conf"))
 
     def proof(self, name: str, *permissions: str) -> list[str]:
-        """Options with a token of these permissions and its seed."""
+        """Return the options for a token with these permissions and its seed."""
         token, seed, public = (self.directory / f"{name}.{end}" for end in ("jwt", "seed", "public"))
         assert self.run("token", "keys", str(seed), str(public)).returncode == 0
         issuer = str(self.directory / "pki" / "issuer.seed")
@@ -55,7 +55,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Single]:
         yield deployment
 
 
-def test_a_token_with_system_user_opens_the_system_account(single: Single) -> None:
+def test_token_with_system_user_logs_in_to_the_system_account(single: Single) -> None:
     proof = single.proof("operator", "--system")
     done = single.on("report", "conns", "--json", *proof)
     assert (done.returncode, done.stderr) == (0, "")
@@ -63,19 +63,19 @@ def test_a_token_with_system_user_opens_the_system_account(single: Single) -> No
     assert {row["identity"] for row in rows if row["account"] == "system"} == {"up=operator"}
 
 
-def test_a_token_without_it_does_not(single: Single) -> None:
+def test_token_without_system_user_is_refused(single: Single) -> None:
     done = single.on("report", "conns", "--json", *single.proof("viewer"))
     assert done.returncode == 1
     assert "as the system user system" in done.stderr
 
 
-def test_the_tokens_seed_is_what_counts(single: Single) -> None:
+def test_token_with_another_seed_is_refused(single: Single) -> None:
     token = single.proof("operator2", "--system")[1]
     stranger = single.proof("stranger")[3]
     assert single.on("report", "conns", "--json", "--token", token, "--seed", stranger).returncode == 1
 
 
-def test_a_streams_administrator_applies_streams(single: Single) -> None:
+def test_streams_administrator_applies_streams(single: Single) -> None:
     config = single.directory / "broker.conf"
     keys = ("event_replicas", "machine_replicas", "advisory_replicas", "leader_election_replicas")
     config.write_text(config.read_text() + "".join(f"plugin.choria.network.stream.{key} = 1\n" for key in keys))
@@ -87,7 +87,7 @@ def test_a_streams_administrator_applies_streams(single: Single) -> None:
     assert {row["action"] for row in json.loads(again.stdout)["streams"]} == {"nothing"}
 
 
-def test_the_doctor_says_what_it_takes_and_looks_with_it(single: Single) -> None:
+def test_doctor_names_the_needed_credentials_and_uses_them(single: Single) -> None:
     without = json.loads(single.on("doctor", "--json").stdout)["findings"]
     assert [item for item in without if item["severity"] == "error"] == []
     skipped = {item["code"]: item["remedy"] for item in without if item["severity"] == "skipped"}
@@ -99,7 +99,7 @@ def test_the_doctor_says_what_it_takes_and_looks_with_it(single: Single) -> None
     assert {"callout.admits", "callout.account", "isolation.accounts", "timeouts"} <= codes
 
 
-def test_half_a_pair_of_options_is_wrong_usage(single: Single) -> None:
+def test_token_without_seed_is_a_usage_error(single: Single) -> None:
     done = single.on("report", "conns", "--token", "x.jwt")
     assert done.returncode == 2
     assert "--token and --seed go together" in done.stderr

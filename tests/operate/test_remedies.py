@@ -1,4 +1,4 @@
-"""Every code there is has a cause and a remedy, here and in the documentation."""
+"""Every code has a cause and a remedy, also in the documentation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from broker_auth.tokens.faults import TokenFault
 ROWS: list[tuple[StrEnum, Remedy]] = [*DENIALS.items(), *TOKENS.items(), *UNANSWERED.items()]
 
 
-def test_the_tables_are_complete() -> None:
+def test_tables_cover_every_code() -> None:
     assert set(DENIALS) == set(DenyCode)
     assert set(TOKENS) == set(TokenFault)
     assert set(UNANSWERED) == set(WireFault)
-    assert len(REMEDIES) == len(DenyCode) + len(TokenFault)  # no two codes are alike
+    assert len(REMEDIES) == len(DenyCode) + len(TokenFault)  # codes are unique
 
 
 @pytest.mark.parametrize(("code", "row"), ROWS)
@@ -30,7 +30,7 @@ def test_cause_and_remedy_are_sentences(code: StrEnum, row: Remedy) -> None:
         assert text[0].isupper() or text.startswith(("`", "nats-server "))
 
 
-def test_keys_that_remedies_name_exist() -> None:
+def test_keys_in_remedies_exist() -> None:
     words = reference().replace("`", " ").replace(",", " ").split()
     named = {word.strip(".;:") for word in words if word.startswith("plugin.")}
     assert len(named) > 10
@@ -38,6 +38,6 @@ def test_keys_that_remedies_name_exist() -> None:
     assert not unknown
 
 
-def test_the_documentation_is_what_the_tables_say() -> None:
+def test_denials_page_is_generated_from_the_tables() -> None:
     path = Path(__file__).parents[2] / "docs" / "denials.md"
     assert path.read_text() == reference(), "run: python -m broker_auth.operate.remedies > docs/denials.md"

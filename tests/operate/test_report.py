@@ -23,7 +23,7 @@ from broker_auth.operate.report.connections import Observer
 from broker_auth.operate.report.gathering import Ask, State
 from broker_auth.operate.report.selection import Selection, overlap
 from broker_auth.operate.report.waiting import waiting_nodes
-from broker_auth.sandbox.tied import tied
+from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.secret import Secret
 from tests.deadlines import HANG_SECONDS
 from tests.operate.site import MEMBER, PROVISIONER, Site
@@ -256,7 +256,9 @@ async def test_rules_and_denials_come_from_the_configured_audit_file(site: Site)
 def test_watching_draws_again_until_interrupted(site: Site) -> None:
     command = [sys.executable, "-m", "broker_auth", "report", "conns", "--config", str(site.config)]
     command += [*seeds(site), "--watch", "--interval", "100ms"]
-    with subprocess.Popen(tied(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        dies_with_parent(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         assert process.stderr
         drawn = 0

@@ -1,4 +1,4 @@
-"""What ``explain`` decides again from a stored request (docs/policy.md#what-is-kept-of-a-decision)."""
+"""``explain`` decides stored requests again (docs/policy.md#what-is-kept-of-a-decision)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ASKED = {
 
 
 def stripped(asked: AuthorizationRequest) -> AuthorizationRequest:
-    """Remove the password and the token's signature, as an audit record does."""
+    """Remove the password and the token's signature, like an audit record."""
     options = asked.connect_opts
     token = options.auth_token.rpartition(".")[0] + "." if options.auth_token else ""
     kept = msgspec.structs.replace(options, password="", auth_token=token)
@@ -43,7 +43,7 @@ def stored(asked: AuthorizationRequest) -> Stored:
 
 
 @pytest.mark.parametrize(("asked", "policy", "skipped"), ASKED.values(), ids=ASKED)
-def test_stored_request_is_decided_as_it_was_and_names_the_skipped_checks(
+def test_stored_request_is_decided_like_the_original_with_skipped_checks_named(
     asked: AuthorizationRequest, policy: Any, skipped: list[str]
 ) -> None:
     again, case = decide_stored(stored(asked), policy, NOW)
@@ -53,10 +53,10 @@ def test_stored_request_is_decided_as_it_was_and_names_the_skipped_checks(
 
 
 @pytest.mark.parametrize(("asked", "policy", "skipped"), ASKED.values(), ids=ASKED)
-def test_stored_request_admits_nobody_at_the_service(
+def test_stored_request_is_not_admitted_by_the_service(
     asked: AuthorizationRequest, policy: Any, skipped: list[str]
 ) -> None:
-    """Nor after it was explained with the same policy: explaining leaves nothing in its caches."""
+    """Not even after it was explained with the same policy, because explaining does not change its caches."""
     decide_stored(stored(asked), policy, NOW)
     decision = decide(stripped(asked), policy, NOW)
     assert isinstance(decision, Deny if skipped else Admit)
@@ -75,7 +75,7 @@ def test_complete_request_repeats_every_check() -> None:
 
 
 @pytest.mark.parametrize("removed", [PASSWORD, TOKEN_SIGNATURE])
-def test_only_the_check_of_what_was_removed_is_skipped(removed: str) -> None:
+def test_only_checks_of_removed_parts_are_skipped(removed: str) -> None:
     signature = Stored(request=client(FOREIGN), redacted=frozenset({removed}))
     password = Stored(request=provisioner(password="x"), redacted=frozenset({removed}))
     if removed == PASSWORD:
@@ -86,7 +86,7 @@ def test_only_the_check_of_what_was_removed_is_skipped(removed: str) -> None:
         assert code(password, x509_policy()) is DenyCode.PROVISIONER_PASSWORD
 
 
-def test_what_was_kept_is_checked_again() -> None:
+def test_checks_of_stored_parts_are_repeated() -> None:
     assert code(stored(client()), issuer_policy(), NOW + 10**6) is TokenFault.EXPIRED
     assert code(stored(client(sig="")), issuer_policy()) is TokenFault.NONCE_UNSIGNED
     assert code(stored(node(name="")), x509_policy()) is DenyCode.NODE_NAME

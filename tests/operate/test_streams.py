@@ -19,7 +19,7 @@ from broker_auth.errors import OperationError
 from broker_auth.operate.access import Login, connect
 from broker_auth.operate.report.gathering import Ask, ask_system
 from broker_auth.operate.streams.change import change_streams
-from broker_auth.operate.streams.plan import Action, apply, cluster_peers, compare, current_config, plan, wanted_streams
+from broker_auth.operate.streams.plan import Action, apply, cluster_peers, compare, current_config, plan, target_streams
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
 from broker_auth.settings.model import StreamSettings
@@ -80,13 +80,13 @@ async def fleet(server: NatsServer) -> AsyncIterator[Client]:
 
 
 async def actions(client: Client, settings: StreamSettings, peers: int = 1) -> dict[str, Action]:
-    return {change.name: change.action for change in await plan(client, wanted_streams(settings, peers))}
+    return {change.name: change.action for change in await plan(client, target_streams(settings, peers))}
 
 
 async def test_they_are_made_as_choria_makes_them_and_then_nothing_is_left_to_do(fleet: Client) -> None:
     settings = StreamSettings()
     assert await actions(fleet, settings) == dict.fromkeys(NAMES, Action.CREATE)
-    await apply(fleet, await plan(fleet, wanted_streams(settings, 1)))
+    await apply(fleet, await plan(fleet, target_streams(settings, 1)))
     assert await actions(fleet, settings) == dict.fromkeys(NAMES, Action.NOTHING)
     made = {name: await current_config(fleet, name) or {} for name in NAMES}
     day = 86_400 * 10**9
@@ -109,7 +109,7 @@ async def test_they_are_made_as_choria_makes_them_and_then_nothing_is_left_to_do
 
 
 async def test_the_bucket_is_one_for_key_value_clients(fleet: Client) -> None:
-    await apply(fleet, await plan(fleet, wanted_streams(StreamSettings(), 1)))
+    await apply(fleet, await plan(fleet, target_streams(StreamSettings(), 1)))
     for name in BUCKETS:
         bucket = await fleet.jetstream().key_value(name.removeprefix("KV_"))
         assert await bucket.create("provisioner", b"one") > 0
@@ -118,7 +118,7 @@ async def test_the_bucket_is_one_for_key_value_clients(fleet: Client) -> None:
 
 async def test_only_what_differs_is_changed_and_the_rest_is_kept(fleet: Client) -> None:
     settings = StreamSettings()
-    await apply(fleet, await plan(fleet, wanted_streams(settings, 1)))
+    await apply(fleet, await plan(fleet, target_streams(settings, 1)))
     tuned = await current_config(fleet, "CHORIA_MACHINE") or {}
     await fleet.jetstream().update_stream(
         name="CHORIA_MACHINE",
@@ -130,10 +130,10 @@ async def test_only_what_differs_is_changed_and_the_rest_is_kept(fleet: Client) 
         duplicate_window=0.1,
     )
     shorter = replace(settings, machine_retention=60.0, leader_election_ttl=5.0, provisioner_election_ttl=4.0)
-    changes = {change.name: change for change in await plan(fleet, wanted_streams(shorter, 1))}
+    changes = {change.name: change for change in await plan(fleet, target_streams(shorter, 1))}
     assert [name for name, change in changes.items() if change.action is Action.UPDATE] == [EVENTS[1], *BUCKETS]
     (only,) = changes["CHORIA_MACHINE"].differences
-    assert (only.field, only.now, only.wanted) == ("max_age", 86_400 * 10**9, 60 * 10**9)
+    assert (only.field, only.now, only.target) == ("max_age", 86_400 * 10**9, 60 * 10**9)
     await apply(fleet, list(changes.values()))
     assert set((await actions(fleet, shorter)).values()) == {Action.NOTHING}
     machine = await current_config(fleet, "CHORIA_MACHINE") or {}
@@ -142,12 +142,12 @@ async def test_only_what_differs_is_changed_and_the_rest_is_kept(fleet: Client) 
 
 async def test_streams_of_an_earlier_release_get_the_bounds_they_lack(fleet: Client) -> None:
     """As 0.1.0 made them: no bound on messages, two minutes of message ids in memory, no bucket for provisioners."""
-    for item in wanted_streams(StreamSettings(), 1)[:-1]:
+    for item in target_streams(StreamSettings(), 1)[:-1]:
         config = {
             key: value for key, value in (item.config or {}).items() if key not in ("max_msgs", "duplicate_window")
         }
         await apply(fleet, [replace(compare(item, None), config=config)])
-    changes = {change.name: change for change in await plan(fleet, wanted_streams(StreamSettings(), 1))}
+    changes = {change.name: change for change in await plan(fleet, target_streams(StreamSettings(), 1))}
     assert {name: change.action for name, change in changes.items()} == {
         **dict.fromkeys(EVENTS, Action.UPDATE),
         BUCKETS[0]: Action.NOTHING,
@@ -161,34 +161,34 @@ async def test_streams_of_an_earlier_release_get_the_bounds_they_lack(fleet: Cli
 async def test_retention_zero_is_not_wanted_and_nothing_is_deleted(fleet: Client) -> None:
     without = StreamSettings(machine_retention=0.0)
     assert (await actions(fleet, without))["CHORIA_MACHINE"] is Action.NOTHING
-    await apply(fleet, await plan(fleet, wanted_streams(StreamSettings(), 1)))
+    await apply(fleet, await plan(fleet, target_streams(StreamSettings(), 1)))
     assert (await actions(fleet, without))["CHORIA_MACHINE"] is Action.UNWANTED
-    await apply(fleet, await plan(fleet, wanted_streams(without, 1)))
+    await apply(fleet, await plan(fleet, target_streams(without, 1)))
     assert await current_config(fleet, "CHORIA_MACHINE") is not None
 
 
 async def test_what_jetstream_refuses_is_told(fleet: Client) -> None:
     with pytest.raises(OperationError, match=r"CHORIA_EVENTS.*replicas"):
-        await apply(fleet, await plan(fleet, wanted_streams(StreamSettings(event_replicas=3), 1)))
+        await apply(fleet, await plan(fleet, target_streams(StreamSettings(event_replicas=3), 1)))
 
 
 async def test_an_account_without_jetstream_is_told(server: NatsServer) -> None:
     async with entered(server, "system") as (client,):
         with pytest.raises(OperationError, match="JetStream"):
-            await plan(client, wanted_streams(StreamSettings(), 1))
+            await plan(client, target_streams(StreamSettings(), 1))
 
 
 @pytest.mark.parametrize(
     ("asked", "peers", "expected"), [(-1, 1, 1), (-1, 2, 2), (-1, 3, 3), (-1, 5, 3), (5, 5, 5), (1, 3, 1)]
 )
 def test_replicas(asked: int, peers: int, expected: int) -> None:
-    (events, *_) = wanted_streams(StreamSettings(event_replicas=asked), peers)
+    (events, *_) = target_streams(StreamSettings(event_replicas=asked), peers)
     assert events.config
     assert events.config["num_replicas"] == expected
 
 
 def test_what_jetstream_leaves_out_is_false() -> None:
-    (*_, bucket) = wanted_streams(StreamSettings(), 1)
+    (*_, bucket) = target_streams(StreamSettings(), 1)
     assert bucket.config
     now = {**bucket.config, "deny_delete": False}
     assert [item.field for item in compare(bucket, now).differences] == ["deny_delete"]
@@ -209,8 +209,8 @@ async def test_a_cluster_of_three_bears_three_replicas(tmp_path: Path) -> None:
             while True:  # the group elects its leader in its own time
                 try:
                     peers = await cluster_peers(system)
-                    wanted = wanted_streams(StreamSettings(), peers)
-                    await apply(fleet, await plan(fleet, wanted))
+                    target = target_streams(StreamSettings(), peers)
+                    await apply(fleet, await plan(fleet, target))
                 except OperationError:
                     continue
                 break

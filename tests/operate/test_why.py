@@ -1,4 +1,4 @@
-"""``why`` finds somebody by anything they are known by, and says what to do."""
+"""``why`` finds connections by any of their names, and prints remedies."""
 
 from __future__ import annotations
 
@@ -14,105 +14,108 @@ from click.testing import CliRunner, Result
 from broker_auth.audit.reader import read_records, read_stream
 from broker_auth.audit.record import Record
 from broker_auth.cli import main
-from broker_auth.operate.why import findings
+from broker_auth.operate.why import find_connections
 from tests.audit.records import admitted, denied, lines, refused
 from tests.settings.builder import Directory
 
 
 def asked(*records: Record, about: str, last: int = 5) -> list[int]:
-    """Connection ids found."""
-    found = findings(records, about, last)
-    return [(finding.decision or finding.error or denied()).cid for finding in found]
+    """Return the ids of the found connections."""
+    histories = find_connections(records, about, last)
+    return [(finding.decision or finding.error or denied()).cid for finding in histories]
 
 
 @pytest.mark.parametrize(
     "about", ["new1.example.net", "NEW1.example.net", "provisioner", "192.0.2.7", "7", "ab" * 32, f"sha256:{'ab' * 32}"]
 )
-def test_somebody_is_found_by(about: str) -> None:
+def test_connection_is_found_by(about: str) -> None:
     other = denied(cid=8, name="other", user="other", host="192.0.2.8")
     assert asked(denied(fingerprint="ab" * 32), other, about=about) == [7]
 
 
-def test_somebody_is_found_by_what_they_call_themselves() -> None:
+def test_connection_is_found_by_client_name() -> None:
     assert asked(denied(), admitted(cid=8, client="choria new1"), about="choria new1") == [8]
 
 
-def test_somebody_is_found_by_a_token_id() -> None:
+def test_connection_is_found_by_token_id() -> None:
     assert asked(denied(), admitted(cid=8), about=admitted().token_id) == [8]
 
 
-def test_everybody_below_a_chain_issuer_is_found_by_its_token_id() -> None:
+def test_connections_are_found_by_chain_issuer_id() -> None:
     below = [admitted(cid=cid, seconds=cid, issuer_id="2cJ4vIL2TBj1nWjNLrmGTAZMXqP") for cid in (1, 2)]
     assert asked(*below, admitted(cid=3), about="2cJ4vIL2TBj1nWjNLrmGTAZMXqP") == [1, 2]
 
 
 @pytest.mark.parametrize(("days", "warns"), [(31, False), (29, True), (-1, True)])
-def test_a_chain_issuer_that_ends_soon_is_said(days: int, warns: bool) -> None:
+def test_chain_issuer_that_ends_soon_is_warned_of(days: int, warns: bool) -> None:
     record = admitted(issuer_id="ISSUER", issuer_ends=admitted().time + timedelta(days=days))
-    (found,) = findings([record], "ISSUER", 1)
-    text = "\n".join(found.lines())
+    (histories,) = find_connections([record], "ISSUER", 1)
+    text = "\n".join(histories.lines())
     assert "chain issuer ISSUER" in text
-    assert ("is denied from then on; renew it" in text) is warns
+    assert ("are denied from then on; renew it" in text) is warns
 
 
 @pytest.mark.parametrize("about", ["", "new1", "example.net", "192.0.2.70", "77"])
-def test_nobody_is_found_by_a_part_of_a_name(about: str) -> None:
+def test_partial_name_finds_nothing(about: str) -> None:
     assert asked(denied(), about=about) == []
 
 
-def test_the_last_ones_come_last_and_only_so_many() -> None:
+def test_result_is_limited_to_the_last_connections() -> None:
     records = [denied(cid=cid, seconds=cid) for cid in (3, 1, 4, 2, 5)]
     assert asked(*records, about="provisioner", last=3) == [3, 4, 5]
 
 
-def test_decision_and_server_error_of_one_connection_are_one_finding() -> None:
-    found = findings([refused(), denied()], "new1.example.net", 5)
-    assert len(found) == 1
-    assert found[0].decision
-    assert found[0].error
+def test_decision_and_server_error_of_a_connection_are_combined() -> None:
+    histories = find_connections([refused(), denied()], "new1.example.net", 5)
+    assert len(histories) == 1
+    assert histories[0].decision
+    assert histories[0].error
 
 
-def test_the_same_connection_id_on_another_server_is_another_connection() -> None:
-    found = findings([denied(), refused(server_id="N2")], "192.0.2.7", 5)
-    assert [(finding.decision is None, finding.error is None) for finding in found] == [(False, True), (True, False)]
+def test_connection_ids_are_distinguished_by_server() -> None:
+    histories = find_connections([denied(), refused(server_id="N2")], "192.0.2.7", 5)
+    assert [(finding.decision is None, finding.error is None) for finding in histories] == [
+        (False, True),
+        (True, False),
+    ]
 
 
 def text(*records: Record, about: str = "7") -> str:
-    return "\n".join(line for finding in findings(records, about, 5) for line in finding.lines())
+    return "\n".join(line for finding in find_connections(records, about, 5) for line in finding.lines())
 
 
-def test_a_denial_is_explained() -> None:
-    said = text(denied(), refused())
-    assert "DENIED  new1.example.net as user provisioner from 192.0.2.7, connection 7 on fleet-1" in said
-    assert "rule 1 (provisioner): provisioner_password: wrong password" in said
-    assert "previous_client_password" in said  # the remedy
-    assert "nats-server: Auth callout service returned" in said
+def test_denial_is_explained() -> None:
+    output = text(denied(), refused())
+    assert "DENIED  new1.example.net as user provisioner from 192.0.2.7, connection 7 on fleet-1" in output
+    assert "rule 1 (provisioner): provisioner_password: wrong password" in output
+    assert "previous_client_password" in output  # the remedy
+    assert "nats-server: Auth callout service returned" in output
 
 
-def test_an_admission_needs_no_remedy() -> None:
-    said = text(admitted(), about="8")
-    assert "admitted  new1.example.net" in said
-    assert "account provisioning" in said
-    assert "what to do" not in said
+def test_admission_needs_no_remedy() -> None:
+    output = text(admitted(), about="8")
+    assert "admitted  new1.example.net" in output
+    assert "account provisioning" in output
+    assert "what to do" not in output
 
 
-def test_an_admission_that_did_not_help_is_explained() -> None:
-    said = text(admitted(), refused(cid=8, reason=""), about="8")
-    assert "answer came too late" in said
-    assert "no reason given" in said
+def test_admission_refused_by_nats_server_is_explained() -> None:
+    output = text(admitted(), refused(cid=8, reason=""), about="8")
+    assert "answer was late" in output
+    assert "no reason, which means" in output
 
 
-def test_a_connection_nobody_answered_is_explained() -> None:
-    said = text(refused(reason=""))
-    assert said.startswith("2027-01-15 08:00:00 UTC  REFUSED  nameless as user provisioner from 192.0.2.7")
-    assert "no decision of ours is recorded" in said
+def test_unanswered_connection_is_explained() -> None:
+    output = text(refused(reason=""))
+    assert output.startswith("2027-01-15 08:00:00 UTC  REFUSED  unnamed as user provisioner from 192.0.2.7")
+    assert "no decision is recorded" in output
 
 
-def test_a_code_of_a_later_version_is_no_failure() -> None:
+def test_unknown_code_is_reported() -> None:
     assert "does not know the code" in text(denied(code="token_from_the_future"))
 
 
-def test_records_are_read_out_of_a_log_and_junk_is_passed_over() -> None:
+def test_records_are_read_from_a_log_and_other_lines_skipped() -> None:
     journal = (
         b"2027-01-15 08:00:00 INFO 7 broker_auth.callout.connection: broker east: subscribed\n"
         b"2027-01-15 08:00:00 WARNING 7 broker_auth.audit.sinks: " + lines(denied()) + b'{"event":"decision","v":\n'
@@ -124,17 +127,17 @@ def test_records_are_read_out_of_a_log_and_junk_is_passed_over() -> None:
     ]
 
 
-def test_the_rotated_file_is_read_first(tmp_path: Path) -> None:
+def test_rotated_file_is_read_first(tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl.1").write_bytes(lines(denied(cid=1)))
     (tmp_path / "audit.jsonl").write_bytes(lines(denied(cid=2)))
     assert [record.cid for record in read_records(tmp_path / "audit.jsonl")] == [1, 2]
 
 
-def run(*arguments: str, given: bytes = b"") -> Result:
-    return CliRunner().invoke(main, ["why", *arguments], input=given)
+def run(*arguments: str, stdin: bytes = b"") -> Result:
+    return CliRunner().invoke(main, ["why", *arguments], input=stdin)
 
 
-def test_the_command_takes_the_file_from_the_configuration(tmp_path: Path) -> None:
+def test_command_reads_the_configured_file(tmp_path: Path) -> None:
     directory = Directory(tmp_path)
     directory.keys = {"plugin.broker_auth.audit.output": "log, file:audit.jsonl"}
     (tmp_path / "audit.jsonl").write_bytes(lines(denied()))
@@ -144,20 +147,20 @@ def test_the_command_takes_the_file_from_the_configuration(tmp_path: Path) -> No
 
 
 def test_the_command_prints_one_json_document() -> None:
-    done = run("7", "--audit", "-", "--json", given=lines(denied(), refused()))
+    done = run("7", "--audit", "-", "--json", stdin=lines(denied(), refused()))
     (finding,) = json.loads(done.stdout)
     assert finding["decision"]["code"] == "provisioner_password"
     assert finding["server_error"]["cid"] == 7
     assert finding["remedy"].startswith("Compare it")
 
 
-def test_the_command_finds_nobody() -> None:
-    done = run("stranger", "--audit", "-", given=lines(denied()))
+def test_command_reports_no_match() -> None:
+    done = run("stranger", "--audit", "-", stdin=lines(denied()))
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("Error: no records of 'stranger'")
 
 
-def test_the_command_needs_records(tmp_path: Path) -> None:
+def test_command_needs_records(tmp_path: Path) -> None:
     directory = Directory(tmp_path)
     directory.keys = {}
     assert run("7").exit_code == 2
@@ -165,8 +168,8 @@ def test_the_command_needs_records(tmp_path: Path) -> None:
     assert run("7", "--audit", str(tmp_path / "missing")).exit_code == 1
 
 
-def test_a_name_cannot_repaint_the_terminal() -> None:
-    done = run("7", "--audit", "-", given=lines(denied(name="evil\x1b[2J\nfake: admitted")))
+def test_control_characters_are_not_printed() -> None:
+    done = run("7", "--audit", "-", stdin=lines(denied(name="evil\x1b[2J\nfake: admitted")))
     assert "\x1b" not in done.stdout
     assert not [line for line in done.stdout.splitlines() if line.startswith("fake")]
 
@@ -183,7 +186,7 @@ def test_refused_certificate_is_found_by_its_names_and_fingerprint(about: str) -
     assert asked(denied(**SHOWN), denied(cid=8), about=about) == [7]
 
 
-def test_refused_certificate_is_said_to_be_wrong_with_its_reason() -> None:
-    said = text(denied(**SHOWN))
-    assert "the certificate: it expired on 2026-01-01" in said
-    assert f"certificate sha256:{'cd' * 32}, of Jo Doe, jo@example.net, node1.example.net" in said
+def test_refused_certificate_is_shown_with_the_reason() -> None:
+    output = text(denied(**SHOWN))
+    assert "the certificate: it expired on 2026-01-01" in output
+    assert f"certificate sha256:{'cd' * 32}, of Jo Doe, jo@example.net, node1.example.net" in output

@@ -1,1 +1,1 @@
-"""What is installed is what the wheel holds, not the checkout."""
+"""Tests of the wheel as installed, without the checkout."""

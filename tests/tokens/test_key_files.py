@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broker_auth.deploy.pki import Authority, signer
+from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.errors import InputError
 from broker_auth.tokens.keys import load_verification_key
 from broker_auth.tokens.signing import load_signing_key
@@ -15,7 +15,7 @@ from tests.builders import pemshapes
 from tests.builders.pemshapes import BOTH_READ, NEITHER, PYTHON_ONLY, Shape
 
 ONE, OTHER = signer("one"), signer("other")
-AUTHORITY = Authority.create("CA of signers")
+AUTHORITY = CertificateAuthority.create("CA of signers")
 ISSUED = AUTHORITY.client("signer")
 PUBLIC = ONE.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 SINGLE = (

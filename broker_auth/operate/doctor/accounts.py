@@ -1,4 +1,4 @@
-"""What only the system account shows: who sits in the callout account, what crosses between accounts, timeouts."""
+"""Checks that need the system account: members of the callout account, imports and exports, timeouts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from broker_auth.natsio.natspy import ExtendedClient
 from broker_auth.natsio.nkey import public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE, AUTH_REQUEST_SUBJECT, CALLOUT_ACCOUNT
 from broker_auth.operate.access import AccessError, part, refusal, request_json
-from broker_auth.operate.doctor.finding import Case, Finding, Notes
+from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.listeners import RENDER, warn_of_expiry
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS
 from broker_auth.printable import printable
 from broker_auth.settings.model import BrokerSettings, Role
 
-MIN_TIMEOUT: Final = 3.0  # seconds; a storm of connects needs longer than nats-server's default of 2
+MIN_TIMEOUT: Final = 3.0  # seconds; a connection storm needs longer than nats-server's default of 2
 LIFECYCLE: Final = frozenset({*NODE_EVENTS, *PROVISIONER_EVENTS})
 ELECTION: Final = frozenset({f"$JS.API.STREAM.INFO.KV_{PROVISIONER_BUCKET}", f"$KV.{PROVISIONER_BUCKET}.provisioner"})
 _MAX_FINDINGS: Final = 100  # of one kind at one broker
-_SHOWN: Final = 500  # characters of what a broker made us say
+_SHOWN: Final = 500  # characters of a text from a broker
 _CLOSED_TOO: Final = 2  # nats-server's ConnState: open and closed
 
 
@@ -68,8 +68,8 @@ class _Listener(msgspec.Struct):
     tls_cert_not_after: str = ""
 
 
-class _Server(msgspec.Struct):
-    """The parts of VARZ that are looked at."""
+class _Varz(msgspec.Struct):
+    """The parts of VARZ that are checked."""
 
     auth_timeout: float = 0.0
     tls_timeout: float = 0.0
@@ -77,107 +77,115 @@ class _Server(msgspec.Struct):
     websocket: _Listener = msgspec.field(default_factory=_Listener)
 
 
-async def examine_accounts(case: Case, broker: BrokerSettings) -> list[Finding]:
-    """One broker, from inside its system account."""
-    notes = Notes(broker)
+async def examine_accounts(context: Context, broker: BrokerSettings) -> list[Finding]:
+    """Examine a broker through its system account."""
+    findings = BrokerFindings(broker)
     try:
-        system = await case.access.system(broker)
+        system = await context.access.system(broker)
     except AccessError as error:
-        said = "its system account does not open, so accounts, leaf link and timeouts were not looked at"
-        notes.skipped("system.closed", said, str(error))
-        return notes.findings
+        message = "its system account is not accessible, so accounts, leaf link and timeouts were not checked"
+        findings.skipped("system.closed", message, str(error))
+        return findings.items
     try:
-        await _timeouts(system, case, notes)
+        await _timeouts(system, context, findings)
         if broker.server.store_dir is not None:
-            await _jetstream(system, notes)
-        await _callout_account(system, case, broker, notes)
-        await _break_glass_used(system, case, broker, notes)
+            await _jetstream(system, findings)
+        await _callout_account(system, context, broker, findings)
+        await _break_glass_used(system, context, broker, findings)
         if broker.role is not Role.EDGE:
-            await _crossings(system, case, notes)
-        await _leaf_links(system, case, broker, notes)
-    except Exception as error:  # whatever a broker answers must not end the examination of the others
-        said = printable(f"the system account does not tell: {error or type(error).__name__}", _SHOWN)
-        notes.warning("system.answer", said, "use a supported nats-server")
+            await _crossings(system, context, findings)
+        await _leaf_links(system, context, broker, findings)
+    except Exception as error:  # a bad answer of one broker must not end the examination of the others
+        message = printable(f"the system account does not answer as expected: {error or type(error).__name__}", _SHOWN)
+        findings.warning("system.answer", message, "use a supported nats-server")
     finally:
         await system.close()
-    return notes.findings
+    return findings.items
 
 
 async def _data(system: Client, what: str, options: object = None) -> dict[str, Any]:
-    # This server, by its id: others of its cluster, and those linked with it, answer to PING.
+    # Address this server by its id: other servers of the cluster and leaf nodes answer to PING too.
     server = system.server_id if isinstance(system, ExtendedClient) else "PING"
     answer = await request_json(system, f"$SYS.REQ.SERVER.{server}.{what}", options)
-    if (said := refusal(answer)) is not None:
-        raise OperationError(f"{what}: {said}")
+    if (message := refusal(answer)) is not None:
+        raise OperationError(f"{what}: {message}")
     return part(answer, "data")
 
 
-async def _timeouts(system: Client, case: Case, notes: Notes) -> None:
-    server = msgspec.convert(await _data(system, "VARZ"), _Server, strict=False)
+async def _timeouts(system: Client, context: Context, findings: BrokerFindings) -> None:
+    server = msgspec.convert(await _data(system, "VARZ"), _Varz, strict=False)
     short = [
         f"{name} is {seconds:g} s"
         for name, seconds in (("authorization.timeout", server.auth_timeout), ("tls.timeout", server.tls_timeout))
         if seconds < MIN_TIMEOUT
     ]
     if short:
-        said = f"{' and '.join(short)}: in a storm of reconnects clients are cut off before they are answered"
-        notes.warning("timeouts.short", said, RENDER)
+        message = f"{' and '.join(short)}: in a reconnect storm clients are disconnected before they are answered"
+        findings.warning("timeouts.short", message, RENDER)
     else:
-        notes.ok("timeouts", f"authorization {server.auth_timeout:g} s, TLS {server.tls_timeout:g} s")
+        findings.ok("timeouts", f"authorization {server.auth_timeout:g} s, TLS {server.tls_timeout:g} s")
     for name, listener in (("leaf", server.leaf), ("websocket", server.websocket)):
         if listener.tls_cert_not_after:
             not_after = datetime.fromisoformat(listener.tls_cert_not_after)
-            warn_of_expiry(notes, f"{name}.certificate", f"the {name} listener's certificate", not_after, case)
+            warn_of_expiry(findings, f"{name}.certificate", f"the {name} listener's certificate", not_after, context)
 
 
-async def _jetstream(system: Client, notes: Notes) -> None:
-    """Look whether JetStream runs: when its disk is full it ends, and stays so after room is made."""
+async def _jetstream(system: Client, findings: BrokerFindings) -> None:
+    """Check that JetStream runs: it stops when its disk is full, and does not start again by itself."""
     if (await _data(system, "JSZ")).get("disabled"):
-        said = "JetStream is configured but does not run: nats-server ends it when its disk is full"
-        remedy = "make room where store_dir is, then restart this nats-server: it does not start JetStream by itself"
-        notes.error("jetstream.down", said, remedy)
+        message = "JetStream is configured but not running: nats-server stops it when its disk is full"
+        remedy = "free space in store_dir, then restart this nats-server: it does not restart JetStream by itself"
+        findings.error("jetstream.down", message, remedy)
     else:
-        notes.ok("jetstream", "JetStream runs")
+        findings.ok("jetstream", "JetStream is running")
 
 
-async def _callout_account(system: Client, case: Case, broker: BrokerSettings, notes: Notes) -> None:
-    """Nobody but services may be in it: the first reply to a request wins (fact 4)."""
-    seed = case.settings.zone(broker.zone).nkey_seed
+async def _callout_account(system: Client, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+    """Check that only services are in the callout account: the first reply to a request wins (fact 4)."""
+    seed = context.settings.zone(broker.zone).nkey_seed
     if seed is None:
-        notes.skipped("callout.account", "the seed of the service's user is not here", "run it where the service runs")
+        findings.skipped(
+            "callout.account",
+            "the seed of the service's user is not available here",
+            "run the doctor where the service runs",
+        )
         return
     own = public_nkey(seed.reveal())
     rows = await _rows(system, {"acc": CALLOUT_ACCOUNT, "auth": True})
     foreign = [row for row in rows if row.authorized_user != own]
     for row in foreign[:_MAX_FINDINGS]:
-        said = f"{row.kind} {row.authorized_user or row.name!r} from {row.ip} is in the callout account"
-        notes.error("callout.foreigner", said, f"remove its user from account {CALLOUT_ACCOUNT}; {RENDER}")
+        message = f"{row.kind} {row.authorized_user or row.name!r} from {row.ip} is in the callout account"
+        findings.error("callout.foreigner", message, f"remove its user from account {CALLOUT_ACCOUNT}; {RENDER}")
     options = {"subscriptions": True, "account": CALLOUT_ACCOUNT, "test": AUTH_REQUEST_SUBJECT}
     listed = (await _data(system, "SUBSZ", options)).get("subscriptions_list") or []
     listeners = msgspec.convert(listed, list[_Subscription], strict=False)
     members = [item for item in listeners if item.qgroup == AUTH_QUEUE]
     if not members:
-        notes.error("callout.nobody", "no service listens on this broker", "start broker-auth serve")
+        findings.error("callout.nobody", "no service is subscribed at this broker", "start broker-auth serve")
     elif len(members) == 1:
-        remedy = "run a second broker-auth serve, or --workers 2, elsewhere if you can"
-        notes.warning("callout.alone", "one service process answers for this broker; nothing covers for it", remedy)
+        remedy = "run a second broker-auth serve, if possible on another host, or use --workers 2"
+        findings.warning(
+            "callout.alone", "a single service process answers for this broker, without redundancy", remedy
+        )
     else:
-        notes.ok("callout.replicas", f"{len(members)} service processes answer for this broker")
+        findings.ok("callout.replicas", f"{len(members)} service processes answer for this broker")
     if not foreign:
-        notes.ok("callout.account", "nobody but the service is in the callout account")
+        findings.ok("callout.account", "only the service is in the callout account")
 
 
-async def _break_glass_used(system: Client, case: Case, broker: BrokerSettings, notes: Notes) -> None:
-    nkey = case.settings.zone(broker.zone).break_glass_nkey
-    if nkey is None or case.access.break_glass_of(broker) is not None:
-        return  # the doctor itself is using it
-    rows = await _rows(system, {"acc": case.settings.accounts.system, "auth": True, "state": _CLOSED_TOO})
+async def _break_glass_used(system: Client, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+    nkey = context.settings.zone(broker.zone).break_glass_nkey
+    if nkey is None or context.access.break_glass_of(broker) is not None:
+        return  # the doctor itself uses it
+    rows = await _rows(system, {"acc": context.settings.accounts.system, "auth": True, "state": _CLOSED_TOO})
     used = [row for row in rows if row.authorized_user == nkey]
     for row in used[:_MAX_FINDINGS]:
-        said = f"the break-glass user came in at {row.start} from {row.ip}"
-        notes.warning("break_glass.used", said, "if nobody knows why, replace its nkey and look at what was done")
+        message = f"the break-glass user logged in at {row.start} from {row.ip}"
+        findings.warning(
+            "break_glass.used", message, "if the login is not explained, replace its nkey and investigate what was done"
+        )
     if not used:
-        notes.ok("break_glass.unused", "the break-glass user has not been used as far back as nats-server remembers")
+        findings.ok("break_glass.unused", "nats-server remembers no login of the break-glass user")
 
 
 async def _rows(system: Client, options: dict[str, object]) -> list[_Row]:
@@ -185,19 +193,19 @@ async def _rows(system: Client, options: dict[str, object]) -> list[_Row]:
     return msgspec.convert(data.get("connections") or [], list[_Row], strict=False)
 
 
-async def _crossings(system: Client, case: Case, notes: Notes) -> None:
-    """What the accounts of fleet and provisioning show each other (facts 18, 19)."""
-    names = case.settings.accounts
+async def _crossings(system: Client, context: Context, findings: BrokerFindings) -> None:
+    """Check the imports and exports between the fleet and the provisioning account (facts 18, 19)."""
+    names = context.settings.accounts
     fleet, provisioning = await _account(system, names.fleet), await _account(system, names.provisioning)
-    before = len(notes.findings)
+    before = len(findings.items)
     for name, account, other, allowed in (
         (names.fleet, fleet, names.provisioning, LIFECYCLE),
         (names.provisioning, provisioning, names.fleet, ELECTION),
     ):
         for item in account.imports[:_MAX_FINDINGS]:
             if item.account not in (other, names.system) or (item.account == other and item.subject not in allowed):
-                said = f"account {name} imports {item.subject} from {item.account}"
-                notes.error("isolation.import", said, RENDER)
+                message = f"account {name} imports {item.subject} from {item.account}"
+                findings.error("isolation.import", message, RENDER)
     for name, account, other, allowed in (
         (names.fleet, fleet, names.provisioning, ELECTION),
         (names.provisioning, provisioning, names.fleet, LIFECYCLE),
@@ -205,14 +213,14 @@ async def _crossings(system: Client, case: Case, notes: Notes) -> None:
         for item in account.exports[:_MAX_FINDINGS]:
             if item.subject not in allowed or item.approved_accounts != [other]:
                 whom = ", ".join(item.approved_accounts) or "every account"
-                notes.error("isolation.export", f"account {name} exports {item.subject} to {whom}", RENDER)
-    if len(notes.findings) == before:
-        notes.ok("isolation.accounts", "fleet and provisioning share lifecycle events and the leader election only")
+                findings.error("isolation.export", f"account {name} exports {item.subject} to {whom}", RENDER)
+    if len(findings.items) == before:
+        findings.ok("isolation.accounts", "fleet and provisioning share only lifecycle events and the leader election")
     if not {item.subject for item in fleet.imports} >= LIFECYCLE:
-        said = "lifecycle events of waiting nodes do not reach the fleet's streams"
-        notes.warning("isolation.lifecycle", said, RENDER)
+        message = "lifecycle events of unprovisioned nodes do not reach the fleet's streams"
+        findings.warning("isolation.lifecycle", message, RENDER)
     if not {item.subject for item in provisioning.imports} >= ELECTION:
-        notes.warning("isolation.election", "provisioners cannot elect a leader", RENDER)
+        findings.warning("isolation.election", "provisioners cannot elect a leader", RENDER)
 
 
 async def _account(system: Client, name: str) -> _Account:
@@ -220,16 +228,18 @@ async def _account(system: Client, name: str) -> _Account:
     return msgspec.convert(data.get("account_detail") or {}, _Account, strict=False)
 
 
-async def _leaf_links(system: Client, case: Case, broker: BrokerSettings, notes: Notes) -> None:
-    names = case.settings.accounts
+async def _leaf_links(system: Client, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+    names = context.settings.accounts
     leafs = msgspec.convert((await _data(system, "LEAFZ")).get("leafs") or [], list[_Leaf], strict=False)
     for leaf in leafs[:_MAX_FINDINGS]:
         if leaf.account != names.provisioning:
-            said = f"leaf link {leaf.name!r} is in account {leaf.account}, not {names.provisioning}"
-            notes.error("leaf.account", said, RENDER)
+            message = f"leaf link {leaf.name!r} is in account {leaf.account}, not {names.provisioning}"
+            findings.error("leaf.account", message, RENDER)
     expected = broker.role is Role.EDGE or broker.server.leaf_listen is not None
     if not any(leaf.account == names.provisioning for leaf in leafs) and expected:
         remedy = "see nats-server's log on both sides; start the edge, check its certificate and leaf.remotes"
-        notes.error("leaf.down", "no leaf link of the provisioning account: nodes wait unheard", remedy)
+        findings.error(
+            "leaf.down", "the provisioning account has no leaf link, so provisioners cannot reach the nodes", remedy
+        )
     elif leafs and all(leaf.account == names.provisioning for leaf in leafs):
-        notes.ok("leaf.link", f"{len(leafs)} leaf links, of the provisioning account only")
+        findings.ok("leaf.link", f"{len(leafs)} leaf links, all in the provisioning account")

@@ -1,4 +1,4 @@
-"""All checks, in the order an operator would make them: files, doors, callout, accounts, streams."""
+"""All checks, in the order in which an operator would make them: files, listeners, callout, accounts, streams."""
 
 from __future__ import annotations
 
@@ -18,76 +18,76 @@ from broker_auth.operate.doctor.deployment import (
     examine_isolation,
     examine_streams,
 )
-from broker_auth.operate.doctor.finding import Case, Finding, Severity
+from broker_auth.operate.doctor.finding import Context, Finding, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
 from broker_auth.operate.doctor.service import examine_service
 from broker_auth.settings.model import BrokerSettings
 from broker_auth.settings.problems import ConfigurationReport
 
-# What is reported missing, and what is reported where it is there.
+# Codes of missing things, and the codes that report them as present.
 _MISSING: Final = {
     "callout.nobody": frozenset({"callout.replicas", "callout.alone"}),
     "leaf.down": frozenset({"leaf.link"}),
 }
 _ORDER: Final = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.SKIPPED: 2, Severity.OK: 3}
-_FIRST: Final = frozenset({"clock.skew"})  # clocks that differ are the cause of much else
+_FIRST: Final = frozenset({"clock.skew"})  # differing clocks cause many other problems
 NO_SERVICE: Final = frozenset({"callout.no_answer", "callout.user", "listener.unreachable", "callout.admits_anybody"})
 
 
-async def examine(case: Case, report: ConfigurationReport) -> tuple[Finding, ...]:
-    """Every finding, the worst first.
+async def examine(context: Context, report: ConfigurationReport) -> tuple[Finding, ...]:
+    """Return all findings, worst first.
 
     Args:
-        case: what to look at; its settings are those of ``report``.
-        report: what reading the configuration found.
+        context: what to examine; its settings are those of ``report``.
+        report: the result of loading the configuration.
     """
-    findings = [*examine_configuration(report), *await asyncio.to_thread(examine_files, case)]
-    findings += await asyncio.to_thread(examine_service, case)
-    findings += await asyncio.to_thread(examine_chain_issuers, case)
-    servers = [server for broker in case.settings.brokers for server in servers_of(broker)]
-    doors, callout = await asyncio.gather(
-        _all(servers, lambda server: examine_listeners(case, server)),
-        _all(servers, lambda server: examine_callout(case, server)),
+    findings = [*examine_configuration(report), *await asyncio.to_thread(examine_files, context)]
+    findings += await asyncio.to_thread(examine_service, context)
+    findings += await asyncio.to_thread(examine_chain_issuers, context)
+    servers = [server for broker in context.settings.brokers for server in servers_of(broker)]
+    listeners, callout = await asyncio.gather(
+        _all(servers, lambda server: examine_listeners(context, server)),
+        _all(servers, lambda server: examine_callout(context, server)),
     )
-    findings += dict.fromkeys([*doors, *callout])  # both may say that nothing is there
-    # Without a service nobody gets in but the break-glass user, and each attempt would wait for nothing.
+    findings += dict.fromkeys([*listeners, *callout])  # both may report that a broker is unreachable
+    # Without a service only the break-glass user can log in, and other attempts would only wait for a timeout.
     dead = {(item.broker, item.server) for item in callout if item.code in NO_SERVICE}
-    inside = [one for one in servers if case.access.break_glass_of(one) is not None or _named(one) not in dead]
-    findings += of_clusters(await _all(inside, lambda server: examine_accounts(case, server)))
+    inside = [one for one in servers if context.access.break_glass_of(one) is not None or _named(one) not in dead]
+    findings += of_clusters(await _all(inside, lambda server: examine_accounts(context, server)))
     if _served(servers, dead):
-        findings += await examine_streams(case)
-        findings += await examine_isolation(case)
+        findings += await examine_streams(context)
+        findings += await examine_isolation(context)
     else:
         findings.append(
             Finding(
                 severity=Severity.SKIPPED,
                 code="streams",
-                what="streams and isolation were not looked at, because no service lets anybody in",
-                remedy="mend what is named above, and run it again",
+                what="streams and isolation were not checked, because no service answers",
+                remedy="fix the problems above, and run the doctor again",
             )
         )
     return in_order(findings)
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The worst first, and of those the clocks."""
+    """Return the findings, worst first; among equals clocks come first."""
     return tuple(sorted(findings, key=lambda item: (_ORDER[item.severity], item.code not in _FIRST)))
 
 
 def healthy(findings: Iterable[Finding]) -> bool:
-    """Whether nothing is broken or open."""
+    """Return whether there is no error."""
     return all(item.severity is not Severity.ERROR for item in findings)
 
 
 def servers_of(broker: BrokerSettings) -> list[BrokerSettings]:
-    """Return each server of a cluster as a broker of its own, with one address."""
+    """Return each server of a cluster as a separate broker with one address."""
     return [dataclasses.replace(broker, urls=(url,)) for url in broker.urls]
 
 
 def of_clusters(findings: list[Finding]) -> list[Finding]:
-    """Leave out what is missing at one server of a cluster and there at another, which does for all."""
+    """Return the findings without those that another server of the same cluster makes obsolete."""
     there = {(item.broker, _MISSING[item.code]) for item in findings if item.code in _MISSING}
-    there = {(broker, found) for broker, found in there if any(_is(item, broker, found) for item in findings)}
+    there = {(broker, present) for broker, present in there if any(_is(item, broker, present) for item in findings)}
     alone = Counter(item.broker for item in findings if item.code == "callout.alone")
     return [
         item
@@ -106,12 +106,12 @@ def _is_anywhere(findings: Iterable[Finding], broker: str | None) -> bool:
 
 
 def _named(server: BrokerSettings) -> tuple[str, str | None]:
-    """Return what findings about a server name."""
+    """Return the broker and the server in findings about a server."""
     return server.name, urlsplit(server.urls[0]).netloc
 
 
 def _served(servers: Iterable[BrokerSettings], dead: Container[tuple[str | None, str | None]]) -> bool:
-    """Return whether a service answers at some server of each broker."""
+    """Return whether a service answers at a server of each broker."""
     answered = {one.name for one in servers if _named(one) not in dead}
     return answered == {one.name for one in servers}
 
@@ -119,7 +119,7 @@ def _served(servers: Iterable[BrokerSettings], dead: Container[tuple[str | None,
 async def _all(
     servers: Sequence[BrokerSettings], look: Callable[[BrokerSettings], Awaitable[list[Finding]]]
 ) -> list[Finding]:
-    """The findings about all servers, looked at side by side, in the configuration's order, each with its server."""
+    """Examine all servers concurrently; return their findings in the configuration's order, each with its server."""
     groups = await asyncio.gather(*(look(server) for server in servers))
     return [
         dataclasses.replace(item, server=_named(server)[1])

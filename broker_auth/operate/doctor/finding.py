@@ -1,4 +1,4 @@
-"""What the doctor says: one finding for one thing it looked at."""
+"""The results of the doctor: a finding for each check."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from broker_auth.settings.model import BrokerSettings, Settings
 
 
 class Severity(StrEnum):
-    """How bad it is. Only errors make the doctor's exit status 1."""
+    """Severity of a finding. Only errors make the doctor's exit status 1."""
 
     OK = "ok"
-    SKIPPED = "skipped"  # not looked at, and what it takes to look
+    SKIPPED = "skipped"  # not checked; the remedy says what the check needs
     WARNING = "warning"
     ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing looked at.
+    """The result of a check.
 
     Attributes:
-        code: fixed name of what was looked at or found; tests and monitoring compare it.
-        broker: the configured broker, None for what concerns all.
-        server: host and port, where a broker is a cluster of several.
-        remedy: what to do; empty only where nothing is wrong.
+        code: stable name of the result, for tests and monitoring.
+        what: the result in words.
+        broker: the configured broker, None if it concerns all.
+        server: host and port of the server.
+        remedy: what to do; empty only if nothing is wrong.
     """
 
     severity: Severity
@@ -41,12 +42,12 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What is examined, and with which means.
+class Context:
+    """The subject of an examination, and the credentials for it.
 
     Attributes:
-        now: Unix seconds; a function, because answers of servers are compared with the moment they came.
-        provisioning_token: to try a node's way in; None leaves that out.
+        now: returns Unix seconds; a function, because answers of servers are compared with their arrival time.
+        provisioning_token: to check the login of a node; None skips that check.
     """
 
     access: Access
@@ -60,28 +61,28 @@ class Case:
 
 
 @dataclass(slots=True)
-class Notes:
-    """Collects the findings about one broker, or about all."""
+class BrokerFindings:
+    """The findings about one broker, or about all."""
 
     broker: BrokerSettings | None = None
-    findings: list[Finding] = field(default_factory=list)
+    items: list[Finding] = field(default_factory=list)
 
     def ok(self, code: str, what: str) -> None:
-        """Looked at, nothing wrong."""
+        """Add a check without a problem."""
         self._add(Severity.OK, code, what, "")
 
     def skipped(self, code: str, what: str, remedy: str) -> None:
-        """Not looked at; ``remedy`` is what it takes."""
+        """Add a skipped check; ``remedy`` says what it needs."""
         self._add(Severity.SKIPPED, code, what, remedy)
 
     def warning(self, code: str, what: str, remedy: str) -> None:
-        """Works, but should not stay so."""
+        """Add something that works but should be changed."""
         self._add(Severity.WARNING, code, what, remedy)
 
     def error(self, code: str, what: str, remedy: str) -> None:
-        """Broken, or open to somebody it should not be open to."""
+        """Add something that is broken or insecure."""
         self._add(Severity.ERROR, code, what, remedy)
 
     def _add(self, severity: Severity, code: str, what: str, remedy: str) -> None:
         name = self.broker.name if self.broker else None
-        self.findings.append(Finding(severity=severity, code=code, what=what, remedy=remedy, broker=name))
+        self.items.append(Finding(severity=severity, code=code, what=what, remedy=remedy, broker=name))

@@ -1,7 +1,7 @@
-"""Connects to a broker by hand and looks, because a client library hides what matters here.
+"""Probes a broker without a client library, which would hide the relevant details.
 
-Three things are learnt: what the server says before TLS (INFO), what its TLS demands (the handshake's
-own messages, readable up to TLS 1.2), and what becomes of one CONNECT.
+Determines what the server sends before TLS (INFO), what its TLS requires (from the handshake messages, readable up to
+TLS 1.2), and the result of a CONNECT.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _CERTIFICATE_REQUEST: Final = 13
 
 
 class Unreachable(OperationError):
-    """Nothing that speaks NATS answers there."""
+    """The address does not answer, or not with the NATS protocol."""
 
 
 class Info(msgspec.Struct):
-    """What nats-server says of itself to anybody, before TLS."""
+    """The INFO that nats-server sends to every client, before TLS."""
 
     server_id: str = ""
     version: str = ""
@@ -50,18 +50,18 @@ class Info(msgspec.Struct):
     nonce: str = ""
     cluster: str = ""
     connect_urls: list[str] = []
-    handshake_first: bool = False  # not said by the server: found out by its silence
+    handshake_first: bool = False  # not part of INFO: true if the server sends nothing before TLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFacts:
-    """What a listener's TLS is like, as a client without a certificate meets it.
+    """Properties of a listener's TLS, as seen by a client without a certificate.
 
     Attributes:
-        asks: whether it asks for a client certificate, which nats-server does only to demand one.
-        authorities: names (DER) of the CAs it accepts client certificates of.
-        certificate: the server's own certificate (DER); None if the handshake did not get that far.
-        readable: whether the handshake could be read at all; not if the server refuses TLS 1.2.
+        asks: whether it requests a client certificate, which nats-server only does to require one.
+        authorities: names (DER) of the CAs whose client certificates it accepts.
+        certificate: the server's certificate (DER); None if the handshake failed earlier.
+        readable: whether the handshake could be read; false if the server refuses TLS 1.2.
     """
 
     asks: bool
@@ -71,7 +71,7 @@ class TlsFacts:
 
 
 class Verdict(StrEnum):
-    """What became of a CONNECT."""
+    """The result of a CONNECT."""
 
     ADMITTED = "admitted"
     REFUSED = "refused"
@@ -80,17 +80,17 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """A :class:`Verdict`, nats-server's words for it, and the seconds from CONNECT until then."""
+class ProbeResult:
+    """A :class:`Verdict`, nats-server's message, and the seconds since CONNECT."""
 
     verdict: Verdict
-    said: str = ""
+    message: str = ""
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One address of a broker."""
+class ProbeTarget:
+    """An address of a broker."""
 
     url: str
     host: str = field(init=False)
@@ -100,21 +100,23 @@ class Target:
     tls_name: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Takes the URL apart."""
+        """Parse the URL."""
         parts = urlsplit(self.url)
         object.__setattr__(self, "host", parts.hostname or "")
-        object.__setattr__(self, "tls_name", self.host.removesuffix("."))  # no certificate has the final dot
+        object.__setattr__(
+            self, "tls_name", self.host.removesuffix(".")
+        )  # certificates contain names without the final dot
         object.__setattr__(self, "port", parts.port or _DEFAULT_PORT)
         object.__setattr__(self, "websocket", parts.scheme in ("ws", "wss"))
 
 
-async def read_info(target: Target, tls: ssl.SSLContext | None = None) -> Info:
-    """Return what the server says of itself; by ``tls`` where it says nothing before TLS.
+async def read_info(target: ProbeTarget, tls: ssl.SSLContext | None = None) -> Info:
+    """Return the server's INFO; read it over ``tls`` if the server sends nothing before TLS.
 
     If that fails, the rest of INFO is empty.
 
     Raises:
-        Unreachable: nothing there, or nothing that speaks NATS.
+        Unreachable: the address does not answer, or not with the NATS protocol.
     """
     async with _opened(target) as (reader, writer, info):
         if not info.handshake_first:
@@ -127,65 +129,67 @@ async def read_info(target: Target, tls: ssl.SSLContext | None = None) -> Info:
                 line = await reader.readline()
             return msgspec.structs.replace(_parsed(target, line), handshake_first=True)
         except (ssl.SSLError, OSError, TimeoutError, ValueError, Unreachable):
-            return info  # why TLS fails is found out by those who look at it
+            return info  # the checks of TLS report why it fails
 
 
 def _looking() -> ssl.SSLContext:
-    """A context for what is looked at, not trusted."""
+    """Return a TLS context that accepts any server, for inspection only."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
-async def look_at_tls(target: Target) -> TlsFacts:
-    """Shake hands without a certificate, and read what the server sends.
+async def look_at_tls(target: ProbeTarget) -> TlsFacts:
+    """Start a TLS handshake without a certificate, and read what the server sends.
 
     Raises:
-        Unreachable: nothing there, or nothing that speaks NATS.
+        Unreachable: the address does not answer, or not with the NATS protocol.
     """
     context = _looking()
-    context.maximum_version = ssl.TLSVersion.TLSv1_2  # later versions encrypt what is to be read
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # later versions encrypt the messages to be read
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     shake = context.wrap_bio(incoming, outgoing, server_hostname=target.tls_name)
-    heard = b""
+    received = b""
     async with _opened(target) as (reader, writer, _):
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
-                while not _step(shake) and len(heard) < MAX_INFO_BYTES:
+                while not _step(shake) and len(received) < MAX_INFO_BYTES:
                     writer.write(outgoing.read())
                     data = await reader.read(65536)
                     if not data:
                         break
-                    heard += data
+                    received += data
                     incoming.write(data)
-    return _facts(heard)
+    return _facts(received)
 
 
 async def attempt(
-    target: Target,
+    target: ProbeTarget,
     tls: ssl.SSLContext | None,
-    said: Mapping[str, Any],
+    credentials: Mapping[str, Any],
     *,
     seconds: float = ANSWER_SECONDS,
-) -> Outcome:
-    """Connect once, saying exactly ``said`` in CONNECT; the connection is ended whatever the answer.
+) -> ProbeResult:
+    """Connect once with the given credentials; close the connection after the answer.
 
     Args:
-        target: where.
-        tls: None to stay in clear.
-        said: CONNECT's options beyond the usual ones.
+        target: the address.
+        tls: the TLS context, None to connect without TLS.
+        credentials: options of CONNECT in addition to the usual ones.
         seconds: how long to wait for an answer.
 
     Raises:
-        Unreachable: nothing there, or nothing that speaks NATS.
+        Unreachable: the address does not answer, or not with the NATS protocol.
     """
     async with _opened(target) as (reader, writer, _):
         if tls is not None:
             try:
                 await writer.start_tls(tls, server_hostname=target.tls_name, ssl_handshake_timeout=CONNECT_SECONDS)
             except (ssl.SSLError, OSError, TimeoutError) as error:
-                return Outcome(verdict=Verdict.TLS_FAILED, said=_words(error))
-        options = {"verbose": False, "pedantic": False, "lang": "doctor", "version": "1", "protocol": 1} | dict(said)
+                return ProbeResult(verdict=Verdict.TLS_FAILED, message=_words(error))
+        options = {"verbose": False, "pedantic": False, "lang": "doctor", "version": "1", "protocol": 1} | dict(
+            credentials
+        )
         started = time.perf_counter()
         try:
             async with asyncio.timeout(seconds):
@@ -197,9 +201,9 @@ async def attempt(
             ssl.SSLError,
             OSError,
             ValueError,
-        ) as error:  # too long a line; TLS 1.3 refuses a missing certificate only now
+        ) as error:  # the line is too long, or TLS 1.3 refuses a missing certificate only now
             verdict, words = Verdict.TLS_FAILED, _words(error)
-        return Outcome(verdict=verdict, said=words, seconds=time.perf_counter() - started)
+        return ProbeResult(verdict=verdict, message=words, seconds=time.perf_counter() - started)
 
 
 async def _verdict(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[Verdict, str]:
@@ -209,7 +213,7 @@ async def _verdict(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         word = line.strip().decode("utf-8", "replace")
         if word.startswith("-ERR"):
             return Verdict.REFUSED, printable(word.removeprefix("-ERR").strip(" '"), _SHOWN)
-        if word == "PING":  # it does not mean that we are in (fact 10)
+        if word == "PING":  # it does not mean that the login succeeded (fact 10)
             writer.write(b"PONG\r\n")
         if word == "PONG":
             return Verdict.ADMITTED, ""
@@ -218,7 +222,7 @@ async def _verdict(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 @contextlib.asynccontextmanager
 async def _opened(
-    target: Target,
+    target: ProbeTarget,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, Info]]:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -228,12 +232,12 @@ async def _opened(
     try:
         yield reader, writer, await _info(target, reader)
     finally:
-        # Not closed in order: a server that is still deciding would leave TLS's farewell unanswered.
+        # Abort: a server that is still deciding would not answer the TLS shutdown.
         writer.transport.abort()
 
 
-async def _info(target: Target, reader: asyncio.StreamReader) -> Info:
-    """Return INFO; of a server that is silent for a while, only that it may wait for TLS."""
+async def _info(target: ProbeTarget, reader: asyncio.StreamReader) -> Info:
+    """Return INFO; if the server sends nothing, an INFO that says that it may expect TLS first."""
     try:
         async with asyncio.timeout(INFO_SECONDS):
             line = await reader.readline()
@@ -244,14 +248,14 @@ async def _info(target: Target, reader: asyncio.StreamReader) -> Info:
     return _parsed(target, line)
 
 
-def _parsed(target: Target, line: bytes) -> Info:
+def _parsed(target: ProbeTarget, line: bytes) -> Info:
     try:
         verb, _, body = line.partition(b" ")
         if verb == b"INFO":
             return msgspec.json.decode(body, type=Info)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Unreachable(f"{target.url}: what answers there is no nats-server") from error
-    raise Unreachable(f"{target.url}: what answers there is no nats-server")
+        raise Unreachable(f"{target.url}: the endpoint is not a nats-server") from error
+    raise Unreachable(f"{target.url}: the endpoint is not a nats-server")
 
 
 def _words(error: BaseException) -> str:
@@ -262,7 +266,7 @@ def _words(error: BaseException) -> str:
 
 
 def _step(shake: ssl.SSLObject) -> bool:
-    """One step; True when there is nothing more to come."""
+    """Run a step of the handshake; return whether it has ended."""
     try:
         shake.do_handshake()
     except ssl.SSLWantReadError:
@@ -272,8 +276,8 @@ def _step(shake: ssl.SSLObject) -> bool:
     return True
 
 
-def _facts(heard: bytes) -> TlsFacts:
-    messages = _handshake_messages(heard)
+def _facts(received: bytes) -> TlsFacts:
+    messages = _handshake_messages(received)
     request = messages.get(_CERTIFICATE_REQUEST)
     return TlsFacts(
         asks=request is not None,
@@ -283,15 +287,15 @@ def _facts(heard: bytes) -> TlsFacts:
     )
 
 
-def _handshake_messages(heard: bytes) -> dict[int, bytes]:
-    """Messages of the server's first flight by type, up to where encryption begins."""
+def _handshake_messages(received: bytes) -> dict[int, bytes]:
+    """Return the messages of the server's first flight by type, up to the beginning of encryption."""
     flight = b""
-    while len(heard) >= 5:
-        kind, length = heard[0], struct.unpack(">H", heard[3:5])[0]
+    while len(received) >= 5:
+        kind, length = received[0], struct.unpack(">H", received[3:5])[0]
         if kind == _CHANGE_CIPHER_SPEC:
             break
-        flight += heard[5 : 5 + length] if kind == _HANDSHAKE else b""
-        heard = heard[5 + length :]
+        flight += received[5 : 5 + length] if kind == _HANDSHAKE else b""
+        received = received[5 + length :]
     messages = {}
     while len(flight) >= 4:
         length = int.from_bytes(flight[1:4], "big")
@@ -301,7 +305,7 @@ def _handshake_messages(heard: bytes) -> dict[int, bytes]:
 
 
 def _authorities(request: bytes) -> tuple[bytes, ...]:
-    """The names in a CertificateRequest: behind certificate types and signature algorithms."""
+    """Return the names in a CertificateRequest, after certificate types and signature algorithms."""
     types = 1 + request[0]
     algorithms = types + 2 + int.from_bytes(request[types : types + 2], "big")
     rest = request[algorithms + 2 :]

@@ -1,4 +1,4 @@
-"""Why nats-server refuses connections, as it tells the callout account (fact 13)."""
+"""Reasons for refused connections, which nats-server reports to the callout account (fact 13)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from nats.aio.msg import Msg
 
 from broker_auth.natsio.subjects import AUTH_ERROR_SUBJECT
 from broker_auth.operate.access import CANARY
-from broker_auth.operate.doctor.finding import Case
-from broker_auth.operate.doctor.probe import Outcome, Target, Verdict, attempt
+from broker_auth.operate.doctor.finding import Context
+from broker_auth.operate.doctor.probe import ProbeResult, ProbeTarget, Verdict, attempt
 from broker_auth.printable import printable
 from broker_auth.times import parse_server_time
 
@@ -23,51 +23,51 @@ _MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 EVENT_SECONDS: Final = 2.0
 
 
-class _Client(msgspec.Struct):
+class _RefusedClient(msgspec.Struct):
     name: str = ""
 
 
-class _Server(msgspec.Struct):
+class _ReportingServer(msgspec.Struct):
     time: str = ""
 
 
 class _Event(msgspec.Struct):
-    """What nats-server tells in the callout account of a connection it refused."""
+    """nats-server's report about a refused connection."""
 
     reason: str = ""
-    client: _Client = msgspec.field(default_factory=_Client)
-    server: _Server = msgspec.field(default_factory=_Server)
+    client: _RefusedClient = msgspec.field(default_factory=_RefusedClient)
+    server: _ReportingServer = msgspec.field(default_factory=_ReportingServer)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a connection was refused, and how far the server's clock is ahead of ours, in seconds."""
+    """The reason of a refusal, and by how many seconds the server's clock is ahead of ours."""
 
     reason: str
     ahead: float | None
 
 
 class Refusals:
-    """Hears why nats-server refuses connections."""
+    """A subscription to the reasons of refused connections."""
 
-    def __init__(self, service: Client, case: Case) -> None:
+    def __init__(self, service: Client, context: Context) -> None:
         self._service = service
-        self._case = case
+        self._context = context
         self._waiting: dict[str, asyncio.Future[Refusal]] = {}
 
     async def start(self) -> None:
-        """From now on."""
-        await self._service.subscribe(AUTH_ERROR_SUBJECT, cb=self._hear, pending_bytes_limit=_MAX_PENDING_BYTES)
+        """Subscribe."""
+        await self._service.subscribe(AUTH_ERROR_SUBJECT, cb=self._receive, pending_bytes_limit=_MAX_PENDING_BYTES)
         await self._service.flush()
 
     async def attempt(
-        self, target: Target, tls: ssl.SSLContext | None, said: dict[str, Any]
-    ) -> tuple[Outcome, Refusal | None]:
-        """What became of a connection, and why, if nats-server told in time."""
+        self, target: ProbeTarget, tls: ssl.SSLContext | None, credentials: dict[str, Any]
+    ) -> tuple[ProbeResult, Refusal | None]:
+        """Make a connection attempt; return its result, and the reason if nats-server reported it in time."""
         name = f"{CANARY}-{secrets.token_hex(6)}"
         future: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self._waiting[name] = future
-        outcome = await attempt(target, tls, {"name": name} | said)
+        outcome = await attempt(target, tls, {"name": name} | credentials)
         if outcome.verdict is not Verdict.REFUSED:
             return outcome, None
         try:
@@ -78,13 +78,13 @@ class Refusals:
             del self._waiting[name]
 
     def named(self, name: str) -> asyncio.Future[Refusal]:
-        """To hear about a connection that is made elsewhere."""
+        """Return a future for the refusal of a connection that is made elsewhere."""
         future: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self._waiting[name] = future
         return future
 
-    async def _hear(self, message: Msg) -> None:
-        arrived = self._case.now()
+    async def _receive(self, message: Msg) -> None:
+        arrived = self._context.now()
         try:
             event = msgspec.json.decode(message.data, type=_Event)
         except (msgspec.DecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What the running service says of itself, where it can be asked (``plugin.broker_auth.metrics.listen``)."""
+"""Checks of the running service, by its HTTP endpoint (``plugin.broker_auth.metrics.listen``)."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
-from broker_auth.operate.doctor.finding import Case, Finding, Notes
+from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.printable import printable
 from broker_auth.settings.model import Settings
 
 _SECONDS: Final = 3.0
 _MAX_BYTES: Final = 256 * 1024
 _MAX_SHOWN: Final = 20
-_LEAST_FREE: Final = 64 * 1024 * 1024  # bytes, below which audit records are about to be lost
+_LEAST_FREE: Final = 64 * 1024 * 1024  # bytes; below that audit records are about to be lost
 
 
-def examine_service(case: Case) -> list[Finding]:
-    """Ask the service on this machine what is wrong, and look whether its audit files can be written."""
-    notes = Notes()
-    address = case.settings.metrics_listen
+def examine_service(context: Context) -> list[Finding]:
+    """Read the troubles of the service on this machine, and check that its audit files can be written."""
+    findings = BrokerFindings()
+    address = context.settings.metrics_listen
     if address is not None:
-        _ask(address, notes)
-    _audit_files(case.settings, notes)
-    return notes.findings
+        _ask(address, findings)
+    _audit_files(context.settings, findings)
+    return findings.items
 
 
-def _ask(address: str, notes: Notes) -> None:
-    zones = _page(address, "/healthz", notes)
+def _ask(address: str, findings: BrokerFindings) -> None:
+    zones = _page(address, "/healthz", findings)
     if zones is None:
         return
-    found = 0
+    count = 0
     for zone in list(zones.get("zones") or {})[:_MAX_SHOWN]:
-        page = _page(address, f"/healthz/{zone}", notes) or {}
+        page = _page(address, f"/healthz/{zone}", findings) or {}
         for text in list(page.get("troubles") or [])[:_MAX_SHOWN]:
-            found += 1
+            count += 1
             what, _, remedy = printable(str(text)).partition("; ")
             if "clock is" in what:
-                notes.error("clock.skew", f"zone {zone}: {what}", remedy)
+                findings.error("clock.skew", f"zone {zone}: {what}", remedy)
             else:
-                notes.error("service.trouble", f"zone {zone}: {what}", remedy or "see the runbook")
-    if not found:
-        notes.ok("service.health", "the service on this machine knows of nothing that is wrong")
+                findings.error("service.trouble", f"zone {zone}: {what}", remedy or "see the runbook")
+    if not count:
+        findings.ok("service.health", "the service on this machine reports no troubles")
 
 
-def _page(address: str, path: str, notes: Notes) -> dict[str, Any] | None:
+def _page(address: str, path: str, findings: BrokerFindings) -> dict[str, Any] | None:
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=_SECONDS) as answer:
             body = answer.read(_MAX_BYTES)
@@ -56,29 +56,33 @@ def _page(address: str, path: str, notes: Notes) -> dict[str, Any] | None:
             body = error.read(_MAX_BYTES)
     except OSError as error:
         remedy = "start broker-auth serve on this machine, or correct plugin.broker_auth.metrics.listen"
-        notes.warning("service.health", f"http://{address}{path} does not answer: {error}", remedy)
+        findings.warning("service.health", f"http://{address}{path} does not answer: {error}", remedy)
         return None
     try:
         page = json.loads(body)
     except ValueError:
         page = None
     if not isinstance(page, dict):
-        notes.warning("service.health", f"http://{address}{path} is not this service's", "choose another address")
+        findings.warning(
+            "service.health", f"http://{address}{path} is not answered by this service", "choose another address"
+        )
         return None
     return page
 
 
-def _audit_files(settings: Settings, notes: Notes) -> None:
+def _audit_files(settings: Settings, findings: BrokerFindings) -> None:
     for path in settings.audit_files:
         problem = _problem(path)
         if problem:
-            notes.error(
-                "audit.file", f"{path}: {problem}, so audit records are lost", "make room, or name another place"
+            findings.error(
+                "audit.file",
+                f"{path}: {problem}, so audit records are lost",
+                "free disk space, or configure another path",
             )
 
 
 def _problem(path: Path) -> str:
-    """Return why records cannot be written, as far as it shows without writing any."""
+    """Return why records cannot be written, as far as that is visible without writing."""
     there = path if path.exists() else path.parent
     try:
         system = os.statvfs(there)

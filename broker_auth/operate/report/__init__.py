@@ -1,1 +1,1 @@
-"""Reports: who is connected, and who waits to be provisioned."""
+"""Reports: connections, and nodes that wait to be provisioned."""

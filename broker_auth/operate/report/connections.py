@@ -1,11 +1,11 @@
-"""Who is connected, on every server of every configured broker (fact 20).
+"""The connections on every server of every configured broker (fact 20).
 
-Servers answer in the system account. A broker whose system account does not open to the configuration
-(an edge: it asks for no certificate, and its system account is not linked with the fleet's) is seen
-through the provisioning account instead, where a provisioner's request crosses the leaf link.
+Servers are queried in the system account. A broker whose system account is not accessible with the configured
+credentials (an edge, whose system account is separate from the fleet's) is queried through the provisioning account
+instead, where a provisioner's request crosses the leaf link.
 
-nats-server does not tell which rule admitted a connection; audit records do, and where there are none
-the rule is left open, except for users that are let in without the service.
+nats-server does not report which rule admitted a connection, but audit records do. Without a record the rule is
+unknown, except for users that are admitted without the service.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from broker_auth.operate.access import Access, AccessError
 from broker_auth.operate.report.gathering import Answer, Ask, Row, Server, ask_system, gather
 from broker_auth.settings.model import BrokerSettings, Role, Settings
 
-AUTH_USER: Final = "auth_user"  # the service itself: listed in `auth_users`, never called out for
+AUTH_USER: Final = "auth_user"  # the service itself: listed in `auth_users`, admitted without a callout
 BREAK_GLASS: Final = "break_glass"
 
 Rules = Mapping[tuple[str, int], str]
-"""Rule by server id and connection id, as audit records tell."""
+"""Rules from audit records, by server id and connection id."""
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection, as ``report conns --json`` shows it.
+    """A connection, as shown by ``report conns --json``.
 
     Attributes:
-        broker: the configured broker it was seen through.
-        identity: who nats-server knows it as: the user JWT's name, or an nkey.
+        broker: the configured broker that reported it.
+        identity: nats-server's name for it: the user JWT's name, or an nkey.
         tls: TLS version, None without TLS.
-        peer: subject of the client certificate, None if it showed none.
-        connected: when it began, RFC 3339.
-        rule: what admitted it, None if no record tells.
-        subjects: what it listens to, if that was asked for.
+        peer: subject of the client certificate, None without one.
+        connected: start time, RFC 3339.
+        rule: the rule that admitted it, None if unknown.
+        subjects: its subscriptions, if requested.
     """
 
     server: str
@@ -77,15 +77,15 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """Connections, and what is missing from them: one line for each broker or server not seen."""
+class ConnectionsReport:
+    """Connections, and a line for each broker or server that is missing."""
 
     connections: tuple[Connection, ...]
     missing: tuple[str, ...] = ()
 
 
 class Observer:
-    """Keeps connections to the brokers between reports, for ``--watch``; an async context manager."""
+    """Queries the brokers, and keeps the connections to them for ``--watch``; an async context manager."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
@@ -99,12 +99,12 @@ class Observer:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def report(self, ask: Ask, rules: Rules | None = None) -> Report:
-        """Everything seen now. What cannot be seen is said in the report, not raised."""
-        found: dict[tuple[str, int], Connection] = {}
+    async def report(self, ask: Ask, rules: Rules | None = None) -> ConnectionsReport:
+        """Return the current connections; errors are part of the report, not raised."""
+        connections: dict[tuple[str, int], Connection] = {}
         missing: list[str] = []
         unseen: list[tuple[BrokerSettings, str]] = []
-        known = Known(settings=self.access.settings, rules=rules or {})
+        known = ConnectionReader(settings=self.access.settings, rules=rules or {})
         for broker in self.access.settings.brokers:
             try:
                 client = await self._system_client(broker)
@@ -113,12 +113,12 @@ class Observer:
                 unseen.append((broker, str(error)))
                 continue
             missing += [f"broker {broker.name}: {line}" for line in gathered.missing]
-            found |= known.connections(gathered.answers, broker.name)
+            connections |= known.connections(gathered.answers, broker.name)
         if unseen:
-            found_there, lines = await self._through_provisioning(ask, unseen, known)
-            found = found_there | found
+            over_leaf, lines = await self._through_provisioning(ask, unseen, known)
+            connections = over_leaf | connections
             missing += lines
-        return Report(connections=tuple(found.values()), missing=tuple(missing))
+        return ConnectionsReport(connections=tuple(connections.values()), missing=tuple(missing))
 
     async def _system_client(self, broker: BrokerSettings) -> Client:
         client = self._system.get(broker.name)
@@ -129,40 +129,41 @@ class Observer:
         return client
 
     async def _through_provisioning(
-        self, ask: Ask, unseen: Sequence[tuple[BrokerSettings, str]], known: Known
+        self, ask: Ask, unseen: Sequence[tuple[BrokerSettings, str]], known: ConnectionReader
     ) -> tuple[dict[tuple[str, int], Connection], list[str]]:
-        """What a provisioner sees of brokers that hold the provisioning account alone."""
+        """Return what a provisioner can query about edges, which only have the provisioning account."""
         provisioning = self.access.settings.accounts.provisioning
         edges = [item for item in unseen if item[0].role is Role.EDGE]
-        lines = [said for broker, said in unseen if broker.role is not Role.EDGE]
+        lines = [problem for broker, problem in unseen if broker.role is not Role.EDGE]
         if not edges or ask.account not in (None, provisioning):
-            return {}, lines  # nothing else than the provisioning account is on an edge
+            return {}, lines  # an edge has only the provisioning account
         try:
             client = await self._provisioner_client()
             gathered = await gather(client, "$SYS.REQ.ACCOUNT.PING.CONNZ", ask)
         except OperationError as error:
-            how = f"nor does the provisioning account, for which --certificate and --key of a provisioner: {error}"
-            return {}, [*lines, *(f"{said}; {how}" for _, said in edges)]
+            how = "the provisioning account is not accessible either "
+            how += f"(use --certificate and --key of a provisioner): {error}"
+            return {}, [*lines, *(f"{problem}; {how}" for _, problem in edges)]
         through = "+".join(broker.name for broker, _ in edges)
         lines += [f"over the leaf link of {through}: {line}" for line in gathered.missing]
         mentioned = [answer for answer in gathered.answers if answer.server.id not in known.seen]
         if not mentioned:
-            return {}, [*lines, *(f"{said}; nor does it answer over the leaf link" for _, said in edges)]
+            return {}, [*lines, *(f"{problem}; it does not answer over the leaf link either" for _, problem in edges)]
         return known.connections(mentioned, through), lines
 
     async def _provisioner_client(self) -> Client:
         if self._provisioner is None or self._provisioner.is_closed:
             fleet = next((item for item in self.access.settings.brokers if item.role is Role.FLEET), None)
             if fleet is None:
-                raise AccessError("no broker of role fleet is configured")
+                raise AccessError("no broker of role fleet is configured; add one to plugin.broker_auth.brokers")
             self._provisioner = await self.access.provisioner(fleet)
             self._stack.push_async_callback(self._provisioner.close)
         return self._provisioner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What turns nats-server's rows into :class:`Connection`.
+class ConnectionReader:
+    """Converts nats-server's rows to :class:`Connection`.
 
     Attributes:
         seen: ids of servers that answered.
@@ -173,7 +174,7 @@ class Known:
     seen: set[str] = field(default_factory=set)
 
     def connections(self, answers: Iterable[Answer], broker: str) -> dict[tuple[str, int], Connection]:
-        """The rows of these answers, by server and connection id."""
+        """Return the connections in these answers, by server and connection id."""
         rows = {}
         for answer in answers:
             self.seen.add(answer.server.id)

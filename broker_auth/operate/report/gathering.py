@@ -1,7 +1,7 @@
-"""Asks servers who is connected. However long, much, deep or often they answer, it ends in time and size.
+"""Queries servers for their connections, with bounds on the time, size and number of their answers.
 
-A broker in strange hands answers in its own system account, and over its leaf link in the provisioning account. What it
-says is shown as said by it; what it costs is bounded here, and named.
+A compromised broker answers in its own system account, and over its leaf link in the provisioning account. Its answers
+are shown as claims of that broker; their cost is bounded here, and exceeded bounds are reported.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from broker_auth.operate.access import decode, part, refusal, request_json
 from broker_auth.printable import printable
 
 PAGE: Final = 1024  # connections in one answer
-GATHER_SECONDS: Final = 2.0  # for servers that were announced and do not answer
-QUIET_SECONDS: Final = 0.5  # without an answer, where nobody says how many servers there are
-ANSWER_SECONDS: Final = 10.0  # for the first page of every server that one broker knows
-TOTAL_SECONDS: Final = 60.0  # for all their further pages
-MAX_SERVERS: Final = 256  # that answer through one broker
-MAX_CONNECTIONS: Final = 200_000  # of all of them
-MAX_BYTES: Final = 256 * 1024 * 1024  # of their answers
+GATHER_SECONDS: Final = 2.0  # for announced servers that do not answer
+QUIET_SECONDS: Final = 0.5  # without an answer, if the number of servers is unknown
+ANSWER_SECONDS: Final = 10.0  # for the first page of all servers of one broker
+TOTAL_SECONDS: Final = 60.0  # for all further pages
+MAX_SERVERS: Final = 256  # of one broker
+MAX_CONNECTIONS: Final = 200_000  # of one broker
+MAX_BYTES: Final = 256 * 1024 * 1024  # of answers of one broker
 _SHOWN: Final = 256  # characters of a text that a server sent
 _MAX_SUBJECTS: Final = 1024  # of one connection
 
 
 class State(IntEnum):
-    """Which connections nats-server shall list."""
+    """The state of connections to be listed."""
 
     OPEN = 0
     CLOSED = 1
@@ -46,7 +46,7 @@ class Peer(msgspec.Struct):
 
 
 class Row(msgspec.Struct):
-    """A connection as nats-server's CONNZ writes it."""
+    """A connection in nats-server's CONNZ."""
 
     cid: int
     kind: str = ""
@@ -93,29 +93,29 @@ class Answer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What to ask servers for."""
+    """A query to servers."""
 
     account: str | None = None
     state: State = State.OPEN
     subjects: bool = False
 
     def options(self, offset: int = 0) -> dict[str, Any]:
-        """As nats-server's CONNZ takes them."""
-        asked: dict[str, Any] = {"auth": True, "limit": PAGE, "offset": offset, "state": int(self.state)}
-        asked |= {"subscriptions": True} if self.subjects else {}
-        return asked | ({"acc": self.account} if self.account else {})
+        """Return the options of nats-server's CONNZ."""
+        options: dict[str, Any] = {"auth": True, "limit": PAGE, "offset": offset, "state": int(self.state)}
+        options |= {"subscriptions": True} if self.subjects else {}
+        return options | ({"acc": self.account} if self.account else {})
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Answers, and a line for each thing that is missing from them."""
+    """Answers, and a line for each problem that made them incomplete."""
 
     answers: list[Answer]
     missing: list[str] = field(default_factory=list)
 
 
 class _Bounds:
-    """What one broker may still cost."""
+    """The remaining bounds for one broker."""
 
     def __init__(self, seconds: float) -> None:
         self.deadline = asyncio.get_running_loop().time() + seconds
@@ -124,14 +124,14 @@ class _Bounds:
 
     @property
     def seconds(self) -> float:
-        """Seconds that are left."""
+        """Remaining seconds."""
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
 
     def take(self, answer: Answer, size: int) -> None:
-        """Account for an answer.
+        """Count an answer.
 
         Raises:
-            OperationError: it is one too many.
+            OperationError: a bound is exceeded.
         """
         self.bytes += size
         self.connections += len(answer.data.connections) if answer.data else 0
@@ -142,23 +142,23 @@ class _Bounds:
 
 
 async def ask_system(client: Client, ask: Ask) -> Gathered:
-    """Return every page of every server that shares the system account.
+    """Return all pages of all servers that share the system account.
 
     Raises:
-        OperationError: no answer at all, or one that is none.
+        OperationError: no answer, or an invalid one.
     """
-    heard = await request_json(client, "$SYS.REQ.SERVER.PING")
-    announced = part(heard, "statsz").get("active_servers")
+    ping = await request_json(client, "$SYS.REQ.SERVER.PING")
+    announced = part(ping, "statsz").get("active_servers")
     expected = announced if isinstance(announced, int) and announced > 0 else 1
-    found = await gather(client, "$SYS.REQ.SERVER.PING.CONNZ", ask, expected=min(expected, MAX_SERVERS))
+    gathered = await gather(client, "$SYS.REQ.SERVER.PING.CONNZ", ask, expected=min(expected, MAX_SERVERS))
     bounds = _Bounds(TOTAL_SECONDS)
-    for answer in found.answers:
+    for answer in gathered.answers:
         bounds.take(answer, 0)
-    missing = list(found.missing)
-    if len(found.answers) < expected and not missing:
-        missing.append(f"{len(found.answers)} of {expected} servers answered")
-    pages = list(found.answers)
-    for answer in found.answers:
+    missing = list(gathered.missing)
+    if len(gathered.answers) < expected and not missing:
+        missing.append(f"{len(gathered.answers)} of {expected} servers answered")
+    pages = list(gathered.answers)
+    for answer in gathered.answers:
         try:
             await _further_pages(client, ask, answer, pages, bounds)
         except OperationError as error:
@@ -168,10 +168,10 @@ async def ask_system(client: Client, ask: Ask) -> Gathered:
 
 
 async def _further_pages(client: Client, ask: Ask, first: Answer, pages: list[Answer], bounds: _Bounds) -> None:
-    """Add a server's pages after the first one, as far as it goes on sending any.
+    """Add the further pages of a server.
 
     Raises:
-        OperationError: they do not come, or are too many.
+        OperationError: a page is missing, or a bound is exceeded.
     """
     subject = f"$SYS.REQ.SERVER.{first.server.id}.CONNZ"
     total = first.data.total if first.data else 0
@@ -195,13 +195,13 @@ async def _request(client: Client, subject: str, options: Mapping[str, Any], bou
 
 
 async def gather(client: Client, subject: str, ask: Ask, *, expected: int | None = None) -> Gathered:
-    """Return the answers of several servers to one question, the first of each.
+    """Return the first answer of each server to a query.
 
     Args:
-        client: asks.
-        subject: where.
-        ask: what.
-        expected: servers that should answer, None if nobody knows.
+        client: the connection.
+        subject: the subject of the query.
+        ask: the query.
+        expected: number of servers that should answer, None if unknown.
 
     Raises:
         OperationError: the connection ended.
@@ -211,13 +211,13 @@ async def gather(client: Client, subject: str, ask: Ask, *, expected: int | None
     queue: asyncio.Queue[bytes] = asyncio.Queue(MAX_SERVERS)
     missing: list[str] = []
 
-    async def keep(message: Msg) -> None:
-        await queue.put(message.data)  # what comes faster than it is read is dropped by nats-py, beyond its limits
+    async def enqueue(message: Msg) -> None:
+        await queue.put(message.data)  # nats-py drops messages beyond its limits
 
     inbox = client.new_inbox()
     try:
         subscription = await client.subscribe(
-            inbox, cb=keep, pending_msgs_limit=MAX_SERVERS, pending_bytes_limit=MAX_BYTES // 4
+            inbox, cb=enqueue, pending_msgs_limit=MAX_SERVERS, pending_bytes_limit=MAX_BYTES // 4
         )
         await client.publish(subject, msgspec.json.encode(ask.options()), reply=inbox)
         while expected is None or len(answers) < expected:
@@ -243,7 +243,7 @@ def _add(answers: dict[str, Answer], data: bytes, subject: str, bounds: _Bounds,
     """Add an answer, unless its server has answered before.
 
     Raises:
-        OperationError: it is none, or one too many.
+        OperationError: it is invalid, or a bound is exceeded.
     """
     answer = _convert(decode(data, subject), subject)
     bounds.take(answer, len(data))
@@ -257,13 +257,13 @@ def _add(answers: dict[str, Answer], data: bytes, subject: str, bounds: _Bounds,
 
 
 def _convert(answer: Mapping[str, Any], subject: str) -> Answer:
-    """Return an answer with every text in it of bounded length.
+    """Return an answer with every text truncated.
 
     Raises:
-        OperationError: it is not what nats-server sends, or a refusal.
+        OperationError: it is not valid, or a refusal.
     """
-    if (said := refusal(answer)) is not None:
-        raise OperationError(f"{subject}: {said}")
+    if (message := refusal(answer)) is not None:
+        raise OperationError(f"{subject}: {message}")
     try:
         converted = msgspec.convert(answer, Answer, strict=False)
     except (msgspec.ValidationError, RecursionError) as error:

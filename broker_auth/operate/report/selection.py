@@ -1,4 +1,4 @@
-"""Which connections to show and in which order, as ``nats server report connections`` offers."""
+"""Selection and order of connections, similar to ``nats server report connections``."""
 
 from __future__ import annotations
 
@@ -31,11 +31,10 @@ _LARGEST_FIRST: Final = frozenset({"subs", "pending", "in-msgs", "out-msgs", "in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which connections to show, and in which order.
+    """A selection of connections, and their order.
 
-    ``name``, ``identity`` and ``server`` are shell patterns; ``host`` is an address or a network;
-    ``subject`` a subject that the connection listens to; ``text`` appears anywhere. ``limit`` None
-    shows all.
+    ``name``, ``identity`` and ``server`` are shell patterns; ``host`` is an address or a network; ``subject`` is a
+    subject that the connection has subscribed to; ``text`` is searched everywhere. With ``limit`` None all are shown.
     """
 
     kinds: frozenset[str] = frozenset({"Client"})
@@ -52,7 +51,7 @@ class Selection:
     limit: int | None = None
 
     def apply(self, connections: Iterable[Connection]) -> tuple[Connection, ...]:
-        """The connections selected, sorted.
+        """Return the selected connections, sorted.
 
         Raises:
             InputError: ``host`` is neither an address nor a network.
@@ -60,7 +59,7 @@ class Selection:
         network = _network(self.host)
         kept = [item for item in connections if self._fits(item) and (network is None or _within(item.ip, network))]
         descending = (self.sort in _LARGEST_FIRST) != self.reverse
-        # Two sorts: ties stay in a fixed order, whichever server answered first.
+        # Sort twice, so that ties have a stable order.
         kept.sort(key=lambda item: (item.server, item.cid))
         kept.sort(key=SORTS[self.sort], reverse=descending)
         return tuple(kept[: self.limit])
@@ -73,13 +72,13 @@ class Selection:
             and _matches(self.name, item.name)
             and _matches(self.identity, item.identity)
             and _matches(self.server, item.server)
-            and (self.subject is None or any(overlap(self.subject, heard) for heard in item.subjects))
+            and (self.subject is None or any(overlap(self.subject, subject) for subject in item.subjects))
             and (self.text is None or self.text.lower() in _text(item))
         )
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether a message can exist that both subjects, which may hold wildcards, match."""
+    """Return whether a subject exists that both subjects match, which may contain wildcards."""
     left, right = one.split("."), other.split(".")
     for a, b in zip(left, right, strict=False):
         if ">" in (a, b):

@@ -1,7 +1,7 @@
-"""Nodes that wait to be provisioned: connected and not served yet, or still trying to get in.
+"""Nodes that wait to be provisioned: connected but not provisioned yet, or still trying to connect.
 
-Connections tell who waits now; audit records, where they are kept, add since when, how often it tried,
-and why it was refused last. Without records a node is known by what it does not have: a certificate.
+Connections show the nodes that wait now; audit records, if available, add since when, how often they tried, and why
+they were refused last. Without records a node is recognized by not having a certificate.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from broker_auth.operate.report.connections import Connection
 from broker_auth.policy.decision import Rule
 from broker_auth.times import parse_server_time
 
-RECENT: Final = timedelta(hours=1)  # a refused node that was not seen for longer does not wait any more
+RECENT: Final = timedelta(hours=1)  # refused nodes without a recent attempt are not considered as waiting
 _UNCLAIMED: Final = frozenset({Rule.PROVISIONING.value, Rule.TOKEN.value, Rule.NONE.value})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """Why a node was refused."""
+    """A refusal of a node."""
 
     time: datetime
     code: str
@@ -32,12 +32,12 @@ class Denial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """One node.
+    """A waiting node.
 
     Attributes:
         connected: whether it is in the provisioning account now; if not, it was refused.
-        since: the first that is known of it.
-        attempts: connections it tried, the present one included.
+        since: its first known attempt.
+        attempts: number of its attempts, including the current connection.
     """
 
     name: str
@@ -49,19 +49,19 @@ class Waiting:
     last_denial: Denial | None = None
 
     def age(self, now: datetime) -> timedelta:
-        """How long it has been waiting."""
+        """Return how long the node has been waiting."""
         return now - self.since
 
 
 def waiting_nodes(
     connections: Iterable[Connection], records: Sequence[AuditRecord], now: datetime, *, account: str
 ) -> tuple[Waiting, ...]:
-    """Who waits, longest first.
+    """Return the waiting nodes, longest first.
 
     Args:
-        connections: all there are, of every account.
+        connections: all connections, of every account.
         records: decisions, oldest first; may be empty.
-        now: compared with the records' times.
+        now: the current time.
         account: the provisioning account.
     """
     everybody = [item for item in connections if item.kind == "Client"]
@@ -77,19 +77,19 @@ def waiting_nodes(
 
 
 def _is_node(item: Connection) -> bool:
-    """A provisioner is in the same account, but by another rule, and with a certificate."""
+    """Return whether a connection is a node's; provisioners in the account have another rule, and a certificate."""
     return item.rule == Rule.PROVISIONING.value if item.rule is not None else item.peer is None
 
 
 def _attempts(records: Sequence[AuditRecord]) -> dict[str, list[AuditRecord]]:
-    """Records about nodes by the name they give themselves; whoever shows a certificate is none."""
-    found: dict[str, list[AuditRecord]] = {}
+    """Return the records about nodes by client name; clients with a certificate are not nodes."""
+    by_name: dict[str, list[AuditRecord]] = {}
     for record in records:
         denied = record.decision == "deny" and record.rule in _UNCLAIMED and record.tls == "unverified"
         admitted = record.decision == "admit" and record.rule == Rule.PROVISIONING.value
         if record.name and not record.name.startswith(CANARY) and (denied or admitted):
-            found.setdefault(record.name, []).append(record)
-    return found
+            by_name.setdefault(record.name, []).append(record)
+    return by_name
 
 
 def _connected(item: Connection, tried: Sequence[AuditRecord], now: datetime) -> Waiting:

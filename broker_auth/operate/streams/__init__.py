@@ -1,1 +1,1 @@
-"""Choria's streams in the fleet's account: what they should be, and making them so."""
+"""Choria's streams in the fleet's account: target and current state, and changes."""

@@ -1,7 +1,7 @@
-"""Choria's streams in the fleet's account: what they should be, what they are, and making them so.
+"""Choria's streams in the fleet's account: target configuration, current configuration, and changes.
 
-Names, subjects and limits are those of go-choria ``broker/network/network_jetstream.go``, but for the
-executor's stream, which is not made here. What an operator set on a stream beyond these fields is kept.
+Names, subjects and limits are those of go-choria ``broker/network/network_jetstream.go``, without the
+executor's stream. Other fields that an operator set on a stream are preserved.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from broker_auth.settings.model import StreamSettings
 
 ELECTION_BUCKET: Final = "CHORIA_LEADER_ELECTION"
 _MAX_PEERS: Final = 1000  # servers in one JetStream cluster
-MAX_REPLICAS: Final = 3  # what is chosen for -1 is never more; five are for those who ask for them
+MAX_REPLICAS: Final = 3  # upper bound for -1; more replicas must be configured explicitly
 ELECTION_VALUE_BYTES: Final = 1024
 _AS_MANY_AS_POSSIBLE: Final = -1
-_UNBOUNDED: Final = -1  # JetStream's word for no limit
-_NOT_FOUND: Final = 10059  # JetStream's err_code for a stream that is not there
+_UNBOUNDED: Final = -1  # JetStream's value for no limit
+_NOT_FOUND: Final = 10059  # JetStream's err_code for a missing stream
 _NANOSECONDS: Final = 1_000_000_000
-# The shortest window in which duplicates are recognized that JetStream accepts, nanoseconds. It keeps every
-# message id in memory that long, 2 minutes by default, and whoever publishes chooses them (fact 28).
+# The shortest duplicate window that JetStream accepts, in nanoseconds. It keeps every message id in memory for that
+# time, by default 2 minutes, and publishers choose the ids (fact 28).
 _DUPLICATES: Final = 100_000_000
-_CHOSEN: Final = ("max_bytes", "max_msgs")  # bounds that an operator may have set otherwise
+_CHOSEN: Final = ("max_bytes", "max_msgs")  # limits that an operator may have changed
 _API_SECONDS: Final = 10.0
 
 Config = dict[str, Any]
 
 
 class Action(StrEnum):
-    """What :func:`apply` does about a stream."""
+    """The action of :func:`apply` for a stream."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -45,8 +45,8 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A stream as the settings want it; ``config`` None means that its retention is 0: not wanted."""
+class TargetStream:
+    """The target configuration of a stream; ``config`` None means that the stream should not exist (retention 0)."""
 
     name: str
     config: Config | None
@@ -54,16 +54,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One field of a stream's configuration, as JetStream's API writes it."""
+    """A field of a stream's configuration that differs, named as in JetStream's API."""
 
     field: str
     now: Any
-    wanted: Any
+    target: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is to be done about one stream.
+    """A change of a stream.
 
     Attributes:
         config: what to send to JetStream; None if there is nothing to send.
@@ -77,7 +77,7 @@ class Change:
 
 
 def needs_peers(settings: StreamSettings) -> bool:
-    """Whether any stream wants as many replicas as the cluster bears."""
+    """Return whether any stream has as many replicas as the cluster supports."""
     return _AS_MANY_AS_POSSIBLE in (
         settings.event_replicas,
         settings.machine_replicas,
@@ -86,26 +86,26 @@ def needs_peers(settings: StreamSettings) -> bool:
     )
 
 
-def wanted_streams(settings: StreamSettings, peers: int) -> tuple[Wanted, ...]:
-    """Return the three streams of events, and the buckets of the fleet's elections and of the provisioners' one.
+def target_streams(settings: StreamSettings, peers: int) -> tuple[TargetStream, ...]:
+    """Return the three streams of events, and the buckets for elections of the fleet and of the provisioners.
 
     Args:
         settings: retention and replicas of each.
         peers: servers in the JetStream cluster, 1 without a cluster.
     """
 
-    def stream(name: str, subject: str, seconds: float, replicas: int, **more: Any) -> Wanted:
+    def stream(name: str, subject: str, seconds: float, replicas: int, **more: Any) -> TargetStream:
         if seconds <= 0:
-            return Wanted(name=name, config=None)
+            return TargetStream(name=name, config=None)
         count = min(peers, MAX_REPLICAS) if replicas == _AS_MANY_AS_POSSIBLE else replicas
         config = {"name": name, "subjects": [subject], "max_age": round(seconds * _NANOSECONDS)}
         config |= {"num_replicas": max(count, 1), "storage": "file", "retention": "limits", "discard": "old"}
-        return Wanted(name=name, config=config | more)
+        return TargetStream(name=name, config=config | more)
 
-    # Waiting nodes and servers publish events, with a reply subject of their choice that no permission
-    # restricts: an acknowledgement would be JetStream publishing there for them, in the fleet's account,
-    # the election's key included. Nobody waits for one.
-    # Nor does anything else bound how much a waiting node publishes, and a full disk stops every stream.
+    # Unprovisioned nodes and servers publish events with a reply subject of their choice, which no permission
+    # restricts: with an acknowledgement JetStream would publish there for them in the fleet's account, for example
+    # to the key of the election. No client needs acknowledgements.
+    # The limits are needed because nothing else bounds what nodes publish, and a full disk stops every stream.
     events: Config = {
         "no_ack": True,
         "max_bytes": settings.max_bytes,
@@ -138,8 +138,8 @@ def wanted_streams(settings: StreamSettings, peers: int) -> tuple[Wanted, ...]:
             allow_rollup_hdrs=True,
             **bucket,
         ),
-        # Without rollups, which erase messages, and of one literal subject: all that a provisioner, or an edge
-        # in other hands, can do to it is to hold the one key.
+        # Without rollups, which erase messages, and with a single literal subject: all that a provisioner or a
+        # compromised edge can do is to hold the one key.
         stream(
             f"KV_{PROVISIONER_BUCKET}",
             f"$KV.{PROVISIONER_BUCKET}.provisioner",
@@ -154,10 +154,10 @@ def wanted_streams(settings: StreamSettings, peers: int) -> tuple[Wanted, ...]:
 
 
 async def cluster_peers(system: Client) -> int:
-    """How many servers share JetStream, asked in the system account; 1 without a cluster.
+    """Return the number of servers in the JetStream cluster, queried in the system account; 1 without a cluster.
 
     Raises:
-        OperationError: no answer.
+        OperationError: no answer came in time, or JetStream is disabled.
     """
     answer = await request_json(system, "$SYS.REQ.SERVER.PING.JSZ")
     data = part(answer, "data")
@@ -167,44 +167,44 @@ async def cluster_peers(system: Client) -> int:
     return size if isinstance(size, int) and 1 <= size <= _MAX_PEERS else 1
 
 
-async def plan(client: Client, wanted: Iterable[Wanted]) -> tuple[Change, ...]:
-    """What has to change, found in the fleet's account without changing anything.
+async def plan(client: Client, target: Iterable[TargetStream]) -> tuple[Change, ...]:
+    """Return the necessary changes, without making them.
 
     Raises:
-        OperationError: JetStream does not answer or refuses to tell.
+        OperationError: JetStream does not answer or refuses.
     """
-    return tuple([compare(item, await current_config(client, item.name)) for item in wanted])
+    return tuple([compare(item, await current_config(client, item.name)) for item in target])
 
 
-def compare(wanted: Wanted, now: Mapping[str, Any] | None) -> Change:
-    """What has to change about one stream; ``now`` is its configuration, None if it is not there."""
-    target = wanted.config
+def compare(stream: TargetStream, now: Mapping[str, Any] | None) -> Change:
+    """Return the change of a stream; ``now`` is its current configuration, None if it does not exist."""
+    target = stream.config
     if target is None:
-        return Change(name=wanted.name, action=Action.NOTHING if now is None else Action.UNWANTED)
+        return Change(name=stream.name, action=Action.NOTHING if now is None else Action.UNWANTED)
     if now is None:
         return Change(
-            name=wanted.name,
+            name=stream.name,
             action=Action.CREATE,
-            differences=_differences(target, {"name": wanted.name}),
+            differences=_differences(target, {"name": stream.name}),
             config=target,
         )
-    kept = {name for name in _CHOSEN if now.get(name, _UNBOUNDED) > 0}  # an operator's, or these from before
+    kept = {name for name in _CHOSEN if now.get(name, _UNBOUNDED) > 0}  # set by an operator, or by an earlier version
     target = {name: value for name, value in target.items() if name not in kept}
     differences = _differences(target, now)
     if not differences:
-        return Change(name=wanted.name, action=Action.NOTHING)
+        return Change(name=stream.name, action=Action.NOTHING)
     merged = {**now, **target}
-    # The window in which duplicates are recognized may not outlast the messages; JetStream refuses it.
+    # JetStream refuses a duplicate window that is longer than the maximum age.
     if merged.get("duplicate_window", 0) > target["max_age"]:
         merged["duplicate_window"] = target["max_age"]
-    return Change(name=wanted.name, action=Action.UPDATE, differences=differences, config=merged)
+    return Change(name=stream.name, action=Action.UPDATE, differences=differences, config=merged)
 
 
 async def apply(client: Client, changes: Sequence[Change]) -> None:
     """Make the changes.
 
     Raises:
-        OperationError: JetStream refuses one; those before it are made, and applying again goes on.
+        OperationError: JetStream refuses a change; previous ones are made, and another call continues.
     """
     for change in changes:
         if change.config is not None:
@@ -213,24 +213,24 @@ async def apply(client: Client, changes: Sequence[Change]) -> None:
 
 
 async def current_config(client: Client, name: str) -> Config | None:
-    """A stream's configuration, None if there is no such stream.
+    """Return a stream's configuration, None if it does not exist.
 
     Raises:
-        OperationError: JetStream does not answer or refuses to tell.
+        OperationError: JetStream does not answer or refuses.
     """
-    answer = await _api(client, f"$JS.API.STREAM.INFO.{name}", None, f"look at {name}", missing=_NOT_FOUND)
+    answer = await _api(client, f"$JS.API.STREAM.INFO.{name}", None, f"query {name}", missing=_NOT_FOUND)
     if answer is None:
         return None
     config = part(answer, "config")
     if not isinstance(config.get("max_bytes", _UNBOUNDED), int):
-        raise OperationError(f"cannot look at {name}: JetStream does not tell its configuration")
+        raise OperationError(f"cannot query {name}: JetStream did not send its configuration; see nats-server's log")
     return config
 
 
 async def _api(
     client: Client, subject: str, payload: Config | None, what: str, *, missing: int | None = None
 ) -> dict[str, Any] | None:
-    """One call of JetStream's API; None if its error is ``missing``."""
+    """Call JetStream's API; return the answer, None if its error is ``missing``."""
     try:
         answer = await request_json(client, subject, payload, seconds=_API_SECONDS)
     except OperationError as error:
@@ -238,22 +238,22 @@ async def _api(
             f"cannot {what}: JetStream does not answer ({error}); is it enabled for the fleet's account, and does "
             "the cluster have a leader?"
         ) from error
-    said = refusal(answer)
-    if said is None:
+    message = refusal(answer)
+    if message is None:
         return answer
     if missing is not None and part(answer, "error").get("err_code") == missing:
         return None
-    raise OperationError(f"cannot {what}: {said}")
+    raise OperationError(f"cannot {what}: {message}")
 
 
 def _differences(target: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Difference, ...]:
     return tuple(
-        Difference(field=name, now=now.get(name), wanted=value)
+        Difference(field=name, now=now.get(name), target=value)
         for name, value in target.items()
         if not _same(now.get(name), value)
     )
 
 
-def _same(now: Any, wanted: Any) -> bool:
-    """Whether a field already is what is wanted; JetStream leaves out what is false."""
-    return bool(now == wanted) or (wanted is False and now is None)
+def _same(now: Any, target: Any) -> bool:
+    """Return whether a field has its target value; JetStream omits false values."""
+    return bool(now == target) or (target is False and now is None)

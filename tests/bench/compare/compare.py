@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from broker_auth.bench.flooder import Task
+from broker_auth.bench.flooder import FloodTask
 from broker_auth.bench.materials import Trust
 from broker_auth.bench.measure import process_cpu_seconds
 from broker_auth.bench.processes import Worker, flood
 from broker_auth.bench.service import materials
-from broker_auth.bench.site import Site
+from broker_auth.bench.site import BenchDeployment
 
 HERE = Path(__file__).parent
 ROUNDS = 5
@@ -48,11 +48,11 @@ def main() -> int:
 
 def _measure(directory: Path, commands: dict[str, list[str]]) -> dict[str, list[float]]:
     trust = Trust()
-    site = Site(directory, trust, xkey=False)
+    site = BenchDeployment(directory, trust, xkey=False)
     pool, _ = materials(site, trust, 1000)
     broker = site.brokers[0]
     arguments = [f"nats://127.0.0.1:{broker.port}", *(str(directory / file) for file in _FILES)]
-    task = Task(port=broker.port, password=site.password, pool=str(pool), seconds=SECONDS)
+    task = FloodTask(port=broker.port, password=site.password, pool=str(pool), seconds=SECONDS)
     figures: dict[str, list[float]] = {name: [] for name in ("broker-auth", *commands)}
     with site.server(broker):
         for _ in range(ROUNDS):

@@ -1,7 +1,7 @@
-"""A whole deployment on this machine: servers, service, credentials. Used by the demo and by tests.
+"""A complete deployment on this machine: servers, service, credentials. Used by the demo and by tests.
 
-Everything runs on loopback in one directory: what :mod:`broker_auth.deploy.init` wrote, nats-server
-processes on its configurations, and ``broker-auth serve`` as a process of its own.
+Everything runs on loopback in one directory: the files written by :mod:`broker_auth.deploy.init`, nats-server
+processes with its configurations, and ``broker-auth serve`` as a separate process.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import msgspec
 
 from broker_auth.audit.record import AuditRecord, Record
 from broker_auth.deploy.init import Deployment, initialize
-from broker_auth.deploy.pki import Authority
+from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.files.writing import write_private
 from broker_auth.operate.streams import plan as streams
 from broker_auth.sandbox.client import Credentials, connect
-from broker_auth.sandbox.holders import Issuer
+from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import DEFAULT_ORGANIZATION, SigningKey, load_signing_key, new_seed, signing_key_from_seed
 
-_RECORD_SECONDS: Final = 15.0  # a record is written within milliseconds of the answer where the machine is not busy
+_RECORD_SECONDS: Final = 15.0  # an idle machine writes records within milliseconds after the answer
 _LOOK_SECONDS: Final = 0.02
 
 
-class Site:
-    """A running deployment. An async context manager: whatever it started, it stops."""
+class Sandbox:
+    """A deployment on this machine; an async context manager that starts and stops its processes."""
 
     def __init__(
         self,
@@ -46,13 +46,13 @@ class Site:
         issuer: bool = False,
         changes: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Write the deployment into ``directory``; nothing is started yet.
+        """Write the deployment into ``directory``, without starting it.
 
         Args:
-            directory: empty, or not there yet.
-            topology: its shape.
+            directory: an empty or missing directory.
+            topology: the topology of the deployment.
             issuer: run it in issuer mode, as the single topology always is.
-            changes: keys of ``broker.conf`` to be set, or with None to be left out.
+            changes: keys of ``broker.conf`` to be set, or removed if the value is None.
         """
         self.directory = directory
         self.topology = topology
@@ -68,27 +68,27 @@ class Site:
 
     @property
     def settings(self) -> Settings:
-        """What ``broker.conf`` says."""
+        """The settings in ``broker.conf``."""
         return self.deployment.settings
 
     @property
     def ca(self) -> Path:
-        """The CA everybody knows the servers by."""
+        """The CA that clients verify the servers with."""
         return self._pki("ca.pem")
 
     @property
     def fleet_url(self) -> str:
-        """Where the fleet connects."""
+        """URL for the fleet."""
         return self.settings.brokers[0].urls[0]
 
     @property
     def node_url(self) -> str:
-        """Where unprovisioned nodes connect."""
+        """URL for unprovisioned nodes."""
         if self.topology is Topology.WEBSOCKET:
             return f"wss://{self.settings.brokers[0].server.websocket_listen}"
         return self.settings.brokers[-1].urls[0]
 
-    async def __aenter__(self) -> Site:
+    async def __aenter__(self) -> Sandbox:
         """Start the servers, then the service."""
         try:
             for server in self.servers.values():
@@ -107,29 +107,29 @@ class Site:
         await self._stack.aclose()
 
     async def apply_streams(self) -> None:
-        """Make the fleet's streams and bucket, as ``broker-auth streams apply`` does.
+        """Create the fleet's streams and buckets, like ``broker-auth streams apply``.
 
         Raises:
             OperationError: JetStream refused.
         """
         client = await connect(self.fleet_url, "streams", self.credentials("fleet"))
         try:
-            await streams.apply(client, await streams.plan(client, streams.wanted_streams(self.settings.streams, 1)))
+            await streams.apply(client, await streams.plan(client, streams.target_streams(self.settings.streams, 1)))
         finally:
             await client.close()
 
     @property
     def issuer(self) -> Issuer:
-        """Who signs tokens of servers and clients here; in issuer mode of nodes, too."""
+        """Issuer of tokens for servers and clients; in issuer mode also for nodes."""
         return Issuer(self._signing_key("issuer.seed"))
 
     @property
     def node_issuer(self) -> Issuer:
-        """Who signs provisioning tokens here."""
+        """Issuer of provisioning tokens."""
         return self.issuer if self.settings.issuer_mode else Issuer(self._signing_key("signer.key"))
 
     def credentials(self, who: str) -> Credentials:
-        """Valid credentials of ``fleet``, ``provisioner``, ``system`` or ``node``."""
+        """Return valid credentials of ``fleet``, ``provisioner``, ``system`` or ``node``."""
         if who == "node":
             return Credentials(ca=self.ca, token=self.node_issuer.node_token())
         user, password = {
@@ -137,22 +137,22 @@ class Site:
             "provisioner": ("provisioner", self.settings.provisioning.client_passwords[0].reveal()),
             "system": (self.settings.system_user or "", self.settings.system_passwords[0].reveal()),
         }[who]
-        given = Credentials(ca=self.ca, user=user, password=password)
+        credentials = Credentials(ca=self.ca, user=user, password=password)
         if self.settings.issuer_mode:
             permission = {"fleet": "org_admin", "provisioner": "provisioner", "system": "system_user"}[who]
-            holder = self.issuer.client(f"up={who}", permission)
-            given = replace(given, token=holder.token, seed=holder.seed)
+            identity = self.issuer.client(f"up={who}", permission)
+            credentials = replace(credentials, token=identity.token, seed=identity.seed)
         if self.topology is not Topology.SINGLE:
             name = {"fleet": "member", "provisioner": "provisioner", "system": "operator"}[who]
-            given = replace(given, certificate=self._pki(f"{name}.pem"), key=self._pki(f"{name}.key"))
-        return given
+            credentials = replace(credentials, certificate=self._pki(f"{name}.pem"), key=self._pki(f"{name}.key"))
+        return credentials
 
     def foreign_pair(self, name: str) -> tuple[Path, Path]:
-        """A client certificate by a CA that only looks like ours, and its key."""
-        return Authority.create().client(name).write(self.directory, "foreign")
+        """Create a client certificate of another CA with the same name as ours; return certificate and key."""
+        return CertificateAuthority.create().client(name).write(self.directory, "foreign")
 
     def audit_records(self) -> list[AuditRecord]:
-        """All decisions so far."""
+        """Return all decisions so far."""
         decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
         files = [path for path in self.deployment.settings.audit_files if path.exists()]
         records = [decoder.decode(line) for path in files for line in path.read_bytes().splitlines()]
@@ -196,13 +196,13 @@ def _write(directory: Path, topology: Topology, changes: dict[str, str | None], 
         websocket_port=free_port(),
     )
     deployment = initialize(plan)
-    if not deployment.settings.issuer_mode:  # there the organization's issuer signs all tokens
+    if not deployment.settings.issuer_mode:  # in issuer mode the organization's issuer signs all tokens
         changes = _token_signer(directory) | changes
     return change(deployment, changes)
 
 
 def _token_signer(directory: Path) -> dict[str, str | None]:
-    """Make the key that signs tokens of servers and clients, and say so in the configuration."""
+    """Create the key that signs tokens of servers and clients; return the keys that configure it."""
     seed = new_seed()
     write_private(directory / "pki" / "issuer.seed", seed.reveal().encode())
     public = signing_key_from_seed(seed, "issuer").public_hex
@@ -210,7 +210,7 @@ def _token_signer(directory: Path) -> dict[str, str | None]:
 
 
 def change(deployment: Deployment, changes: Mapping[str, str | None]) -> Deployment:
-    """Set keys of ``broker.conf`` (None removes one) and render the servers' configurations again."""
+    """Set or remove (None) keys of ``broker.conf``, and render the servers' configurations again."""
     lines = deployment.configuration.read_text().splitlines()
     kept = [line for line in lines if line.partition("=")[0].strip() not in changes]
     added = [f"{key} = {value}" for key, value in changes.items() if value is not None]

@@ -1,4 +1,4 @@
-"""What the demo shows for one thing it tried."""
+"""An observation of the demo: expected and actual outcome of one step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ TLS_REFUSED: Final = "refused at TLS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """One row of the demo: what was tried, what should happen, what did."""
+class Observation:
+    """A row of the demo: the step, its expected and its actual outcome."""
 
     what: str
     expected: str
@@ -18,5 +18,5 @@ class Outcome:
 
     @property
     def as_expected(self) -> bool:
-        """Whether it did what it should."""
+        """Whether the outcome is the expected one."""
         return self.expected == self.happened

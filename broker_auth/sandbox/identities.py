@@ -1,4 +1,4 @@
-"""Who holds a token of their own: servers and clients with an Ed25519 key, and who issues to them."""
+"""Servers and clients with a token and an Ed25519 key, and the issuer of their tokens."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ DAY: Final = 24 * 3600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """A token and the seed that signs nonces for it."""
+class Identity:
+    """A token, and the seed that signs nonces for it."""
 
     token: str = field(repr=False)
     seed: bytes = field(repr=False)
@@ -55,8 +55,8 @@ class Issuer:
         )
         return self._key.sign(claims)
 
-    def server(self, identity: str, *permissions: str, collectives: Sequence[str] = ("mcollective",)) -> Holder:
-        """A server with a fresh key."""
+    def server(self, identity: str, *permissions: str, collectives: Sequence[str] = ("mcollective",)) -> Identity:
+        """Issue a token to a server with a new key."""
         seed = new_seed()
         claims = server_claims(
             now=time.time(),
@@ -66,27 +66,27 @@ class Issuer:
             collectives=collectives,
             permissions=permissions,
         )
-        return Holder(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+        return Identity(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
 
-    def client(self, caller_id: str, *permissions: str, validity: float = DAY) -> Holder:
-        """A client with a fresh key."""
+    def client(self, caller_id: str, *permissions: str, validity: float = DAY) -> Identity:
+        """Issue a token to a client with a new key."""
         seed = new_seed()
         claims = _client(caller_id, permissions, seed, validity)
-        return Holder(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+        return Identity(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
 
-    def client_by_chain(self, caller_id: str, *permissions: str, foreign: bool = False) -> Holder:
-        """A client whose token a chain issuer signed; ``foreign``: one that another organization made."""
+    def client_by_chain(self, caller_id: str, *permissions: str, foreign: bool = False) -> Identity:
+        """Issue a client token signed by a chain issuer; if ``foreign``, of another organization."""
         organization = Issuer(signing_key_from_seed(new_seed(), "another organization")) if foreign else self
         issuer = organization.chain_issuer("up=issuer")
         issuer_key, seed = signing_key_from_seed(Secret(issuer.seed.hex()), "chain issuer"), new_seed()
         claims = issue_under(_client(caller_id, permissions, seed, DAY), issuer.token, issuer_key)
-        return Holder(token=issuer_key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+        return Identity(token=issuer_key.sign(claims), seed=bytes.fromhex(seed.reveal()))
 
-    def chain_issuer(self, caller_id: str, *permissions: str, validity: float = DAY) -> Holder:
+    def chain_issuer(self, caller_id: str, *permissions: str, validity: float = DAY) -> Identity:
         """Return a client with a fresh key that may issue others."""
         seed = new_seed()
         claims = make_chain_issuer(_client(caller_id, permissions, seed, validity), self._key)
-        return Holder(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
+        return Identity(token=self._key.sign(claims), seed=bytes.fromhex(seed.reveal()))
 
 
 def _client(caller_id: str, permissions: Sequence[str], seed: Secret, validity: float) -> Claims:
@@ -100,6 +100,6 @@ def _client(caller_id: str, permissions: Sequence[str], seed: Secret, validity: 
 
 
 def _public(seed: Secret) -> str:
-    public = signing_key_from_seed(seed, "holder").public_hex
+    public = signing_key_from_seed(seed, "identity").public_hex
     assert public is not None
     return public
