@@ -49,8 +49,8 @@ def attempts(site: Sandbox) -> dict[str, Attempt]:
         ),
     }
     return {
-        name: Attempt(what=name, url=url, credentials=given, expected=expected)
-        for name, (url, given, expected) in rows.items()
+        name: Attempt(what=name, url=url, credentials=credentials, expected=expected)
+        for name, (url, credentials, expected) in rows.items()
     }
 
 

@@ -49,8 +49,8 @@ def choria(tmp_path: Path) -> Choria:
 @pytest.fixture
 def choria_server(tmp_path: Path) -> Choria:
     """A ``choria`` whose server can be provisioned in its working directory: ``choria/main.go`` beside this file."""
-    given = os.environ.get("CHORIA_SERVER")
-    program = Path(given) if given else None
+    named = os.environ.get("CHORIA_SERVER")
+    program = Path(named) if named else None
     if reason := missing("CHORIA_SERVER", program, "'make test-interop-choria' builds it"):
         pytest.skip(f"a real Choria Server is not tested: {reason}")
     assert program is not None
@@ -59,10 +59,10 @@ def choria_server(tmp_path: Path) -> Choria:
 
 @pytest.fixture(params=servers() or (None,), ids=name)
 def programs(request: pytest.FixtureRequest) -> Programs:
-    """Choria's programs for whole provisionings; what is not there is said in the table."""
+    """Return Choria's programs for whole provisionings; without them the table says that nothing was tried."""
     server, client = request.param, os.environ.get("CHORIA")
-    given = os.environ.get("CHORIA_PROVISIONER")
-    provisioner = Path(given) if given else None
+    named = os.environ.get("CHORIA_PROVISIONER")
+    provisioner = Path(named) if named else None
     lacking = [
         missing("CHORIA_SERVERS", server, "'make test-interop-choria' builds them"),
         missing("CHORIA", Path(client) if client else None, "'make test-interop-choria' builds it"),
@@ -70,11 +70,11 @@ def programs(request: pytest.FixtureRequest) -> Programs:
     ]
     shape = request.node.callspec.params["shape"]
     what = request.node.get_closest_marker("what").args[0].format(**request.node.callspec.params)
-    told = [version(server) if server and server.is_file() else NONE]
+    versions = [version(server) if server and server.is_file() else NONE]
     # The provisioner insists on a configuration for Choria, which may be any file here.
     options = ("--choria-config", __file__)
-    told.append(version(provisioner, *options) if provisioner and provisioner.is_file() else NONE)
-    request.node.user_properties.append((PROPERTY, (*told, shape.mode, shape.topology.value, what)))
+    versions.append(version(provisioner, *options) if provisioner and provisioner.is_file() else NONE)
+    request.node.user_properties.append((PROPERTY, (*versions, shape.mode, shape.topology.value, what)))
     if reasons := [reason for reason in lacking if reason]:
         pytest.skip("; ".join(reasons))
     assert client is not None
@@ -84,7 +84,7 @@ def programs(request: pytest.FixtureRequest) -> Programs:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print which whole provisionings were tried, with which programs, and which were not."""
-    if found := attempts(terminalreporter.stats):
+    if results := attempts(terminalreporter.stats):
         terminalreporter.section("whole provisionings")
-        for line in table(found):
+        for line in table(results):
             terminalreporter.write_line(line)

@@ -36,7 +36,7 @@ _RECONNECTED: Final = "client reconnected after a previous disconnection"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a fleet knows its members, and where its nodes connect."""
+    """A deployment's mode and topology."""
 
     issuer: bool
     topology: Topology
@@ -124,12 +124,12 @@ class Fleet:
 
     @property
     def node_configuration(self) -> str:
-        """What the provisioner made of the node's configuration; empty before."""
+        """Configuration that the provisioner gave the node; empty before."""
         file = self.node.directory / "server.conf"
         return file.read_text() if file.exists() else ""
 
     def admissions(self) -> list[str]:
-        """The rules by which the node was admitted so far, the oldest first, repetitions left out."""
+        """Return the rules by which the node was admitted so far, the oldest first, without repetitions."""
         admitted = [
             record.rule
             for record in self.site.audit_records()
@@ -143,9 +143,9 @@ class Fleet:
     async def joined(self) -> str:
         """Wait until the client finds the node in the fleet, have it answer a request, and return its identity."""
         async with asyncio.timeout(DEADLINE):
-            while not (found := found_by_ping(await self.ask("ping"))):
+            while not (identities := found_by_ping(await self.ask("ping"))):
                 await asyncio.sleep(0.1)
-        (identity,) = found
+        (identity,) = identities
         answer = await self.request("rpcutil", "ping", "-I", identity)
         assert [(reply["sender"], reply["statuscode"]) for reply in answer["replies"]] == [(identity, 0)]
         return identity
@@ -271,17 +271,17 @@ async def until(condition: Callable[[], bool], seconds: float = DEADLINE) -> flo
 
 def version(program: Path, *options: str) -> str:
     """Return the version that a program tells."""
-    told = subprocess.run([program, *options, "--version"], check=True, capture_output=True, text=True, timeout=60)
-    return (told.stdout + told.stderr).strip()
+    done = subprocess.run([program, *options, "--version"], check=True, capture_output=True, text=True, timeout=60)
+    return (done.stdout + done.stderr).strip()
 
 
 def choria_url(url: str) -> str:
-    """As Choria writes URLs; it always uses TLS."""
+    """Return the URL as Choria writes it; Choria always uses TLS."""
     return url.replace("tls://", "nats://")
 
 
 def write_configuration(file: Path, settings: dict[str, object]) -> Path:
-    """A file in Choria's format."""
+    """Write a file in Choria's format."""
     file.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
     file.chmod(0o600)
     return file

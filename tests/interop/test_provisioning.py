@@ -1,8 +1,8 @@
 """Whole provisionings by Choria's own programs, in every mode and topology, and through what goes wrong meanwhile.
 
 A node without a configuration waits, a provisioner finds it, has a certificate or token made and hands over the
-configuration, the node restarts as a member of the fleet, and a client of the fleet finds and asks it. What was
-tried with which programs is in ``docs/moving-from-choria.md#what-was-tried``.
+configuration, the node restarts as a member of the fleet, and a client of the fleet finds and asks it. The results are
+in ``docs/moving-from-choria.md#what-was-tried``.
 """
 
 from __future__ import annotations

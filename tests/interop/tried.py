@@ -29,7 +29,7 @@ class Programs:
 
 
 def servers() -> list[Path]:
-    """The programs in ``CHORIA_SERVERS``, separated as in ``PATH``, there or not."""
+    """Return the programs in ``CHORIA_SERVERS``, separated as in ``PATH``, whether they exist or not."""
     return [Path(name) for name in os.environ.get("CHORIA_SERVERS", "").split(os.pathsep) if name]
 
 
@@ -39,7 +39,7 @@ def name(program: Path | None) -> str:
 
 
 def missing(variable: str, program: Path | None, remedy: str) -> str | None:
-    """Why a program cannot be run; None if it is there."""
+    """Return why a program cannot be run; None if it exists."""
     if program is None:
         return f"${variable} names none; {remedy}"
     return None if program.is_file() else f"{program.name} in ${variable} is not there; {remedy}"
@@ -47,19 +47,19 @@ def missing(variable: str, program: Path | None, remedy: str) -> str | None:
 
 def attempts(stats: Mapping[str, Sequence[Any]]) -> dict[tuple[str, ...], str]:
     """Return what was tried with which programs, mode and topology, and the result, out of a session's reports."""
-    found = {}
+    results = {}
     for result in ("skipped", "passed", "failed", "error"):  # the later hides the earlier
         for report in stats.get(result, ()):
             for name, cells in getattr(report, "user_properties", ()):
                 if name == PROPERTY:
-                    found[tuple(cells)] = _WORDS[result]
-    return found
+                    results[tuple(cells)] = _WORDS[result]
+    return results
 
 
-def table(found: Mapping[tuple[str, ...], str]) -> list[str]:
+def table(results: Mapping[tuple[str, ...], str]) -> list[str]:
     """Return the lines of the table, as in the documentation: a row for each shape, a column for what was tried."""
-    columns = list(dict.fromkeys(what for *_, what in found))
-    shapes = sorted({tuple(shape) for *shape, _ in found})
+    columns = list(dict.fromkeys(what for *_, what in results))
+    shapes = sorted({tuple(shape) for *shape, _ in results})
     head = ["Choria Server", "Provisioner", "mode", "topology", *columns]
-    body = [[*shape, *(found.get((*shape, what), "") for what in columns)] for shape in shapes]
+    body = [[*shape, *(results.get((*shape, what), "") for what in columns)] for shape in shapes]
     return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *body)]
