@@ -74,8 +74,9 @@ class Provisioner:
 
     @property
     def reconnected(self) -> bool:
-        """Whether it has said that it came back to a broker."""
-        return _RECONNECTED in self.log.read_text(errors="replace")
+        """Whether it has said that it hears events again; requests go by other connections."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return any(_RECONNECTED in line and '"component":"hosts"' in line for line in lines)
 
 
 class Fleet:
