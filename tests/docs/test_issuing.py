@@ -70,13 +70,13 @@ def test_certificates_of_openssl_make_a_deployment_without_a_warning(
 def test_certificates_of_step_make_a_deployment_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(commands(STEP, "## What comes next"), tmp_path)
+    run(commands(STEP, "## Next steps"), tmp_path)
     deploy(tmp_path, monkeypatch)
 
 
 def test_both_ways_make_the_same_files() -> None:
     """By their names; only the templates of step's are left over."""
-    openssl, step = commands(OPENSSL, STEP), commands(STEP, "## What comes next")
+    openssl, step = commands(OPENSSL, STEP), commands(STEP, "## Next steps")
     for name in ("ca", "leaf-ca", "server", "service", "provisioner", "operator", "member", "signer"):
         assert f"pki/{name}.pem" in step, name
         assert f"issue {name} " in openssl or f"ca {name} " in openssl or f"pki/{name}.pem" in openssl, name
