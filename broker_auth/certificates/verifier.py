@@ -1,4 +1,4 @@
-"""Verification that a TLS peer's chain leads to a configured CA (docs/policy.md#0-connections-that-are-not-served).
+"""Verification that a TLS peer's chain leads to a configured CA (docs/policy.md#0-connections-not-served).
 
 nats-server sends the chains that it verified. It may have verified them against the system's roots (fact 3 of
 docs/nats-server.md), so :mod:`.paths` checks that they lead to a configured CA.

@@ -51,7 +51,7 @@ class Case(msgspec.Struct):
         raise Refused(code, detail)
 
     def identify_peer(self) -> None:
-        """Determine whether TLS is verified by the configured CAs (docs/policy.md#0-connections-that-are-not-served)."""
+        """Determine whether TLS is verified by the configured CAs (docs/policy.md#0-connections-not-served)."""
         tls = self.request.client_tls
         if tls is None or not tls.verified_chains:
             return

@@ -247,7 +247,7 @@ class Settings:
         issuers: the key of each organization; not empty means issuer mode.
         pub_sub_ca: whether ``plugin.security.choria.ca`` is set, for issuer mode
             (docs/policy.md#4-a-verified-certificate-without-a-token).
-        client_ca: PEM files with the roots of accepted chains (docs/policy.md#0-connections-that-are-not-served).
+        client_ca: PEM files with the roots of accepted chains (docs/policy.md#0-connections-not-served).
         token_leeway: seconds.
         chain_issuer_max_age: seconds.
         metrics_listen: ``host:port`` for metrics and health; None disables both.

@@ -1,4 +1,4 @@
-"""The identity of a verified peer, and whether its chain leads to our CA (docs/policy.md#0-connections-that-are-not-served)."""
+"""The identity of a verified peer, and whether its chain leads to our CA (docs/policy.md#0-connections-not-served)."""
 
 from __future__ import annotations
 

@@ -11,11 +11,13 @@ from typing import Final
 
 from broker_auth.operate import remedies
 from broker_auth.settings.keys import table as keytable
+from tests.docs import commands
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
 PAGES: Final = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md")))
 MADE: Final[Mapping[str, Callable[[], str]]] = {
+    "commands.md": commands.reference,
     "configuration.md": keytable.reference,
     "denials.md": remedies.reference,
 }

@@ -12,6 +12,7 @@ import pytest
 
 from broker_auth.cli import main
 from broker_auth.cli.lazy import LazyGroup
+from tests.docs.commands import walk
 from tests.docs.pages import PAGES, ROOT, fenced
 
 PROGRAM: Final = "broker-auth"
@@ -35,18 +36,6 @@ def find(words: list[str]) -> tuple[click.Command, click.Context, list[str]]:
         assert child
         command, context = child, click.Context(child, info_name=name, parent=context)
     return command, context, words
-
-
-def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
-    """Yield every command below a group that is not a group."""
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command
-        if isinstance(command, click.Group):
-            yield from commands(command, (*path, name))
-        else:
-            yield " ".join((*path, name)), command
 
 
 def calls(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -109,7 +98,7 @@ def test_every_command_mentioned_in_the_documentation_exists(page: str, text: st
 
 
 @pytest.mark.parametrize(
-    ("path", "command"), list(commands(main)), ids=lambda value: value if isinstance(value, str) else ""
+    ("path", "command"), list(walk(main)), ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_examples_in_help_are_valid(path: str, command: click.Command) -> None:
     epilog = re.sub(r"\\\n\s*", " ", command.epilog or "")

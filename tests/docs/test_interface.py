@@ -28,12 +28,12 @@ from tests.builders.clock import NOW
 from tests.builders.policies import x509_policy
 from tests.cli.conftest import Office
 from tests.cli.running import run
-from tests.docs.test_commands import commands
+from tests.docs.commands import walk
 from tests.policy.markdown import code, tables
 
 PAGE: Final = tables("interface.md")
 START: Final = datetime(2027, 1, 15, 8, tzinfo=UTC)
-ALL: Final = dict(commands(main))
+ALL: Final = dict(walk(main))
 _FREE: Final = {  # objects whose keys are names, or are described elsewhere
     "init": {"servers"},
     "why": {"decision", "server_error"},

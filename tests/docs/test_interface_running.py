@@ -76,7 +76,7 @@ def test_the_pid_file(tmp_path: Path) -> None:
 
 
 def test_the_version_of_audit_records() -> None:
-    assert f"`v` is the version of the form, now {VERSION};" in TEXT
+    assert f"`v` is the version of the format, now {VERSION};" in TEXT
 
 
 # --- The wire

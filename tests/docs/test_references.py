@@ -103,7 +103,7 @@ def test_broken_reference_is_detected(text: str) -> None:
 @pytest.mark.parametrize(
     ("heading", "anchor"),
     [
-        ("0. Connections that are not served", "0-connections-that-are-not-served"),
+        ("0. Connections not served", "0-connections-not-served"),
         ("3. Without `ca_file` the system's roots are trusted", "3-without-ca_file-the-systems-roots-are-trusted"),
         ("Pub-sub", "pub-sub"),
     ],

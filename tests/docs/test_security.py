@@ -59,7 +59,7 @@ async def test_certificate_of_a_stolen_edge_is_refused_by_the_fleet(sandbox: San
 
 @pytest.mark.parametrize("stolen", ["leaf", "edge"])
 def test_service_refuses_certificates_of_edges_too(tmp_path: Path, stolen: str) -> None:
-    """docs/policy.md#0-connections-that-are-not-served also protects a fleet listener that accepts too many certificates."""
+    """docs/policy.md#0-connections-not-served also protects a fleet listener that accepts too many certificates."""
     pki = Sandbox(tmp_path / "sandbox").directory / "pki"
     verifier = PeerVerifier(load_roots((pki / "ca.pem").read_bytes(), "ca.pem"))
     ca = (pki / ("leaf-ca.pem" if stolen == "leaf" else "ca.pem")).read_text()

@@ -49,3 +49,12 @@ def test_documentation_site_builds_and_loads_nothing_from_other_hosts(tmp_path: 
     for page in pages:
         fetched = [match[0] for match in FETCHED.finditer(page.read_text(encoding="utf-8"))]
         assert [tag for tag in fetched if 'rel="canonical"' not in tag] == []
+
+
+def test_navigation_lists_every_page_once() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    entries = re.findall(r"^ +- (?:([^:\n]+): )?([\w/.-]+\.md)$", navigation, re.MULTILINE)
+    pages = [page for _, page in entries]
+    titles = [title for title, _ in entries if title]
+    assert sorted(pages) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+    assert len(set(titles)) == len(titles)

@@ -1,7 +1,7 @@
 """Warnings about edges whose certificates would make an attacker a member of the fleet.
 
 An edge is exposed to strangers, and an attacker who compromises it has its certificates. In x509 mode each client
-certificate of the fleet's CA is a member of the fleet (docs/policy.md#0-connections-that-are-not-served), so an edge must not
+certificate of the fleet's CA is a member of the fleet (docs/policy.md#0-connections-not-served), so an edge must not
 have one.
 """
 

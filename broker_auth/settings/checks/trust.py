@@ -116,7 +116,7 @@ def _warn_of_unnamed(source: Source, names: tuple[str, ...]) -> None:
 
 
 def client_ca_key(source: Source) -> Key[tuple[Path, ...]] | None:
-    """Return the key that names the CAs (docs/policy.md#0-connections-that-are-not-served).
+    """Return the key that names the CAs (docs/policy.md#0-connections-not-served).
 
     It is ``client_ca``, else Choria's CA, else the file security provider's.
     """
