@@ -1,4 +1,4 @@
-# Everything happens in .venv, made on first use with any Python 3.11 or newer.
+# Everything runs in .venv, which is created on first use with any Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,14 +21,14 @@ test: $(VENV)/.installed check  ## types, style, and every test; fails if too li
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-fuzz: $(VENV)/.installed  ## property tests with other examples each time, EXAMPLES of each
+fuzz: $(VENV)/.installed  ## property tests with new examples each time, EXAMPLES of each
 	EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n auto -m hypothesis --hypothesis-profile fuzz --timeout 0 -o faulthandler_timeout=0
 
-test-interop: $(VENV)/.installed  ## tokens both ways with Choria's own code; needs Go, and says what it had to skip
+test-interop: $(VENV)/.installed  ## tokens both ways with Choria's own code; needs Go, and lists the skipped tests
 	INTEROP=1 $(BIN)/pytest tests/interop
 
-# Whole provisionings need Choria Provisioner, too: CHORIA_PROVISIONER=PROGRAM, built from a checkout of it. What could not be
-# built is skipped, and the table at the end says so.
+# Whole provisionings also need Choria Provisioner: CHORIA_PROVISIONER=PROGRAM, built from a checkout of it. Programs that could
+# not be built are skipped, and the table at the end lists them.
 test-interop-choria: $(VENV)/.installed  ## the same, with Choria's programs built from its released modules; half an hour
 	rm -f $(VENV)/choria $(VENV)/choria_server
 	-cd tests/interop/choria && CGO_ENABLED=0 go build -mod=readonly -o $(CURDIR)/$(VENV)/choria .
@@ -51,14 +51,14 @@ test-oldest:  ## with the oldest dependencies that pyproject.toml allows, on Pyt
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis coverage
 	$(VENV)-oldest/bin/pytest -n auto --dist loadfile tests/policy tests/tokens tests/settings tests/cli tests/callout tests/deploy tests/e2e
 
-docs: $(VENV)/.installed  ## the documentation site, in site/; first its pages that are made from the code
+docs: $(VENV)/.installed  ## the documentation site, in site/; generates pages from the code first
 	$(BIN)/python -m tests.docs.pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.installed  ## what a decision, a request and a connection cost on this machine
+bench: $(VENV)/.installed  ## the cost of a decision, a request and a connection on this machine
 	$(BIN)/broker-auth bench
 
-bench-compare: $(VENV)/.installed  ## beside two other callout libraries, where the network and Go allow it
+bench-compare: $(VENV)/.installed  ## a comparison with two other callout libraries, if the network and Go permit it
 	$(BIN)/python -m tests.bench.compare.compare
 
 clean:

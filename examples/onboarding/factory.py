@@ -1,9 +1,9 @@
-"""The factory: makes a device and enters it in the inventory, for a deployment of `broker-auth init --dev-pki`.
+"""The factory: creates a device and adds it to the inventory, for a deployment of `broker-auth init --dev-pki`.
 
     python factory.py ./try node1.example.net
 
-It makes `./try/nodes/node1.example.net` for `node.py`, with the token in `./try/provisioning.jwt`, and adds a line to
-the inventory in `./try/provisioner`. At first it makes that directory, with what `provisioner.py` needs.
+It creates `./try/nodes/node1.example.net` for `node.py`, with the token in `./try/provisioning.jwt`, and adds a line to
+the inventory in `./try/provisioner`. The first call creates that directory, with the files that `provisioner.py` needs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def prepare_provisioner(deployment: Path, directory: Path) -> None:
     pki = deployment / "pki"
     directory.mkdir(mode=0o700)
     files = {"ca.pem": "ca.pem"}
-    if (pki / "provisioner.pem").exists():  # not where everybody has a token instead
+    if (pki / "provisioner.pem").exists():  # not in the single topology, in which clients have tokens instead
         files |= {name: name for name in ("provisioner.pem", "provisioner.key")}
         files |= {"ca.pem": "ca.pem", "nodes-ca.pem": "ca.pem", "nodes-ca.key": "ca.key"}
     for name, source in files.items():
@@ -43,8 +43,8 @@ def make_device(deployment: Path, identity: str) -> Path:
 
 
 def main() -> None:
-    """Make one device."""
-    parser = argparse.ArgumentParser(description="Make a device, and put it into the provisioner's inventory.")
+    """Create one device."""
+    parser = argparse.ArgumentParser(description="Create a device, and add it to the provisioner's inventory.")
     parser.add_argument("deployment", type=Path, help="the directory of `broker-auth init --dev-pki`")
     parser.add_argument("identity", help="the device's name")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Checks a node's request, and signs its identity: certificates by a CA, tokens under a chain issuer."""
+"""Checks of a node's request, and signers of its identity: a CA for certificates, a chain issuer for tokens."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ KEY_USAGES = (
 
 
 class RefusalError(Exception):
-    """The reason for which a node is given nothing."""
+    """A refusal to give a node an identity; the text is the reason."""
 
 
 class Signer(Protocol):
-    """Gives one kind of identity, until it expires itself."""
+    """A signer of one kind of identity, until it expires itself."""
 
     path: Path
     ends: float
 
     def sign(self, identity: str, key: PublicKey, seconds: float) -> tuple[dict[str, str], float]:
-        """Return what is added to the node's configuration, and when that expires (Unix seconds)."""
+        """Return the identity for the node's configuration, and the time at which it expires (Unix seconds)."""
 
 
 def read_csr(identity: str, pem: str) -> PublicKey:
-    """Return the key in a certificate signing request, which asks for the node's own name and for nothing else.
+    """Return the key in a certificate signing request, which must request only the node's own name.
 
-    The CA decides what a certificate says, so nothing of the request is copied. But a request for more is a sign of a
-    wrong configuration, or worse.
+    The CA decides the content of a certificate, so nothing of the request is copied. But a request for more indicates a
+    wrong configuration or an attack.
 
     Raises:
-        RefusalError: it asks for another name, for extensions, or has a kind of key that is not used here.
+        RefusalError: it requests another name or extensions, or has an unsupported type of key.
     """
     csr = x509.load_pem_x509_csr(pem.encode())
     if not csr.is_signature_valid:
@@ -76,10 +76,10 @@ def read_csr(identity: str, pem: str) -> PublicKey:
 
 
 class CertificateSigner:
-    """A CA for nodes, best an intermediate CA limited to the names of nodes."""
+    """A CA for nodes, ideally an intermediate CA limited to the names of nodes."""
 
     def __init__(self, path: Path) -> None:
-        """Read the CA's certificate, followed by those above it, and the key beside it.
+        """Read the CA's certificate, followed by those above it, and the key next to it.
 
         Raises:
             ValueError: they cannot be used.
@@ -119,17 +119,17 @@ class CertificateSigner:
 
 
 class TokenSigner:
-    """A chain issuer: signs tokens of servers under its own (docs/policy.md#the-chain-of-trust)."""
+    """A chain issuer, which signs server tokens (docs/policy.md#the-chain-of-trust)."""
 
     def __init__(self, path: Path) -> None:
-        """Read the chain issuer's token, and the seed beside it."""
+        """Read the chain issuer's token, and the seed next to it."""
         seed = path.with_suffix(".seed")
         self.path, self._token = path, path.read_text().strip()
         self._key = load_signing_key(seed.read_bytes(), str(seed))
         self.ends = float(parse(self._token).claims["exp"])
 
     def sign(self, identity: str, key: PublicKey, seconds: float) -> tuple[dict[str, str], float]:
-        """Return a server token for the key, which has to sign the broker's nonce whenever the token is shown.
+        """Return a server token for the key, which must sign the broker's nonce whenever the token is presented.
 
         Raises:
             RefusalError: the key is not Ed25519.
@@ -148,10 +148,10 @@ class TokenSigner:
 
 
 def read_signers(directory: Path) -> list[Signer]:
-    """Return what signs nodes' identities here.
+    """Return the signers of nodes' identities in this directory.
 
     Raises:
-        FatalError: something cannot be used, has expired, or there is nothing.
+        FatalError: a signer cannot be used or has expired, or there is no signer.
     """
     signers: list[Signer] = []
     try:
@@ -177,7 +177,7 @@ def read_seed(path: Path) -> ed25519.Ed25519PrivateKey:
 
 
 def check_certificate(path: Path, inventory: Collection[str]) -> None:
-    """Raise FatalError if our own certificate has expired, or if a node is to be given one of its names."""
+    """Raise FatalError if our own certificate has expired, or if the inventory contains one of its names."""
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except ValueError as error:
@@ -192,7 +192,7 @@ def check_certificate(path: Path, inventory: Collection[str]) -> None:
 
 
 def require_unexpired(path: Path, ends: float) -> None:
-    """Raise FatalError if it has expired."""
+    """Raise FatalError if this file has expired."""
     if ends <= time.time():
         raise FatalError(f"{path} has expired; put a new one there")
 

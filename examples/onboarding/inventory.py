@@ -1,4 +1,4 @@
-"""The inventory: who is to be given an identity, with the secret that the factory gave each device."""
+"""The inventory: the nodes that may receive an identity, with the secret that the factory gave each device."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from sealed import read_secret
 from session import FatalError, say
 
 LONGEST = 64  # characters of a common name
-# Whoever holds a provisioning token writes announcements: what they say must become neither another subject nor a path.
+# Every client with a provisioning token can write announcements: their names must not become other subjects or paths.
 IDENTITY = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 class Inventory:
-    """The nodes that are to be given an identity, and the secret of each."""
+    """The nodes that may receive an identity, and the secret of each."""
 
     def __init__(self, path: Path) -> None:
-        """Read it."""
+        """Read the file."""
         self._path, self._changed = path, path.stat().st_mtime_ns
         self.secrets = self._read()
 
     def refresh(self) -> None:
-        """Read it again if it has changed; one with an error in it changes nothing."""
+        """Read the file again if it has changed; if it contains an error, keep the old inventory."""
         changed = self._path.stat().st_mtime_ns
         if changed != self._changed:
             self._changed = changed
@@ -45,5 +45,5 @@ class Inventory:
 
 
 def is_name(value: object) -> bool:
-    """Return whether this can be a node's identity: one name in a subject, in a certificate and in a path."""
+    """Return whether this can be a node's identity, which is used in a subject, in a certificate and in a path."""
     return isinstance(value, str) and len(value) <= LONGEST and IDENTITY.fullmatch(value) is not None

@@ -1,4 +1,4 @@
-"""A device that becomes a member of the fleet: it waits with its token, is given an identity, and comes back with it.
+"""A device that becomes a member of the fleet: it waits with its token, receives an identity, and returns with it.
 
     python node.py node1.example.net /var/lib/node
 
@@ -6,9 +6,9 @@ The directory comes from the factory:
 
     provisioning.jwt        the provisioning token, the same for many devices, with the brokers' URLs
     ca.pem                  the CA of the brokers
-    device.secret           64 hex characters, for this device alone
-    node.key                made here
-    node.pem, member.json   what the provisioner gives
+    device.secret           64 hex characters, unique to this device
+    node.key                created here
+    node.pem, member.json   from the provisioner
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import parse
 
 STARTUP = "choria.lifecycle.event.startup"
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between announcements: a provisioner that starts later hears of us
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between announcements, for a provisioner that starts later
 
 
 class Node:
-    """One device, by what is in its directory."""
+    """One device, with the files in its directory."""
 
     def __init__(self, identity: str, directory: Path) -> None:
-        """Read the device's secret and its key; make the key at first."""
+        """Read the device's secret and its key; create the key if it does not exist."""
         self.identity, self.directory = identity, directory
         try:
             self.secret = read_secret((directory / "device.secret").read_text())
@@ -100,10 +100,10 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(joined.wait(), pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-        await client.flush()  # so that the provisioner has the answer before the session ends
+        await client.flush()  # so that the provisioner receives the answer before the session ends
 
     async def _be_member(self, client: Client) -> None:
-        """Answer members of the fleet, which reach nobody outside it, until the session ends."""
+        """Answer members of the fleet until the session ends."""
 
         async def answer(message: Msg) -> None:
             await message.respond(json.dumps({"identity": self.identity, "member": True}).encode())
@@ -120,7 +120,7 @@ class Node:
         return csr.public_bytes(Encoding.PEM).decode()
 
     def _keep(self, identity: dict[str, Any]) -> None:
-        """Write what the provisioner gave; `member.json` last, for it says that all is there."""
+        """Write the files from the provisioner; `member.json` last, because it means that they are complete."""
         if identity["certificate"]:
             if x509.load_pem_x509_certificate(identity["certificate"].encode()).public_key() != self.key.public_key():
                 raise ValueError("the certificate is for another key")
@@ -128,7 +128,7 @@ class Node:
         write_private(self.directory / "member.json", json.dumps(identity).encode())
 
     def _membership(self) -> dict[str, Any]:
-        """Return what the provisioner gave; without that, something that has ended."""
+        """Return the content of `member.json`; without the file, an identity that has expired."""
         path = self.directory / "member.json"
         try:
             member: dict[str, Any] = json.loads(path.read_text())
@@ -139,7 +139,7 @@ class Node:
         return member
 
     def _provisioning_urls(self, token: str) -> list[str]:
-        """Return the brokers that the token names; it is for the service to verify it."""
+        """Return the brokers that the token names, without verifying the token, which is the service's task."""
         path = self.directory / "provisioning.jwt"
         try:
             claims = parse(token).claims
@@ -159,7 +159,7 @@ def main() -> None:
     """Run the node until it is stopped."""
     parser = argparse.ArgumentParser(description="Wait to be provisioned, then be a member of the fleet.")
     parser.add_argument("identity", help="the device's name")
-    parser.add_argument("directory", type=Path, help="what the factory gave it")
+    parser.add_argument("directory", type=Path, help="the directory from the factory")
     arguments = parser.parse_args()
 
     async def live() -> None:

@@ -1,15 +1,15 @@
-"""A provisioner: gives each node in its inventory an identity, its own and no other, and nobody else anything.
+"""A provisioner: gives each node in its inventory an identity with the node's own name, and no other node.
 
     python provisioner.py tls://nats.example.net:4222 /etc/provisioner
 
-It connects to the fleet, never to an edge. The files in the directory decide what it gives:
+It connects to the fleet, never to an edge. The files in the directory determine which identities it gives:
 
     ca.pem, client_password            the CA of the brokers; the password of the user `provisioner`
     inventory                          lines of a node's identity and its device's secret (64 hex characters)
     provisioner.pem, provisioner.key   its certificate
-    nodes-ca.pem, nodes-ca.key         a CA: nodes are given certificates by it
-    provisioner.jwt, provisioner.seed  its token, a chain issuer's: nodes are given tokens under it
-    issued/                            the key of each node that was given something; made here
+    nodes-ca.pem, nodes-ca.key         a CA, if nodes are to receive certificates
+    provisioner.jwt, provisioner.seed  a chain issuer's token, if nodes are to receive tokens
+    issued/                            the key of each node that received an identity; created here
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from broker_auth.natsio.tls import TLSFiles
 ANNOUNCEMENTS = "choria.lifecycle.event.startup.provision_mode_server"
 ANSWER_SECONDS = 5.0
 DAY = 24 * 3600.0  # seconds
-MOST_STRANGERS = 100  # that a line is printed about
+MOST_STRANGERS = 100  # for which a line is printed
 
 
 class Provisioner:
-    """A provisioner for one session, by what is in its directory when that begins."""
+    """A provisioner for one session, with the files in its directory at the start of the session."""
 
     def __init__(self, url: str, directory: Path, days: float) -> None:
         """Read the directory."""
@@ -61,7 +61,7 @@ class Provisioner:
             tls = replace(tls, certificate=certificate, key=certificate.with_suffix(".key"))
         if token.exists():
             options["auth_token"], key = token.read_text().strip(), read_seed(token.with_suffix(".seed"))
-        # Nodes may answer on `provisioning.reply.>` only.
+        # Nodes can only answer on `provisioning.reply.>`.
         login = Login(name="provisioner", tls=tls, options=options, key=key, inbox="provisioning.reply.provisioner")
         await session([self.url], login, self._serve)
 
@@ -82,7 +82,7 @@ class Provisioner:
                 task.cancel()
 
     async def _provision(self, client: NatsClient, identity: str) -> None:
-        """Give one node its identity. A failure costs other nodes nothing, and the node announces itself again."""
+        """Give one node its identity. A failure does not affect other nodes, and the node announces itself again."""
         try:
             answer = await self._ask(client, identity, {"ask": "csr"})
             key = read_csr(identity, answer["csr"])
@@ -94,7 +94,7 @@ class Provisioner:
                 identities |= part
                 ends.append(end)
             await self._ask(client, identity, {"ask": "join", "urls": [self.url], "ends": min(ends), **identities})
-        except Exception as error:  # whatever is in a request or an answer
+        except Exception as error:  # including any content of a request or an answer
             self._refused(identity, str(error) or type(error).__name__)
         else:
             self.refusals.pop(identity, None)
@@ -103,7 +103,7 @@ class Provisioner:
             del self.busy[identity]
 
     async def _ask(self, client: NatsClient, identity: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Ask a node, and return its answer; the nonce shows that it is to this request."""
+        """Ask a node, and return its answer; the nonce proves that it belongs to this request."""
         secret, nonce = self.inventory.secrets[identity], secrets.token_hex(16)
         data = seal(secret, f"provisioner {identity}", {**request, "nonce": nonce})
         reply = await client.request(f"provisioning.node.{identity}", data, timeout=ANSWER_SECONDS)
@@ -113,7 +113,7 @@ class Provisioner:
         return answer
 
     def _remember(self, identity: str, key: PublicKey) -> None:
-        """Write the node's key down. A name that has one is that of a member: only the same key gets it again."""
+        """Store the node's key. A name with a stored key belongs to a member: only the same key receives it again."""
         path, pem = self.issued / f"{identity}.pub", key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         try:
             with path.open("xb") as file:
@@ -123,20 +123,20 @@ class Provisioner:
                 raise RefusalError(f"is a member with another key; remove {path} to let it in again") from None
 
     def _refused(self, identity: str, reason: str) -> None:
-        """Print why a node is given nothing, once until the reason changes."""
+        """Print why a node receives no identity, once until the reason changes."""
         if self.refusals.get(identity) != reason:
             say(f"refused: {identity}: {reason}")
         self.refusals[identity] = reason
 
     def _stranger(self, identity: str) -> None:
-        """Print once that a name is not expected; with a token anybody can make up any number of names."""
+        """Print once that a name is not expected, for a limited number of names: a thief can invent many."""
         if identity not in self.strangers and len(self.strangers) < MOST_STRANGERS:
             self.strangers.add(identity)
             say(f"refused: {identity or 'an announcement without a name'}: not in the inventory")
 
 
 def announced(data: bytes) -> str:
-    """Return who announces itself, empty if that is not a name."""
+    """Return the name in an announcement; empty if it is not a valid name."""
     try:
         identity = json.loads(data)["identity"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -146,10 +146,10 @@ def announced(data: bytes) -> str:
 
 def main() -> None:
     """Run the provisioner until it is stopped."""
-    parser = argparse.ArgumentParser(description="Give the nodes in an inventory an identity each.")
+    parser = argparse.ArgumentParser(description="Give an identity to each node in an inventory.")
     parser.add_argument("url", help="a broker of the fleet")
     parser.add_argument("directory", type=Path, help="its certificate, password, CA and inventory")
-    parser.add_argument("--days", type=float, default=365, help="how long an identity is valid (default %(default)s)")
+    parser.add_argument("--days", type=float, default=365, help="validity of an identity in days (default %(default)s)")
     arguments = parser.parse_args()
 
     async def live() -> None:

@@ -1,8 +1,8 @@
 """Messages between a node and its provisioner, each with a proof that the sender knows the device's secret.
 
-A provisioning token is shared by many devices and does not say which of them presents it, and a stolen edge hears and
-alters everything that passes through it (docs/security.md#an-edge). So the factory gives each device a secret, and the
-provisioner a list of them. Both ends prove that they know it, and nothing is parsed before its proof was verified.
+Many devices share a provisioning token, which does not identify the device that presents it, and a stolen edge can read
+and alter everything that passes through it (docs/security.md#an-edge). So the factory gives each device a secret, and
+the provisioner a list of them. Both ends prove that they know it, and parse a message only after verifying its proof.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class ProofError(Exception):
 
 
 def read_secret(text: str) -> bytes:
-    """Return a device's secret, written as 64 hex characters.
+    """Return a device's secret from its 64 hex characters.
 
     Raises:
-        ValueError: it is not; the error does not quote it.
+        ValueError: the text is not 64 hex characters; the error does not quote it.
     """
     if not re.fullmatch(r"[0-9a-f]{64}", text.strip()):
         raise ValueError("a device's secret is 64 hex characters")
@@ -32,7 +32,7 @@ def seal(secret: bytes, sender: str, message: dict[str, Any]) -> bytes:
     """Return a message with its proof.
 
     Args:
-        secret: the device's, 32 bytes.
+        secret: the device's secret, 32 bytes.
         sender: the role and the node's identity. It is part of the proof, so that no message can be sent back.
         message: a JSON object.
     """

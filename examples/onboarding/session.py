@@ -1,7 +1,7 @@
-"""One session with a broker at a time, and one line for why it ended.
+"""Sessions with a broker, one at a time, and one line with the reason of each end.
 
-nats-py never comes back from a session that expired (fact 25), and what lets a program in may have been replaced on
-disk meanwhile. So nothing reconnects by itself here: `run` has its program read everything again and log in again.
+nats-py never reconnects after a session has expired (fact 25), and a program's credentials may have been replaced on
+disk meanwhile. So nothing reconnects automatically here: `run` lets its program read everything again and log in again.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from broker_auth.natsio.tls import TLSFiles, tls_context
 CONNECT_SECONDS: Final = 15
 FIRST_PAUSE: Final = 1.0  # seconds; doubled at each refusal, up to
 LONGEST_PAUSE: Final = 60.0
-_JITTER: Final = random.SystemRandom()  # a fleet of devices that was refused together comes back one by one
+_JITTER: Final = random.SystemRandom()  # spreads the attempts of devices that were refused at the same time
 
 
 class RefusedError(Exception):
-    """A broker cannot be reached, or does not let us in. Perhaps it will: no service may run, or files be replaced."""
+    """A broker cannot be reached or denies the login. A later attempt may succeed, for example with a running service."""
 
 
 class EndedError(Exception):
-    """A session that was let in has ended."""
+    """A session that had been admitted has ended."""
 
 
 class FatalError(Exception):
-    """Something that does not mend itself: the program ends with status 1."""
+    """An error that needs an operator: the program ends with status 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class Login:
     """The credentials that a connection presents.
 
     Attributes:
-        tls: the CA of the brokers, and our certificate and key if there are any.
-        options: what CONNECT says: user, pass, auth_token.
-        key: signs the broker's nonce, as client and server tokens need it (docs/policy.md#claims-that-must-be-there).
+        tls: the CA of the brokers, and optionally our certificate and key.
+        options: fields of CONNECT: user, pass, auth_token.
+        key: signs the broker's nonce for client and server tokens (docs/policy.md#claims-that-must-be-there).
     """
 
     name: str
@@ -60,15 +60,15 @@ class Login:
 
 
 class Client(SecuredClient):
-    """A client that insists on TLS, which nats-py does not, and says in CONNECT what its login says."""
+    """A client that requires TLS, which nats-py does not, and adds the fields of its login to CONNECT."""
 
     def __init__(self, login: Login) -> None:
-        """Connect nowhere yet."""
+        """Create the client without connecting."""
         super().__init__()
         self._login = login
 
     def connect_options(self) -> dict[str, Any]:
-        """Return what the login adds to CONNECT."""
+        """Return the fields that the login adds to CONNECT."""
         login = self._login
         if login.key is None or not self.nonce:
             return login.options
@@ -77,10 +77,10 @@ class Client(SecuredClient):
 
 
 async def session(urls: Sequence[str], login: Login, work: Callable[[Client], Awaitable[None]]) -> None:
-    """Connect to one of the URLs, and work until that is done.
+    """Connect to one of the URLs, and run `work` until it is done.
 
     Raises:
-        RefusedError: none lets us in.
+        RefusedError: no broker admits us.
         EndedError: the session ended before the work was done.
     """
     failures = []
@@ -96,7 +96,7 @@ async def session(urls: Sequence[str], login: Login, work: Callable[[Client], Aw
             await asyncio.wait((working, ending), return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 await working
-            if not client.is_connected:  # a subscription of a closed connection ends like one with nothing more to say
+            if not client.is_connected:  # a subscription of a closed connection ends without an error
                 raise EndedError(f"the session at {url} ended: {client.last_error or 'the broker closed it'}")
         except (NatsError, OSError) as error:
             raise EndedError(f"the session at {url} ended: {error or type(error).__name__}") from error
@@ -117,7 +117,7 @@ async def _connect(url: str, login: Login, closed: asyncio.Event) -> Client:
         closed.set()
 
     async def on_error(error: Exception) -> None:
-        """Leave it to `last_error`; nats-py would log a traceback."""
+        """Ignore the error, which `last_error` has too; by default nats-py would log a traceback."""
 
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -130,7 +130,7 @@ async def _connect(url: str, login: Login, closed: asyncio.Event) -> Client:
                 closed_cb=on_close,
                 error_cb=on_error,
             )
-            await client.flush()  # TLS 1.3 tells a client only now that its certificate is missing
+            await client.flush()  # with TLS 1.3 a client learns only now that its certificate is missing
     except BaseException:
         client.abort()
         with contextlib.suppress(Exception):
@@ -140,8 +140,8 @@ async def _connect(url: str, login: Login, closed: asyncio.Event) -> Client:
 
 
 def run(live: Callable[[], Awaitable[None]]) -> None:
-    """Run sessions until told to stop (exit status 0) or until an error is fatal (status 1, with the reason)."""
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it warns of each TLS connection that is refused or closed
+    """Run sessions until a signal (exit status 0) or until an error is fatal (status 1, with the reason)."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it warns about each closed TLS connection
 
     async def until_stopped() -> None:
         task = asyncio.current_task()
@@ -178,5 +178,5 @@ async def _run_sessions(live: Callable[[], Awaitable[None]]) -> None:
 
 
 def say(line: str) -> None:
-    """Print one line; what strangers wrote into it cannot make it two."""
+    """Print one line; text from strangers cannot make it two."""
     print("".join(character if character.isprintable() else "?" for character in line), flush=True)
