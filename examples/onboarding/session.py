@@ -31,7 +31,7 @@ _JITTER: Final = random.SystemRandom()  # spreads the attempts of devices that w
 
 
 class RefusedError(Exception):
-    """A broker cannot be reached or denies the login. A later attempt may succeed, for example with a running service."""
+    """A broker cannot be reached or denies the login. A later attempt may succeed, such as with a running service."""
 
 
 class EndedError(Exception):
