@@ -105,7 +105,7 @@ class Case(msgspec.Struct):
     def admit(
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None
     ) -> Admit:
-        """Admit the connection until its first credential ends (docs/policy.md#the-session-that-was-let-in)."""
+        """Admit the connection until its first credential ends (docs/policy.md#the-admitted-session)."""
         return Admit(
             rule=self.rule,
             account=account,

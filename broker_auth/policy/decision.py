@@ -106,7 +106,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Tags of the user JWT (docs/policy.md#the-session-that-was-let-in)."""
+        """Tags of the user JWT (docs/policy.md#the-admitted-session)."""
         rule = f"rule:{self.rule}"
         return (rule, f"token:{self.token_id}") if self.token_id else (rule,)
 
