@@ -10,16 +10,26 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.operate import remedies
+from broker_auth.operate.doctor import codes
 from broker_auth.settings.keys import table as keytable
 from tests.docs import commands
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
 PAGES: Final = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md")))
+_TABLE: Final = "| Code | Meaning |"
+
+
+def doctor() -> str:
+    """Return the page about the doctor with its table of findings, which ends the page, made from the code."""
+    return (DOCS / "doctor.md").read_text(encoding="utf-8").partition(_TABLE)[0] + codes.table() + "\n"
+
+
 MADE: Final[Mapping[str, Callable[[], str]]] = {
     "commands.md": commands.reference,
     "configuration.md": keytable.reference,
     "denials.md": remedies.reference,
+    "doctor.md": doctor,
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.examine import of_clusters, servers_of
 from broker_auth.operate.doctor.finding import Finding, Severity
 from tests.deploy.shapes import build
@@ -16,7 +17,7 @@ Seen = dict[str, list[str]]
 
 def findings_of(servers: Seen) -> list[Finding]:
     return [
-        Finding(severity=Severity.ERROR, code=code, what="", broker="fleet", server=server)
+        Finding(severity=Severity.ERROR, code=FindingCode(code), what="", broker="fleet", server=server)
         for server, codes in servers.items()
         for code in codes
     ]
@@ -39,7 +40,7 @@ def test_finding_is_dropped_if_another_server_of_the_cluster_suffices(servers: S
 
 
 def test_service_of_another_broker_does_not_suffice() -> None:
-    edge = Finding(severity=Severity.ERROR, code="callout.nobody", what="", broker="edge", server="e")
+    edge = Finding(severity=Severity.ERROR, code=FindingCode.CALLOUT_NOBODY, what="", broker="edge", server="e")
     assert edge in of_clusters([edge, *findings_of({"a": ["callout.replicas"]})])
 
 

@@ -1,4 +1,4 @@
-"""The documentation explains exactly the findings of the doctor."""
+"""Every finding of the doctor has a code, and a meaning on the page."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ import re
 from pathlib import Path
 
 from broker_auth.operate import doctor
+from broker_auth.operate.doctor.codes import MEANINGS, FindingCode
 
-PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
-SOURCES = sorted(Path(doctor.__file__).parent.glob("*.py"))
-_FOUND = re.compile(r'(?:findings\.(?:error|warning|skipped)\(\s*|code=)"([a-z_.]+)"')
-_EXPIRY = re.compile(r'warn_of_expiry\(\s*findings,\s*f?"([a-z{}_.]+)"')
-_LISTED = re.compile(r"`([a-z_]+(?:\.[a-z_]+)?)`")
+SOURCES = sorted(path for path in Path(doctor.__file__).parent.glob("*.py") if path.name != "codes.py")
+_USED = re.compile(r"findings\.(\w+)\(\s*FindingCode\.([A-Z_]+)|code=FindingCode\.([A-Z_]+)")
 
 
-def test_page_lists_the_findings() -> None:
-    text = "".join(path.read_text() for path in SOURCES)
-    codes = set(_FOUND.findall(text))
-    assert _EXPIRY.findall(text) == ["{name}.certificate", "listener.certificate"]
+def used() -> dict[FindingCode, set[str]]:
+    """Return the codes that the sources use, each with the severities."""
+    codes: dict[FindingCode, set[str]] = {}
+    for path in SOURCES:
+        for severity, name, other in _USED.findall(path.read_text()):
+            codes.setdefault(FindingCode[name or other], set()).add(severity or "finding")
     for listener in ("listener", "leaf", "websocket"):
-        codes |= {f"{listener}.certificate_expired", f"{listener}.certificate_expires"}
-    rows = [line for line in PAGE.read_text().partition("## Findings")[2].splitlines() if line.startswith("| `")]
-    listed = {code for row in rows for code in _LISTED.findall(row.split("|")[1])}
-    assert codes == listed
+        for end, severity in (("expired", "error"), ("expires", "warning"), ("expiry", "ok")):
+            codes[FindingCode(f"{listener}.certificate_{end}")] = {severity}
+    return codes
+
+
+def test_every_code_is_used() -> None:
+    assert set(used()) == set(FindingCode)
+
+
+def test_meanings_are_those_of_codes_that_are_not_always_ok() -> None:
+    explained = [code for codes, _ in MEANINGS for code in codes]
+    assert len(explained) == len(set(explained))
+    assert set(explained) == {code for code, severities in used().items() if severities != {"ok"}}

@@ -14,6 +14,7 @@ from broker_auth.natsio.natspy import ExtendedClient
 from broker_auth.natsio.nkey import public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE, AUTH_REQUEST_SUBJECT, CALLOUT_ACCOUNT
 from broker_auth.operate.access import AccessError, part, refusal, request_json
+from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.listeners import RENDER, warn_of_expiry
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS
@@ -84,7 +85,7 @@ async def examine_accounts(context: Context, broker: BrokerSettings) -> list[Fin
         system = await context.access.system(broker)
     except AccessError as error:
         message = "its system account is not accessible, so accounts, leaf link and timeouts were not checked"
-        findings.skipped("system.closed", message, str(error))
+        findings.skipped(FindingCode.SYSTEM_CLOSED, message, str(error))
         return findings.items
     try:
         await _timeouts(system, context, findings)
@@ -97,7 +98,7 @@ async def examine_accounts(context: Context, broker: BrokerSettings) -> list[Fin
         await _leaf_links(system, context, broker, findings)
     except Exception as error:  # a bad answer of one broker must not end the examination of the others
         message = printable(f"the system account does not answer as expected: {error or type(error).__name__}", _SHOWN)
-        findings.warning("system.answer", message, "use a supported nats-server")
+        findings.warning(FindingCode.SYSTEM_ANSWER, message, "use a supported nats-server")
     finally:
         await system.close()
     return findings.items
@@ -121,13 +122,13 @@ async def _timeouts(system: Client, context: Context, findings: BrokerFindings) 
     ]
     if short:
         message = f"{' and '.join(short)}: in a reconnect storm clients are disconnected before they are answered"
-        findings.warning("timeouts.short", message, RENDER)
+        findings.warning(FindingCode.TIMEOUTS_SHORT, message, RENDER)
     else:
-        findings.ok("timeouts", f"authorization {server.auth_timeout:g} s, TLS {server.tls_timeout:g} s")
+        findings.ok(FindingCode.TIMEOUTS, f"authorization {server.auth_timeout:g} s, TLS {server.tls_timeout:g} s")
     for name, listener in (("leaf", server.leaf), ("websocket", server.websocket)):
         if listener.tls_cert_not_after:
             not_after = datetime.fromisoformat(listener.tls_cert_not_after)
-            warn_of_expiry(findings, f"{name}.certificate", f"the {name} listener's certificate", not_after, context)
+            warn_of_expiry(findings, name, f"the {name} listener's certificate", not_after, context)
 
 
 async def _jetstream(system: Client, findings: BrokerFindings) -> None:
@@ -135,9 +136,9 @@ async def _jetstream(system: Client, findings: BrokerFindings) -> None:
     if (await _data(system, "JSZ")).get("disabled"):
         message = "JetStream is configured but not running: nats-server stops it when its disk is full"
         remedy = "free space in store_dir, then restart this nats-server: it does not restart JetStream by itself"
-        findings.error("jetstream.down", message, remedy)
+        findings.error(FindingCode.JETSTREAM_DOWN, message, remedy)
     else:
-        findings.ok("jetstream", "JetStream is running")
+        findings.ok(FindingCode.JETSTREAM, "JetStream is running")
 
 
 async def _callout_account(system: Client, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
@@ -145,7 +146,7 @@ async def _callout_account(system: Client, context: Context, broker: BrokerSetti
     seed = context.settings.zone(broker.zone).nkey_seed
     if seed is None:
         findings.skipped(
-            "callout.account",
+            FindingCode.CALLOUT_ACCOUNT,
             "the seed of the service's user is not available here",
             "run the doctor where the service runs",
         )
@@ -155,22 +156,24 @@ async def _callout_account(system: Client, context: Context, broker: BrokerSetti
     foreign = [row for row in rows if row.authorized_user != own]
     for row in foreign[:_MAX_FINDINGS]:
         message = f"{row.kind} {row.authorized_user or row.name!r} from {row.ip} is in the callout account"
-        findings.error("callout.foreigner", message, f"remove its user from account {CALLOUT_ACCOUNT}; {RENDER}")
+        findings.error(
+            FindingCode.CALLOUT_FOREIGNER, message, f"remove its user from account {CALLOUT_ACCOUNT}; {RENDER}"
+        )
     options = {"subscriptions": True, "account": CALLOUT_ACCOUNT, "test": AUTH_REQUEST_SUBJECT}
     listed = (await _data(system, "SUBSZ", options)).get("subscriptions_list") or []
     listeners = msgspec.convert(listed, list[_Subscription], strict=False)
     members = [item for item in listeners if item.qgroup == AUTH_QUEUE]
     if not members:
-        findings.error("callout.nobody", "no service is subscribed at this broker", "start broker-auth serve")
+        findings.error(FindingCode.CALLOUT_NOBODY, "no service is subscribed at this broker", "start broker-auth serve")
     elif len(members) == 1:
         remedy = "run a second broker-auth serve, if possible on another host, or use --workers 2"
         findings.warning(
-            "callout.alone", "a single service process answers for this broker, without redundancy", remedy
+            FindingCode.CALLOUT_ALONE, "a single service process answers for this broker, without redundancy", remedy
         )
     else:
-        findings.ok("callout.replicas", f"{len(members)} service processes answer for this broker")
+        findings.ok(FindingCode.CALLOUT_REPLICAS, f"{len(members)} service processes answer for this broker")
     if not foreign:
-        findings.ok("callout.account", "only the service is in the callout account")
+        findings.ok(FindingCode.CALLOUT_ACCOUNT, "only the service is in the callout account")
 
 
 async def _break_glass_used(system: Client, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
@@ -182,10 +185,12 @@ async def _break_glass_used(system: Client, context: Context, broker: BrokerSett
     for row in used[:_MAX_FINDINGS]:
         message = f"the break-glass user logged in at {row.start} from {row.ip}"
         findings.warning(
-            "break_glass.used", message, "if the login is not explained, replace its nkey and investigate what was done"
+            FindingCode.BREAK_GLASS_USED,
+            message,
+            "if the login is not explained, replace its nkey and investigate what was done",
         )
     if not used:
-        findings.ok("break_glass.unused", "nats-server remembers no login of the break-glass user")
+        findings.ok(FindingCode.BREAK_GLASS_UNUSED, "nats-server remembers no login of the break-glass user")
 
 
 async def _rows(system: Client, options: dict[str, object]) -> list[_Row]:
@@ -205,7 +210,7 @@ async def _crossings(system: Client, context: Context, findings: BrokerFindings)
         for item in account.imports[:_MAX_FINDINGS]:
             if item.account not in (other, names.system) or (item.account == other and item.subject not in allowed):
                 message = f"account {name} imports {item.subject} from {item.account}"
-                findings.error("isolation.import", message, RENDER)
+                findings.error(FindingCode.ISOLATION_IMPORT, message, RENDER)
     for name, account, other, allowed in (
         (names.fleet, fleet, names.provisioning, ELECTION),
         (names.provisioning, provisioning, names.fleet, LIFECYCLE),
@@ -213,14 +218,16 @@ async def _crossings(system: Client, context: Context, findings: BrokerFindings)
         for item in account.exports[:_MAX_FINDINGS]:
             if item.subject not in allowed or item.approved_accounts != [other]:
                 whom = ", ".join(item.approved_accounts) or "every account"
-                findings.error("isolation.export", f"account {name} exports {item.subject} to {whom}", RENDER)
+                findings.error(FindingCode.ISOLATION_EXPORT, f"account {name} exports {item.subject} to {whom}", RENDER)
     if len(findings.items) == before:
-        findings.ok("isolation.accounts", "fleet and provisioning share only lifecycle events and the leader election")
+        findings.ok(
+            FindingCode.ISOLATION_ACCOUNTS, "fleet and provisioning share only lifecycle events and the leader election"
+        )
     if not {item.subject for item in fleet.imports} >= LIFECYCLE:
         message = "lifecycle events of unprovisioned nodes do not reach the fleet's streams"
-        findings.warning("isolation.lifecycle", message, RENDER)
+        findings.warning(FindingCode.ISOLATION_LIFECYCLE, message, RENDER)
     if not {item.subject for item in provisioning.imports} >= ELECTION:
-        findings.warning("isolation.election", "provisioners cannot elect a leader", RENDER)
+        findings.warning(FindingCode.ISOLATION_ELECTION, "provisioners cannot elect a leader", RENDER)
 
 
 async def _account(system: Client, name: str) -> _Account:
@@ -234,12 +241,14 @@ async def _leaf_links(system: Client, context: Context, broker: BrokerSettings, 
     for leaf in leafs[:_MAX_FINDINGS]:
         if leaf.account != names.provisioning:
             message = f"leaf link {leaf.name!r} is in account {leaf.account}, not {names.provisioning}"
-            findings.error("leaf.account", message, RENDER)
+            findings.error(FindingCode.LEAF_ACCOUNT, message, RENDER)
     expected = broker.role is Role.EDGE or broker.server.leaf_listen is not None
     if not any(leaf.account == names.provisioning for leaf in leafs) and expected:
         remedy = "see nats-server's log on both sides; start the edge, check its certificate and leaf.remotes"
         findings.error(
-            "leaf.down", "the provisioning account has no leaf link, so provisioners cannot reach the nodes", remedy
+            FindingCode.LEAF_DOWN,
+            "the provisioning account has no leaf link, so provisioners cannot reach the nodes",
+            remedy,
         )
     elif leafs and all(leaf.account == names.provisioning for leaf in leafs):
-        findings.ok("leaf.link", f"{len(leafs)} leaf links, all in the provisioning account")
+        findings.ok(FindingCode.LEAF_LINK, f"{len(leafs)} leaf links, all in the provisioning account")

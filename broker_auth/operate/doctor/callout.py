@@ -17,6 +17,7 @@ from broker_auth.natsio.account_connections import connections_subject
 from broker_auth.natsio.natspy import violates
 from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT, CALLOUT_ACCOUNT, PEERS_SUBJECT
 from broker_auth.operate.access import CANARY, AccessError, Login, connect, request_json
+from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.listeners import RENDER
 from broker_auth.operate.doctor.probe import ProbeTarget, Unreachable, Verdict
@@ -36,22 +37,26 @@ async def examine_callout(context: Context, broker: BrokerSettings) -> list[Find
     findings = BrokerFindings(broker)
     target = next((item for item in map(ProbeTarget, broker.urls) if not item.websocket), None)
     if target is None:
-        findings.skipped("callout", "all addresses are WebSocket", "add a tls:// URL of this broker")
+        findings.skipped(FindingCode.CALLOUT, "all addresses are WebSocket", "add a tls:// URL of this broker")
         return findings.items
     if context.settings.zone(broker.zone).nkey_seed is None:
-        findings.skipped("callout", "the service's seed is not available here", "run the doctor where the service runs")
+        findings.skipped(
+            FindingCode.CALLOUT, "the service's seed is not available here", "run the doctor where the service runs"
+        )
         return findings.items
     try:
         service = await context.access.callout(broker)
     except AccessError as error:
         message = f"the service's nkey is refused: {error}"
         remedy = f"list it in auth_users and in the callout account; {RENDER}"
-        findings.error("callout.user", message, remedy)
+        findings.error(FindingCode.CALLOUT_USER, message, remedy)
         return findings.items
     try:
         await _examine(context, broker, target, service, findings)
     except Unreachable as error:
-        findings.error("listener.unreachable", str(error), "start nats-server there, or correct broker.<name>.urls")
+        findings.error(
+            FindingCode.LISTENER_UNREACHABLE, str(error), "start nats-server there, or correct broker.<name>.urls"
+        )
     finally:
         await service.close()
     return findings.items
@@ -78,19 +83,21 @@ async def _rights(service: Client, findings: BrokerFindings) -> None:
     before = len(findings.items)
     if not await violates(service, lambda: service.publish(subject, b"")):
         message = "the service's user may publish anything, so a stolen seed can be used to answer requests"
-        findings.error("callout.may_publish", message, RENDER)
+        findings.error(FindingCode.CALLOUT_MAY_PUBLISH, message, RENDER)
     if not await violates(service, lambda: _look_in(service, ">")):
         findings.error(
-            "callout.may_listen", "the service's user may subscribe to everything in the callout account", RENDER
+            FindingCode.CALLOUT_MAY_LISTEN,
+            "the service's user may subscribe to everything in the callout account",
+            RENDER,
         )
     if not await violates(service, lambda: _look_in(service, AUTH_REQUEST_SUBJECT)):
         message = "the service's user may subscribe to requests outside the queue group, unnoticed by other services"
-        findings.warning("callout.outside_queue", message, RENDER)
+        findings.warning(FindingCode.CALLOUT_OUTSIDE_QUEUE, message, RENDER)
     if await violates(service, lambda: _look_in(service, PEERS_SUBJECT)):
         message = "workers cannot exchange messages, so a host that hangs costs logins until it is detected"
-        findings.warning("callout.unheard", message, RENDER)
+        findings.warning(FindingCode.CALLOUT_UNHEARD, message, RENDER)
     if len(findings.items) == before:
-        findings.ok("callout.rights", "the service's user has exactly the permissions that it needs")
+        findings.ok(FindingCode.CALLOUT_RIGHTS, "the service's user has exactly the permissions that it needs")
 
 
 async def examine_counting(
@@ -103,7 +110,7 @@ async def examine_counting(
         subject = connections_subject(account)
         if await violates(service, lambda subject=subject: _look_in(service, subject)):  # type: ignore[misc]
             message = "the service's user may not count connections, so nodes can use the places of provisioners"
-            findings.warning("callout.no_count", message, RENDER)
+            findings.warning(FindingCode.CALLOUT_NO_COUNT, message, RENDER)
             return
 
 
@@ -122,7 +129,7 @@ async def _bad_token(
     """Check that the service refuses a token without a valid signature; return whether a service answered."""
     outcome, refusal = await listener.attempt(target, context.access.tls(broker), {"auth_token": _BAD_TOKEN})
     if outcome.verdict is Verdict.ADMITTED:
-        findings.error("callout.admits_anybody", "a token without a valid signature is admitted", RENDER)
+        findings.error(FindingCode.CALLOUT_ADMITS_ANYBODY, "a token without a valid signature is admitted", RENDER)
         return False
     if outcome.verdict is Verdict.TLS_FAILED:
         return False  # reported by the check of the listener
@@ -132,14 +139,14 @@ async def _bad_token(
             "start broker-auth serve; if it runs, keys differ: compare xkey_seed_file with the broker's xkey, and "
             "see the service's log for requests not answered"
         )
-        findings.error("callout.no_answer", message, remedy)
+        findings.error(FindingCode.CALLOUT_NO_ANSWER, message, remedy)
         return False
     if refusal is None or _ANSWERED not in refusal.reason:
         message = "a connection was refused without the service"
         message += f": {refusal.reason}" if refusal else ", or its user may not receive refusals"
-        findings.error("callout.not_asked", message, RENDER)
+        findings.error(FindingCode.CALLOUT_NOT_ASKED, message, RENDER)
         return False
-    findings.ok("callout.denies", f"the service refuses a token without a valid signature ({refusal.reason})")
+    findings.ok(FindingCode.CALLOUT_DENIES, f"the service refuses a token without a valid signature ({refusal.reason})")
     _latency(outcome.seconds, findings)
     _skew(refusal.ahead, findings)
     return True
@@ -149,11 +156,11 @@ def _latency(seconds: float, findings: BrokerFindings) -> None:
     message = f"an answer takes {seconds * 1000:.0f} ms; clients give up at {LIMIT_SECONDS * 1000:.0f} ms"
     remedy = "add services or workers, and check the load of that host"
     if seconds >= LIMIT_SECONDS:
-        findings.error("callout.latency", message, remedy)
+        findings.error(FindingCode.CALLOUT_LATENCY, message, remedy)
     elif seconds >= SLOW_SECONDS:
-        findings.warning("callout.latency", message, remedy)
+        findings.warning(FindingCode.CALLOUT_LATENCY, message, remedy)
     else:
-        findings.ok("callout.latency", message)
+        findings.ok(FindingCode.CALLOUT_LATENCY, message)
 
 
 def _skew(ahead: float | None, findings: BrokerFindings) -> None:
@@ -162,11 +169,11 @@ def _skew(ahead: float | None, findings: BrokerFindings) -> None:
     message = f"the broker's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
     remedy = "synchronize both clocks (chrony, systemd-timesyncd)"
     if abs(ahead) >= SKEW_ERROR:
-        findings.error("clock.skew", message, remedy)
+        findings.error(FindingCode.CLOCK_SKEW, message, remedy)
     elif abs(ahead) >= SKEW_WARNING:
-        findings.warning("clock.skew", message, remedy)
+        findings.warning(FindingCode.CLOCK_SKEW, message, remedy)
     else:
-        findings.ok("clock.skew", message)
+        findings.ok(FindingCode.CLOCK_SKEW, message)
 
 
 async def _break_glass(
@@ -177,23 +184,25 @@ async def _break_glass(
     if nkey is None:
         message = "no break-glass user is configured: without a running service this broker cannot be inspected"
         findings.warning(
-            "break_glass.none", message, f"create a user nkey, set plugin.broker_auth.break_glass_nkey; {RENDER}"
+            FindingCode.BREAK_GLASS_NONE,
+            message,
+            f"create a user nkey, set plugin.broker_auth.break_glass_nkey; {RENDER}",
         )
         return
     if context.access.break_glass_of(broker) is not None:
         try:
             await (await context.access.system(broker)).close()
         except OperationError as error:
-            findings.error("break_glass.login", str(error), RENDER)
+            findings.error(FindingCode.BREAK_GLASS_LOGIN, str(error), RENDER)
         else:
-            findings.ok("break_glass.login", "the break-glass user can log in to the system account")
+            findings.ok(FindingCode.BREAK_GLASS_LOGIN, "the break-glass user can log in to the system account")
         return
     outcome, refusal = await listener.attempt(target, context.access.tls(broker), {"nkey": nkey, "sig": "AAAA"})
     if outcome.verdict is not Verdict.REFUSED or (refusal is not None and _ANSWERED in refusal.reason):
         message = "the broker uses the callout for the break-glass user, so it cannot log in without a service"
-        findings.error("break_glass.unknown", message, RENDER)
+        findings.error(FindingCode.BREAK_GLASS_UNKNOWN, message, RENDER)
     else:
-        findings.ok("break_glass.known", "the broker knows the break-glass user")
+        findings.ok(FindingCode.BREAK_GLASS_KNOWN, "the broker knows the break-glass user")
 
 
 async def _logins(
@@ -216,11 +225,13 @@ async def _logins(
         await _login(context, broker, target, listener, findings, login, context.settings.accounts.system)
     if context.settings.system_user is None and broker.role is Role.FLEET:
         remedy = "set plugin.choria.network.system.user and system.password"
-        findings.warning("system.no_user", "no system user is configured, so reports need the break-glass seed", remedy)
+        findings.warning(
+            FindingCode.SYSTEM_NO_USER, "no system user is configured, so reports need the break-glass seed", remedy
+        )
     if not tried:
         message = "no credentials for a login are available here, so the broker's issuer was not compared with ours"
         remedy = "use --provisioning-token FILE" if broker.role is not Role.FLEET else "configure a system user"
-        findings.skipped("callout.admits", message, remedy)
+        findings.skipped(FindingCode.CALLOUT_ADMITS, message, remedy)
 
 
 async def _login(
@@ -241,17 +252,17 @@ async def _login(
         return
     try:
         if account == context.settings.accounts.provisioning:
-            findings.ok("callout.admits", f"{login.what} can log in")
+            findings.ok(FindingCode.CALLOUT_ADMITS, f"{login.what} can log in")
             return
         answer = await request_json(client, "$SYS.REQ.USER.INFO")
         placed = (answer.get("data") or {}).get("account")
         if placed == account:
-            findings.ok("callout.admits", f"{login.what} can log in to account {account}")
+            findings.ok(FindingCode.CALLOUT_ADMITS, f"{login.what} can log in to account {account}")
         else:
             message = f"{login.what} is placed in account {placed}, not {account}: it was admitted without the service"
-            findings.error("callout.account", message, f"remove no_auth_user; {RENDER}")
+            findings.error(FindingCode.CALLOUT_ACCOUNT, message, f"remove no_auth_user; {RENDER}")
     except OperationError as error:
-        findings.error("callout.account", f"{login.what} logged in, but: {error}", RENDER)
+        findings.error(FindingCode.CALLOUT_ACCOUNT, f"{login.what} logged in, but: {error}", RENDER)
     finally:
         await client.close()
 
@@ -265,7 +276,9 @@ async def _refused(
         reason = str(error)
     if "issuer" in reason.lower():
         remedy = f"issuer_seed_file and the broker's issuer differ; {RENDER}"
-        findings.error("callout.issuer", f"the broker does not accept the service's answers: {reason}", remedy)
+        findings.error(
+            FindingCode.CALLOUT_ISSUER, f"the broker does not accept the service's answers: {reason}", remedy
+        )
     else:
         remedy = "see broker-auth why for the reason"
-        findings.error("callout.refuses", f"{login.what} is refused: {reason}", remedy)
+        findings.error(FindingCode.CALLOUT_REFUSES, f"{login.what} is refused: {reason}", remedy)

@@ -15,6 +15,7 @@ from broker_auth.callout.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
 from broker_auth.errors import InputError, OperationError
 from broker_auth.natsio.nkey import NkeyKind, public_nkey, seed_kind
 from broker_auth.operate.access import AccessError, request_json
+from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.streams.change import change_streams, streams_broker
 from broker_auth.operate.streams.plan import Action
@@ -31,11 +32,11 @@ def examine_configuration(report: ConfigurationReport) -> list[Finding]:
     """Return problems and warnings of the configuration: keys, modes of files, expiring certificates."""
     findings = BrokerFindings()
     for problem in report.problems:
-        findings.error("configuration", str(problem), problem.remedy)
+        findings.error(FindingCode.CONFIGURATION, str(problem), problem.remedy)
     for warning in report.warnings:
-        findings.warning("configuration", str(warning), warning.remedy)
+        findings.warning(FindingCode.CONFIGURATION, str(warning), warning.remedy)
     if not findings.items:
-        findings.ok("configuration", "the configuration has no problem")
+        findings.ok(FindingCode.CONFIGURATION, "the configuration has no problem")
     return findings.items
 
 
@@ -47,9 +48,9 @@ def examine_files(context: Context) -> list[Finding]:
     kept = [path for path in _seed_files(directory) if nkeys and _public(path) in nkeys]
     for path in kept:
         remedy = "move it off this machine, to a place that only operators can access in an emergency"
-        findings.warning("break_glass.seed_kept", f"{path} contains the break-glass seed", remedy)
+        findings.warning(FindingCode.BREAK_GLASS_SEED_KEPT, f"{path} contains the break-glass seed", remedy)
     if nkeys and not kept:
-        findings.ok("break_glass.seed", f"the break-glass seed is not below {directory}")
+        findings.ok(FindingCode.BREAK_GLASS_SEED, f"the break-glass seed is not below {directory}")
     return findings.items
 
 
@@ -63,13 +64,15 @@ def examine_chain_issuers(context: Context) -> list[Finding]:
             "add file:PATH to plugin.broker_auth.audit.output, or watch the metric "
             "broker_auth_chain_issuer_expiry_timestamp_seconds"
         )
-        findings.skipped("chain_issuers", "without an audit file the chain issuers in use are unknown", remedy)
+        findings.skipped(
+            FindingCode.CHAIN_ISSUERS, "without an audit file the chain issuers in use are unknown", remedy
+        )
         return findings.items
     try:
         existing = [path for path in paths if path.exists()] or paths[:1]
         records = [record for path in existing for record in read_recent_decisions(path)]
     except InputError as error:
-        findings.skipped("chain_issuers", str(error), "run the doctor as a user who may read the file")
+        findings.skipped(FindingCode.CHAIN_ISSUERS, str(error), "run the doctor as a user who may read the file")
         return findings.items
     ends = {
         item.issuer_id: item.issuer_ends.timestamp()
@@ -79,10 +82,12 @@ def examine_chain_issuers(context: Context) -> list[Finding]:
     soon = {issuer: end for issuer, end in ends.items() if end - now < WARNING_SECONDS}
     for issuer, end in sorted(soon.items(), key=lambda item: item[1])[:MAX_ISSUERS]:
         findings.warning(
-            "chain_issuers.end", f"chain issuer {issuer} is accepted until {moment(end, now)}", _RENEW_ISSUER
+            FindingCode.CHAIN_ISSUERS_END, f"chain issuer {issuer} is accepted until {moment(end, now)}", _RENEW_ISSUER
         )
     if not soon:
-        findings.ok("chain_issuers", f"none of the {len(ends)} chain issuers of the last week ends within 30 days")
+        findings.ok(
+            FindingCode.CHAIN_ISSUERS, f"none of the {len(ends)} chain issuers of the last week ends within 30 days"
+        )
     return findings.items
 
 
@@ -112,23 +117,29 @@ async def examine_streams(context: Context) -> list[Finding]:
         findings.broker = streams_broker(context.access)
         changes = await change_streams(context.access, dry_run=True)
     except AccessError as error:
-        findings.skipped("streams", "the fleet's account is not accessible, so streams were not checked", str(error))
+        findings.skipped(
+            FindingCode.STREAMS, "the fleet's account is not accessible, so streams were not checked", str(error)
+        )
         return findings.items
     except OperationError as error:
-        findings.error("streams.unavailable", str(error), "set store_dir and see nats-server's log")
+        findings.error(FindingCode.STREAMS_UNAVAILABLE, str(error), "set store_dir and see nats-server's log")
         return findings.items
     for change in changes:
         if change.action is Action.CREATE:
-            findings.error("streams.missing", f"{change.name} does not exist", remedy)
+            findings.error(FindingCode.STREAMS_MISSING, f"{change.name} does not exist", remedy)
         elif change.action is Action.UPDATE:
             fields = ", ".join(difference.field for difference in change.differences)
-            findings.warning("streams.differ", f"{change.name} differs from the configuration in {fields}", remedy)
+            findings.warning(
+                FindingCode.STREAMS_DIFFER, f"{change.name} differs from the configuration in {fields}", remedy
+            )
         elif change.action is Action.UNWANTED:
             findings.warning(
-                "streams.unwanted", f"{change.name} has retention 0 but exists", "remove it with nats stream rm"
+                FindingCode.STREAMS_UNWANTED,
+                f"{change.name} has retention 0 but exists",
+                "remove it with nats stream rm",
             )
         else:
-            findings.ok("streams.present", f"{change.name} is as configured, or not configured")
+            findings.ok(FindingCode.STREAMS_PRESENT, f"{change.name} is as configured, or not configured")
     await _examine_audit_stream(context, findings)
     return findings.items
 
@@ -142,15 +153,15 @@ async def _examine_audit_stream(context: Context, findings: BrokerFindings) -> N
     try:
         answer = await request_json(fleet, "$JS.API.STREAM.NAMES", {"subject": subject})
     except OperationError as error:
-        findings.warning("audit.stream", f"streams cannot be listed: {error}", "see nats-server's log")
+        findings.warning(FindingCode.AUDIT_STREAM, f"streams cannot be listed: {error}", "see nats-server's log")
         return
     finally:
         await fleet.close()
     if not answer.get("streams"):
         message = f"no stream stores the audit records published on {subject}: they are lost"
-        findings.error("audit.stream", message, f"create a stream for {subject} in the fleet's account")
+        findings.error(FindingCode.AUDIT_STREAM, message, f"create a stream for {subject} in the fleet's account")
     else:
-        findings.ok("audit.stream", f"audit records on {subject} are stored")
+        findings.ok(FindingCode.AUDIT_STREAM, f"audit records on {subject} are stored")
 
 
 async def examine_isolation(context: Context) -> list[Finding]:
@@ -165,7 +176,9 @@ async def examine_isolation(context: Context) -> list[Finding]:
             stack.push_async_callback(provisioner.close)
         except AccessError as error:
             remedy = f"use --certificate and --key of a provisioner that the broker admits ({error})"
-            findings.skipped("isolation.crossing", "the fleet or the provisioning account is not accessible", remedy)
+            findings.skipped(
+                FindingCode.ISOLATION_CROSSING, "the fleet or the provisioning account is not accessible", remedy
+            )
             return findings.items
         for origin, other, what in (
             (provisioner, fleet, "the provisioning account reaches the fleet"),
@@ -174,9 +187,11 @@ async def examine_isolation(context: Context) -> list[Finding]:
             crossed = [subject for subject in _subjects() if await _crosses(origin, other, subject)]
             if crossed:
                 remedy = "an import or a leaf link connects two accounts; render the configuration again"
-                findings.error("isolation.crossing", f"{what}: {', '.join(crossed)}", remedy)
+                findings.error(FindingCode.ISOLATION_CROSSING, f"{what}: {', '.join(crossed)}", remedy)
         if not findings.items:
-            findings.ok("isolation.crossing", "messages published in one account are not received in the other")
+            findings.ok(
+                FindingCode.ISOLATION_CROSSING, "messages published in one account are not received in the other"
+            )
     return findings.items
 
 

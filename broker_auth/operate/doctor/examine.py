@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from broker_auth.operate.doctor.accounts import examine_accounts
 from broker_auth.operate.doctor.callout import examine_callout
+from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.deployment import (
     examine_chain_issuers,
     examine_configuration,
@@ -26,12 +27,19 @@ from broker_auth.settings.problems import ConfigurationReport
 
 # Codes of missing things, and the codes that report them as present.
 _MISSING: Final = {
-    "callout.nobody": frozenset({"callout.replicas", "callout.alone"}),
-    "leaf.down": frozenset({"leaf.link"}),
+    FindingCode.CALLOUT_NOBODY: frozenset({FindingCode.CALLOUT_REPLICAS, FindingCode.CALLOUT_ALONE}),
+    FindingCode.LEAF_DOWN: frozenset({FindingCode.LEAF_LINK}),
 }
 _ORDER: Final = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.SKIPPED: 2, Severity.OK: 3}
-_FIRST: Final = frozenset({"clock.skew"})  # differing clocks cause many other problems
-NO_SERVICE: Final = frozenset({"callout.no_answer", "callout.user", "listener.unreachable", "callout.admits_anybody"})
+_FIRST: Final = frozenset({FindingCode.CLOCK_SKEW})  # differing clocks cause many other problems
+NO_SERVICE: Final = frozenset(
+    {
+        FindingCode.CALLOUT_NO_ANSWER,
+        FindingCode.CALLOUT_USER,
+        FindingCode.LISTENER_UNREACHABLE,
+        FindingCode.CALLOUT_ADMITS_ANYBODY,
+    }
+)
 
 
 async def examine(context: Context, report: ConfigurationReport) -> tuple[Finding, ...]:
@@ -61,7 +69,7 @@ async def examine(context: Context, report: ConfigurationReport) -> tuple[Findin
         findings.append(
             Finding(
                 severity=Severity.SKIPPED,
-                code="streams",
+                code=FindingCode.STREAMS,
                 what="streams and isolation were not checked, because no service answers",
                 remedy="fix the problems above, and run the doctor again",
             )
@@ -88,12 +96,14 @@ def of_clusters(findings: list[Finding]) -> list[Finding]:
     """Return the findings without those that another server of the same cluster makes obsolete."""
     there = {(item.broker, _MISSING[item.code]) for item in findings if item.code in _MISSING}
     there = {(broker, present) for broker, present in there if any(_is(item, broker, present) for item in findings)}
-    alone = Counter(item.broker for item in findings if item.code == "callout.alone")
+    alone = Counter(item.broker for item in findings if item.code == FindingCode.CALLOUT_ALONE)
     return [
         item
         for item in findings
         if (item.broker, _MISSING.get(item.code, frozenset())) not in there
-        and not (item.code == "callout.alone" and (alone[item.broker] > 1 or _is_anywhere(findings, item.broker)))
+        and not (
+            item.code == FindingCode.CALLOUT_ALONE and (alone[item.broker] > 1 or _is_anywhere(findings, item.broker))
+        )
     ]
 
 
@@ -102,7 +112,7 @@ def _is(item: Finding, broker: str | None, codes: frozenset[str]) -> bool:
 
 
 def _is_anywhere(findings: Iterable[Finding], broker: str | None) -> bool:
-    return any(_is(item, broker, frozenset({"callout.replicas"})) for item in findings)
+    return any(_is(item, broker, frozenset({FindingCode.CALLOUT_REPLICAS})) for item in findings)
 
 
 def _named(server: BrokerSettings) -> tuple[str, str | None]:

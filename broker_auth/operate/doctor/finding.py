@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from broker_auth.operate.access import Access
+from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings, Settings
 
@@ -34,7 +35,7 @@ class Finding:
     """
 
     severity: Severity
-    code: str
+    code: FindingCode
     what: str
     remedy: str = ""
     broker: str | None = None
@@ -67,22 +68,22 @@ class BrokerFindings:
     broker: BrokerSettings | None = None
     items: list[Finding] = field(default_factory=list)
 
-    def ok(self, code: str, what: str) -> None:
+    def ok(self, code: FindingCode, what: str) -> None:
         """Add a check without a problem."""
         self._add(Severity.OK, code, what, "")
 
-    def skipped(self, code: str, what: str, remedy: str) -> None:
+    def skipped(self, code: FindingCode, what: str, remedy: str) -> None:
         """Add a skipped check; ``remedy`` says what it needs."""
         self._add(Severity.SKIPPED, code, what, remedy)
 
-    def warning(self, code: str, what: str, remedy: str) -> None:
+    def warning(self, code: FindingCode, what: str, remedy: str) -> None:
         """Add something that works but should be changed."""
         self._add(Severity.WARNING, code, what, remedy)
 
-    def error(self, code: str, what: str, remedy: str) -> None:
+    def error(self, code: FindingCode, what: str, remedy: str) -> None:
         """Add something that is broken or insecure."""
         self._add(Severity.ERROR, code, what, remedy)
 
-    def _add(self, severity: Severity, code: str, what: str, remedy: str) -> None:
+    def _add(self, severity: Severity, code: FindingCode, what: str, remedy: str) -> None:
         name = self.broker.name if self.broker else None
         self.items.append(Finding(severity=severity, code=code, what=what, remedy=remedy, broker=name))

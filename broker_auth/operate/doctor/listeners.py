@@ -14,6 +14,7 @@ from broker_auth.certificates.verifier import load_roots
 from broker_auth.errors import InputError
 from broker_auth.natsio.versions import OLDEST, known_defects, parse_version
 from broker_auth.operate.access import CANARY
+from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.probe import (
     Info,
@@ -40,13 +41,17 @@ async def examine_listeners(context: Context, broker: BrokerSettings) -> list[Fi
         target = ProbeTarget(url)
         if target.websocket:
             findings.skipped(
-                "listener.websocket", f"{url} is WebSocket", "check it with the TLS output of a browser or of curl"
+                FindingCode.LISTENER_WEBSOCKET,
+                f"{url} is WebSocket",
+                "check it with the TLS output of a browser or of curl",
             )
             continue
         try:
             await _examine(context, broker, target, findings)
         except Unreachable as error:
-            findings.error("listener.unreachable", str(error), "start nats-server there, or correct broker.<name>.urls")
+            findings.error(
+                FindingCode.LISTENER_UNREACHABLE, str(error), "start nats-server there, or correct broker.<name>.urls"
+            )
     return findings.items
 
 
@@ -56,15 +61,21 @@ async def _examine(context: Context, broker: BrokerSettings, target: ProbeTarget
         message = (
             f"{target.url} sends nothing before TLS (handshake_first), which this service supports but Choria does not"
         )
-        findings.warning("listener.handshake_first", message, f"remove handshake_first, or set it to auto; {RENDER}")
+        findings.warning(
+            FindingCode.LISTENER_HANDSHAKE_FIRST, message, f"remove handshake_first, or set it to auto; {RENDER}"
+        )
     if info.version or not info.handshake_first:
         examine_version(info.version, findings)
     _advertised(info, findings)
     if not info.nonce and (info.version or not info.handshake_first):
-        findings.error("listener.nonce", f"{target.url} sends no nonce, so clients cannot prove their keys", RENDER)
+        findings.error(
+            FindingCode.LISTENER_NONCE, f"{target.url} sends no nonce, so clients cannot prove their keys", RENDER
+        )
     if not info.tls_required:
         findings.error(
-            "listener.plain", f"{target.url} accepts clients without TLS, so passwords are sent in clear text", RENDER
+            FindingCode.LISTENER_PLAIN,
+            f"{target.url} accepts clients without TLS, so passwords are sent in clear text",
+            RENDER,
         )
         return
     facts = await look_at_tls(target)
@@ -79,46 +90,49 @@ def examine_version(text: str, findings: BrokerFindings) -> None:
     """Check a version of nats-server for known defects."""
     version = parse_version(text)
     if version is None:
-        findings.warning("server.version", f"version {text!r} is unknown", "use a released nats-server")
+        findings.warning(FindingCode.SERVER_VERSION, f"version {text!r} is unknown", "use a released nats-server")
         return
     if version < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        findings.error("server.version", f"nats-server {text} is older than {oldest}", "upgrade nats-server")
+        findings.error(FindingCode.SERVER_VERSION, f"nats-server {text} is older than {oldest}", "upgrade nats-server")
     defects = known_defects(version)
     for defect in defects:
         fixed = ", ".join(".".join(map(str, item)) for item in defect.fixed)
         message = f"nats-server {text}: {defect.what} ({defect.name})"
         if defect.breaks:
-            findings.error("server.defect", message, f"upgrade: {fixed}")
+            findings.error(FindingCode.SERVER_DEFECT, message, f"upgrade: {fixed}")
         else:
-            findings.warning("server.defect", message, f"upgrade: {fixed}")
+            findings.warning(FindingCode.SERVER_DEFECT, message, f"upgrade: {fixed}")
     if not defects and version >= OLDEST:
-        findings.ok("server.version", f"nats-server {text} has no known defect")
+        findings.ok(FindingCode.SERVER_VERSION, f"nats-server {text} has no known defect")
 
 
 def _advertised(info: Info, findings: BrokerFindings) -> None:
     if len(info.connect_urls) > 1:
         message = f"the cluster's addresses are sent to everyone who connects: {', '.join(info.connect_urls[:5])}"
-        findings.warning("listener.advertises", message, f"set no_advertise; {RENDER}")
+        findings.warning(FindingCode.LISTENER_ADVERTISES, message, f"set no_advertise; {RENDER}")
 
 
 def _tls_mode(facts: TlsFacts, broker: BrokerSettings, target: ProbeTarget, findings: BrokerFindings) -> None:
     if not facts.readable:
         remedy = "check with: openssl s_client -starttls nats"
         findings.skipped(
-            "listener.tls_mode", f"{target.url} refuses TLS 1.2, so its certificate request cannot be read", remedy
+            FindingCode.LISTENER_TLS_MODE,
+            f"{target.url} refuses TLS 1.2, so its certificate request cannot be read",
+            remedy,
         )
         return
     expected = broker.role is Role.FLEET
     if facts.asks and not expected:
         message = f"{target.url} requires a client certificate, so unprovisioned nodes cannot connect"
-        findings.error("listener.asks_certificate", message, RENDER)
+        findings.error(FindingCode.LISTENER_ASKS_CERTIFICATE, message, RENDER)
     elif expected and not facts.asks:
         message = f"{target.url} does not require a client certificate, so no client is verified there"
-        findings.error("listener.asks_no_certificate", message, RENDER)
+        findings.error(FindingCode.LISTENER_ASKS_NO_CERTIFICATE, message, RENDER)
     else:
         findings.ok(
-            "listener.tls_mode", f"{target.url} {'requires a' if facts.asks else 'requests no'} client certificate"
+            FindingCode.LISTENER_TLS_MODE,
+            f"{target.url} {'requires a' if facts.asks else 'requests no'} client certificate",
         )
 
 
@@ -129,35 +143,43 @@ def _certificate(facts: TlsFacts, context: Context, findings: BrokerFindings) ->
         certificate = parse_certificate(facts.certificate)
     except CertificateError as error:
         findings.warning(
-            "listener.certificate_unreadable", f"the server's certificate: {error}", "issue another certificate"
+            FindingCode.LISTENER_CERTIFICATE_UNREADABLE,
+            f"the server's certificate: {error}",
+            "issue another certificate",
         )
         return
-    warn_of_expiry(findings, "listener.certificate", "the server's certificate", certificate.expires, context)
+    warn_of_expiry(findings, "listener", "the server's certificate", certificate.expires, context)
 
 
-def warn_of_expiry(findings: BrokerFindings, code: str, whose: str, not_after: datetime, context: Context) -> None:
+def warn_of_expiry(findings: BrokerFindings, listener: str, whose: str, not_after: datetime, context: Context) -> None:
     """Add an error if a certificate has expired, a warning if it expires within 30 days."""
     left = not_after - datetime.fromtimestamp(context.now(), UTC)
     date = not_after.date().isoformat()
     if left.total_seconds() <= 0:
-        findings.error(f"{code}_expired", f"{whose} expired on {date}", "renew it and reload nats-server (SIGHUP)")
+        findings.error(
+            FindingCode(f"{listener}.certificate_expired"),
+            f"{whose} expired on {date}",
+            "renew it and reload nats-server (SIGHUP)",
+        )
     elif left.days < EXPIRY_WARNING_DAYS:
         message = f"{whose} expires on {date}, in {left.days} days"
-        findings.warning(f"{code}_expires", message, "renew it and reload nats-server (SIGHUP)")
+        findings.warning(
+            FindingCode(f"{listener}.certificate_expires"), message, "renew it and reload nats-server (SIGHUP)"
+        )
     else:
-        findings.ok(f"{code}_expiry", f"{whose} is valid until {date}")
+        findings.ok(FindingCode(f"{listener}.certificate_expiry"), f"{whose} is valid until {date}")
 
 
 def _authorities(facts: TlsFacts, context: Context, findings: BrokerFindings) -> None:
     """Compare the CAs that the server trusts with those that the service trusts (fact 3)."""
     if not facts.authorities:
         message = "the listener accepts certificates of every CA in the system's trust store, because it has no ca_file"
-        findings.error("listener.any_ca", message, RENDER)
+        findings.error(FindingCode.LISTENER_ANY_CA, message, RENDER)
         return
     if not context.settings.client_ca:
         remedy = "set plugin.broker_auth.client_ca to your own CA"
         findings.warning(
-            "client_ca.unset", "the service accepts every certificate chain that nats-server verified", remedy
+            FindingCode.CLIENT_CA_UNSET, "the service accepts every certificate chain that nats-server verified", remedy
         )
         return
     own = {root.subject for path in context.settings.client_ca for root in _roots(path)}
@@ -166,12 +188,16 @@ def _authorities(facts: TlsFacts, context: Context, findings: BrokerFindings) ->
         shown = ", ".join(readable(name) for name in foreign[:5])
         message = f"the listener also accepts certificates of CAs that are not in client_ca: {shown}"
         findings.warning(
-            "listener.other_ca", message, "add them to plugin.broker_auth.client_ca, or remove them from ca_file"
+            FindingCode.LISTENER_OTHER_CA,
+            message,
+            "add them to plugin.broker_auth.client_ca, or remove them from ca_file",
         )
     elif own.isdisjoint(facts.authorities):
-        findings.error("listener.other_ca", "the listener accepts no certificates of the CAs in client_ca", RENDER)
+        findings.error(
+            FindingCode.LISTENER_OTHER_CA, "the listener accepts no certificates of the CAs in client_ca", RENDER
+        )
     else:
-        findings.ok("listener.ca", "the listener accepts only certificates of the CAs in client_ca")
+        findings.ok(FindingCode.LISTENER_CA, "the listener accepts only certificates of the CAs in client_ca")
 
 
 def _roots(path: Path) -> list[Certificate]:
@@ -189,18 +215,18 @@ async def _let_in(context: Context, broker: BrokerSettings, target: ProbeTarget,
     )
     if bare.verdict is Verdict.ADMITTED:
         message = f"{target.url} admits clients without certificate and credential (no_auth_user, or no auth_callout)"
-        findings.error("listener.open", message, RENDER)
+        findings.error(FindingCode.LISTENER_OPEN, message, RENDER)
     else:
-        findings.ok("listener.closed", f"{target.url} does not admit clients without a credential")
+        findings.ok(FindingCode.LISTENER_CLOSED, f"{target.url} does not admit clients without a credential")
     if large.verdict is Verdict.TLS_FAILED:
         remedy = "correct tls.ca, tls.certificate and tls.key, or the names in the server's certificate"
-        findings.error("listener.handshake", f"TLS with {target.url} fails: {large.message}", remedy)
+        findings.error(FindingCode.LISTENER_HANDSHAKE, f"TLS with {target.url} fails: {large.message}", remedy)
     elif _too_long(large):
         message = f"{target.url} refuses a CONNECT of 20 KB: {large.message}; clients with two tokens cannot log in"
-        findings.error("listener.max_control_line", message, f"set max_control_line: 65536; {RENDER}")
+        findings.error(FindingCode.LISTENER_MAX_CONTROL_LINE, message, f"set max_control_line: 65536; {RENDER}")
     else:
-        findings.ok("listener.handshake", f"TLS with {target.url} works with the configured files")
-        findings.ok("listener.max_control_line", f"{target.url} accepts a CONNECT of 20 KB")
+        findings.ok(FindingCode.LISTENER_HANDSHAKE, f"TLS with {target.url} works with the configured files")
+        findings.ok(FindingCode.LISTENER_MAX_CONTROL_LINE, f"{target.url} accepts a CONNECT of 20 KB")
 
 
 def _bare_context() -> ssl.SSLContext:

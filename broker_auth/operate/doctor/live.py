@@ -13,6 +13,7 @@ from typing import Final
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
 from broker_auth.operate.access import Access, AccessError, Login, connect
 from broker_auth.operate.doctor.callout import examine_counting
+from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Finding, Severity
 from broker_auth.operate.doctor.listeners import RENDER, examine_version
 from broker_auth.settings.model import BrokerSettings
@@ -45,7 +46,9 @@ async def _broker(access: Access, broker: BrokerSettings) -> list[Finding]:
     findings = BrokerFindings(broker)
     if access.settings.zone(broker.zone).nkey_seed is None:
         remedy = "run this where the workers of its zone run"
-        findings.skipped("callout", f"not checked: the seed of zone {broker.zone} is not available here", remedy)
+        findings.skipped(
+            FindingCode.CALLOUT, f"not checked: the seed of zone {broker.zone} is not available here", remedy
+        )
         return findings.items
     for url in broker.urls:
         await _address(access, broker, url, findings)
@@ -63,7 +66,9 @@ async def _address(access: Access, broker: BrokerSettings, url: str, findings: B
         examine_version(client.server_version, findings)
         if client.account not in ("", CALLOUT_ACCOUNT):  # servers before 2.12 do not report it
             message = f"{url} authenticates the service as an ordinary client (account {client.account})"
-            findings.error("callout.user", message, f"list the nkey of nkey_seed_file in auth_users; {RENDER}")
+            findings.error(
+                FindingCode.CALLOUT_USER, message, f"list the nkey of nkey_seed_file in auth_users; {RENDER}"
+            )
         else:
             await examine_counting(access.settings, broker, client, findings)
     finally:
@@ -74,18 +79,20 @@ def _failed(url: str, why: str, findings: BrokerFindings) -> None:
     words = why.lower()
     if _REFUSED in words:
         message = f"{url} refuses the service's nkey: {why}"
-        findings.error("callout.user", message, f"list the nkey of nkey_seed_file in auth_users; {RENDER}")
+        findings.error(FindingCode.CALLOUT_USER, message, f"list the nkey of nkey_seed_file in auth_users; {RENDER}")
     elif _SILENT in words:  # a broker that does not know the nkey uses the callout for it, and no service may run
         message = f"{url} does not answer the login: {why}"
         findings.error(
-            "callout.user", message, f"correct the address, or list the nkey of nkey_seed_file there; {RENDER}"
+            FindingCode.CALLOUT_USER,
+            message,
+            f"correct the address, or list the nkey of nkey_seed_file there; {RENDER}",
         )
     elif any(word in words for word in _TLS):
         remedy = "correct tls.ca, tls.certificate and tls.key, or the names in the server's certificate"
-        findings.error("listener.handshake", f"TLS with {url} fails: {why}", remedy)
+        findings.error(FindingCode.LISTENER_HANDSHAKE, f"TLS with {url} fails: {why}", remedy)
     else:
         remedy = "start nats-server there, or correct the address"
-        findings.error("listener.unreachable", f"{url} does not answer: {why}", remedy)
+        findings.error(FindingCode.LISTENER_UNREACHABLE, f"{url} does not answer: {why}", remedy)
 
 
 def _problems(file: str, findings: list[Finding], *severities: Severity) -> list[Problem]:

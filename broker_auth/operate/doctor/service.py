@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final
 
+from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.printable import printable
 from broker_auth.settings.model import Settings
@@ -40,11 +41,11 @@ def _ask(address: str, findings: BrokerFindings) -> None:
             count += 1
             what, _, remedy = printable(str(text)).partition("; ")
             if "clock is" in what:
-                findings.error("clock.skew", f"zone {zone}: {what}", remedy)
+                findings.error(FindingCode.CLOCK_SKEW, f"zone {zone}: {what}", remedy)
             else:
-                findings.error("service.trouble", f"zone {zone}: {what}", remedy or "see the runbook")
+                findings.error(FindingCode.SERVICE_TROUBLE, f"zone {zone}: {what}", remedy or "see the runbook")
     if not count:
-        findings.ok("service.health", "the service on this machine reports no troubles")
+        findings.ok(FindingCode.SERVICE_HEALTH, "the service on this machine reports no troubles")
 
 
 def _page(address: str, path: str, findings: BrokerFindings) -> dict[str, Any] | None:
@@ -56,7 +57,7 @@ def _page(address: str, path: str, findings: BrokerFindings) -> dict[str, Any] |
             body = error.read(_MAX_BYTES)
     except OSError as error:
         remedy = "start broker-auth serve on this machine, or correct plugin.broker_auth.metrics.listen"
-        findings.warning("service.health", f"http://{address}{path} does not answer: {error}", remedy)
+        findings.warning(FindingCode.SERVICE_HEALTH, f"http://{address}{path} does not answer: {error}", remedy)
         return None
     try:
         page = json.loads(body)
@@ -64,7 +65,9 @@ def _page(address: str, path: str, findings: BrokerFindings) -> dict[str, Any] |
         page = None
     if not isinstance(page, dict):
         findings.warning(
-            "service.health", f"http://{address}{path} is not answered by this service", "choose another address"
+            FindingCode.SERVICE_HEALTH,
+            f"http://{address}{path} is not answered by this service",
+            "choose another address",
         )
         return None
     return page
@@ -75,7 +78,7 @@ def _audit_files(settings: Settings, findings: BrokerFindings) -> None:
         problem = _problem(path)
         if problem:
             findings.error(
-                "audit.file",
+                FindingCode.AUDIT_FILE,
                 f"{path}: {problem}, so audit records are lost",
                 "free disk space, or configure another path",
             )
