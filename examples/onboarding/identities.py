@@ -164,7 +164,7 @@ def read_signers(directory: Path) -> list[Signer]:
     for signer in signers:
         require_unexpired(signer.path, signer.ends)
     if not signers:
-        raise FatalError(f"{directory} has neither nodes-ca.pem nor provisioner.jwt: there is nothing to give")
+        raise FatalError(f"{directory} has neither nodes-ca.pem nor provisioner.jwt, so it cannot issue identities")
     return signers
 
 

@@ -37,7 +37,7 @@ class Inventory:
             identity, _, secret = line.partition(" ")
             try:
                 if not is_name(identity) or identity in nodes:
-                    raise ValueError("not a name in lower case, or there twice")
+                    raise ValueError("not a lower-case name, or listed twice")
                 nodes[identity] = read_secret(secret)
             except ValueError as error:
                 raise FatalError(f"{self._path}, line {number}: {identity}: {error}") from error

@@ -120,7 +120,7 @@ class Provisioner:
                 file.write(pem)
         except FileExistsError:
             if path.read_bytes() != pem:
-                raise RefusalError(f"is a member with another key; remove {path} to let it in again") from None
+                raise RefusalError(f"is a member with another key; remove {path} to admit it again") from None
 
     def _refused(self, identity: str, reason: str) -> None:
         """Print why a node receives no identity, once until the reason changes."""

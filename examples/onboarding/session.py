@@ -107,7 +107,7 @@ async def session(urls: Sequence[str], login: Login, work: Callable[[Client], Aw
                 task.cancel()
             await asyncio.gather(working, ending, return_exceptions=True)
             await client.close()
-    raise RefusedError(f"not let in: {'; '.join(failures)}")
+    raise RefusedError(f"login failed: {'; '.join(failures)}")
 
 
 async def _connect(url: str, login: Login, closed: asyncio.Event) -> Client:

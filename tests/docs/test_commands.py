@@ -12,7 +12,7 @@ import pytest
 
 from broker_auth.cli import main
 from broker_auth.cli.lazy import LazyGroup
-from tests.docs.commands import walk
+from tests.docs.commands import reference, walk
 from tests.docs.pages import PAGES, ROOT, fenced
 
 PROGRAM: Final = "broker-auth"
@@ -134,3 +134,13 @@ def test_every_make_target_mentioned_exists() -> None:
         code = [*re.findall(r"`([^`\n]+)`", text), *(line for block in fenced(text, "console") for line in block)]
         named = {match for piece in code for match in _TARGET.findall(piece)}
         assert named <= targets, page.name
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), list(walk(main)), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_command_reference_names_every_option(path: str, command: click.Command) -> None:
+    section = reference().partition(f"\n## {path}\n")[2].partition("\n## ")[0]
+    names = {name for option in command.params if isinstance(option, click.Option) for name in option.opts}
+    assert names == {name for name in re.findall(r"`(-[\w-]+)[^`]*`", section) if name in names}
+    assert command.epilog is None or "Example" in section

@@ -187,7 +187,7 @@ async def refused_node(factory: Factory, name: str) -> AsyncIterator[Program]:
     token = factory.directory / name / "provisioning.jwt"
     token.write_bytes(token.read_bytes()[:-4] + b"AAAA")
     async with factory.start_node(name) as node:
-        assert "Authorization Violation" in await node.line("not let in:")
+        assert "Authorization Violation" in await node.line("login failed:")
         yield node
 
 
@@ -198,7 +198,7 @@ async def refused_provisioner(factory: Factory, give: Callable[[], None]) -> Asy
     right = password.read_bytes()
     write_private(password, b"wrong")
     async with factory.start_provisioner() as provisioner:
-        assert "Authorization Violation" in await provisioner.line("not let in:")
+        assert "Authorization Violation" in await provisioner.line("login failed:")
         give()
         write_private(password, right)
         await provisioner.line("provisioner:")
@@ -317,7 +317,7 @@ async def test_nodes_ca_of_the_page_signs_members_of_its_names_only(edge: Sandbo
         factory.start_node(foreign) as other,
     ):
         assert await node.line("member:") == f"{own} in account choria"
-        await other.line("not let in:")
+        await other.line("login failed:")
         for _ in range(2):
             await provisioner.line("provisioned:")
 
@@ -326,9 +326,9 @@ async def test_nodes_ca_of_the_page_signs_members_of_its_names_only(edge: Sandbo
     ("file", "content", "message"),
     [
         ("inventory", "node1.example.net abc\n", "line 1: node1.example.net: a device's secret is 64 hex characters"),
-        ("inventory", f"Node1 {'0' * 64}\n", "line 1: Node1: not a name in lower case, or there twice"),
+        ("inventory", f"Node1 {'0' * 64}\n", "line 1: Node1: not a lower-case name, or listed twice"),
         ("inventory", f"provisioner.example.net {'0' * 64}\n", "the inventory names provisioner.example.net, which is"),
-        ("nodes-ca.pem", None, "has neither nodes-ca.pem nor provisioner.jwt: there is nothing to give"),
+        ("nodes-ca.pem", None, "has neither nodes-ca.pem nor provisioner.jwt, so it cannot issue identities"),
         ("nodes-ca.pem", "x", "provisioner: Unable to load PEM file"),
         ("client_password", None, "No such file or directory"),
         ("provisioner.key", "x", "cannot be used for TLS"),
