@@ -14,6 +14,7 @@ from broker_auth.cache import BoundedCache
 from broker_auth.callout.chain_issuers import warning
 from broker_auth.callout.skew import describe
 from broker_auth.operate.remedies import REMEDIES, Remedy
+from broker_auth.policy.decision import Rule
 from broker_auth.tokens.chain import WARNING_SECONDS
 
 _MAX_MATCHES: Final = 50_000  # connections; the oldest are forgotten
@@ -28,6 +29,12 @@ _ALONE: Final = Remedy(
 _LOST: Final = Remedy(
     "The service admitted it, but nats-server refused it: the answer was late, or nats-server could not use it.",
     "Compare the clocks, check `broker_auth_in_flight`, and read nats-server's log for the reason.",
+)
+_USER_SUFFIX: Final = ".mcollective"
+_NOT_ROOT: Final = (
+    "this is the name of a Choria Server that does not run as root: it subscribes under its identity, which isolation "
+    "denies (nats-server logs a permissions violation), so no provisioner reaches it; run it as root, use protocol 2, "
+    "or set plugin.broker_auth.provisioning.isolate_nodes = false"
 )
 _IN: Final = Remedy("It was admitted.", "")
 
@@ -87,6 +94,8 @@ class ConnectionHistory:
             yield from _chain_issuer(decision)
             if decision.certificate_problem:
                 yield f"  the certificate: {decision.certificate_problem}"
+            if _is_named_after_its_user(decision):
+                yield f"  note: {_NOT_ROOT}"
         if record.clock_skew:
             yield f"  first: {describe(record.clock_skew, record.server)}; synchronize both clocks"
         if self.error is not None:
@@ -94,6 +103,11 @@ class ConnectionHistory:
         if decision is None or decision.decision == "deny" or self.error is not None:
             yield f"  why: {self.remedy.cause}"
             yield f"  what to do: {self.remedy.remedy}"
+
+
+def _is_named_after_its_user(decision: AuditRecord) -> bool:
+    """Return whether a waiting node connected under the certificate name of an ordinary user (protocol 1)."""
+    return decision.decision == "admit" and decision.rule == Rule.PROVISIONING and decision.name.endswith(_USER_SUFFIX)
 
 
 def _by(record: Record) -> str:

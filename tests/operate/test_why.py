@@ -55,6 +55,12 @@ def test_chain_issuer_that_ends_soon_is_warned_of(days: int, warns: bool) -> Non
     assert ("are denied from then on; renew it" in text) is warns
 
 
+@pytest.mark.parametrize(("name", "noted"), [("root.mcollective", True), ("new1.example.net", False)])
+def test_waiting_node_that_is_not_root_is_noted(name: str, noted: bool) -> None:
+    (history,) = find_connections([admitted(rule="provisioning", name=name)], name, 1)
+    assert ("does not run as root" in "\n".join(history.lines())) is noted
+
+
 @pytest.mark.parametrize("about", ["", "new1", "example.net", "192.0.2.70", "77"])
 def test_partial_name_finds_nothing(about: str) -> None:
     assert asked(denied(), about=about) == []

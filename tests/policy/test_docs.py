@@ -15,7 +15,7 @@ import pytest
 from broker_auth.certificates.paths import MAX_CERTIFICATES
 from broker_auth.certificates.peer import identity_names
 from broker_auth.policy import permissions, subjects
-from broker_auth.policy.decision import Rule
+from broker_auth.policy.decision import DenyCode, Rule
 from broker_auth.policy.model import Accounts
 from broker_auth.policy.permissions import Permissions
 from broker_auth.settings.checks.identities import identity_patterns
@@ -82,6 +82,8 @@ def test_every_table_is_compared() -> None:
         "Keys without effect",
         "Tokens judged differently",
         "What was tried",
+        "In place of `choria broker` commands",
+        "Log lines of denials",
     }
 
 
@@ -347,3 +349,8 @@ def test_keys_without_effect_are_not_read_here() -> None:
     listed = {key for row in rows("Keys without effect", page=MOVING) for key in code(row[0])}
     assert [key for key in listed if find(key) is not None] == []
     assert listed >= set(CHANGES_ADMISSION)
+
+
+def test_log_lines_of_choria_are_mapped_to_codes() -> None:
+    known = {*DenyCode, *TokenFault}
+    assert {name for row in rows("Log lines of denials", page=MOVING) for name in code(row[1])} <= known
