@@ -11,6 +11,8 @@ import pytest_asyncio
 
 from broker_auth.demo.attempts import Attempt, try_one
 from broker_auth.demo.observation import TLS_REFUSED
+from broker_auth.operate.access import Access, AccessError
+from broker_auth.operate.streams.change import change_streams
 from broker_auth.sandbox.client import Credentials
 from broker_auth.sandbox.sandbox import Sandbox
 
@@ -60,3 +62,8 @@ async def test_certificate_and_token_are_both_needed(site: Sandbox, tmp_path: Pa
     assert {name: outcome.happened for name, outcome in outcomes.items()} == {
         name: outcome.expected for name, outcome in outcomes.items()
     }
+
+
+async def test_streams_need_a_token(site: Sandbox) -> None:
+    with pytest.raises(AccessError, match="use --token FILE --seed FILE"):
+        await change_streams(Access(settings=site.settings), dry_run=True)

@@ -17,6 +17,11 @@ async def change_streams(access: Access, *, dry_run: bool) -> tuple[Change, ...]
     """
     settings = access.settings.streams
     broker = streams_broker(access)
+    if access.settings.issuer_mode and access.proof is None:
+        raise AccessError(
+            "with organization issuers a certificate alone may not change streams; use --token FILE --seed FILE of a "
+            "client with the permission org_admin"
+        )
     async with AsyncExitStack() as stack:
         peers = await find_peers(access, broker) if needs_peers(settings) else 1
         fleet = await access.fleet(broker)
