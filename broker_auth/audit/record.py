@@ -13,7 +13,7 @@ import msgspec
 
 from broker_auth.audit.redact import SHOWN, bounded, redact
 from broker_auth.policy.decide import explained
-from broker_auth.policy.decision import Admit, Decision
+from broker_auth.policy.decision import NO_EVIDENCE, Admit, Decision, Evidence
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.printable import printable_json
 
@@ -46,6 +46,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
             are claims of that broker.
         clock_skew: seconds by which this host's clock was ahead of the server's, if they differed by 1 s or more.
         request: the request, if it is to be stored, without the parts listed in ``redacted``.
+        evidence: beside a stored request, the results of the checks that it cannot repeat.
     """
 
     v: int = msgspec.field(default_factory=lambda: VERSION)  # omit_defaults would leave a plain default out
@@ -81,6 +82,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
     micros: int = 0
     request: AuthorizationRequest | None = None
     redacted: tuple[str, ...] = ()
+    evidence: Evidence | None = None
 
 
 class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="server_error"):
@@ -182,6 +184,7 @@ def make_record(
         record.issuer_ends = _moment(decision.chain_issuer.ends)
     if with_request:
         record.request, record.redacted = redact(request, trusted=isinstance(decision, Admit))
+        record.evidence = decision.evidence if decision.evidence != NO_EVIDENCE else None
     return record
 
 

@@ -16,6 +16,7 @@ from broker_auth.audit.sinks import AuditSink
 from broker_auth.callout.priority import Priority, priority
 from broker_auth.callout.reply import Decided, ReplyWriter
 from broker_auth.callout.request import Opened, Parked, RequestReader, WireError, WireFault
+from broker_auth.callout.sampling import RequestSampler
 from broker_auth.callout.skew import Skews, notable
 from broker_auth.callout.stats import Stats
 from broker_auth.logs.limit import LogLimit
@@ -25,7 +26,7 @@ from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
-from broker_auth.settings.model import ServingSettings
+from broker_auth.settings.model import ServingSettings, StoredRequests
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +56,12 @@ class Callout:
         writer: ReplyWriter,
         audit: AuditSink,
         stats: Stats,
-        keep_requests: bool = False,
+        stored_requests: StoredRequests = StoredRequests.NONE,
         zone: str = "",
     ) -> None:
         """Create a callout; ``zone`` is the name of the served zone, for audit records."""
         self.policy = policy
-        self.keep_requests = keep_requests
+        self._sampler = RequestSampler(stored_requests)
         self.zone = zone
         self.skews = Skews()
         self.stats = stats
@@ -127,9 +128,10 @@ class Callout:
                 self.policy.provisioning.gauge.admitted(request.server_id.id, now)
         self._writer.write([decided for _, decided in finished], now)
         seconds = (time.perf_counter() - started) / len(batch)
-        micros, stored, zone = int(seconds * 1e6), self.keep_requests, self.zone
+        micros, zone = int(seconds * 1e6), self.zone
         for exchange, decided in finished:
             broker = exchange.broker
+            stored = self._sampler.stores(decided.request, decided.decision, now)
             record = make_record(
                 decided.request, decided.decision, now, micros, with_request=stored, zone=zone, broker=broker
             )
@@ -176,6 +178,6 @@ def make_callout(settings: ServingSettings, policy: Policy, audit: AuditSink) ->
         writer=ReplyWriter(decode_seed(zone.issuer_seed.reveal(), NkeyKind.ACCOUNT), sealer),
         audit=audit,
         stats=Stats(),
-        keep_requests=settings.audit.requests,
+        stored_requests=settings.audit.requests,
         zone=zone.name,
     )

@@ -10,8 +10,10 @@ import click
 
 from broker_auth.cli import options, output
 from broker_auth.cli.access import run
+from broker_auth.cli.replay import exit_code, replay_files
 from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.live import check_live
+from broker_auth.operate.replay.show import document, lines
 from broker_auth.printable import printable
 from broker_auth.settings.load import check
 from broker_auth.settings.problems import ConfigurationReport, Problem, shown_key
@@ -20,31 +22,48 @@ _EPILOG = options.example(
     "broker-auth config check /etc/broker-auth/broker.conf",
     "broker-auth config check broker.conf --json",
     "broker-auth config check broker.conf --live",
+    "broker-auth config check broker.conf --replay /var/log/broker-auth/audit.jsonl",
 )
 
 
 @click.command("check", epilog=_EPILOG)
 @click.argument("file", type=options.FILE)
 @click.option("--live", is_flag=True, help="Also log in to every broker as the service, and report problems there.")
+@click.option(
+    "--replay",
+    "audit",
+    metavar="AUDIT",
+    type=options.FILE,
+    help="Also decide the requests in this audit file again, and report who would be denied.",
+)
 @options.json_option
 @click.pass_context
-def check_command(ctx: click.Context, file: Path, *, live: bool, as_json: bool) -> None:
+def check_command(ctx: click.Context, file: Path, audit: Path | None, *, live: bool, as_json: bool) -> None:
     """Check a configuration, with overrides by the environment, as 'serve' would read it.
 
     With --live, checks each broker's version, and whether it accepts this service as its callout service: run it
     on the service's host. 'broker-auth doctor' checks more.
 
     Exit code 0: it can be used, possibly with warnings. 1: it cannot; every problem is listed with
-    file, line, key and remedy.
+    file, line, key and remedy. With --replay, 1 also if somebody who was let in would be denied, and 3 if that is
+    not known of somebody.
     """
     report = check(file, os.environ, remote=live)
     if live and report.settings is not None:
         report = run(check_live(report, Access(settings=report.settings)))
+    summary = None
+    if audit is not None and report.settings is not None:
+        summary = replay_files(report.settings, [audit]).summary
     if as_json:
-        output.document(_document(report))
+        replayed = None if summary is None else document(summary, None, ())
+        output.document(_document(report) | {"replay": replayed})
     else:
         _print(file, report)
-    ctx.exit(0 if report.ok else 1)
+        for line in () if summary is None else lines(summary, None, ()):
+            output.note(line)
+    if not report.ok:
+        ctx.exit(1)
+    ctx.exit(0 if summary is None else exit_code(summary))
 
 
 def _print(file: Path, report: ConfigurationReport) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 else:
     _Seconds = click.ParamType  # generic only in newer versions of click
 
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -52,7 +54,7 @@ class Moment(_Seconds):
 
 
 def parse_time(text: str) -> float | None:
-    """Parse an RFC 3339 time with its zone, or Unix seconds; None if ``text`` is neither."""
+    """Parse an RFC 3339 time with its zone, a date (its start in UTC), or Unix seconds; None if ``text`` is neither."""
     try:
         seconds = float(text)
     except ValueError:
@@ -63,6 +65,8 @@ def parse_time(text: str) -> float | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
+    if _DATE.fullmatch(text):
+        moment = moment.replace(tzinfo=UTC)
     return None if moment.tzinfo is None else moment.timestamp()
 
 

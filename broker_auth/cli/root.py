@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "demo": Lazy("broker_auth.cli.demo:demo_command", "Run the whole system on this machine."),
     "bench": Lazy("broker_auth.cli.bench:bench_command", "Measure decisions, a running service and connections."),
     "doctor": Lazy("broker_auth.cli.doctor:doctor_command", "Report problems of the live deployment."),
+    "replay": Lazy("broker_auth.cli.replay:replay_command", "Decide stored requests again, and show who is affected."),
     "explain": Lazy("broker_auth.cli.explain:explain_command", "Decide a stored request again and show why."),
 }
 CONFIG_COMMANDS: Final = {

@@ -8,7 +8,7 @@ from typing import NoReturn
 import msgspec
 
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
-from broker_auth.policy.decision import Admit, Code, DenyCode, Rule
+from broker_auth.policy.decision import NO_EVIDENCE, Admit, Code, DenyCode, Evidence, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.permissions import Permissions
 from broker_auth.policy.request import AuthorizationRequest
@@ -36,6 +36,8 @@ class Case(msgspec.Struct):
         peer: the verified peer; None on unverified TLS.
         refused_peer: a peer that nats-server verified, but whose chain does not lead to a configured CA.
         token: the token, once a rule has examined it.
+        password: which of the accepted passwords matched, ``current`` or ``previous``.
+        connections: the number that was compared with the limit of provisioning connections.
     """
 
     request: AuthorizationRequest
@@ -45,6 +47,16 @@ class Case(msgspec.Struct):
     peer: PeerIdentity | None = None
     refused_peer: RefusedPeer | None = None
     token: Verified | Rejected | None = None
+    password: str = ""
+    connections: int | None = None
+
+    @property
+    def evidence(self) -> Evidence:
+        """Results of the checks that a stored request cannot repeat."""
+        signer_key = self.token.signer_key if isinstance(self.token, Verified) else ""
+        if not signer_key and not self.password and self.connections is None:
+            return NO_EVIDENCE
+        return Evidence(signer_key=signer_key, password=self.password, connections=self.connections)
 
     def refuse(self, code: Code, detail: str) -> NoReturn:
         """Deny the connection under the rule that claimed it."""
@@ -73,6 +85,7 @@ class Case(msgspec.Struct):
         matches = [secret.matches(password) for secret in accepted if secret]
         if not password or not any(matches):
             self.refuse(code, "wrong password" if password else "no password")
+        self.password = "current" if matches[0] else "previous"
 
     def examine_token(self) -> Verified | Rejected:
         """Return the result of examining the token, without checking its times and the nonce."""
@@ -91,14 +104,29 @@ class Case(msgspec.Struct):
                 allow_non_expiring=self.policy.provisioning.allow_non_expiring_tokens,
             )
             if nonce:
-                verify_nonce(token.claims, self.request.client_info.nonce, self.request.connect_opts.sig)
+                self.require_nonce(token)
         except TokenRejected as rejected:
             self.refuse(rejected.fault, rejected.detail)
         return token
 
+    def require_nonce(self, token: Verified) -> None:
+        """Require that the connection signed the server's nonce with the token's key.
+
+        Raises:
+            TokenRejected: it did not.
+        """
+        verify_nonce(token.claims, self.request.client_info.nonce, self.request.connect_opts.sig)
+
     def require_place(self) -> None:
         """Require that another node leaves connections for provisioners (docs/policy.md#the-places-of-provisioners)."""
-        if self.policy.provisioning.gauge.full(self.request.server_id.id, self.now):
+        gauge = self.policy.provisioning.gauge
+        self.connections = gauge.connections(self.request.server_id.id, self.now)
+        if self.connections is not None:
+            self.require_below_limit(self.connections)
+
+    def require_below_limit(self, connections: int) -> None:
+        """Require that the provisioning account has fewer connections than nodes may have."""
+        if connections >= self.policy.provisioning.gauge.limit:
             limit = "plugin.broker_auth.provisioning.limits.max_connections"
             self.refuse(DenyCode.PROVISIONING_FULL, f"the account has as many connections as {limit} allows for nodes")
 
@@ -117,4 +145,5 @@ class Case(msgspec.Struct):
             signer=token.signer if token else "",
             fingerprint=self.peer.fingerprint if self.peer else "",
             chain_issuer=token.chain_issuer if token else None,
+            evidence=self.evidence,
         )

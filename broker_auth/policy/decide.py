@@ -41,6 +41,7 @@ def decide_case(case: Case) -> Decision:
             detail=refused.detail,
             token_id=_token_id(case.token),
             chain_issuer=case.token.chain_issuer if isinstance(case.token, Verified) else None,
+            evidence=case.evidence,
             **_peer(case),
         )
 

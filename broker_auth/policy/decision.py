@@ -80,6 +80,23 @@ class DenyCode(StrEnum):
 Code = DenyCode | TokenFault
 
 
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Results of the checks that a stored request cannot repeat (docs/policy.md#what-is-kept-of-a-decision).
+
+    Attributes:
+        signer_key: fingerprint of the key that signed the token; empty if no signature was verified.
+        password: which of the accepted passwords matched, ``current`` or ``previous``; empty if none did.
+        connections: estimated connections of the provisioning account, if the limit was checked and servers report.
+    """
+
+    signer_key: str = ""
+    password: str = ""
+    connections: int | None = None
+
+
+NO_EVIDENCE: Final = Evidence()
+
+
 class Admit(msgspec.Struct, frozen=True, kw_only=True):
     """The connection is admitted.
 
@@ -91,6 +108,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
         signer: name of the key that signed it.
         fingerprint: SHA-256 of a verified peer's certificate, hex.
         chain_issuer: the token's chain issuer, or the token itself if it is a chain issuer's.
+        evidence: results of the checks that a stored request cannot repeat.
     """
 
     rule: Rule
@@ -103,6 +121,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
     signer: str = ""
     fingerprint: str = ""
     chain_issuer: ChainIssuer | None = None
+    evidence: Evidence = NO_EVIDENCE
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -120,6 +139,7 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
         certificate_names: CN and alternative names of that certificate.
         certificate_problem: why its chain is refused; empty if it is accepted.
         chain_issuer: only for a verified token.
+        evidence: as in :class:`Admit`.
     """
 
     rule: Rule
@@ -130,6 +150,7 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
     chain_issuer: ChainIssuer | None = None
     certificate_names: tuple[str, ...] = ()
     certificate_problem: str = ""
+    evidence: Evidence = NO_EVIDENCE
 
     @property
     def phrase(self) -> str:

@@ -114,8 +114,13 @@ class ConnectionGauge:
         known.rotate(now)
         known.recent += 1
 
-    def full(self, server: str, now: float) -> bool:
-        """Return whether further nodes should be denied at a server; False without a recent report.
+    @property
+    def limit(self) -> int:
+        """Connections to a broker beyond which no node is admitted."""
+        return self._limit
+
+    def connections(self, server: str, now: float) -> int | None:
+        """Return the estimated connections to a server's broker; None if it has reported nothing lately.
 
         Args:
             server: id of the server.
@@ -123,13 +128,13 @@ class ConnectionGauge:
         """
         own = self._servers.get(server)
         if own is None or _is_stale(own, now):
-            return False
+            return None
         reported, admitted = 0, 0.0
         for known in self._of(own.broker, now):
             known.rotate(now)
             reported += known.nodes_at(now)
             admitted += known.recent + known.older
-        return reported + admitted * self._processes(own.broker, now) >= self._limit
+        return int(reported + admitted * self._processes(own.broker, now))
 
     def _processes(self, broker: str, now: float) -> int:
         return max(self._workers, sum(known.services for known in self._of(broker, now)))

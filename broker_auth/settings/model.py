@@ -31,6 +31,7 @@ __all__ = [
     "ServerSettings",
     "ServingSettings",
     "Settings",
+    "StoredRequests",
     "StreamSettings",
     "Zone",
 ]
@@ -197,18 +198,26 @@ class AuditOutput:
     subject: str | None = None
 
 
+class StoredRequests(StrEnum):
+    """A choice of the audit records that store their request."""
+
+    ALL = "true"
+    NONE = "false"
+    SAMPLE = "sample"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
     """``plugin.broker_auth.audit.*``.
 
     Attributes:
-        requests: whether to store the redacted request in each record.
+        requests: which records store their redacted request.
         max_bytes: size at which a file is rotated; 0 disables rotation.
         keep: number of rotated files that are kept.
     """
 
     outputs: tuple[AuditOutput, ...] = (AuditOutput(kind=AuditKind.LOG),)
-    requests: bool = False
+    requests: StoredRequests = StoredRequests.NONE
     max_bytes: int = 256 * 1024 * 1024
     keep: int = 4
 

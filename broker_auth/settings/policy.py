@@ -17,8 +17,13 @@ from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 
 
-def build_policy(settings: Settings, zone: str = FLEET_ZONE) -> Policy:
+def build_policy(settings: Settings, zone: str = FLEET_ZONE, *, cached_peers: int | None = None) -> Policy:
     """Return the policy for the brokers of one zone, with empty caches.
+
+    Args:
+        settings: the configuration.
+        zone: the zone.
+        cached_peers: how many verified peers are cached; as many as the service caches by default.
 
     Raises:
         InputError: a key or certificate file has become unusable since the settings were checked.
@@ -30,7 +35,7 @@ def build_policy(settings: Settings, zone: str = FLEET_ZONE) -> Policy:
     return Policy(
         tokens=TokenVerifier(trusted_keys(settings)),
         # Edges never read chains (docs/policy.md#at-an-edge).
-        peers=PeerVerifier(() if edge else _roots(settings.client_ca)),
+        peers=PeerVerifier(() if edge else _roots(settings.client_ca), cached_peers),
         edge=edge,
         accounts=settings.accounts,
         issuer_mode=settings.issuer_mode,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import codecs
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +35,7 @@ MAX_RSA_EXPONENT: Final = 2**31 - 1  # as in Go's crypto/rsa; verification time 
 MAX_KEY_FILE_BYTES: Final = 64 * 1024
 
 _PUBLIC_LABELS: Final = ("PUBLIC KEY", "RSA PUBLIC KEY")
+_ED25519_SPKI: Final = bytes.fromhex("302a300506032b6570032100")  # RFC 8410, section 4; the raw key follows
 
 Check = Callable[[bytes, bytes], bool]
 """A check of a signature; takes the message and the signature."""
@@ -49,11 +51,13 @@ class VerificationKey:
         checks: the check for each algorithm name; the only way to use the key.
         hex: the raw key as lower-case hex, for Ed25519 keys only.
         not_after: expiry of the certificate that the key was read from (Unix seconds); None for a bare key.
+        fingerprint: SHA-256 of the public key (DER, SubjectPublicKeyInfo), hex: the same for a key in any file.
     """
 
     name: str
     kind: str
     checks: dict[str, Check]
+    fingerprint: str
     hex: str | None = None
     not_after: float | None = None
 
@@ -121,7 +125,9 @@ def _from_blocks(blocks: Sequence[Block], name: str) -> VerificationKey:
         public, certificate = _public_key(block, name)
         encoded = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         if signer is None:
-            signer, first = _from_public_key(public, name, certificate.not_after if certificate else None), encoded
+            fingerprint = hashlib.sha256(encoded).hexdigest()
+            signer = _from_public_key(public, name, fingerprint, certificate.not_after if certificate else None)
+            first = encoded
         elif encoded != first and (certificate is None or certificate.subject not in issuers):
             whose = certificate.subject_text if certificate else "a public key"
             raise InputError(
@@ -150,21 +156,19 @@ def _public_key(block: Block, name: str) -> tuple[PublicKeyTypes, Certificate | 
     raise InputError(f"{name}: cannot be read as PEM: line {block.line}: {reason}")
 
 
-def _from_public_key(key: object, name: str, not_after: float | None) -> VerificationKey:
+def _from_public_key(key: object, name: str, fingerprint: str, not_after: float | None) -> VerificationKey:
     match key:
         case rsa.RSAPublicKey():
             require_rsa(key, name)
-            return VerificationKey(name=name, kind="RSA", checks=_rsa_checks(key), not_after=not_after)
+            return VerificationKey(
+                name=name, kind="RSA", checks=_rsa_checks(key), fingerprint=fingerprint, not_after=not_after
+            )
         case ed25519.Ed25519PublicKey():
             return _ed25519(key.public_bytes(Encoding.Raw, PublicFormat.Raw), name, not_after)
-        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
-            return VerificationKey(
-                name=name, kind="P-256", checks={"ES256": _ec_check("ES256", key)}, not_after=not_after
-            )
-        case ec.EllipticCurvePublicKey(curve=ec.SECP384R1()):
-            return VerificationKey(
-                name=name, kind="P-384", checks={"ES384": _ec_check("ES384", key)}, not_after=not_after
-            )
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1() | ec.SECP384R1() as curve):
+            kind, algorithm = ("P-256", "ES256") if curve.name == "secp256r1" else ("P-384", "ES384")
+            checks = {algorithm: _ec_check(algorithm, key)}
+            return VerificationKey(name=name, kind=kind, checks=checks, fingerprint=fingerprint, not_after=not_after)
         case _:
             raise InputError(f"{name}: unsupported key type; use RSA, Ed25519, or EC on P-256 or P-384")
 
@@ -202,6 +206,7 @@ def _ed25519(public: bytes, name: str, not_after: float | None) -> VerificationK
         name=name,
         kind="Ed25519",
         checks={"EdDSA": lambda message, signature: verify_ed25519(public, message, signature)},
+        fingerprint=hashlib.sha256(_ED25519_SPKI + public).hexdigest(),
         hex=public.hex(),
         not_after=not_after,
     )

@@ -46,6 +46,7 @@ class Verified:
 
     Attributes:
         signer: name of the key that signed it.
+        signer_key: fingerprint of that key.
         chain_issuer: its chain issuer, or itself if it is a chain issuer; None outside a trust chain.
     """
 
@@ -53,6 +54,7 @@ class Verified:
     claims: Claims
     algorithm: str
     signer: str
+    signer_key: str = ""
     chain_issuer: ChainIssuer | None = None
 
     @property
@@ -90,14 +92,15 @@ class TrustedKeys:
 class TokenVerifier:
     """A verifier of tokens against a fixed set of keys, which caches results by the token's SHA-256."""
 
-    def __init__(self, keys: TrustedKeys) -> None:
+    def __init__(self, keys: TrustedKeys, cached: int | None = None) -> None:
+        """Prepare to verify with ``keys``, and to cache the results of ``cached`` accepted tokens"""
         self._keys = keys
         self._signers = {
             Purpose.PROVISIONING: keys.provisioning,
             Purpose.CLIENT: keys.client,
             Purpose.SERVER: keys.server,
         }
-        self._accepted: BoundedCache[bytes, Verified] = BoundedCache(ACCEPTED_CACHE)
+        self._accepted: BoundedCache[bytes, Verified] = BoundedCache(ACCEPTED_CACHE if cached is None else cached)
         self._rejected: BoundedCache[bytes, Rejected] = BoundedCache(REJECTED_CACHE)
 
     def examine(self, raw: str) -> Verified | Rejected:
@@ -146,6 +149,7 @@ class TokenVerifier:
             claims=claims,
             algorithm=jws.algorithm,
             signer=key.name,
+            signer_key=key.fingerprint,
             chain_issuer=self._chain_issuer(purpose, claims),
         )
 
@@ -176,7 +180,7 @@ class TokenVerifier:
         for key in candidates:
             if key.verify(jws.algorithm, jws.signing_input, jws.signature):
                 return key
-        raise TokenRejected(TokenFault.SIGNATURE, f"token is not signed by {', '.join(key.name for key in candidates)}")
+        raise wrong_signature(candidates)
 
     def _issuer_key(self, purpose: Purpose, claims: Claims) -> VerificationKey:
         if not claims.ou:
@@ -189,6 +193,11 @@ class TokenVerifier:
                 TokenFault.ISSUER_UNKNOWN, f"no issuer is configured for organization {show(claims.ou)}"
             )
         return org_key if purpose is Purpose.PROVISIONING else chain.signing_key(claims, org_key)
+
+
+def wrong_signature(candidates: Sequence[VerificationKey]) -> TokenRejected:
+    """Return the rejection of a token that none of ``candidates`` signed."""
+    return TokenRejected(TokenFault.SIGNATURE, f"token is not signed by {', '.join(key.name for key in candidates)}")
 
 
 def _digest(raw: str) -> bytes:

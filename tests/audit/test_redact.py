@@ -50,7 +50,7 @@ def test_redacted_request_is_decided_like_the_original(asked: AuthorizationReque
     assert isinstance(before, Admit)
     # Which of several keys signed cannot be known without the signature.
     assert isinstance(after, Admit)
-    assert msgspec.structs.replace(after, signer=before.signer) == before
+    assert msgspec.structs.replace(after, signer=before.signer, evidence=before.evidence) == before
 
 
 def test_removed_parts_are_named() -> None:

@@ -17,7 +17,12 @@ def test_a_valid_configuration(directory: Directory) -> None:
     file = directory.save()
     checked = run("config", "check", file)
     assert (checked.code, checked.out, checked.err) == (0, f"{file}: valid\n", "")
-    assert run("config", "check", file, "--json").json == {"valid": True, "problems": [], "warnings": []}
+    assert run("config", "check", file, "--json").json == {
+        "valid": True,
+        "problems": [],
+        "warnings": [],
+        "replay": None,
+    }
 
 
 def test_every_problem_at_once(directory: Directory) -> None:

@@ -203,8 +203,8 @@ REDACTED: list[tuple[AuthorizationRequest, list[str]]] = [
     (requests.fleet(), []),
     (requests.provisioner(), ["password"]),
     (requests.system(), ["password"]),
-    (requests.node(), ["token signature"]),
-    (requests.client(CLIENT_SIGNER), ["token signature"]),
+    (requests.node(), []),
+    (requests.client(CLIENT_SIGNER), []),
 ]
 
 
@@ -228,17 +228,34 @@ def test_decision_with_skipped_checks_can_differ_from_the_recorded_one(config: P
     assert "the recorded decision was different: 'deny', 'provisioner_password'" in explain(config, kept).out
 
 
-def test_number_of_connections_is_a_skipped_check(config: Path) -> None:
+def test_recorded_number_of_nodes_is_compared_with_the_limit(config: Path) -> None:
     policy = changed(build_policy(load(config, {}, serving=False)), gauge=requests.gauge(3))
     kept = make_record(requests.node(), decide(requests.node(), policy, NOW), NOW, 100, with_request=True)
     shown = explained(config, kept, "--json")
+    assert (shown["code"], shown["recorded"]["code"], shown["not_repeated"]) == ("admitted", "provisioning_full", [])
+    with config.open("a") as file:
+        file.write("plugin.broker_auth.provisioning.limits.max_connections = 3\n")
+    assert explained(config, kept, "--json")["code"] == "provisioning_full"
+
+
+def test_number_of_nodes_is_not_repeated_without_evidence(config: Path) -> None:
+    policy = changed(build_policy(load(config, {}, serving=False)), gauge=requests.gauge(3))
+    kept = make_record(requests.node(), decide(requests.node(), policy, NOW), NOW, 100, with_request=True)
+    shown = explained(config, msgspec.structs.replace(kept, evidence=None), "--json")
     assert (shown["code"], shown["recorded"]["code"]) == ("admitted", "provisioning_full")
     assert shown["not_repeated"] == ["token signature", "number of connections"]
 
 
+def test_recorded_signer_that_is_not_configured_is_denied(config: Path) -> None:
+    kept = record(config, requests.client(CLIENT_SIGNER))
+    text = config.read_text().replace(CLIENT_SIGNER.hex, FOREIGN.hex)
+    config.write_text(text)
+    assert explained(config, kept, "--json")["code"] == "token_signature"
+
+
 def test_other_checks_are_performed(config: Path) -> None:
     shown = explained(config, record(config, requests.node(EXPIRED)), "--json")
-    assert (shown["code"], shown["not_repeated"]) == ("token_expired", ["token signature"])
+    assert (shown["code"], shown["not_repeated"]) == ("token_expired", [])
     later = explained(config, record(config, requests.client(CLIENT_SIGNER)), "--at", str(NOW + 2 * HOUR))
     assert later["code"] == "token_expired"
 

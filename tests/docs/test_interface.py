@@ -17,6 +17,15 @@ from broker_auth.cli import demo, main, report, root, streams, token_formats
 from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result
 from broker_auth.operate.explain import Outcome, explain
+from broker_auth.operate.replay.effect import (
+    Effect,
+    Former,
+    PermissionDifference,
+    ReplayDifference,
+    SubjectDifference,
+)
+from broker_auth.operate.replay.show import document
+from broker_auth.operate.replay.summary import Summary
 from broker_auth.operate.report.connections import Connection
 from broker_auth.operate.report.waiting import Denial, Waiting
 from broker_auth.operate.stored import read_stored
@@ -40,6 +49,7 @@ _FREE: Final = {  # objects whose keys are names, or are described elsewhere
     "token check": {"claims"},
     "token inspect": {"claims"},
     "streams apply": {"streams[].changes"},
+    "replay": {"skipped"},
     "bench": set(PARTS),
 }
 _SAME_AS: Final = {  # pattern of the keys of several arrays, and the described array
@@ -211,6 +221,20 @@ def _streams_apply(directory: Path) -> Any:
         return run("streams", "apply", "--config", configuration, "--json").json
 
 
+def _replay(_: Path) -> Any:
+    subjects = SubjectDifference(added=("a",), removed=("b",))
+    permissions = PermissionDifference(
+        publish_allow=subjects, publish_deny=subjects, subscribe_allow=subjects, subscribe_deny=subjects
+    )
+    former = Former(admitted=True, rule="client", code="admitted", account="choria")
+    difference = ReplayDifference(
+        effect=Effect.GRANTED, rule="client", code="admitted", former=former, permissions=permissions
+    )
+    summary = Summary()
+    summary.add(difference, "up=alice", NOW, "client token")
+    return document(summary, None, ())
+
+
 def _doctor(directory: Path) -> Any:
     _config_check(directory)  # an unusable configuration, so there is no connection
     return run("doctor", "--config", directory / "broker.conf", "--json").json
@@ -232,6 +256,7 @@ DOCUMENTS: Final[dict[str, Callable[[Path], Any]]] = {
     "token check": _token_check,
     "token inspect": _token_inspect,
     "explain": _explain,
+    "replay": _replay,
     "report conns": lambda _: [dict.fromkeys(Connection.__struct_fields__)],
     "report waiting": _report_waiting,
     "streams apply": _streams_apply,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker_auth.settings.model import AuditKind, AuditOutput
+from broker_auth.settings.model import AuditKind, AuditOutput, StoredRequests
 from tests.settings.builder import Directory, P
 
 KEY = f"{P}audit.output"
@@ -14,7 +14,7 @@ def test_records_go_to_the_log_by_default(directory: Directory) -> None:
     settings = directory.check().settings
     assert settings
     assert settings.audit.outputs == (AuditOutput(kind=AuditKind.LOG),)
-    assert not settings.audit.requests
+    assert settings.audit.requests is StoredRequests.NONE
 
 
 def test_every_form(directory: Directory) -> None:
@@ -58,3 +58,23 @@ def test_subject_output_without_fleet_broker_is_refused(directory: Directory) ->
     directory.set({KEY: "nats:audit", f"{P}broker.default.role": "edge"})
     (problem,) = directory.check().problems
     assert "no broker has the role" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [("true", StoredRequests.ALL), ("No", StoredRequests.NONE), ("Sample", StoredRequests.SAMPLE)],
+)
+def test_stored_requests(directory: Directory, written: str, stored: StoredRequests) -> None:
+    directory.set({f"{P}audit.requests": written})
+    settings = directory.check().settings
+    assert settings
+    assert settings.audit.requests is stored
+
+
+def test_wrong_choice_of_stored_requests_is_named(directory: Directory) -> None:
+    directory.set({f"{P}audit.requests": "some"})
+    (problem,) = directory.check().problems
+    assert (problem.what, problem.remedy) == (
+        "'some' is neither a boolean nor sample",
+        "write true, false or sample",
+    )

@@ -1,4 +1,4 @@
-"""The parser of an item of ``plugin.broker_auth.audit.output``."""
+"""The parsers of ``plugin.broker_auth.audit.output``, for one item, and ``plugin.broker_auth.audit.requests``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from broker_auth.files.reading import BadValue
 from broker_auth.settings.keys import values
-from broker_auth.settings.model import AuditKind, AuditOutput
+from broker_auth.settings.model import AuditKind, AuditOutput, StoredRequests
 from broker_auth.settings.problems import shown
 
 _SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
@@ -27,6 +27,16 @@ def audit_output(text: str, base: Path) -> AuditOutput:
     if kind == AuditKind.NATS and target:
         return AuditOutput(kind=AuditKind.NATS, subject=_subject(target))
     raise BadValue(f"{shown(text)} is not an output for audit records", _FORMS)
+
+
+def stored_requests(text: str, base: Path) -> StoredRequests:
+    """Parse ``sample`` or a boolean."""
+    if text.lower() == StoredRequests.SAMPLE:
+        return StoredRequests.SAMPLE
+    try:
+        return StoredRequests.ALL if values.boolean(text, base) else StoredRequests.NONE
+    except BadValue as error:
+        raise BadValue(f"{shown(text)} is neither a boolean nor sample", "write true, false or sample") from error
 
 
 def _subject(text: str) -> str:

@@ -7,10 +7,10 @@ from typing import Final
 
 from broker_auth.secret import Secret
 from broker_auth.settings.keys import values
-from broker_auth.settings.keys.audit_output import audit_output
+from broker_auth.settings.keys.audit_output import audit_output, stored_requests
 from broker_auth.settings.keys.durations import MAX_SECONDS
 from broker_auth.settings.keys.key import PREFIX, AnyKey, Key
-from broker_auth.settings.model import AuditKind, AuditOutput
+from broker_auth.settings.model import AuditKind, AuditOutput, StoredRequests
 from broker_auth.tokens.chain import DEFAULT_MAX_AGE
 
 MAX_LEEWAY: Final = 60.0  # seconds; docs/policy.md#what-is-accepted-as-a-token
@@ -185,11 +185,15 @@ AUDIT_OUTPUT: Final[Key[tuple[AuditOutput, ...]]] = Key(
     "`nats:SUBJECT` (published in the callout account "
     "of the first fleet broker; `config render` exports it to the fleet's account). At most one file and one subject.",
 )
-AUDIT_REQUESTS: Final = _flag(
-    "audit.requests",
-    False,
-    "Store the request in each audit record, without its password and its token's signature, for "
-    "`broker-auth explain`.",
+AUDIT_REQUESTS: Final[Key[StoredRequests]] = Key(
+    name=f"{PREFIX}audit.requests",
+    kind="boolean or `sample`",
+    parse=stored_requests,
+    default=StoredRequests.NONE,
+    shown="false",
+    meaning="Store the request in each audit record, without its password and its token's signature, for "
+    "`broker-auth replay` and `explain`. `sample` stores it with every denial, and with one admission an hour of each "
+    "identity with the same credential and address.",
 )
 AUDIT_MAX_BYTES: Final[Key[int]] = Key(
     name=f"{PREFIX}audit.max_bytes",
