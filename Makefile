@@ -47,7 +47,7 @@ check: $(VENV)/.installed
 test-oldest:  ## with the oldest dependencies that pyproject.toml allows, on Python 3.11
 	$(PYTHON) -m venv --clear $(VENV)-oldest
 	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check uv
-	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[server,fast,websocket,query]'
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[server,fast,websocket,query,static]'
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis coverage
 	$(VENV)-oldest/bin/pytest -n auto --dist loadfile tests/policy tests/tokens tests/settings tests/cli tests/callout tests/deploy tests/e2e
 

@@ -32,7 +32,9 @@ _EPILOG = options.example(
 @click.option("--role", type=click.Choice([role.value for role in Role]), help="Role of the nats-server.")
 @click.option("--broker", metavar="NAME", help="Name of the broker, if several have that role.")
 def render_command(file: Path, *, directory: Path | None, role: str | None, broker: str | None) -> None:
-    """Print the nats-server configuration of one broker, or write those of all. They do not contain secrets.
+    """Print the nats-server configuration of one broker, or write those of all.
+
+    They do not contain secrets, but those of a static fleet hashes of two passwords: keep them private.
 
     With --all each is named after its broker, and each member of a cluster after its host. Without it the
     members of a cluster differ by environment, as in BROKER_AUTH_BROKER_FLEET_SERVER_NAME=fleet2.

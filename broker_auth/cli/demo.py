@@ -11,9 +11,10 @@ import click
 from broker_auth.cli import output
 from broker_auth.demo.last_mile import NODE
 from broker_auth.demo.observation import Observation
-from broker_auth.demo.run import Result, run_demo
+from broker_auth.demo.run import Result, Shape, run_demo
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.sandbox import Sandbox
+from broker_auth.settings.model import FleetAuth
 
 _COLUMNS: Final = 80  # of a terminal
 
@@ -26,15 +27,25 @@ _COLUMNS: Final = 80  # of a terminal
     show_default=True,
     help="Shape of the deployment.",
 )
+@click.option(
+    "--fleet-auth",
+    type=click.Choice([item.value for item in FleetAuth]),
+    default=FleetAuth.CALLOUT.value,
+    show_default=True,
+    help="Whether the fleet's servers ask the service, or decide by themselves (topology edge only).",
+)
 @click.option("--keep", is_flag=True, help="Keep it running until interrupted, and print commands to explore it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
-def demo_command(context: click.Context, topology: str, keep: bool, as_json: bool) -> None:
+def demo_command(context: click.Context, *, topology: str, fleet_auth: str, keep: bool, as_json: bool) -> None:
     """Start the whole system on this machine and try every kind of login.
 
     Uses real nats-servers, TLS and tokens, on loopback, in a temporary directory. Exit code 1 if any
     result differs from the expected one.
     """
+
+    if fleet_auth == FleetAuth.STATIC and topology != Topology.EDGE:
+        raise click.UsageError("--fleet-auth static needs --topology edge")
 
     def show(deployment: Sandbox, result: Result) -> None:
         if as_json:
@@ -45,7 +56,8 @@ def demo_command(context: click.Context, topology: str, keep: bool, as_json: boo
             _print_instructions(deployment)
 
     try:
-        result = asyncio.run(run_demo(Topology(topology), show, wait=keep))
+        shape = Shape(topology=Topology(topology), fleet_auth=FleetAuth(fleet_auth))
+        result = asyncio.run(run_demo(shape, show, wait=keep))
     except KeyboardInterrupt:
         return  # the normal end of `--keep`
     context.exit(0 if result.ok else 1)

@@ -64,6 +64,9 @@ def explain_command(
 def _zone(settings: Settings, name: str) -> str:
     """Return the zone's name after checking that it is configured: edges have other rules than the fleet."""
     names = sorted({zone.name for zone in settings.zones} | {FLEET_ZONE})
+    if name == FLEET_ZONE and settings.fleet_is_static:
+        edges = ", ".join(zone.name for zone in settings.served_zones)
+        raise InputError(f"{settings.path}: the fleet is static and asks no service; name one of {edges} by --zone")
     if name not in names:
         raise InputError(f"{settings.path} has no zone {shown(name)}; name one of {', '.join(names)} by --zone")
     return name

@@ -10,7 +10,17 @@ import click
 
 from broker_auth.cli import options, output
 from broker_auth.deploy.init import Deployment, initialize
-from broker_auth.deploy.plan import Edge, Layout, OwnFiles, Plan, Topology, missing_options, superfluous_options
+from broker_auth.deploy.plan import (
+    Edge,
+    Layout,
+    OwnFiles,
+    Plan,
+    Topology,
+    misfits_of_static,
+    missing_options,
+    superfluous_options,
+)
+from broker_auth.settings.model import FleetAuth
 
 _PORT = click.IntRange(1, 65535)
 _EPILOG = options.example(
@@ -53,6 +63,14 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
     show_default=True,
     help="Where audit records and streams go. directory: into DIRECTORY. system: below /var/log, /run and /var/lib. "
     "container: to the log and below /data, with health checks by HTTP.",
+)
+@click.option(
+    "--fleet-auth",
+    type=click.Choice([item.value for item in FleetAuth]),
+    default=FleetAuth.CALLOUT.value,
+    show_default=True,
+    help="callout: the fleet's servers ask this service. static: they decide by themselves, and only the edge asks; "
+    "docs/static-fleet.md lists what is lost.",
 )
 @click.option("--dev-pki", is_flag=True, help="Also create throw-away certificates and signing keys.")
 @click.option("--host", "hosts", multiple=True, help="Name or address of the servers; the first is used in URLs.")
@@ -113,6 +131,8 @@ def init_command(*, as_json: bool, **args: Any) -> None:
     plan = _plan(**args)
     if missing := missing_options(plan):
         raise click.UsageError(f"required without --dev-pki: {', '.join(missing)}")
+    if misfits := misfits_of_static(plan):
+        raise click.UsageError(f"--fleet-auth static cannot be combined with {', '.join(misfits)}")
     if superfluous := superfluous_options(plan):
         raise click.UsageError(f"--dev-pki creates these, so remove {', '.join(superfluous)}")
     deployment = initialize(plan)
@@ -126,6 +146,7 @@ def _plan(
     *,
     topology: str,
     layout: str,
+    fleet_auth: str,
     issuers: Sequence[str],
     fleet_hosts: Sequence[str],
     edges: Sequence[str],
@@ -139,6 +160,7 @@ def _plan(
     return Plan(
         topology=Topology(topology),
         layout=Layout(layout),
+        fleet_auth=FleetAuth(fleet_auth),
         issuers=pairs,
         fleet_hosts=tuple(host.strip() for text in fleet_hosts for host in text.split(",") if host.strip()),
         named_edges=tuple(Edge(name, host) for name, host in named),

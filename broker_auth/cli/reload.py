@@ -66,7 +66,7 @@ def reload_command(config: Path, limit: int | None) -> None:
     before = _started(path)
     os.kill(before.pid, signal.SIGHUP)
     accepted, refused, waiting = _outcome(path, before)
-    unserved = [zone.name for zone in report.settings.zones if zone.name not in running(path).zones]
+    unserved = [zone.name for zone in report.settings.served_zones if zone.name not in running(path).zones]
     if accepted and (refused or waiting):
         output.note(f"reloaded in {_named(accepted)}")
     if refused:

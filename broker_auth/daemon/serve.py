@@ -53,7 +53,7 @@ def serve(config: Path, workers: int | None = None, zone: str | None = None) -> 
         BrokerAuthError: a file that it names cannot be used.
     """
     outlined = _outline(config, zone)
-    names = [item.name for item in outlined.zones]
+    names = [item.name for item in outlined.served_zones]
     with contextlib.ExitStack() as stack:
         pid_file = None
         if outlined.pid_file is not None:
@@ -75,43 +75,48 @@ def _outline(config: Path, zone: str | None) -> Settings:
 
 
 def _host(config: Path, outlined: Settings, names: list[str], workers: int | None) -> Supervisor | Zones:
-    """Return the supervisor of a single zone, or the processes of several zones."""
-    if len(names) == 1:
+    """Return the supervisor of a single zone, or the processes of several zones.
+
+    With a static fleet even a single edge gets a separate process, so that a reload can add the fleet's zone.
+    """
+    main = outlined.served_zones[0].name
+    if len(names) == 1 and (names != [main] or not outlined.fleet_is_static):
         (name,) = names
         alone = len(outlined.zones) == 1
-        return Supervisor(_load(config, name), lambda: _reload(config, outlined, name, alone=alone), workers)
+        first = _load(config, name, main)
+        return Supervisor(first, lambda: _reload(config, outlined, name, alone=alone), workers)
 
     def start(name: str, on_beat: Callable[[], None]) -> Child[ZoneState]:
         def make() -> Supervisor:
             return Supervisor(
-                _load(config, name), lambda: _reload(config, outlined, name), workers, label=f"zone {name}"
+                _load(config, name, main), lambda: _reload(config, outlined, name), workers, label=f"zone {name}"
             )
 
         return Child(functools.partial(supervise, make, name), ZoneState, on_beat)
 
-    return Zones(names, start, lambda: [zone.name for zone in outline(config, os.environ).zones])
+    return Zones(names, start, lambda: [zone.name for zone in outline(config, os.environ).served_zones])
 
 
-def _load(config: Path, zone: str) -> Prepared:
+def _load(config: Path, zone: str, main: str = FLEET_ZONE) -> Prepared:
     report = check(config, os.environ, zone=zone)
     if report.settings is None:
         raise ConfigurationError(report.problems)
     for warning in report.warnings:
-        if zone == FLEET_ZONE or _is_about(warning, report.settings, zone):
+        if zone == main or _is_about(warning, report.settings, zone):
             _log.warning("%s", warning)
     return prepare(report.settings.serving(zone))
 
 
 def _is_about(warning: Problem, settings: Settings, zone: str) -> bool:
-    """Return whether a warning is about this zone itself; the fleet's process logs those about all zones."""
+    """Return whether a warning is about this zone itself; the main zone's process logs those about all zones."""
     names = [BROKER.replace("<name>", broker.name) for broker in settings.brokers]
     return (warning.key or "").startswith((*names, ZONE.replace("<name>", zone)))
 
 
 def _reload(config: Path, first: Settings, zone: str, *, alone: bool = False) -> Prepared:
     """Read the configuration again; with ``alone`` this process serves one zone and cannot start others."""
-    prepared = _load(config, zone)
-    if alone and (others := [item.name for item in outline(config, os.environ).zones if item.name != zone]):
+    prepared = _load(config, zone, first.served_zones[0].name)
+    if alone and (others := [item.name for item in outline(config, os.environ).served_zones if item.name != zone]):
         _log.error("zone %s is new and not served by this process; restart the service", ", ".join(others))
     for name in ("metrics_listen", "pid_file"):
         if getattr(prepared.settings, name) != getattr(first, name):

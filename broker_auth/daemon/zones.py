@@ -152,11 +152,12 @@ class Zones:
         while True:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
-            self._forward(signal.SIGHUP)
             try:
                 names = tuple(self._names_now())
             except BrokerAuthError:
+                self._forward(signal.SIGHUP)
                 continue  # each zone logs the problems
+            self._forward(signal.SIGHUP, names)  # a zone that was removed cannot reload
             for name in names:
                 if name not in self._slots:
                     _log.info("zone %s is new", name)
@@ -187,9 +188,9 @@ class Zones:
     def _on_replace(self, _: Cause) -> None:
         self._on_change()
 
-    def _forward(self, number: signal.Signals) -> None:
-        for slot in self._slots.values():
-            if slot.child is not None:
+    def _forward(self, number: signal.Signals, names: Sequence[str] | None = None) -> None:
+        for name, slot in self._slots.items():
+            if slot.child is not None and (names is None or name in names):
                 slot.child.signal(number)
 
     def _reap(self) -> None:

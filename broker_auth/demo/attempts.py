@@ -10,9 +10,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from broker_auth.demo.observation import TLS_REFUSED, Observation
+from broker_auth.demo.observation import SERVER_REFUSED, TLS_REFUSED, Observation
 from broker_auth.deploy.pki import signer
 from broker_auth.deploy.plan import Topology
+from broker_auth.operate.access import request_json
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.identities import DAY, Identity, Issuer
 from broker_auth.sandbox.sandbox import Sandbox
@@ -21,12 +22,18 @@ from broker_auth.tokens.issue import load_signing_key, new_seed, signing_key_fro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A login attempt. ``expected`` is ``in ACCOUNT``, ``denied: CODE`` or :data:`TLS_REFUSED`."""
+    """A login attempt.
+
+    Attributes:
+        expected: ``in ACCOUNT``, ``denied: CODE``, :data:`TLS_REFUSED` or :data:`SERVER_REFUSED`.
+        decided: whether this service decides; servers of a static fleet decide by themselves.
+    """
 
     what: str
     url: str
     credentials: Credentials
     expected: str
+    decided: bool = True
 
 
 async def try_all(sandbox: Sandbox, tried: list[Attempt]) -> list[Observation]:
@@ -36,22 +43,40 @@ async def try_all(sandbox: Sandbox, tried: list[Attempt]) -> list[Observation]:
 
 async def try_one(sandbox: Sandbox, attempt: Attempt, name: str) -> Observation:
     """Connect as ``name``, and return the outcome."""
+    happened = await (_recorded(sandbox, attempt, name) if attempt.decided else _seen(attempt, name))
+    return Observation(what=attempt.what, expected=attempt.expected, happened=happened)
+
+
+async def _recorded(sandbox: Sandbox, attempt: Attempt, name: str) -> str:
+    """Return the outcome that the service has recorded."""
     try:
         client = await connect(attempt.url, name, attempt.credentials)
     except ConnectRefusedError as error:
         asked = "authorization" in str(error).lower()
         record = sandbox.audit_record(name) if asked else sandbox.audit_record(name, _GRACE_SECONDS)
         missing = "no answer" if asked else TLS_REFUSED
-        happened = missing if record is None else f"denied: {record.code}"
-    else:
+        return missing if record is None else f"denied: {record.code}"
+    await client.close()
+    record = sandbox.audit_record(name)
+    return f"in {record.account}" if record and record.decision == "admit" else "in, without a decision"
+
+
+async def _seen(attempt: Attempt, name: str) -> str:
+    """Return the outcome as the client sees it, which is all there is of a decision by nats-server itself."""
+    try:
+        client = await connect(attempt.url, name, attempt.credentials)
+    except ConnectRefusedError as error:
+        return SERVER_REFUSED if "authorization" in str(error).lower() else TLS_REFUSED
+    try:
+        answer = await request_json(client, "$SYS.REQ.USER.INFO")
+    finally:
         await client.close()
-        record = sandbox.audit_record(name)
-        happened = f"in {record.account}" if record and record.decision == "admit" else "in, without a decision"
-    return Observation(what=attempt.what, expected=attempt.expected, happened=happened)
+    return f"in {answer['data']['account']}"
 
 
 _GRACE_SECONDS: Final = 0.2
 _WRONG: Final = "guessed"
+_MEMBER_AS_PROVISIONER: Final = "fleet member as provisioner, right password"
 WRONG_PASSWORD: Final = "denied: provisioner_password"
 IN_FLEET: Final = "in choria"
 IN_PROVISIONING: Final = "in provisioning"
@@ -62,10 +87,23 @@ Row = tuple[str, str, Credentials, str]
 def attempts(sandbox: Sandbox) -> list[Attempt]:
     """Return all attempts for the topology of a sandbox."""
     rows = _issuer_rows(sandbox) if sandbox.topology is Topology.SINGLE else _x509_rows(sandbox)
-    return [
+    tried = [
         Attempt(what=what, url=url, credentials=credentials, expected=expected)
         for what, url, credentials, expected in rows
     ]
+    static = sandbox.settings.fleet_is_static
+    return [_at_static_fleet(item) if static and item.url == sandbox.fleet_url else item for item in tried]
+
+
+def _at_static_fleet(attempt: Attempt) -> Attempt:
+    """Return the attempt as a static fleet answers it: no token counts, and any member may be the provisioner."""
+    if attempt.what == _MEMBER_AS_PROVISIONER:
+        expected = IN_PROVISIONING
+    elif attempt.expected.startswith("denied") or attempt.credentials.token:
+        expected = SERVER_REFUSED
+    else:
+        expected = attempt.expected
+    return replace(attempt, expected=expected, decided=False)
 
 
 def _x509_rows(sandbox: Sandbox) -> list[Row]:
@@ -114,7 +152,7 @@ def _x509_rows(sandbox: Sandbox) -> list[Row]:
             TLS_REFUSED,
         ),
         (
-            "fleet member as provisioner, right password",
+            _MEMBER_AS_PROVISIONER,
             fleet,
             replace(provisioner, certificate=member.certificate, key=member.key),
             "denied: provisioner_identity",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 TLS_REFUSED: Final = "refused at TLS"
+SERVER_REFUSED: Final = "refused by nats-server"  # without a decision of this service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,15 @@ from broker_auth.demo.last_mile import LastMile
 from broker_auth.demo.observation import Observation
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.sandbox import Sandbox
+from broker_auth.settings.model import FleetAuth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The shape of the deployment to show."""
+
+    topology: Topology
+    fleet_auth: FleetAuth = FleetAuth.CALLOUT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +40,11 @@ class Result:
         return all(outcome.as_expected for outcome in (*self.admission, *self.isolation, *self.onboarding))
 
 
-async def run_demo(topology: Topology, show: Callable[[Sandbox, Result], None], *, wait: bool) -> Result:
+async def run_demo(shape: Shape, show: Callable[[Sandbox, Result], None], *, wait: bool) -> Result:
     """Run the demo in a temporary directory.
 
     Args:
-        topology: the topology of the deployment.
+        shape: the shape of the deployment.
         show: called with the result while everything is still running.
         wait: keep running until interrupted.
 
@@ -45,7 +54,7 @@ async def run_demo(topology: Topology, show: Callable[[Sandbox, Result], None], 
     # asyncio logs warnings about nats-py when TLS refuses a client, which is expected here.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="broker-auth-demo-") as directory:
-        async with Sandbox(Path(directory) / "site", topology) as sandbox:
+        async with Sandbox(Path(directory) / "site", shape.topology, fleet_auth=shape.fleet_auth) as sandbox:
             admission = await try_all(sandbox, attempts(sandbox))
             await sandbox.apply_streams()
             async with LastMile(sandbox) as last_mile:

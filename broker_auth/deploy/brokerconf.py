@@ -152,7 +152,7 @@ def _credentials(plan: Plan) -> Iterator[Line]:
         yield _ISSUER + "names", ", ".join(name for name, _ in plan.issuers)
         for name, public in plan.issuers:
             yield f"{_ISSUER}{name}.public", public
-    if plan.provisioners:
+    if plan.provisioners and not plan.fleet_is_static:
         yield _OWN + "provisioner.identities", ", ".join(plan.provisioners)
     if plan.topology is Topology.SINGLE:
         yield _OWN + "provisioner.require_mtls", "false"
@@ -161,11 +161,11 @@ def _credentials(plan: Plan) -> Iterator[Line]:
 
 def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
     yield _OWN + "brokers", ", ".join(("fleet", *(edge.name for edge in plan.edges)))
-    files = ZoneFiles()
-    yield _OWN + "nkey_seed_file", files.service_seed
-    yield _OWN + "issuer_seed_file", files.issuer_seed
-    yield _OWN + "xkey_seed_file", files.xkey_seed
-    yield _OWN + "break_glass_nkey", break_glass
+    if plan.fleet_is_static:
+        yield _OWN + "fleet.auth", plan.fleet_auth.value
+        yield _OWN + "break_glass_nkey", break_glass
+    else:
+        yield from zone_lines(FLEET_ZONE, break_glass)
     outputs = _OUTPUTS[plan.layout]
     yield _OWN + "audit.output", outputs.audit
     if outputs.pid_file:
@@ -176,8 +176,8 @@ def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
 
 
 def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
-    """Yield the configuration keys of a zone other than the fleet's."""
-    prefix, files = f"{_OWN}zone.{zone}.", ZoneFiles(zone)
+    """Yield the configuration keys of a zone; those of the fleet are the general ones."""
+    prefix, files = _OWN if zone == FLEET_ZONE else f"{_OWN}zone.{zone}.", ZoneFiles(zone)
     yield prefix + "nkey_seed_file", files.service_seed
     yield prefix + "issuer_seed_file", files.issuer_seed
     yield prefix + "xkey_seed_file", files.xkey_seed

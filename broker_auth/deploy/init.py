@@ -12,8 +12,17 @@ from pathlib import Path
 from broker_auth.certificates.certificate import Certificate, CertificateError
 from broker_auth.certificates.files import read_certificates
 from broker_auth.deploy import brokerconf, contexts, devpki
-from broker_auth.deploy.members import member_names, render_all
-from broker_auth.deploy.plan import PLACEHOLDER, Edge, OwnFiles, Plan, Topology, missing_options, superfluous_options
+from broker_auth.deploy.members import member_names, write_servers
+from broker_auth.deploy.plan import (
+    PLACEHOLDER,
+    Edge,
+    OwnFiles,
+    Plan,
+    Topology,
+    misfits_of_static,
+    missing_options,
+    superfluous_options,
+)
 from broker_auth.deploy.render import is_address
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
@@ -73,7 +82,7 @@ def initialize(plan: Plan) -> Deployment:
 def _write(workspace: Workspace, plan: Plan) -> Deployment:
     workspace.make_directory()
     zones = _zones(plan)
-    break_glass = {zone: write_zone_keys(workspace, zone) for zone in zones}
+    break_glass = {zone: write_zone_keys(workspace, zone, served=_is_served(plan, zone)) for zone in zones}
     _write_passwords(workspace)
     if plan.dev_pki:
         devpki.write(workspace, plan)
@@ -87,7 +96,7 @@ def _write(workspace: Workspace, plan: Plan) -> Deployment:
     if report.settings is None:
         raise ConfigurationError(report.problems)
     settings = report.settings
-    servers = {name: workspace.write(f"{name}.conf", text) for name, text in render_all(settings).items()}
+    servers = write_servers(workspace, settings)
     for name, text in contexts.contexts(plan).items():
         workspace.make_directory(str(Path(name).parent))
         workspace.write(name, text)
@@ -111,8 +120,18 @@ def _fleet_servers(plan: Plan) -> tuple[str, ...]:
     return member_names(plan.fleet) if plan.clustered else ("fleet",)
 
 
-def write_zone_keys(workspace: Workspace, zone: str) -> str:
-    """Create the missing keys of a zone, and return its break-glass user's public key."""
+def _is_served(plan: Plan, zone: str) -> bool:
+    return zone != FLEET_ZONE or not plan.fleet_is_static
+
+
+def write_zone_keys(workspace: Workspace, zone: str, *, served: bool = True) -> str:
+    """Create the missing keys of a zone, and return its break-glass user's public key.
+
+    Args:
+        workspace: the deployment's directory.
+        zone: its name.
+        served: whether its brokers ask this service; otherwise the break-glass user's key is the only one.
+    """
     files = brokerconf.ZoneFiles(zone)
     workspace.make_directory(brokerconf.KEYS, 0o700)
     workspace.make_directory(files.directory, 0o700)
@@ -121,7 +140,8 @@ def write_zone_keys(workspace: Workspace, zone: str) -> str:
         (files.service_seed, NkeyKind.USER),
         (files.xkey_seed, NkeyKind.CURVE),
     ):
-        workspace.keep_or_write(name, generate_seed(kind).encode, private=True)
+        if served:
+            workspace.keep_or_write(name, generate_seed(kind).encode, private=True)
     return _break_glass(workspace, files)
 
 
@@ -158,6 +178,8 @@ def _check(plan: Plan) -> None:
     """Refuse what can be known to be wrong before the first file is written."""
     if missing := missing_options(plan):
         raise InputError(f"without --dev-pki also needed: {', '.join(missing)}")
+    if misfits := misfits_of_static(plan):
+        raise InputError(f"a static fleet cannot be combined with {', '.join(misfits)}; remove that")
     if options := superfluous_options(plan):
         raise InputError(f"--dev-pki makes these itself, so leave out {', '.join(options)}")
     _check_hosts(plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from broker_auth.deploy.render import render
@@ -23,7 +24,14 @@ def member_names(hosts: Sequence[str]) -> tuple[str, ...]:
     return labels if len(set(labels)) == len(labels) else tuple(plain)
 
 
-def render_all(settings: Settings) -> dict[str, str]:
+class Rendering(NamedTuple):
+    """The configuration of one nats-server, and whether it must be kept private: a static fleet's holds hashes."""
+
+    text: str
+    private: bool
+
+
+def render_all(settings: Settings) -> dict[str, Rendering]:
     """Return the configuration of every nats-server, by the file name without its suffix.
 
     That is the broker's name, and in a cluster the member's.
@@ -31,13 +39,25 @@ def render_all(settings: Settings) -> dict[str, str]:
     Raises:
         InputError: as :func:`broker_auth.deploy.render.render`; or members cannot be told apart.
     """
-    texts: dict[str, str] = {}
+    texts: dict[str, Rendering] = {}
     for broker in settings.brokers:
         for name, member in _members(settings, broker).items():
             if name in texts:
                 raise InputError(f"{settings.path}: two nats-servers are named {name}; rename one")
-            texts[name] = render(settings, member)
+            texts[name] = Rendering(render(settings, member), private=not settings.zone(broker.zone).served)
     return texts
+
+
+def write_servers(workspace: Workspace, settings: Settings) -> dict[str, Path]:
+    """Write the configuration of every nats-server into a workspace; return their paths by name.
+
+    Raises:
+        InputError: as :func:`render_all`, before anything is written.
+    """
+    return {
+        name: workspace.write(f"{name}.conf", rendering.text, private=rendering.private)
+        for name, rendering in render_all(settings).items()
+    }
 
 
 def write_all(settings: Settings, directory: Path) -> tuple[Path, ...]:
@@ -46,11 +66,13 @@ def write_all(settings: Settings, directory: Path) -> tuple[Path, ...]:
     Raises:
         InputError: as :func:`render_all`, before anything is written; or the directory cannot be written to.
     """
-    texts = render_all(settings)
     workspace = Workspace(directory, force=True)
     try:
         workspace.make_directory()
-        return tuple(workspace.write(f"{name}.conf", text) for name, text in texts.items())
+        return tuple(write_servers(workspace, settings).values())
+    except InputError:
+        workspace.undo()
+        raise
     except OSError as error:
         workspace.undo()
         raise InputError(f"{directory} cannot be written to ({error.strerror}); choose another directory") from error

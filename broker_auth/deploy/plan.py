@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from broker_auth.settings.model import FleetAuth
 from broker_auth.tokens.issue import DEFAULT_ORGANIZATION
 
 EDGE: Final = "edge"  # the edge's name where none is given
@@ -89,6 +90,7 @@ class Plan:
         issuers: organization name and public key (64 hex characters); without a key ``dev_pki`` makes one.
         provisioners: identities that may be the user ``provisioner``.
         force: replace existing configurations; keys and certificates are always kept.
+        fleet_auth: how the fleet's servers authorize connections.
     """
 
     directory: Path
@@ -110,6 +112,12 @@ class Plan:
     websocket_port: int = 4443
     cluster_port: int = 6222
     force: bool = False
+    fleet_auth: FleetAuth = FleetAuth.CALLOUT
+
+    @property
+    def fleet_is_static(self) -> bool:
+        """Whether the fleet's servers decide by themselves."""
+        return self.fleet_auth is FleetAuth.STATIC
 
     @property
     def new_organization(self) -> str | None:
@@ -182,6 +190,18 @@ def missing_options(plan: Plan) -> list[str]:
         ("--signer-cert or --issuer", plan.signer_cert or plan.issuers, mutual),
     ]
     return [option for option, value, needed in options if needed and not value]
+
+
+def misfits_of_static(plan: Plan) -> list[str]:
+    """Return the options that do not go with a static fleet (docs/static-fleet.md)."""
+    if not plan.fleet_is_static:
+        return []
+    options: list[tuple[str, object]] = [
+        (f"--topology {plan.topology}", plan.topology is not Topology.EDGE),
+        ("--issuer", plan.issuers),
+        ("--provisioner", plan.provisioners),
+    ]
+    return [option for option, value in options if value]
 
 
 def superfluous_options(plan: Plan) -> list[str]:

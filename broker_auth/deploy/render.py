@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
+from broker_auth.deploy.static_users import static_users
 from broker_auth.errors import InputError
 from broker_auth.natsio.account_connections import connections_subject
 from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
@@ -55,7 +56,9 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
     """
     _Checks(settings, broker).run()
     server, role = broker.server, broker.role
-    keys = _public_keys(settings, settings.zone(broker.zone))
+    zone, static = settings.zone(broker.zone), static_users(settings, broker)
+    keys = _public_keys(settings, zone) if zone.served else None
+    break_glass = _break_glass(zone)
     return (
         _environment()
         .from_string(_template())
@@ -74,14 +77,19 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             queue_group=AUTH_QUEUE,
             copy_queue=COPY_QUEUE,
             peers_subject=PEERS_SUBJECT,
-            issuer=keys.issuer,
-            service=keys.service,
-            xkey=keys.xkey,
-            break_glass=keys.break_glass,
+            static=static,
+            issuer=keys and keys.issuer,
+            service=keys and keys.service,
+            xkey=keys and keys.xkey,
+            break_glass=break_glass,
+            operators=[
+                *([static.operator] if static and static.operator else []),
+                *([{"nkey": break_glass}] if break_glass else []),
+            ],
             bucket=PROVISIONER_BUCKET,
             events=(*NODE_EVENTS, *PROVISIONER_EVENTS),
             system=SYSTEM,
-            audit_subject=None if role is Role.EDGE else settings.audit.subject,
+            audit_subject=None if role is Role.EDGE or static else settings.audit.subject,
             leaf_tls=leaf_files(broker),
             leaf_users=server.leaf_users,
             advertise=_own_route(server),
@@ -205,18 +213,20 @@ class _PublicKeys:
     issuer: str
     service: str
     xkey: str | None
-    break_glass: str | None
+
+
+def _break_glass(zone: Zone) -> str | None:
+    if zone.break_glass_nkey is not None:
+        decode_public(zone.break_glass_nkey, NkeyKind.USER)
+    return zone.break_glass_nkey
 
 
 def _public_keys(settings: Settings, zone: Zone) -> _PublicKeys:
     """Return the public keys of a zone; they are written only to the configurations of the zone's servers."""
-    if zone.break_glass_nkey is not None:
-        decode_public(zone.break_glass_nkey, NkeyKind.USER)
     return _PublicKeys(
         issuer=_public(settings, zone, zone.issuer_seed, "issuer_seed_file"),
         service=_public(settings, zone, zone.nkey_seed, "nkey_seed_file"),
         xkey=public_nkey(zone.xkey_seed.reveal()) if zone.xkey_seed else None,
-        break_glass=zone.break_glass_nkey,
     )
 
 
@@ -241,6 +251,7 @@ class _Checks:
             prefix = f"plugin.broker_auth.broker.{self.broker.name}.server."
             keys = ", ".join(prefix + key for key in missing)
             raise InputError(f"{self.settings.path}: a server of role {self.broker.role} is incomplete; set {keys}")
+        self._static()
         self._accounts()
         self._routes()
         self._monitor()
@@ -265,6 +276,17 @@ class _Checks:
         if server.leaf_listen:
             needs.append(("leaf.user", server.leaf_users))
         return [key for key, value in needs if not value]
+
+    def _static(self) -> None:
+        """Refuse a default user on a listener that asks for no certificate, which would let anybody in."""
+        broker = self.broker
+        if self.settings.zone(broker.zone).served:
+            return
+        if broker.role is not Role.FLEET or broker.server.websocket_listen:
+            raise InputError(
+                f"{self.settings.path}: broker {broker.name} has a listener without client certificates, so it cannot "
+                "decide by itself; set plugin.broker_auth.fleet.auth to callout"
+            )
 
     def _accounts(self) -> None:
         names = self.settings.accounts

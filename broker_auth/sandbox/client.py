@@ -43,8 +43,10 @@ class Credentials:
         return context
 
 
-async def connect(url: str, name: str, credentials: Credentials, *, inbox: str = "_INBOX") -> Client:
-    """Connect once.
+async def connect(
+    url: str, name: str, credentials: Credentials, *, inbox: str = "_INBOX", seconds: float = CONNECT_SECONDS
+) -> Client:
+    """Connect once, and give up after ``seconds``.
 
     Raises:
         ConnectRefusedError: TLS or the broker refused.
@@ -58,7 +60,7 @@ async def connect(url: str, name: str, credentials: Credentials, *, inbox: str =
         name=name,
         inbox=inbox,
     )
-    return await access.connect(url, login, credentials.tls(), seconds=CONNECT_SECONDS)
+    return await access.connect(url, login, credentials.tls(), seconds=seconds)
 
 
 __all__ = ["CONNECT_SECONDS", "ConnectRefusedError", "Credentials", "connect"]

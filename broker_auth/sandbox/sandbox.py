@@ -28,7 +28,7 @@ from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.load import load
-from broker_auth.settings.model import Settings
+from broker_auth.settings.model import FleetAuth, Settings
 from broker_auth.tokens.issue import DEFAULT_ORGANIZATION, SigningKey, load_signing_key, new_seed, signing_key_from_seed
 
 _RECORD_SECONDS: Final = 15.0  # an idle machine writes records within milliseconds after the answer
@@ -45,6 +45,7 @@ class Sandbox:
         *,
         issuer: bool = False,
         changes: Mapping[str, str | None] | None = None,
+        fleet_auth: FleetAuth = FleetAuth.CALLOUT,
     ) -> None:
         """Write the deployment into ``directory``, without starting it.
 
@@ -53,16 +54,17 @@ class Sandbox:
             topology: the topology of the deployment.
             issuer: run it in issuer mode, as the single topology always is.
             changes: keys of ``broker.conf`` to be set, or removed if the value is None.
+            fleet_auth: how the fleet's servers authorize connections.
         """
         self.directory = directory
         self.topology = topology
         self.audit_file = directory / "audit.jsonl"
         audit: dict[str, str | None] = {"plugin.broker_auth.audit.output": f"file:{self.audit_file}"}
-        self.deployment = _write(directory, topology, audit | dict(changes or {}), issuer=issuer)
+        self.deployment = _write(directory, topology, audit | dict(changes or {}), issuer=issuer, fleet_auth=fleet_auth)
         self.servers = {
             name: NatsServer(file, log_file=directory / f"{name}.log") for name, file in self.deployment.servers.items()
         }
-        zones = len(self.deployment.settings.zones)
+        zones = len(self.deployment.settings.served_zones)
         self.service = ServiceProcess(self.deployment.configuration, directory / "serve.log", zones=zones)
         self._stack = AsyncExitStack()
 
@@ -184,7 +186,9 @@ class Sandbox:
         return self.directory / "pki" / name
 
 
-def _write(directory: Path, topology: Topology, changes: dict[str, str | None], *, issuer: bool) -> Deployment:
+def _write(
+    directory: Path, topology: Topology, changes: dict[str, str | None], *, issuer: bool, fleet_auth: FleetAuth
+) -> Deployment:
     plan = Plan(
         directory=directory,
         topology=topology,
@@ -194,6 +198,7 @@ def _write(directory: Path, topology: Topology, changes: dict[str, str | None], 
         edge_port=free_port(),
         leaf_port=free_port(),
         websocket_port=free_port(),
+        fleet_auth=fleet_auth,
     )
     deployment = initialize(plan)
     if not deployment.settings.issuer_mode:  # in issuer mode the organization's issuer signs all tokens

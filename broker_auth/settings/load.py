@@ -19,6 +19,7 @@ from broker_auth.files.reading import AS_SERVICE, OTHERS, BadValue, FileContent,
 from broker_auth.secret import Secret
 from broker_auth.settings.checks.audit import audit_outputs
 from broker_auth.settings.checks.brokers import broker_names, brokers
+from broker_auth.settings.checks.fleet_auth import check_fleet_auth, fleet_is_static
 from broker_auth.settings.checks.identities import warn_of_common_names
 from broker_auth.settings.checks.ignored import warn_of_ignored
 from broker_auth.settings.checks.trust import TrustSettings, issuer_mode, trust
@@ -145,6 +146,7 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
     system_user = source.get(choria.SYSTEM_USER)
     names = broker_names(source, serving=scope.serving)
     _check_zone(source, names, scope.zone)
+    check_fleet_auth(source, names, serving=scope.serving)
     selected = [name for name in names if scope.zone in (None, zone_of(source, name))]
     roles = [source.get(broker_keys.ROLE, name) for name in names]
     served = brokers(source, selected, now, serving=scope.serving)
@@ -197,6 +199,9 @@ def _check_zone(source: Source, names: Sequence[str], zone: str | None) -> None:
     if zone is not None and zone not in there:
         what, remedy = f"has no broker in zone {zone!r}", f"name one of {', '.join(there)}"
         source.problem(own.BROKERS, what, remedy)
+    if zone == FLEET_ZONE and fleet_is_static(source):
+        what, remedy = f"is static, so the zone {FLEET_ZONE} is not served", "name the zone of an edge"
+        source.problem(own.FLEET_AUTH, what, remedy)
 
 
 def _accounts(source: Source) -> AccountNames:
@@ -246,7 +251,7 @@ def _warn_of_half(source: Source, *, with_issuers: bool) -> None:
         source.warning(choria.CLIENT_PASSWORD, f"is not set: {_DISABLED}", "set it to enable provisioning")
     elif password and not signer and not with_issuers:
         source.warning(choria.SIGNER_CERT, f"is not set: {_DISABLED}", "set it to enable provisioning")
-    elif password and not with_issuers and not source.is_set(own.IDENTITIES):
+    elif password and not (with_issuers or source.is_set(own.IDENTITIES) or fleet_is_static(source)):
         source.warning(
             own.IDENTITIES,
             "is not set, so every verified certificate may be the provisioner, given the password",

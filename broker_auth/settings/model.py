@@ -24,6 +24,7 @@ __all__ = [
     "AuditOutput",
     "AuditSettings",
     "BrokerSettings",
+    "FleetAuth",
     "KeySource",
     "ProvisioningSettings",
     "Role",
@@ -45,6 +46,13 @@ class Role(StrEnum):
     FLEET = "fleet"
     EDGE = "edge"
     SINGLE = "single"
+
+
+class FleetAuth(StrEnum):
+    """The ways in which the fleet's servers authorize connections (docs/static-fleet.md)."""
+
+    CALLOUT = "callout"  # they ask this service
+    STATIC = "static"  # they decide by their own configuration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +112,7 @@ class Zone:
         break_glass_nkey: public key of the user that the zone's servers admit to their system account.
         workers: number of worker processes.
         has_own_keys: False for an edge that uses the fleet's keys, as ``init`` of 0.1.0 configured it.
+        served: whether its brokers ask this service; False for the fleet with static authorization.
     """
 
     name: str
@@ -113,6 +122,7 @@ class Zone:
     break_glass_nkey: str | None = None
     workers: int = 1
     has_own_keys: bool = True
+    served: bool = True
 
     @property
     def is_fleet(self) -> bool:
@@ -296,9 +306,19 @@ class Settings:
         return next(zone for zone in self.zones if zone.name == name)
 
     @property
+    def served_zones(self) -> tuple[Zone, ...]:
+        """The zones whose brokers ask this service, the fleet's first if it is one of them."""
+        return tuple(zone for zone in self.zones if zone.served)
+
+    @property
+    def fleet_is_static(self) -> bool:
+        """Whether the fleet's servers decide by their own configuration (docs/static-fleet.md)."""
+        return any(zone.is_fleet and not zone.served for zone in self.zones)
+
+    @property
     def audit_files(self) -> tuple[Path, ...]:
         """The audit file of each zone; empty if records are not written to files."""
-        paths = [self.audit.of_zone(zone).path for zone in self.zones]
+        paths = [self.audit.of_zone(zone).path for zone in self.served_zones]
         return tuple(path for path in paths if path is not None)
 
     def of_zone(self, name: str) -> Settings:

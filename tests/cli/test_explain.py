@@ -340,3 +340,15 @@ def test_record_is_decided_by_the_rules_of_its_zone(config: Path) -> None:
     assert explained(config, record, *AT, "--zone", "fleet")["code"] == "admitted"
     done = explain(config, {**record, "zone": "gone"})
     assert (done.code, "has no zone 'gone'; name one of edge, fleet" in done.err) == (1, True)
+
+
+def test_fleet_that_asks_nobody_is_not_explained(config: Path) -> None:
+    text = config.read_text().replace("plugin.broker_auth.provisioner.identities", "# identities")
+    config.write_text(
+        text
+        + "plugin.broker_auth.fleet.auth = static\nplugin.broker_auth.brokers = fleet, edge\n"
+        + "plugin.broker_auth.broker.fleet.role = fleet\nplugin.broker_auth.broker.edge.role = edge\n"
+    )
+    request = msgspec.to_builtins(requests.fleet())
+    done = explain(config, request, *AT)
+    assert (done.code, "asks no service; name one of edge by --zone" in done.err) == (1, True)

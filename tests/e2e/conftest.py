@@ -11,16 +11,18 @@ import pytest_asyncio
 
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.sandbox import Sandbox
+from broker_auth.settings.model import FleetAuth
 
 WITHOUT_XKEY: dict[str, str | None] = {"plugin.broker_auth.xkey_seed_file": None}
 
 SHAPES = [
-    pytest.param((Topology.EDGE, True), id="edge-xkey"),
-    pytest.param((Topology.EDGE, False), id="edge-plain"),
-    pytest.param((Topology.WEBSOCKET, True), id="websocket-xkey"),
-    pytest.param((Topology.WEBSOCKET, False), id="websocket-plain"),
-    pytest.param((Topology.SINGLE, True), id="single-xkey"),
-    pytest.param((Topology.SINGLE, False), id="single-plain"),
+    pytest.param((Topology.EDGE, True, FleetAuth.CALLOUT), id="edge-xkey"),
+    pytest.param((Topology.EDGE, False, FleetAuth.CALLOUT), id="edge-plain"),
+    pytest.param((Topology.EDGE, True, FleetAuth.STATIC), id="edge-static"),
+    pytest.param((Topology.WEBSOCKET, True, FleetAuth.CALLOUT), id="websocket-xkey"),
+    pytest.param((Topology.WEBSOCKET, False, FleetAuth.CALLOUT), id="websocket-plain"),
+    pytest.param((Topology.SINGLE, True, FleetAuth.CALLOUT), id="single-xkey"),
+    pytest.param((Topology.SINGLE, False, FleetAuth.CALLOUT), id="single-plain"),
 ]
 
 
@@ -34,10 +36,10 @@ def _quiet_asyncio() -> None:
 async def any_sandbox(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Sandbox]:
-    """Yield a running sandbox of each topology, with and without xkey."""
-    topology, xkey = request.param
+    """Yield a running sandbox of each topology, with and without xkey, and of a static fleet."""
+    topology, xkey, auth = request.param
     directory = tmp_path_factory.mktemp("sandbox") / "sandbox"
-    async with Sandbox(directory, topology, changes={} if xkey else WITHOUT_XKEY) as sandbox:
+    async with Sandbox(directory, topology, changes={} if xkey else WITHOUT_XKEY, fleet_auth=auth) as sandbox:
         await sandbox.apply_streams()
         yield sandbox
 

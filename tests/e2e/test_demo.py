@@ -25,11 +25,10 @@ pytestmark = pytest.mark.e2e
 DEMO = [sys.executable, "-m", "broker_auth", "demo"]
 
 
-@pytest.mark.parametrize("topology", ["edge", "single"])
-def test_every_row_is_as_expected(topology: str, capsys: pytest.CaptureFixture[str]) -> None:
-    done = subprocess.run(
-        [*DEMO, "--topology", topology, "--json"], capture_output=True, text=True, timeout=LONG_SECONDS, check=False
-    )
+@pytest.mark.parametrize(("topology", "auth"), [("edge", "callout"), ("edge", "static"), ("single", "callout")])
+def test_every_row_is_as_expected(topology: str, auth: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*DEMO, "--topology", topology, "--fleet-auth", auth, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_SECONDS, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     shown = json.loads(done.stdout)
     assert shown["ok"]
@@ -46,6 +45,12 @@ def test_every_row_is_as_expected(topology: str, capsys: pytest.CaptureFixture[s
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
+
+
+def test_static_fleet_needs_the_edge_topology() -> None:
+    done = CliRunner().invoke(main, ["demo", "--topology", "single", "--fleet-auth", "static"])
+    assert done.exit_code == 2
+    assert "--topology edge" in done.output
 
 
 def test_unexpected_observation_fails_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,8 @@ async def examine_accounts(context: Context, broker: BrokerSettings) -> list[Fin
         await _timeouts(system, context, findings)
         if broker.server.store_dir is not None:
             await _jetstream(system, findings)
-        await _callout_account(system, context, broker, findings)
+        if context.settings.zone(broker.zone).served:
+            await _callout_account(system, context, broker, findings)
         await _break_glass_used(system, context, broker, findings)
         if broker.role is not Role.EDGE:
             await _crossings(system, context, findings)

@@ -181,21 +181,7 @@ async def _break_glass(
 ) -> None:
     """Check that the broker knows the break-glass user, with an invalid signature."""
     nkey = context.settings.zone(broker.zone).break_glass_nkey
-    if nkey is None:
-        message = "no break-glass user is configured: without a running service this broker cannot be inspected"
-        findings.warning(
-            FindingCode.BREAK_GLASS_NONE,
-            message,
-            f"create a user nkey, set plugin.broker_auth.break_glass_nkey; {RENDER}",
-        )
-        return
-    if context.access.break_glass_of(broker) is not None:
-        try:
-            await (await context.access.system(broker)).close()
-        except OperationError as error:
-            findings.error(FindingCode.BREAK_GLASS_LOGIN, str(error), RENDER)
-        else:
-            findings.ok(FindingCode.BREAK_GLASS_LOGIN, "the break-glass user can log in to the system account")
+    if await examine_known_break_glass(context, broker, findings) or nkey is None:
         return
     outcome, refusal = await listener.attempt(target, context.access.tls(broker), {"nkey": nkey, "sig": "AAAA"})
     if outcome.verdict is not Verdict.REFUSED or (refusal is not None and _ANSWERED in refusal.reason):
@@ -203,6 +189,27 @@ async def _break_glass(
         findings.error(FindingCode.BREAK_GLASS_UNKNOWN, message, RENDER)
     else:
         findings.ok(FindingCode.BREAK_GLASS_KNOWN, "the broker knows the break-glass user")
+
+
+async def examine_known_break_glass(context: Context, broker: BrokerSettings, findings: BrokerFindings) -> bool:
+    """Check that there is a break-glass user, and log in as it if its seed was given; return whether that was all."""
+    if context.settings.zone(broker.zone).break_glass_nkey is None:
+        message = "no break-glass user is configured: without a running service this broker cannot be inspected"
+        findings.warning(
+            FindingCode.BREAK_GLASS_NONE,
+            message,
+            f"create a user nkey, set plugin.broker_auth.break_glass_nkey; {RENDER}",
+        )
+        return True
+    if context.access.break_glass_of(broker) is None:
+        return False
+    try:
+        await (await context.access.system(broker)).close()
+    except OperationError as error:
+        findings.error(FindingCode.BREAK_GLASS_LOGIN, str(error), RENDER)
+    else:
+        findings.ok(FindingCode.BREAK_GLASS_LOGIN, "the break-glass user can log in to the system account")
+    return True
 
 
 async def _logins(

@@ -40,6 +40,9 @@ class FindingCode(StrEnum):
     LISTENER_WEBSOCKET = "listener.websocket"
     SERVER_VERSION = "server.version"
     SERVER_DEFECT = "server.defect"
+    STATIC_MEMBER = "static.member"
+    STATIC_ASKS = "static.asks"
+    STATIC_PASSWORD = "static.password"
     CALLOUT = "callout"
     CALLOUT_ADMITS = "callout.admits"
     CALLOUT_USER = "callout.user"
@@ -205,6 +208,16 @@ MEANINGS: Final[tuple[tuple[tuple[FindingCode, ...], str], ...]] = (
         (FindingCode.SERVER_DEFECT,),
         "a published defect that breaks a promise of the policy, and the version that corrects it; warning: a "
         "defect that does not affect rendered configurations",
+    ),
+    (
+        (FindingCode.STATIC_MEMBER, FindingCode.STATIC_ASKS),
+        "a [static fleet](static-fleet.md) does not admit the service's certificate as a member; a server still asks a "
+        "service",
+    ),
+    (
+        (FindingCode.STATIC_PASSWORD,),
+        "a static fleet denies the configured password of the provisioner or the system user: its configuration was "
+        "rendered with another",
     ),
     (
         (FindingCode.CALLOUT, FindingCode.CALLOUT_ADMITS),

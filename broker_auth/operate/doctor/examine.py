@@ -22,6 +22,7 @@ from broker_auth.operate.doctor.deployment import (
 from broker_auth.operate.doctor.finding import Context, Finding, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
 from broker_auth.operate.doctor.service import examine_service
+from broker_auth.operate.doctor.static import examine_static
 from broker_auth.settings.model import BrokerSettings
 from broker_auth.settings.problems import ConfigurationReport
 
@@ -38,6 +39,8 @@ NO_SERVICE: Final = frozenset(
         FindingCode.CALLOUT_USER,
         FindingCode.LISTENER_UNREACHABLE,
         FindingCode.CALLOUT_ADMITS_ANYBODY,
+        FindingCode.STATIC_MEMBER,
+        FindingCode.STATIC_ASKS,
     }
 )
 
@@ -55,11 +58,12 @@ async def examine(context: Context, report: ConfigurationReport) -> tuple[Findin
     servers = [server for broker in context.settings.brokers for server in servers_of(broker)]
     listeners, callout = await asyncio.gather(
         _all(servers, lambda server: examine_listeners(context, server)),
-        _all(servers, lambda server: examine_callout(context, server)),
+        _all(servers, lambda server: _authorization(context, server)),
     )
     findings += dict.fromkeys([*listeners, *callout])  # both may report that a broker is unreachable
     # Without a service only the break-glass user can log in, and other attempts would only wait for a timeout.
-    dead = {(item.broker, item.server) for item in callout if item.code in NO_SERVICE}
+    broken = [item for item in callout if item.code in NO_SERVICE and item.severity is Severity.ERROR]
+    dead = {(item.broker, item.server) for item in broken}
     inside = [one for one in servers if context.access.break_glass_of(one) is not None or _named(one) not in dead]
     findings += of_clusters(await _all(inside, lambda server: examine_accounts(context, server)))
     if _served(servers, dead):
@@ -75,6 +79,11 @@ async def examine(context: Context, report: ConfigurationReport) -> tuple[Findin
             )
         )
     return in_order(findings)
+
+
+async def _authorization(context: Context, server: BrokerSettings) -> list[Finding]:
+    served = context.settings.zone(server.zone).served
+    return await (examine_callout(context, server) if served else examine_static(context, server))
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -16,6 +16,7 @@ from broker_auth.operate.doctor.callout import examine_counting
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Finding, Severity
 from broker_auth.operate.doctor.listeners import RENDER, examine_version
+from broker_auth.operate.doctor.static import examine_member
 from broker_auth.settings.model import BrokerSettings
 from broker_auth.settings.problems import ConfigurationReport, Problem
 
@@ -44,6 +45,10 @@ async def check_live(report: ConfigurationReport, access: Access) -> Configurati
 
 async def _broker(access: Access, broker: BrokerSettings) -> list[Finding]:
     findings = BrokerFindings(broker)
+    if not access.settings.zone(broker.zone).served:
+        for url in broker.urls:
+            await examine_member(access, broker, url, findings)
+        return list(dict.fromkeys(findings.items))
     if access.settings.zone(broker.zone).nkey_seed is None:
         remedy = "run this where the workers of its zone run"
         findings.skipped(

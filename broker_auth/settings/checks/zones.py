@@ -12,6 +12,7 @@ from typing import Final
 
 from broker_auth.natsio.nkey import NkeyKind, public_nkey
 from broker_auth.secret import Secret
+from broker_auth.settings.checks.fleet_auth import fleet_is_static
 from broker_auth.settings.keys import broker as broker_keys
 from broker_auth.settings.keys import own
 from broker_auth.settings.keys import table as keytable
@@ -105,7 +106,8 @@ def _warn_of_shared_keys(source: Source, broker: str, zone: str) -> None:
 def _zone(source: Source, name: str, *, serving: bool, remote: bool) -> Zone:
     own_keys = name != FLEET_ZONE and _has_own_keys(source, name)
     workers = source.get(own.WORKERS) if name == FLEET_ZONE else source.get(keys.WORKERS, name)
-    seeds = _Seeds(source, name if own_keys else "", remote=remote) if serving else None
+    served = name != FLEET_ZONE or not fleet_is_static(source)
+    seeds = _Seeds(source, name if own_keys else "", remote=remote) if serving and served else None
     return Zone(
         name=name,
         nkey_seed=seeds.nkey() if seeds else None,
@@ -114,6 +116,7 @@ def _zone(source: Source, name: str, *, serving: bool, remote: bool) -> Zone:
         break_glass_nkey=source.get(keys.BREAK_GLASS, name) if own_keys else source.get(own.BREAK_GLASS),
         workers=workers or source.get(own.WORKERS),
         has_own_keys=own_keys or name == FLEET_ZONE,
+        served=served,
     )
 
 

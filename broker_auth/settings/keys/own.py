@@ -10,7 +10,7 @@ from broker_auth.settings.keys import values
 from broker_auth.settings.keys.audit_output import audit_output, stored_requests
 from broker_auth.settings.keys.durations import MAX_SECONDS
 from broker_auth.settings.keys.key import PREFIX, AnyKey, Key
-from broker_auth.settings.model import AuditKind, AuditOutput, StoredRequests
+from broker_auth.settings.model import AuditKind, AuditOutput, FleetAuth, StoredRequests
 from broker_auth.tokens.chain import DEFAULT_MAX_AGE
 
 MAX_LEEWAY: Final = 60.0  # seconds; docs/policy.md#what-is-accepted-as-a-token
@@ -80,6 +80,17 @@ XKEY_SEED_FILE: Final = _file(
     "xkey_seed_file",
     "File (mode 0600) with the curve nkey seed (`SX…`). Set: requests must be encrypted. Not set: requests must "
     "not be encrypted, and carry passwords and tokens in clear.",
+)
+
+FLEET_AUTH: Final[Key[FleetAuth]] = Key(
+    name=f"{PREFIX}fleet.auth",
+    kind="`callout` or `static`",
+    parse=values.choice(FleetAuth),
+    default=FleetAuth.CALLOUT,
+    shown="callout",
+    meaning="How the fleet's nats-servers authorize connections. `callout`: they ask this service. `static`: they "
+    "decide by their rendered configuration and never wait for this service, which then serves edges only; x509 mode "
+    "and role `fleet` only. docs/static-fleet.md lists what is lost.",
 )
 
 ACCOUNT_FLEET: Final = _account("fleet", "choria", "Account of the fleet: servers and clients.")
@@ -261,6 +272,7 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     NKEY_SEED_FILE,
     ISSUER_SEED_FILE,
     XKEY_SEED_FILE,
+    FLEET_AUTH,
     ACCOUNT_FLEET,
     ACCOUNT_PROVISIONING,
     ACCOUNT_SYSTEM,
