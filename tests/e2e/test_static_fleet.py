@@ -233,7 +233,7 @@ async def test_a_cluster_moves_to_static_and_back_without_an_outage(tmp_path: Pa
         await restart_all()
         since = len(sandbox.service.log)
         sandbox.service.signal(signal.SIGHUP)
-        await sandbox.service.wait_for_log("zone fleet is gone", since)
+        await sandbox.service.wait_for_log("zone fleet has been removed", since)
         assert await names_of_users(fleet) == {"fleet-member"}
         assert write_zone_keys(Workspace(sandbox.directory, force=False), "fleet")
         fleet.write({f"{OWN}fleet.auth": None, identities: ", ".join(kept)})
