@@ -47,7 +47,8 @@ def test_metadata_is_correct(distribution: PathDistribution) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert metadata["Name"] == "broker-auth"
     assert metadata["Version"] == broker_auth.__version__ == project["version"]
-    assert "Apache-2.0" in (metadata.get("License") or metadata.get("License-Expression", ""))
+    license_fields = metadata.get_all("License", []) + metadata.get_all("License-Expression", [])
+    assert "Apache-2.0" in license_fields
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert set(metadata.get_all("Provides-Extra", [])) == set(project["optional-dependencies"])
