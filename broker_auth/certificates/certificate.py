@@ -56,6 +56,7 @@ class Certificate:
         der: the whole certificate.
         tbs: the signed part.
         version: 1 to 3.
+        serial: the serial number, big-endian, without leading zero bytes.
         algorithm: the signature's AlgorithmIdentifier (DER).
         issuer: distinguished name (DER), for comparison.
         subject: distinguished name (DER), for comparison.
@@ -69,6 +70,7 @@ class Certificate:
     der: bytes
     tbs: bytes
     version: int
+    serial: bytes
     algorithm: bytes
     issuer: bytes
     subject: bytes
@@ -94,6 +96,11 @@ class Certificate:
     def fingerprint(self) -> str:
         """SHA-256 of the certificate, lower-case hex."""
         return hashlib.sha256(self.der).hexdigest()
+
+    @property
+    def issuer_and_serial(self) -> bytes:
+        """SHA-256 of the issuer's name (DER), followed by the serial number: what CRLs name a certificate by."""
+        return hashlib.sha256(self.issuer).digest() + self.serial
 
     @property
     def expires(self) -> datetime:
@@ -275,7 +282,7 @@ def _parse(data: bytes) -> Certificate:
     tags = [field.tag for field in fields]
     if tags[:6] != [der.INTEGER, *[der.SEQUENCE] * 5]:
         raise der.DerError("its fields are not those of a certificate")
-    _, algorithm, issuer, validity, subject, key = fields[:6]
+    serial, algorithm, issuer, validity, subject, key = fields[:6]
     if data[algorithm.start : algorithm.end] != data[outer_algorithm.start : outer_algorithm.end]:
         raise der.DerError("the signature's algorithm differs from the signed one")
     if data[signature.content : signature.content + 1] != b"\0":
@@ -287,6 +294,7 @@ def _parse(data: bytes) -> Certificate:
         der=data,
         tbs=data[tbs.start : tbs.end],
         version=version,
+        serial=data[serial.content : serial.end].lstrip(b"\0") or b"\0",
         algorithm=data[algorithm.start : algorithm.end],
         issuer=data[issuer.start : issuer.end],
         subject=data[subject.start : subject.end],

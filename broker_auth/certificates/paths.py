@@ -190,6 +190,7 @@ def _identity(path: Sequence[Certificate], names: AlternativeNames) -> PeerIdent
         names=identity_names(leaf, names, constrained=constrained),
         not_after=_end(path),
         fingerprint=leaf.fingerprint,
+        issuer_and_serial=leaf.issuer_and_serial,
     )
 
 

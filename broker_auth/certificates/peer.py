@@ -23,6 +23,7 @@ class PeerIdentity:
         names: the names that the policy's identities are compared with (docs/policy.md#1-the-provisioner).
         not_after: end of the validity of the whole path to the CA (Unix seconds).
         fingerprint: SHA-256 of the certificate (DER), lower-case hex.
+        issuer_and_serial: see :attr:`.Certificate.issuer_and_serial`.
     """
 
     common_name: str
@@ -30,6 +31,7 @@ class PeerIdentity:
     names: tuple[str, ...]
     not_after: float
     fingerprint: str
+    issuer_and_serial: bytes = b""
 
     @property
     def display_name(self) -> str:

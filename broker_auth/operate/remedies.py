@@ -63,6 +63,11 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "The client sent two tokens, as `auth_token` and as `jwt`, and they differ.",
         "Send one token, or the same in both places.",
     ),
+    DenyCode.REVOKED: Remedy(
+        "What would let the connection in was revoked; the reason says what, `broker-auth revoked` by whom and why.",
+        "Issue a new token or certificate to whoever should have one, with a new key. `broker-auth restore` takes a "
+        "revocation back.",
+    ),
     DenyCode.EDGE_VERIFIED_TLS: Remedy(
         "An edge claims to have verified the certificate of a connection, but edges do not request certificates.",
         "Render the edge's configuration again and restart it. If its configuration was correct, treat the edge as "

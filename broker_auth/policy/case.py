@@ -130,10 +130,21 @@ class Case(msgspec.Struct):
             limit = "plugin.broker_auth.provisioning.limits.max_connections"
             self.refuse(DenyCode.PROVISIONING_FULL, f"the account has as many connections as {limit} allows for nodes")
 
+    def require_not_revoked(self, token: Verified | None) -> None:
+        """Check that nothing that lets the connection in was revoked (docs/policy.md#what-was-revoked)."""
+        node = self.request.connect_opts.name if self.rule is Rule.PROVISIONING else ""
+        found = self.policy.revocations.find(token, self.peer, node, self.request.client_info.host, self.now)
+        if found is not None:
+            self.refuse(DenyCode.REVOKED, found.detail)
+
     def admit(
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None
     ) -> Admit:
-        """Admit the connection until its first credential ends (docs/policy.md#the-admitted-session)."""
+        """Admit the connection until its first credential ends (docs/policy.md#the-admitted-session).
+
+        Refuses what was revoked. Every admission ends here, so that no rule can forget it.
+        """
+        self.require_not_revoked(token)
         return Admit(
             rule=self.rule,
             account=account,

@@ -74,6 +74,7 @@ class DenyCode(StrEnum):
     CLIENT_HOST = "client_host"
     PUB_SUB_DISABLED = "pub_sub_disabled"
     NO_CREDENTIAL = "no_credential"
+    REVOKED = "revoked"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -188,6 +189,7 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.CLIENT_HOST: "connection type not served",
     DenyCode.PUB_SUB_DISABLED: "credentials not sufficient",
     DenyCode.NO_CREDENTIAL: "no credentials",
+    DenyCode.REVOKED: "credentials not sufficient",
     DenyCode.INTERNAL_ERROR: "internal error",
     TokenFault.EXPIRED: "token expired",
     TokenFault.ISSUER_EXPIRED: "token expired",

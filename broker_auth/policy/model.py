@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from broker_auth.certificates.peer import PREFIXES, PeerIdentity
 from broker_auth.certificates.verifier import PeerVerifier
 from broker_auth.policy.gauge import ConnectionGauge
+from broker_auth.policy.revocations import NO_REVOCATIONS, Revocations
 from broker_auth.secret import Secret
 from broker_auth.tokens.verify import TokenVerifier
 
@@ -108,6 +109,7 @@ class Policy:
         issuer_mode: whether organization issuers are configured (docs/policy.md#two-modes).
         pub_sub: whether, in issuer mode, verified TLS without a token gets pub-sub permissions.
         token_leeway: seconds, for ``nbf`` and ``iat``.
+        revocations: what is not admitted although it is valid; a running worker replaces its policy when they change.
     """
 
     tokens: TokenVerifier
@@ -121,3 +123,4 @@ class Policy:
     deny_servers: bool = False
     pub_sub: bool = False
     token_leeway: float = 0.0
+    revocations: Revocations = NO_REVOCATIONS

@@ -47,6 +47,7 @@ class Verified:
     Attributes:
         signer: name of the key that signed it.
         signer_key: fingerprint of that key.
+        digest: SHA-256 of what was signed. A thief could write an ECDSA signature in another way, but not this.
         chain_issuer: its chain issuer, or itself if it is a chain issuer; None outside a trust chain.
     """
 
@@ -55,6 +56,7 @@ class Verified:
     algorithm: str
     signer: str
     signer_key: str = ""
+    digest: bytes = b""
     chain_issuer: ChainIssuer | None = None
 
     @property
@@ -150,6 +152,7 @@ class TokenVerifier:
             algorithm=jws.algorithm,
             signer=key.name,
             signer_key=key.fingerprint,
+            digest=hashlib.sha256(jws.signing_input).digest(),
             chain_issuer=self._chain_issuer(purpose, claims),
         )
 

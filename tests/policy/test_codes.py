@@ -19,6 +19,7 @@ from tests.policy import (
     test_chain_issuer_age,
     test_edge,
     test_permissions,
+    test_revocations,
     test_rule0_connection,
     test_rule1_provisioner,
     test_rule2_system,
@@ -37,6 +38,7 @@ MODULES = (
     test_rule4_verified_tls,
     test_permissions,
     test_chain_issuer_age,
+    test_revocations,
 )
 TABLES = [table for module in MODULES for table in module.TABLES]
 BAD_TOKENS = {**test_jws.REJECTED, **test_chain.REJECTED}

@@ -18,6 +18,7 @@ from broker_auth.policy import permissions, subjects
 from broker_auth.policy.decision import DenyCode, Rule
 from broker_auth.policy.model import Accounts
 from broker_auth.policy.permissions import Permissions
+from broker_auth.policy.revocations import RevocationKind
 from broker_auth.settings.checks.identities import identity_patterns
 from broker_auth.settings.checks.ignored import CHANGES_ADMISSION
 from broker_auth.settings.keys import own as own_keys
@@ -72,6 +73,7 @@ COMPARED = {
     "Server, by default",
     "Pub-sub",
     "Unrestricted",
+    "What was revoked",
 }
 
 
@@ -90,6 +92,13 @@ def test_every_table_is_compared() -> None:
 def rows(heading: str, index: int = 0, page: dict[str, list[Table]] = POLICY) -> Table:
     """Return the rows of a table, without its header."""
     return page[heading][index][1:]
+
+
+# --- Revocations
+
+
+def test_kinds_of_revocations() -> None:
+    assert [code(kind)[0] for kind, _, _ in rows("What was revoked")] == list(RevocationKind)
 
 
 # --- Accounts and rules
