@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from broker_auth.daemon.spawn import Body, spawn
 
 _MAX_HEARTBEAT = 1024 * 1024  # bytes of a line
+_MAX_UNREAD = 64 * 1024 * 1024  # bytes sent to a process that it has not read
 _log = logging.getLogger(__name__)
 
 H = TypeVar("H")
@@ -49,6 +50,8 @@ class Child(Generic[H]):
         self.ended = asyncio.Event()
         self._decoder = msgspec.json.Decoder(heartbeat_type)
         self._on_heartbeat = on_heartbeat
+        self._writer: asyncio.StreamWriter | None = None
+        self._unsent: list[bytes] = []
         self._listener = asyncio.create_task(self._listen())
         _log.debug("process %d started", self.pid)
 
@@ -56,6 +59,17 @@ class Child(Generic[H]):
         """Send a signal, unless the process has ended."""
         if self.status is None:
             os.kill(self.pid, number)
+
+    def send(self, lines: Sequence[bytes]) -> None:
+        """Send it messages, a line each. Kills it if it does not read them: it is replaced by one that knows."""
+        if self._writer is None:
+            self._unsent += lines
+        elif self.status is None:
+            self._writer.writelines(lines)
+        size = sum(map(len, self._unsent)) if self._writer is None else self._writer.transport.get_write_buffer_size()
+        if size > _MAX_UNREAD:
+            _log.error("process %d does not read what it is sent, and is killed", self.pid)
+            self.signal(signal.SIGKILL)
 
     def reap(self) -> None:
         """Collect the exit status if the process has ended."""
@@ -84,6 +98,9 @@ class Child(Generic[H]):
 
     async def _listen(self) -> None:
         reader, writer = await asyncio.open_unix_connection(sock=self._channel, limit=_MAX_HEARTBEAT)
+        self._writer = writer
+        self.send(self._unsent)
+        self._unsent = []
         try:
             while line := await reader.readline():
                 self.heartbeat = self._decoder.decode(line)

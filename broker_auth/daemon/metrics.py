@@ -37,6 +37,7 @@ class ServiceCollector(Collector):
         yield from _workers(states)
         now = self._clock()
         yield _chain_issuers(states, now)
+        yield _gauge("revocations", "Revocations in force.", ("zone",), [((s.zone,), s.revoked) for s in states])
         yield from _troubles(states, now)
         yield from _certificates(states, now)
 

@@ -1,6 +1,6 @@
-"""The pid file: the process id of the running service, and the reload counts of each zone.
+"""The pid file: the process id of the running service, and of each zone its reload counts and the revocations in force.
 
-The first line is the process id, for any tool; the others count reloads, for ``broker-auth reload``. The service
+The first line is the process id, for any tool; the others are for ``broker-auth reload`` and ``revoke``. The service
 holds a lock on the file while it runs, so that a stale file is recognized. The file is readable by its owner only,
 because a process that can open a file can also lock it and so prevent the service from starting.
 """
@@ -13,21 +13,37 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker_auth.errors import OperationError
 
 _MAX_BYTES: Final = 64 * 1024
 _PID: Final = re.compile(r"[0-9]{1,9}\n")
-_ZONE: Final = re.compile(r"zone=(?P<zone>\S+) accepted=(?P<accepted>[0-9]+) refused=(?P<refused>[0-9]+)\n")
+_ZONE: Final = re.compile(
+    r"zone=(?P<zone>\S+) accepted=(?P<accepted>[0-9]+) refused=(?P<refused>[0-9]+)( revocations=(?P<version>\w+))?\n"
+)
+
+
+class ZoneLine(NamedTuple):
+    """What the file says of one zone.
+
+    Attributes:
+        accepted: reloads that changed the configuration.
+        refused: reloads that changed nothing.
+        revocations: version of the revocations by which every worker of the zone decides; empty while they differ.
+    """
+
+    accepted: int
+    refused: int
+    revocations: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running service: its process id, and the number of accepted and refused reloads of each zone."""
+    """A running service: its process id, and the line of each zone."""
 
     pid: int
-    zones: dict[str, tuple[int, int]]
+    zones: dict[str, ZoneLine]
 
 
 class PidFile:
@@ -51,9 +67,9 @@ class PidFile:
             raise OperationError(f"pid file {path} is held by a running service; stop that service first") from error
         self.write({})
 
-    def write(self, zones: Mapping[str, tuple[int, int]]) -> None:
-        """Write the number of accepted and refused reloads of each zone."""
-        lines = [f"zone={zone} accepted={good} refused={bad}\n" for zone, (good, bad) in zones.items()]
+    def write(self, zones: Mapping[str, ZoneLine]) -> None:
+        """Write what each zone accepted, refused and decides by."""
+        lines = [_line(zone, line) for zone, line in zones.items()]
         content = f"{os.getpid()}\n{''.join(lines)}".encode()
         os.pwrite(self._descriptor, content, 0)
         os.ftruncate(self._descriptor, len(content))
@@ -80,8 +96,16 @@ def running(path: Path) -> Running:
     pid = _PID.match(content)
     if not held or pid is None:
         raise OperationError(message)
-    zones = {match["zone"]: (int(match["accepted"]), int(match["refused"])) for match in _ZONE.finditer(content)}
+    zones = {
+        match["zone"]: ZoneLine(int(match["accepted"]), int(match["refused"]), match["version"] or "")
+        for match in _ZONE.finditer(content)
+    }
     return Running(int(pid[0]), zones)
+
+
+def _line(zone: str, line: ZoneLine) -> str:
+    confirmed = f" revocations={line.revocations}" if line.revocations else ""
+    return f"zone={zone} accepted={line.accepted} refused={line.refused}{confirmed}\n"
 
 
 def _is_held(descriptor: int) -> bool:

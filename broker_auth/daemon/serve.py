@@ -17,13 +17,14 @@ from prometheus_client import CollectorRegistry
 from broker_auth.daemon.child import Child
 from broker_auth.daemon.health import Endpoint, Health, listen
 from broker_auth.daemon.metrics import ServiceCollector
-from broker_auth.daemon.pidfile import PidFile
+from broker_auth.daemon.pidfile import PidFile, ZoneLine
+from broker_auth.daemon.prepared import Prepared
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.supervisor import Supervisor
 from broker_auth.daemon.systemd import Notifier
 from broker_auth.daemon.tasks import LongTasks
 from broker_auth.daemon.troubles import TroubleCode, troubles
-from broker_auth.daemon.worker import Prepared, prepare
+from broker_auth.daemon.worker import prepare
 from broker_auth.daemon.zones import Zones, supervise
 from broker_auth.errors import ConfigurationError
 from broker_auth.settings.keys.broker import BROKER
@@ -208,14 +209,16 @@ class _Front:
             await asyncio.sleep(_TROUBLE_SECONDS)
 
     async def _update_pid_file(self, pid_file: PidFile) -> None:
-        """Write the reload counts, for ``broker-auth reload``."""
-        written: dict[str, tuple[int, int]] = {}
+        """Write the reload counts and the revocations in force, for ``broker-auth reload`` and ``revoke``."""
+        written: dict[str, ZoneLine] = {}
         while True:
             await self._host.wait_for_change()
-            counts = {state.zone: (state.accepted, state.refused) for state in self._host.states()}
-            if counts != written:
-                pid_file.write(counts)
-                written = counts
+            lines = {
+                state.zone: ZoneLine(state.accepted, state.refused, state.revocations) for state in self._host.states()
+            }
+            if lines != written:
+                pid_file.write(lines)
+                written = lines
 
     async def _ping_watchdog(self, seconds: float) -> None:
         """Notify systemd's watchdog while workers are alive: without workers, systemd should restart the service."""

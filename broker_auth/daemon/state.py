@@ -32,6 +32,9 @@ class ZoneState(msgspec.Struct, kw_only=True):
         log_lost: log lines dropped because stderr was not read in time.
         task_failures: number of long-lived tasks that ended unexpectedly and were restarted.
         expiries: expiry times of the configured certificates.
+        revocations: version of the revocations by which every worker decides; empty while they differ.
+        revoked: number of revocations.
+        revocation_trouble: why the file of revocations cannot be read now; empty if it can.
     """
 
     zone: str
@@ -54,6 +57,9 @@ class ZoneState(msgspec.Struct, kw_only=True):
     log_lost: int = 0
     task_failures: int = 0
     expiries: tuple[Expiry, ...] = ()
+    revocations: str = ""
+    revoked: int = 0
+    revocation_trouble: str = ""
 
     def after(self, earlier: ZoneState) -> ZoneState:
         """Return this state plus the counts of an earlier process of the zone."""
@@ -74,5 +80,12 @@ class ZoneState(msgspec.Struct, kw_only=True):
     def down(self) -> ZoneState:
         """Return this state for a zone whose process is not running."""
         return msgspec.structs.replace(
-            self, alive=False, ready=False, brokers=dict.fromkeys(self.brokers, 0), pending=0, oldest=0.0, resident=()
+            self,
+            alive=False,
+            ready=False,
+            brokers=dict.fromkeys(self.brokers, 0),
+            pending=0,
+            oldest=0.0,
+            resident=(),
+            revocations="",
         )

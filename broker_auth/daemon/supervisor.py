@@ -18,10 +18,12 @@ from broker_auth.callout.connection import DRAIN_SECONDS
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.child import Child
 from broker_auth.daemon.expiry import Expiry, expiries
+from broker_auth.daemon.prepared import Prepared
+from broker_auth.daemon.revocations import POLL_SECONDS, RevocationFeed
 from broker_auth.daemon.slot import Cause, ProcessSpec, Slot, watch
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.tasks import LongTasks
-from broker_auth.daemon.worker import Heartbeat, Prepared, work
+from broker_auth.daemon.worker import Heartbeat, work
 from broker_auth.errors import BrokerAuthError, ConfigurationError
 from broker_auth.logs import setup as logs
 from broker_auth.settings.model import ServingSettings, Settings
@@ -90,6 +92,7 @@ class Supervisor:
         self._workers = workers
         self._slots: list[Slot[Heartbeat]] = []
         self._old: list[Slot[Heartbeat]] = []
+        self._feed = self._old_feed = RevocationFeed(prepared)
         self._ended_stats = Snapshot()
         self._audit_lost = 0
         self._log_lost = 0
@@ -182,6 +185,9 @@ class Supervisor:
             skews=_most(heartbeat.skews for heartbeat in heartbeats),
             task_failures=self.tasks.failures + self._watching.failures,
             expiries=self._expiries(),
+            revocations=self._confirmed(),
+            revoked=self._feed.current.count,
+            revocation_trouble=self._feed.trouble,
         )
         return (state,)
 
@@ -201,11 +207,12 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         loop.add_signal_handler(signal.SIGUSR1, self._forward, signal.SIGUSR1)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        self._slots = self._fork(self.prepared)
+        self._slots = self._fork(self._feed)
         # Runs until the end, because a stuck worker does not drain.
         self._watching.start("watchdog", lambda: watch(lambda: (*self._slots, *self._old)))
         self.tasks.start("reload", self._reload_on_demand)
         self.tasks.start("announcement", self._announce, once=True)
+        self.tasks.start("revocations", self._follow_revocations)
         await self._stop.wait()
         self.changed()
         await self.tasks.cancel()
@@ -241,17 +248,17 @@ class Supervisor:
         self.replaced[cause] += 1
         self.changed()
 
-    def _fork(self, prepared: Prepared) -> list[Slot[Heartbeat]]:
+    def _fork(self, feed: RevocationFeed) -> list[Slot[Heartbeat]]:
         spec = ProcessSpec(
             title="worker",
-            start=lambda: self._start(prepared, self.changed),
+            start=lambda: self._start(feed.prepared(), self.changed),
             timeout=HEARTBEAT_TIMEOUT,
             drain=DRAIN_DEADLINE,
             on_end=self._ended,
             on_replace=self._replaced,
             is_late=is_late,
         )
-        return [Slot(spec) for _ in range(self._count(prepared.settings))]
+        return [Slot(spec) for _ in range(self._count(feed.prepared().settings))]
 
     def _count(self, settings: ServingSettings) -> int:
         return self._workers or settings.served.workers
@@ -281,6 +288,33 @@ class Supervisor:
         while not true():
             await self.wait_for_change()
 
+    # -- revocations --------------------------------------------------------------------------
+
+    async def _follow_revocations(self) -> None:
+        while True:
+            self._tell_revocations(self._feed, self._slots)
+            if self._old_feed is not self._feed:
+                self._tell_revocations(self._old_feed, self._old)
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _tell_revocations(self, feed: RevocationFeed, slots: Sequence[Slot[Heartbeat]]) -> None:
+        before = feed.trouble
+        lines = feed.look()
+        if lines:
+            for slot in slots:
+                if slot.child is not None:
+                    slot.child.send(lines)
+        if lines or feed.trouble != before:
+            self.changed()
+
+    def _confirmed(self) -> str:
+        """Return the version of the revocations by which every worker decides; empty while they differ."""
+        current = self._feed.current.version
+        heartbeats = [worker.heartbeat for worker in self._all()]
+        complete = len(self.workers) == self.expected_workers
+        held = complete and all(heartbeat and heartbeat.revocations == current for heartbeat in heartbeats)
+        return current if held else ""
+
     # -- reload -------------------------------------------------------------------------------
 
     async def _reload_on_demand(self) -> None:
@@ -308,7 +342,8 @@ class Supervisor:
             for problem in error.problems if isinstance(error, ConfigurationError) else [error]:
                 _log.error("not reloaded%s: %s", self._label, problem)
             return False
-        slots = self._old = self._fork(prepared)  # from now on watched and reaped together with the others
+        self._old_feed = RevocationFeed(prepared)
+        slots = self._old = self._fork(self._old_feed)  # from now on watched and reaped together with the others
         try:
             async with asyncio.timeout(TAKEOVER_SECONDS):
                 await self._until(lambda: self._can_take_over(slots, prepared.settings))
@@ -319,6 +354,7 @@ class Supervisor:
             await self._discard_old()
             return False
         self._slots, self._old = slots, self._slots
+        self._feed, self._old_feed = self._old_feed, self._feed
         self.prepared = prepared
         self.changed()
         await self._discard_old()
@@ -328,7 +364,7 @@ class Supervisor:
     async def _discard_old(self) -> None:
         """Retire the workers of the previous or of a refused configuration."""
         await asyncio.gather(*(slot.retire() for slot in self._old))
-        self._old = []
+        self._old, self._old_feed = [], self._feed
 
     def _can_take_over(self, slots: Sequence[Slot[Heartbeat]], settings: Settings) -> bool:
         """Return whether each new worker is subscribed at every broker where an old one is."""

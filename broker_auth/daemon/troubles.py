@@ -21,6 +21,7 @@ class TroubleCode(StrEnum):
     CLOCK = "clock"
     CERTIFICATE = "certificate"
     AUDIT = "audit"
+    REVOCATIONS = "revocations"
     LATE = "late"
 
 
@@ -33,7 +34,7 @@ class Trouble(msgspec.Struct, frozen=True):
 
 def troubles(state: ZoneState, now: float) -> tuple[Trouble, ...]:
     """Return the troubles of a zone at ``now`` (Unix seconds), most far-reaching first."""
-    return (*_clocks(state), *_certificates(state, now), *_audit(state), *_late(state))
+    return (*_clocks(state), *_certificates(state, now), *_audit(state), *_revocations(state), *_late(state))
 
 
 def _clocks(state: ZoneState) -> Iterator[Trouble]:
@@ -60,6 +61,12 @@ def _certificates(state: ZoneState, now: float) -> Iterator[Trouble]:
 def _audit(state: ZoneState) -> Iterator[Trouble]:
     if state.audit_trouble:
         yield Trouble(TroubleCode.AUDIT, f"audit records are lost: {state.audit_trouble}; decisions continue")
+
+
+def _revocations(state: ZoneState) -> Iterator[Trouble]:
+    if state.revocation_trouble:
+        text = f"the file of revocations cannot be read, so its last good state counts: {state.revocation_trouble}"
+        yield Trouble(TroubleCode.REVOCATIONS, text)
 
 
 def _late(state: ZoneState) -> Iterator[Trouble]:

@@ -11,10 +11,9 @@ import contextlib
 import os
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -33,10 +32,11 @@ from broker_auth.callout.reports import ConnectionReports
 from broker_auth.callout.service import Service, tls_contexts
 from broker_auth.callout.skew import notable
 from broker_auth.callout.stats import Snapshot
+from broker_auth.daemon.prepared import Prepared
+from broker_auth.daemon.revocations import MAX_LINE, Follower
 from broker_auth.daemon.spawn import end_with_parent
 from broker_auth.logs import setup as logs
 from broker_auth.natsio.subjects import AUTH_ERROR_SUBJECT, AUTH_QUEUE, AUTH_REQUEST_SUBJECT
-from broker_auth.policy.model import Policy
 from broker_auth.settings.model import AuditKind, AuditSettings, Role, ServingSettings
 from broker_auth.settings.policy import build_policy
 
@@ -53,15 +53,6 @@ except ImportError:
     _new_loop = None
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An accepted configuration with its keys loaded: everything that a worker needs."""
-
-    settings: ServingSettings
-    policy: Policy
-    contexts: dict[str, ssl.SSLContext | None]
-
-
 class Heartbeat(msgspec.Struct, kw_only=True):
     """The state of a worker, sent every second.
 
@@ -75,6 +66,7 @@ class Heartbeat(msgspec.Struct, kw_only=True):
         log_lost: log lines dropped because stderr was not read in time.
         skews: seconds by which this host's clock is ahead of a server's, by ``broker/server``.
         resident: resident memory in bytes, including shared pages; 0 if unknown.
+        revocations: version of the revocations that the worker decides by.
     """
 
     stats: Snapshot
@@ -86,6 +78,7 @@ class Heartbeat(msgspec.Struct, kw_only=True):
     log_lost: int = 0
     skews: dict[str, float] = {}
     resident: int = 0
+    revocations: str = ""
 
 
 def prepare(settings: ServingSettings) -> Prepared:
@@ -151,15 +144,14 @@ class _Worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._audit.reopen)
-        reader, writer = await asyncio.open_unix_connection(sock=channel)
-        watched = [asyncio.create_task(self._send_heartbeats(writer), name="heartbeat")]
+        reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_LINE)
+        watched = [
+            asyncio.create_task(self._send_heartbeats(writer), name="heartbeat"),
+            asyncio.create_task(self._listen(reader, writer), name="supervisor"),
+        ]
         if self._published is not None:
             watched.append(asyncio.create_task(self._published.pump(self._publish), name="audit to NATS"))
-        tasks = [
-            *watched,
-            asyncio.create_task(self._orphaned(reader)),
-            asyncio.create_task(self._send_heartbeat_when_ready(writer)),
-        ]
+        tasks = [*watched, asyncio.create_task(self._send_heartbeat_when_ready(writer))]
         try:
             await self._service.run(self._stop, self._published.drain if self._published else None, watched)
         finally:
@@ -170,9 +162,16 @@ class _Worker:
             self._audit.close()
             await _closed(writer)
 
-    async def _orphaned(self, reader: asyncio.StreamReader) -> None:
-        """Stop when the channel ends: the supervisor sends nothing, and closes it only by ending."""
-        await reader.read()
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Follow the supervisor's revocations, and stop when its end of the channel closes: it is gone."""
+        callout = self._callout
+        follower = Follower(callout.policy.revocations)
+        while line := await reader.readline():
+            current = follower.take(line)
+            if current is not None:
+                callout.policy = replace(callout.policy, revocations=current)
+                self._send_heartbeat(writer)
+            await asyncio.sleep(0)  # requests are answered between the parts of a long change
         self._stop.set()
 
     async def _send_heartbeats(self, writer: asyncio.StreamWriter) -> None:
@@ -198,8 +197,9 @@ class _Worker:
             log_lost=logs.lost(),
             skews=self._callout.skews.measured(time.monotonic()),
             resident=_resident(),
+            revocations=self._callout.policy.revocations.version,
         )
-        # uvloop raises RuntimeError once the supervisor has ended, which `_orphaned` notices too.
+        # uvloop raises RuntimeError once the supervisor has ended, which `_listen` notices too.
         with contextlib.suppress(RuntimeError):
             writer.write(msgspec.json.encode(heartbeat) + b"\n")
 

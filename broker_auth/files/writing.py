@@ -10,7 +10,7 @@ from pathlib import Path
 from broker_auth.errors import InputError
 
 
-def write_private(path: Path, data: bytes, *, force: bool = True) -> None:
+def write_private(path: Path, data: bytes, *, force: bool = True, owner: os.stat_result | None = None) -> None:
     """Write a file that only its owner can read.
 
     A temporary file in the same directory is written and renamed, so that a crash leaves either the old or the new
@@ -20,6 +20,7 @@ def write_private(path: Path, data: bytes, *, force: bool = True) -> None:
         path: where to write; its directory must exist.
         data: the content.
         force: whether to replace an existing file.
+        owner: whose owner and group the file gets, where root writes for the service; by default the writer's.
 
     Raises:
         InputError: the file exists and ``force`` is false, or it cannot be written.
@@ -33,6 +34,8 @@ def write_private(path: Path, data: bytes, *, force: bool = True) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+            if owner is not None and (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         _put(Path(temporary), path, force=force)
     except FileExistsError as error:
         raise _existing(path) from error

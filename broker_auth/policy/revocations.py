@@ -165,28 +165,25 @@ class Revocations:
         Raises:
             RevocationError: a value is not usable, or there are too many patterns.
         """
-        terms: dict[RevocationKind, dict[_Key, Term]] = {}
-        known: dict[tuple[float, float], Term] = {}  # equal terms share one object, to save memory
+        draft = Draft(self)
+        draft.apply(added, removed)
+        return draft.finish(version)
 
-        def of(kind: RevocationKind) -> dict[_Key, Term]:
-            if kind not in terms:
-                terms[kind] = dict(self._terms.get(kind, {}))
-            return terms[kind]
+    def since(self, earlier: Revocations) -> tuple[list[Revocation], list[Revocation]]:
+        """Return what to add to an earlier set and what to remove from it, to make this one."""
+        return list(self._beyond(earlier)), [one for one in earlier._beyond(self) if not self._has(one)]
 
-        for one in removed:
-            of(one.kind).pop(_key(one.kind, one.value), None)
-        for one in added:
-            until = math.inf if one.until is None else one.until
-            before = math.inf if one.before is None else one.before
-            of(one.kind)[_key(one.kind, one.value)] = known.setdefault((until, before), Term(until, before))
-        made = Revocations({**self._terms, **terms}, version)
-        if len(made._patterns) > MAX_PATTERNS:
-            raise RevocationError(f"more than {MAX_PATTERNS} patterns; revoke identities by name")
-        return made
+    def _beyond(self, other: Revocations) -> Iterator[Revocation]:
+        for kind, held in self._terms.items():
+            theirs = other._held(kind)
+            for key, term in held.items():
+                if theirs.get(key) != term:
+                    until = None if term.until == math.inf else term.until
+                    before = None if term.before == math.inf else term.before
+                    yield Revocation(kind=kind, value=_shown(kind, key), until=until, before=before)
 
-    def named(self, version: str) -> Revocations:
-        """Return the same set under another version."""
-        return Revocations(self._terms, version)
+    def _has(self, one: Revocation) -> bool:
+        return _key(one.kind, one.value) in self._held(one.kind)
 
     def items(self) -> Iterator[tuple[RevocationKind, str, Term]]:
         """Yield every revocation, as the index holds it."""
@@ -275,6 +272,45 @@ class Revocations:
             if of_version == version and (found := held.get(number >> shift)) and now < found[1].until:
                 return Found(RevocationKind.NETWORK, str(found[0]))
         return None
+
+
+class Draft:
+    """A set of revocations while it is changed, part by part; the set that it began with stays as it is."""
+
+    def __init__(self, base: Revocations) -> None:
+        self._base = base
+        self._terms: dict[RevocationKind, dict[_Key, Term]] = {}
+        self._known: dict[tuple[float, float], Term] = {}  # equal terms share one object, to save memory
+
+    def apply(self, added: Iterable[Revocation], removed: Iterable[Revocation]) -> None:
+        """Remove and add revocations.
+
+        Raises:
+            RevocationError: a value is not usable.
+        """
+        for one in removed:
+            self._of(one.kind).pop(_key(one.kind, one.value), None)
+        for one in added:
+            until = math.inf if one.until is None else one.until
+            before = math.inf if one.before is None else one.before
+            term = self._known.setdefault((until, before), Term(until, before))
+            self._of(one.kind)[_key(one.kind, one.value)] = term
+
+    def finish(self, version: str) -> Revocations:
+        """Return the set under its new version.
+
+        Raises:
+            RevocationError: there are too many patterns.
+        """
+        made = Revocations({**self._base._terms, **self._terms}, version)
+        if len(made._patterns) > MAX_PATTERNS:
+            raise RevocationError(f"there are more than {MAX_PATTERNS} patterns; revoke identities by name")
+        return made
+
+    def _of(self, kind: RevocationKind) -> dict[_Key, Term]:
+        if kind not in self._terms:
+            self._terms[kind] = dict(self._base._held(kind))
+        return self._terms[kind]
 
 
 NO_REVOCATIONS: Final = Revocations()

@@ -39,6 +39,7 @@ from broker_auth.settings.model import (
 )
 from broker_auth.settings.plugin_directory import add_plugin_directory
 from broker_auth.settings.problems import ConfigurationReport, Findings, Problem
+from broker_auth.settings.revocations import read_revocations
 from broker_auth.settings.source import Source
 
 PROVISIONER: Final = "provisioner"  # the user of the first rule, docs/policy.md#1-the-provisioner
@@ -178,6 +179,7 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
         ),
         metrics_listen=source.get(own.METRICS_LISTEN),
         pid_file=source.get(own.PID_FILE),
+        revocations=_revocations(source, serving=scope.serving),
     )
     known = {zone.name for zone in settings.zones}
     return settings if scope.zone is None or scope.zone not in known else settings.of_zone(scope.zone)
@@ -278,6 +280,18 @@ def _rotating(source: Source, current: Key[Secret | None], previous: Key[Secret 
     if source.is_set(previous) and not source.is_set(current):
         source.problem(previous, f"is set, but {current.name} is not", f"set {current.name}, or remove it")
     return tuple(value for value in (source.get(current), source.get(previous)) if value is not None)
+
+
+def _revocations(source: Source, *, serving: bool) -> Path | None:
+    """Return the file of revocations, which must be readable before a service starts: it never forgets them."""
+    path = source.get(own.REVOCATIONS)
+    if path is not None and serving:
+        try:
+            read_revocations(path)
+        except BadValue as error:
+            remedy = "create it: broker-auth revoked --create" if not path.exists() else error.remedy
+            source.problem(own.REVOCATIONS, error.what, remedy)
+    return path
 
 
 def _streams(source: Source) -> StreamSettings:

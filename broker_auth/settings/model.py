@@ -271,6 +271,7 @@ class Settings:
         chain_issuer_max_age: seconds.
         metrics_listen: ``host:port`` for metrics and health; None disables both.
         pid_file: file by which ``broker-auth reload`` finds the service.
+        revocations: file with what was revoked; None if nothing can be.
         narrowed_to: the zone that these settings were narrowed to by :meth:`of_zone`; empty for all zones.
     """
 
@@ -294,6 +295,7 @@ class Settings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     metrics_listen: str | None = None
     pid_file: Path | None = None
+    revocations: Path | None = None
     narrowed_to: str = ""
 
     @property

@@ -11,8 +11,10 @@ from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.files.reading import read
 from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.model import HostList, Policy, Provisioning, SystemUser
+from broker_auth.policy.revocations import NO_REVOCATIONS, Revocations
 from broker_auth.settings.checks.identities import identity_patterns
 from broker_auth.settings.model import FLEET_ZONE, KeySource, Settings
+from broker_auth.settings.revocations import read_revocations
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 
@@ -45,7 +47,12 @@ def build_policy(settings: Settings, zone: str = FLEET_ZONE, *, cached_peers: in
         deny_servers=settings.deny_server_connections,
         pub_sub=settings.pub_sub_ca,
         token_leeway=settings.token_leeway,
+        revocations=NO_REVOCATIONS if settings.revocations is None else _revocations(settings.revocations),
     )
+
+
+def _revocations(path: Path) -> Revocations:
+    return read_revocations(path).index
 
 
 def trusted_keys(settings: Settings) -> TrustedKeys:

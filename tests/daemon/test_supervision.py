@@ -14,9 +14,10 @@ from itertools import pairwise
 import pytest
 
 from broker_auth.callout.stats import Snapshot
+from broker_auth.daemon.prepared import Prepared
 from broker_auth.daemon.slot import Cause
 from broker_auth.daemon.supervisor import DRAIN_DEADLINE, HEARTBEAT_TIMEOUT, TAKEOVER_SECONDS, Supervisor
-from broker_auth.daemon.worker import Heartbeat, Prepared, prepare
+from broker_auth.daemon.worker import Heartbeat, prepare
 from broker_auth.errors import BrokerAuthError, ConfigurationError, OperationError
 from tests.callout.deployment import Deployment
 from tests.daemon.played import PlayedChild, Starter, run, suspend

@@ -39,6 +39,7 @@ ROWS = {
     "expired signers still verify": (state(expiries=(Expiry("signer", "s.pem", NOW - DAY),)), []),
     "not yet": (state(expiries=(Expiry("own", "c.pem", NOW + DAY),)), []),
     "audit": (state(audit_trouble="a.jsonl: No space left on device"), ["audit records are lost: a.jsonl: No space"]),
+    "revocations": (state(revocation_trouble="r.json is cut"), ["the file of revocations cannot be read"]),
     "late": (state(oldest=3.0), ["the oldest request has waited for 3.0 s"]),
     "clocks come first": (
         state(oldest=3.0, audit_trouble="full", skews={"fleet/nats1": 2.0}),
@@ -85,4 +86,4 @@ def _listening(deployment: Deployment, metrics: str) -> Settings:
 
 
 def test_trouble_codes_are_stable() -> None:
-    assert [code.value for code in TroubleCode] == ["clock", "certificate", "audit", "late"]
+    assert [code.value for code in TroubleCode] == ["clock", "certificate", "audit", "revocations", "late"]

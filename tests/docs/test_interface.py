@@ -16,6 +16,7 @@ from broker_auth.bench.run import PARTS
 from broker_auth.cli import demo, main, report, root, streams, token_formats
 from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result
+from broker_auth.files.writing import write_private
 from broker_auth.operate.explain import Outcome, explain
 from broker_auth.operate.replay.effect import (
     Effect,
@@ -31,6 +32,8 @@ from broker_auth.operate.report.waiting import Denial, Waiting
 from broker_auth.operate.stored import read_stored
 from broker_auth.operate.streams.plan import Action, Change, Difference
 from broker_auth.policy.decide import decide
+from broker_auth.policy.revocations import Revocation, RevocationKind
+from broker_auth.settings.revocations import encode as encode_revocations
 from tests.audit.records import denied
 from tests.builders import requests
 from tests.builders.clock import NOW
@@ -201,6 +204,14 @@ def _why(directory: Path) -> Any:
     return run("why", "new1.example.net", "--audit", directory / "audit.jsonl", "--json").json
 
 
+def _revoked(directory: Path) -> Any:
+    configuration = directory / "broker.conf"
+    configuration.write_text("plugin.broker_auth.revocations = revoked.json\n")
+    one = Revocation(kind=RevocationKind.NODE, value="node1.example.net")
+    write_private(directory / "revoked.json", encode_revocations((one,)))
+    return run("revoked", "--config", configuration, "--json").json
+
+
 def _report_waiting(_: Path) -> Any:
     denial = Denial(time=START, code="token_expired", reason="expired")
     node = Waiting(name="n", connected=False, server="s", ip="192.0.2.7", since=START, attempts=1, last_denial=denial)
@@ -247,6 +258,7 @@ def _demo(_: Path) -> Any:
 
 DOCUMENTS: Final[dict[str, Callable[[Path], Any]]] = {
     "init": _init,
+    "revoked": _revoked,
     "why": _why,
     "config check": _config_check,
     "token provisioning": _token_provisioning,

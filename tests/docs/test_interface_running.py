@@ -15,7 +15,7 @@ from broker_auth.callout import reply, request
 from broker_auth.callout.request import WireFault
 from broker_auth.daemon import supervisor, zones
 from broker_auth.daemon.health import Endpoint
-from broker_auth.daemon.pidfile import PidFile
+from broker_auth.daemon.pidfile import PidFile, ZoneLine
 from broker_auth.daemon.serve import _Front
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.supervisor import Supervisor
@@ -67,7 +67,7 @@ def test_health() -> None:
 def test_the_pid_file(tmp_path: Path) -> None:
     (shown,) = fenced(TEXT, "text")
     file = PidFile(tmp_path / "pid")
-    file.write({"fleet": (1, 0)})
+    file.write({"fleet": ZoneLine(1, 0, "5f3a0c1e8b7d2946")})
     written = (tmp_path / "pid").read_text().splitlines()
     assert (tmp_path / "pid").stat().st_mode & 0o777 == 0o600
     file.remove()

@@ -29,7 +29,7 @@ from broker_auth.tokens.verify import TokenVerifier, TrustedKeys
 from tests.builders.clock import DAY, NOW
 from tests.builders.peers import FLEET_NAME, PROVISIONER_NAME, client, fleet_chain
 from tests.builders.policies import SYSTEM_PASSWORD, SYSTEM_USER, changed, issuer_policy, x509_policy
-from tests.builders.requests import HOST, NODE_NAME, fleet, holder, node, provisioner, system
+from tests.builders.requests import HOST, NODE_NAME, fleet, node, presenting, provisioner, system
 from tests.builders.requests import client as client_request
 from tests.builders.requests import server as server_request
 from tests.builders.tokens import (
@@ -82,8 +82,8 @@ def serial(name: str = FLEET_NAME) -> str:
 
 CLIENT = client_request()
 SERVER = server_request()
-BELOW_CHAIN = holder(sign(issued(client_claims()), CREATOR))
-CHAIN_ISSUER = holder(sign(creator_claims(), ORG), key=CREATOR)
+BELOW_CHAIN = presenting(sign(issued(client_claims()), CREATOR))
+CHAIN_ISSUER = presenting(sign(creator_claims(), ORG), key=CREATOR)
 NODE = node()
 STAND_IN = client_request(
     claims={"permissions": {"provisioner": True}}, user="provisioner", password="provisioner password"
@@ -260,8 +260,8 @@ def test_ecdsa_signature_written_in_another_way_is_the_same_token() -> None:
     assert other != token
     policy = replace(x509_policy(), tokens=TokenVerifier(TrustedKeys(issuers={}, client=(key.verifies,))))
     for written in (token, other):
-        assert isinstance(decide(holder(written), policy, NOW), Admit)
-        decision = decide(holder(written), without(policy, revoked(K.TOKEN_SHA256, signed_part(token))), NOW)
+        assert isinstance(decide(presenting(written), policy, NOW), Admit)
+        decision = decide(presenting(written), without(policy, revoked(K.TOKEN_SHA256, signed_part(token))), NOW)
         assert isinstance(decision, Deny)
         assert decision.code is DenyCode.REVOKED
 

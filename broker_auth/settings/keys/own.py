@@ -235,6 +235,12 @@ PID_FILE: Final = _file(
     "File with the process id of `serve`, for `broker-auth reload`. Not needed with `systemctl reload`. A change "
     "requires a restart.",
 )
+REVOCATIONS: Final = _file(
+    "revocations",
+    "File (mode 0600, of the service's user) with [what was revoked](policy.md#what-was-revoked). `broker-auth revoke` "
+    "writes it, and every worker follows it within a second, without a reload. `broker-auth revoked --create` makes an "
+    "empty one. The service does not start without the file; while it runs, it keeps the last good state.",
+)
 
 STREAM_BYTES: Final = _count(
     "streams.max_bytes",
@@ -296,6 +302,7 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     AUDIT_KEEP,
     METRICS_LISTEN,
     PID_FILE,
+    REVOCATIONS,
     STREAM_BYTES,
     STREAM_MESSAGES,
     PROVISIONER_ELECTION_TTL,

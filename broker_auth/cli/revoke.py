@@ -1,0 +1,190 @@
+"""``broker-auth revoke``, ``restore`` and ``revoked``."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from pathlib import Path
+from typing import Final
+
+import click
+
+from broker_auth.cli import options, output
+from broker_auth.cli.revocation_values import value_of
+from broker_auth.cli.tables import make_console, make_table
+from broker_auth.daemon.confirmation import confirm
+from broker_auth.daemon.pidfile import running
+from broker_auth.errors import InputError, OperationError
+from broker_auth.files.ownership import configured_by
+from broker_auth.operate.revoking import RevocationStore, create, open_store
+from broker_auth.policy.revocations import Revocation, RevocationKind, is_wide
+from broker_auth.settings.keys import own
+from broker_auth.settings.load import load
+from broker_auth.settings.model import Settings
+from broker_auth.settings.revocations import read_revocations
+
+_MAX_REASON: Final = 256  # characters
+_KINDS: Final = click.Choice([*(kind.value for kind in RevocationKind), "token"])
+_issuer_option = click.option(
+    "--issuer", type=options.FILE, help="For `serial`: the certificate of the CA that issued the certificate."
+)
+
+
+@click.command(
+    "revoke",
+    epilog=options.example(
+        "broker-auth revoke token leaked.jwt -c broker.conf --reason 'pasted into a ticket'",
+        "broker-auth revoke identity up=alice -c broker.conf --until 2027-02-01T00:00:00Z",
+        "broker-auth revoke certificate laptop.pem -c broker.conf",
+        "broker-auth revoke serial 1f:03:9a --issuer ca.pem -c broker.conf",
+        "broker-auth revoke signer signer.pem -c broker.conf --before 2027-01-15T08:00:00Z --yes",
+    ),
+)
+@click.argument("kind", metavar="KIND", type=_KINDS)
+@click.argument("values", metavar="VALUE…", nargs=-1, required=True)
+@options.config_option
+@click.option("--until", type=options.MOMENT, help="When the revocation ends: RFC 3339 or Unix seconds.")
+@click.option("--before", type=options.MOMENT, help="For `signer`: only its tokens issued before this moment.")
+@click.option("--reason", default="", help="Shown by `revoked`; no decision depends on it.")
+@_issuer_option
+@click.option("--dry-run", is_flag=True, help="Show what would be revoked, and change nothing.")
+@click.option("--yes", is_flag=True, help="Revoke a signer, a chain issuer, a pattern or a network.")
+def revoke_command(
+    kind: str,
+    values: tuple[str, ...],
+    config: Path,
+    until: float | None,
+    before: float | None,
+    reason: str,
+    issuer: Path | None,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Deny what was granted, before it expires.
+
+    KIND is token, token-id, token-sha256, key, chain-issuer, identity, signer, certificate, serial, node or network;
+    VALUE of `token` is a file with one, that of `certificate` a file or a fingerprint. Returns once every worker of the
+    service on this host decides by it. Sessions that began before go on.
+    """
+    now = time.time()
+    if before is not None and kind != RevocationKind.SIGNER:
+        raise click.UsageError("--before goes with signer only")
+    if until is not None and until <= now:
+        raise click.UsageError("--until is in the past")
+    if len(reason) > _MAX_REASON or not (reason.isprintable()):
+        raise click.UsageError(f"--reason: write at most {_MAX_REASON} printable characters")
+    settings, path = _settings(config)
+    named = [value_of(kind, value, issuer) for value in values]
+    entries = [
+        Revocation(kind=what, value=value, until=until, before=before, reason=reason, by=_user(), at=now)
+        for what, value in named
+    ]
+    if not (yes or dry_run) and (wide := next(filter(is_wide, entries), None)):
+        raise InputError(f"{wide.kind} {wide.value} may concern many connections; give --yes if that is meant")
+    with configured_by(config), open_store(path) as store:
+        for entry in entries:
+            output.note(f"{'would revoke' if dry_run else 'revoking'} {entry.kind} {entry.value}")
+        if dry_run:
+            return
+        store.revoke(entries, now)
+        _confirm(settings, store)
+
+
+@click.command("restore", epilog=options.example("broker-auth restore identity up=alice -c broker.conf"))
+@click.argument("kind", metavar="KIND", type=_KINDS)
+@click.argument("values", metavar="VALUE…", nargs=-1, required=True)
+@options.config_option
+@_issuer_option
+def restore_command(kind: str, values: tuple[str, ...], config: Path, issuer: Path | None) -> None:
+    """Take revocations back; KIND and VALUE as for revoke.
+
+    Returns once every worker of the service on this host decides by it.
+    """
+    settings, path = _settings(config)
+    named = [value_of(kind, value, issuer) for value in values]
+    with configured_by(config), open_store(path) as store:
+        store.restore(named, time.time())
+        for what, value in named:
+            output.note(f"restoring {what} {value}")
+        _confirm(settings, store)
+
+
+@click.command("revoked", epilog=options.example("broker-auth revoked --json -c broker.conf"))
+@options.config_option
+@click.option("--create", "make", is_flag=True, help="Write an empty file of revocations where the file is missing.")
+@options.json_option
+def revoked_command(config: Path, *, make: bool, as_json: bool) -> None:
+    """List what was revoked, by whom and why."""
+    _, path = _settings(config)
+    with configured_by(config):
+        if make:
+            created = create(path)
+            if not as_json:
+                output.note(f"{'created' if created else 'kept'} {path}")
+        revocations = read_revocations(path).revocations
+    if as_json:
+        output.document([_document(one) for one in revocations])
+        return
+    rows = [
+        (
+            one.kind,
+            one.value,
+            output.rfc3339(one.before),
+            output.rfc3339(one.until),
+            one.by,
+            output.rfc3339(one.at),
+            one.reason,
+        )
+        for one in revocations
+    ]
+    columns = ["Kind", "Value", "Issued before", "Until", "By", "At", "Reason"]
+    make_console().print(make_table("Revoked", columns, rows, f"{len(rows)} in {path}"))
+
+
+def _document(one: Revocation) -> dict[str, object]:
+    return {
+        "kind": one.kind,
+        "value": one.value,
+        "before": output.rfc3339(one.before),
+        "until": output.rfc3339(one.until),
+        "reason": one.reason or None,
+        "by": one.by or None,
+        "at": output.rfc3339(one.at),
+    }
+
+
+def _settings(config: Path) -> tuple[Settings, Path]:
+    settings = load(config, os.environ, serving=False)
+    if settings.revocations is None:
+        raise InputError(
+            f"{config}: {own.REVOCATIONS.name} is not set; name a file in a directory of the service's user, make it "
+            "with `broker-auth revoked --create`, and reload"
+        )
+    return settings, settings.revocations
+
+
+def _confirm(settings: Settings, store: RevocationStore) -> None:
+    """Wait for the service on this host, and say where else the file has to go."""
+    if settings.pid_file is None:
+        raise OperationError(
+            f"written, but not confirmed: {settings.path}: {own.PID_FILE.name} is not set; set it and restart"
+        )
+    try:
+        running(settings.pid_file)
+    except OperationError as error:
+        output.warning(f"{error}; what is written counts once a service starts")
+        return
+    zones = confirm(settings.pid_file, store.held.version)
+    output.note(f"in force in zone{'s' if len(zones) > 1 else ''} {', '.join(zones)} on this host")
+
+
+def _user() -> str:
+    """Return who runs this, for people: a name under sudo too."""
+    if name := os.environ.get("SUDO_USER", ""):
+        return name[:64] if name.isprintable() else ""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

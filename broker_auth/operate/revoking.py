@@ -1,0 +1,111 @@
+"""Changing the file of revocations."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from broker_auth.errors import InputError, OperationError
+from broker_auth.files.writing import write_private
+from broker_auth.policy.revocations import Revocation, RevocationKind
+from broker_auth.settings.revocations import MAX_BYTES, RevocationList, decode, encode, read_revocations
+
+_LOCK_SECONDS: Final = 15.0  # longer than another command waits for the service
+_POLL_SECONDS: Final = 0.02
+
+
+class RevocationStore:
+    """The file of revocations under a lock, which one command at a time holds.
+
+    Attributes:
+        held: what the file holds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            BadValue: it cannot be used, so it is not overwritten either.
+        """
+        self._path = path
+        self.held: RevocationList = read_revocations(path)
+
+    def revoke(self, entries: Iterable[Revocation], now: float) -> None:
+        """Add revocations, in place of those of the same kind and value."""
+        entries = tuple(entries)
+        new = {(one.kind, one.value) for one in entries}
+        kept = [one for one in self.held.revocations if (one.kind, one.value) not in new]
+        self._write((*kept, *entries), now)
+
+    def restore(self, entries: Iterable[tuple[RevocationKind, str]], now: float) -> None:
+        """Remove revocations.
+
+        Raises:
+            InputError: one is not in the file; nothing is changed then.
+        """
+        gone = set(entries)
+        if missing := gone - {(one.kind, one.value) for one in self.held.revocations}:
+            kind, value = sorted(missing)[0]
+            raise InputError(f"{kind} {value} is not revoked; see `broker-auth revoked`")
+        self._write(tuple(one for one in self.held.revocations if (one.kind, one.value) not in gone), now)
+
+    def _write(self, revocations: tuple[Revocation, ...], now: float) -> None:
+        """Replace the file; revocations that are over are left out."""
+        data = encode(tuple(one for one in revocations if one.until is None or one.until > now))
+        if len(data) > MAX_BYTES:
+            raise InputError(f"{self._path} would be larger than {MAX_BYTES} bytes; restore what has expired anyway")
+        self.held = decode(data, self._path)  # never writes what no worker could read
+        write_private(self._path, data, owner=self._path.stat())
+
+
+@contextlib.contextmanager
+def open_store(path: Path) -> Iterator[RevocationStore]:
+    """Hold the file for one command, so that no change is lost or confirmed for another.
+
+    Raises:
+        OperationError: another command holds it for too long.
+        BadValue: the file cannot be used.
+    """
+    with _locked(path.parent):
+        yield RevocationStore(path)
+
+
+def create(path: Path) -> bool:
+    """Write an empty file where there is none; return whether it did. It belongs to its directory's owner.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with _locked(path.parent):
+        if path.exists():
+            return False
+        write_private(path, encode(()), force=False, owner=path.parent.stat())
+    return True
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputError(f"{directory} cannot be opened ({error.strerror}); correct the path") from error
+    try:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OperationError(
+                        f"{directory} is locked by another command; try again when it is done"
+                    ) from None
+                time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,78 @@
+"""Changes of the file of revocations: nothing lost, nothing half done."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from broker_auth.errors import InputError
+from broker_auth.files.reading import BadValue
+from broker_auth.operate.revoking import create, open_store
+from broker_auth.policy.revocations import Revocation, RevocationKind
+from broker_auth.settings.revocations import read_revocations
+from tests.builders.clock import NOW
+
+
+def node(name: str, until: float | None = None) -> Revocation:
+    return Revocation(kind=RevocationKind.NODE, value=name, until=until)
+
+
+def key(name: str) -> tuple[RevocationKind, str]:
+    return RevocationKind.NODE, name
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "revoked.json"
+    assert create(made)
+    return made
+
+
+def test_file_is_created_once_and_private(path: Path) -> None:
+    with open_store(path) as store:
+        store.revoke([node("a")], NOW)
+    assert not create(path)
+    assert read_revocations(path).revocations == (node("a"),)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_revocations_are_added_replaced_restored_and_dropped_when_over(path: Path) -> None:
+    with open_store(path) as store:
+        store.revoke([node("a"), node("b", NOW + 1)], NOW)
+        store.revoke([node("a", NOW + 9)], NOW)
+        assert read_revocations(path).revocations == (node("b", NOW + 1), node("a", NOW + 9))
+        store.revoke([node("c")], NOW + 1)
+        store.restore([key("a")], NOW + 1)
+        assert store.held.version == read_revocations(path).version
+    assert read_revocations(path).revocations == (node("c"),)
+
+
+def test_nothing_is_restored_where_one_is_not_revoked(path: Path) -> None:
+    with open_store(path) as store:
+        store.revoke([node("a")], NOW)
+        with pytest.raises(InputError, match="node b is not revoked"):
+            store.restore([key("a"), key("b")], NOW)
+    assert read_revocations(path).revocations == (node("a"),)
+
+
+def test_file_that_cannot_be_read_is_not_overwritten(path: Path) -> None:
+    path.write_bytes(b"{")
+    with pytest.raises(BadValue), open_store(path):
+        pass
+    assert path.read_bytes() == b"{"
+
+
+def test_no_change_is_lost_when_many_write(path: Path) -> None:
+    def write(name: str) -> None:
+        with open_store(path) as store:
+            store.revoke([node(name)], NOW)
+
+    names = [f"n{number}" for number in range(8)]
+    threads = [threading.Thread(target=write, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {one.value for one in read_revocations(path).revocations} == set(names)
