@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from broker_auth.audit.unsigned import parse_unsigned
@@ -13,7 +14,7 @@ from broker_auth.errors import InputError
 from broker_auth.files.reading import read
 from broker_auth.policy.revocations import RevocationError, RevocationKind, normalized
 from broker_auth.tokens.faults import TokenRejected
-from broker_auth.tokens.jws import MAX_TOKEN_BYTES
+from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws
 
 
 def value_of(kind: str, written: str, issuer: Path | None) -> tuple[RevocationKind, str]:
@@ -30,7 +31,7 @@ def value_of(kind: str, written: str, issuer: Path | None) -> tuple[RevocationKi
     if (kind == RevocationKind.SERIAL) != (issuer is not None):
         raise InputError("give the issuing CA's certificate by --issuer for serial, and for serial only")
     if kind == "token":
-        return RevocationKind.TOKEN_SHA256, _token_digest(Path(written))
+        return RevocationKind.TOKEN_SHA256, _token(Path(written))[0]
     chosen = RevocationKind(kind)
     try:
         if issuer is not None:
@@ -42,14 +43,24 @@ def value_of(kind: str, written: str, issuer: Path | None) -> tuple[RevocationKi
         raise InputError(f"{kind} {written[:64]!r}: {error}") from error
 
 
-def _token_digest(path: Path) -> str:
-    """Return the SHA-256 of the signed part: it stays the same however the signature is written."""
+def token_ids_of(files: Iterable[str]) -> dict[str, str]:
+    """Return the id of the token in each file by the token's digest, as far as tokens have one.
+
+    Raises:
+        InputError: a file does not hold a token.
+    """
+    tokens = [_token(Path(file)) for file in files]
+    return {digest: jws.claims["jti"] for digest, jws in tokens if isinstance(jws.claims.get("jti"), str)}
+
+
+def _token(path: Path) -> tuple[str, Jws]:
+    """Return a token with the SHA-256 of its signed part, which stays the same however the signature is written."""
     text = read(path, 2 * MAX_TOKEN_BYTES).data.decode("ascii", "replace").strip()
     try:
-        parse_unsigned(text)
+        jws = parse_unsigned(text)
     except TokenRejected as rejected:
         raise InputError(f"{path} is not a token: {rejected}") from rejected
-    return hashlib.sha256(text.rpartition(".")[0].encode()).hexdigest()
+    return hashlib.sha256(text.rpartition(".")[0].encode()).hexdigest(), jws
 
 
 def _leaf(path: Path) -> Certificate:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import pwd
 import time
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
+from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.cli import options, output
-from broker_auth.cli.revocation_values import value_of
+from broker_auth.cli.access import access_options, load_settings, make_access, run
+from broker_auth.cli.revocation_values import token_ids_of, value_of
 from broker_auth.cli.tables import make_console, make_table
 from broker_auth.daemon.confirmation import confirm
 from broker_auth.daemon.pidfile import running
 from broker_auth.errors import InputError, OperationError
 from broker_auth.files.ownership import configured_by
+from broker_auth.operate.access import Access
 from broker_auth.operate.revoking import RevocationStore, create, open_store
+from broker_auth.operate.sessions import EndedSessions, Records, SessionEnder, SessionTarget, admitted
 from broker_auth.policy.revocations import Revocation, RevocationKind, is_wide
 from broker_auth.settings.keys import own
 from broker_auth.settings.load import load
@@ -25,6 +31,16 @@ from broker_auth.settings.model import Settings
 from broker_auth.settings.revocations import read_revocations
 
 _MAX_REASON: Final = 256  # characters
+
+
+class SessionChoice(StrEnum):
+    """The sessions that ``revoke`` ends."""
+
+    MATCHING = "matching"
+    ALL = "all"
+    NONE = "none"
+
+
 _KINDS: Final = click.Choice([*(kind.value for kind in RevocationKind), "token"])
 _issuer_option = click.option(
     "--issuer", type=options.FILE, help="For `serial`: the certificate of the CA that issued the certificate."
@@ -48,9 +64,20 @@ _issuer_option = click.option(
 @click.option("--before", type=options.MOMENT, help="For `signer`: only its tokens issued before this moment.")
 @click.option("--reason", default="", help="Shown by `revoked`; no decision depends on it.")
 @_issuer_option
-@click.option("--dry-run", is_flag=True, help="Show what would be revoked, and change nothing.")
+@click.option(
+    "--sessions",
+    type=click.Choice([choice.value for choice in SessionChoice]),
+    default=SessionChoice.MATCHING.value,
+    show_default=True,
+    help="Sessions to end: those it let in, all (those that may come back do), or none.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be revoked and ended, and change nothing.")
 @click.option("--yes", is_flag=True, help="Revoke a signer, a chain issuer, a pattern or a network.")
+@access_options
+@click.pass_context
 def revoke_command(
+    ctx: click.Context,
+    /,
     kind: str,
     values: tuple[str, ...],
     config: Path,
@@ -58,24 +85,22 @@ def revoke_command(
     before: float | None,
     reason: str,
     issuer: Path | None,
+    sessions: str,
     *,
     dry_run: bool,
     yes: bool,
+    **credentials: Any,
 ) -> None:
-    """Deny what was granted, before it expires.
+    """Deny what was granted, before it expires, and end the sessions it let in.
 
     KIND is token, token-id, token-sha256, key, chain-issuer, identity, signer, certificate, serial, node or network;
     VALUE of `token` is a file with one, that of `certificate` a file or a fingerprint. Returns once every worker of the
-    service on this host decides by it. Sessions that began before go on.
+    service on this host decides by it, and the sessions have ended. Exit code 1: not confirmed, or a
+    session may be left.
     """
     now = time.time()
-    if before is not None and kind != RevocationKind.SIGNER:
-        raise click.UsageError("--before goes with signer only")
-    if until is not None and until <= now:
-        raise click.UsageError("--until is in the past")
-    if len(reason) > _MAX_REASON or not (reason.isprintable()):
-        raise click.UsageError(f"--reason: write at most {_MAX_REASON} printable characters")
-    settings, path = _settings(config)
+    _check_options(kind, until, before, reason, now)
+    _, path = _settings(config)
     named = [value_of(kind, value, issuer) for value in values]
     entries = [
         Revocation(kind=what, value=value, until=until, before=before, reason=reason, by=_user(), at=now)
@@ -83,13 +108,55 @@ def revoke_command(
     ]
     if not (yes or dry_run) and (wide := next(filter(is_wide, entries), None)):
         raise InputError(f"{wide.kind} {wide.value} may concern many connections; give --yes if that is meant")
-    with configured_by(config), open_store(path) as store:
-        for entry in entries:
-            output.note(f"{'would revoke' if dry_run else 'revoking'} {entry.kind} {entry.value}")
-        if dry_run:
+    token_ids = token_ids_of(values) if kind == "token" else {}
+    target = SessionTarget(entries, token_ids, everybody=sessions == SessionChoice.ALL)
+    with configured_by(config):
+        if sessions == SessionChoice.NONE:
+            _revoke(path, entries, now, config, dry_run=dry_run)
             return
+        access = make_access(load_settings(config), **credentials)
+        outcome = run(
+            _end(access, target, lambda: _revoke(path, entries, now, config, dry_run=dry_run), dry_run=dry_run)
+        )
+    count = len(outcome.ended)
+    output.note(f"{'would end' if dry_run else 'ended'} {count} session{'' if count == 1 else 's'}")
+    for session in outcome.ended:
+        output.note(f"  {session.description}")
+    for line in outcome.missing:
+        output.error(line)
+    ctx.exit(1 if outcome.missing else 0)
+
+
+def _check_options(kind: str, until: float | None, before: float | None, reason: str, now: float) -> None:
+    if before is not None and kind != RevocationKind.SIGNER:
+        raise click.UsageError("--before goes with signer only")
+    if until is not None and until <= now:
+        raise click.UsageError("--until is in the past")
+    if len(reason) > _MAX_REASON or not reason.isprintable():
+        raise click.UsageError(f"--reason: write at most {_MAX_REASON} printable characters")
+
+
+def _revoke(path: Path, entries: Sequence[Revocation], now: float, config: Path, *, dry_run: bool) -> None:
+    for entry in entries:
+        output.note(f"{'would revoke' if dry_run else 'revoking'} {entry.kind} {entry.value}")
+    if dry_run:
+        return
+    with open_store(path) as store:
         store.revoke(entries, now)
-        _confirm(settings, store)
+        _confirm(_settings(config)[0], store)
+
+
+async def _end(access: Access, target: SessionTarget, revoke: Callable[[], None], *, dry_run: bool) -> EndedSessions:
+    """Log in, revoke, and end sessions: afterwards the login itself might be refused."""
+    settings = access.settings
+
+    def records() -> Records:
+        paths = [path for path in settings.audit_files if path.is_file()]
+        return admitted(record for path in paths for record in read_recent_decisions(path))
+
+    async with SessionEnder(access, target, records) as ender:
+        revoke()
+        return await (ender.find() if dry_run else ender.end())
 
 
 @click.command("restore", epilog=options.example("broker-auth restore identity up=alice -c broker.conf"))

@@ -61,7 +61,7 @@ class Child(Generic[H]):
             os.kill(self.pid, number)
 
     def send(self, lines: Sequence[bytes]) -> None:
-        """Send it messages, a line each. Kills it if it does not read them: it is replaced by one that knows."""
+        """Send messages, a line each. Kill the process if it does not read them: its successor is forked with them."""
         if self._writer is None:
             self._unsent += lines
         elif self.status is None:

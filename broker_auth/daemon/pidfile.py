@@ -25,7 +25,7 @@ _ZONE: Final = re.compile(
 
 
 class ZoneLine(NamedTuple):
-    """What the file says of one zone.
+    """The line of one zone.
 
     Attributes:
         accepted: reloads that changed the configuration.

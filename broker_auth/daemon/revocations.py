@@ -1,7 +1,7 @@
 """Hands revocations to running workers: the supervisor follows the file, workers follow the supervisor.
 
 A worker is forked with the revocations of that moment and told each change after it, so a replaced worker knows them,
-whatever the file says by then. What cannot be read is reported, and the last good state counts.
+even if the file has become unreadable. An unreadable file is reported, and the last good state stays in force.
 """
 
 from __future__ import annotations

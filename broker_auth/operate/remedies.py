@@ -64,9 +64,9 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "Send one token, or the same in both places.",
     ),
     DenyCode.REVOKED: Remedy(
-        "What would let the connection in was revoked; the reason says what, `broker-auth revoked` by whom and why.",
-        "Issue a new token or certificate to whoever should have one, with a new key. `broker-auth restore` takes a "
-        "revocation back.",
+        "A credential, the node name or the address of the connection was revoked. The reason names it; "
+        "`broker-auth revoked` shows who revoked it and why.",
+        "Issue a new token or certificate with a new key to its owner. `broker-auth restore` undoes a revocation.",
     ),
     DenyCode.EDGE_VERIFIED_TLS: Remedy(
         "An edge claims to have verified the certificate of a connection, but edges do not request certificates.",

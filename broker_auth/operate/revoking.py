@@ -76,7 +76,7 @@ def open_store(path: Path) -> Iterator[RevocationStore]:
 
 
 def create(path: Path) -> bool:
-    """Write an empty file where there is none; return whether it did. It belongs to its directory's owner.
+    """Write an empty file, owned by its directory's owner, if the file is missing. Return whether it was written.
 
     Raises:
         InputError: it cannot be written.

@@ -131,18 +131,18 @@ class Case(msgspec.Struct):
             self.refuse(DenyCode.PROVISIONING_FULL, f"the account has as many connections as {limit} allows for nodes")
 
     def require_not_revoked(self, token: Verified | None) -> None:
-        """Check that nothing that lets the connection in was revoked (docs/policy.md#what-was-revoked)."""
+        """Check that no credential of the connection was revoked (docs/policy.md#revoked-credentials)."""
         node = self.request.connect_opts.name if self.rule is Rule.PROVISIONING else ""
-        found = self.policy.revocations.find(token, self.peer, node, self.request.client_info.host, self.now)
-        if found is not None:
-            self.refuse(DenyCode.REVOKED, found.detail)
+        revocation = self.policy.revocations.find(token, self.peer, node, self.request.client_info.host, self.now)
+        if revocation is not None:
+            self.refuse(DenyCode.REVOKED, revocation.detail)
 
     def admit(
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None
     ) -> Admit:
         """Admit the connection until its first credential ends (docs/policy.md#the-admitted-session).
 
-        Refuses what was revoked. Every admission ends here, so that no rule can forget it.
+        Refuse revoked credentials. Every admission ends here, so that no rule can omit the check.
         """
         self.require_not_revoked(token)
         return Admit(

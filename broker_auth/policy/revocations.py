@@ -1,4 +1,4 @@
-"""What was revoked before it expired: an input of the policy, frozen and indexed (docs/policy.md#what-was-revoked).
+"""Revocations of credentials that have not expired: an input of the policy (docs/policy.md#revoked-credentials).
 
 Checked each time a connection would be admitted, so that cached tokens and certificates are covered.
 """
@@ -25,7 +25,7 @@ _SERIAL: Final = re.compile(r"(?P<issuer>[0-9a-f]{64})/(?P<serial>(?:[0-9a-f]{2}
 
 
 class RevocationKind(StrEnum):
-    """What can be revoked."""
+    """The kinds of things that can be revoked."""
 
     TOKEN_ID = "token-id"
     TOKEN_SHA256 = "token-sha256"
@@ -86,8 +86,8 @@ class Term(msgspec.Struct, frozen=True):
     before: float = math.inf
 
 
-class Found(msgspec.Struct, frozen=True):
-    """The revocation that a connection falls under."""
+class Revoked(msgspec.Struct, frozen=True):
+    """The revocation that applies to a connection."""
 
     kind: RevocationKind
     value: str
@@ -129,7 +129,7 @@ class Revocations:
     )
 
     def __init__(self, terms: Mapping[RevocationKind, Mapping[_Key, Term]] | None = None, version: str = "") -> None:
-        """Index the terms of each kind, by keys of :func:`_key`; see :meth:`of`."""
+        """Make the index from the terms of each kind, by keys of :func:`_key`; see :meth:`of`."""
         self.version = version
         self._terms = {kind: held for kind, held in (terms or {}).items() if held}
         self.count = sum(map(len, self._terms.values()))
@@ -191,8 +191,10 @@ class Revocations:
             for key, term in held.items():
                 yield kind, _shown(kind, key), term
 
-    def find(self, token: Verified | None, peer: PeerIdentity | None, node: str, host: str, now: float) -> Found | None:
-        """Return the revocation that a connection falls under, None if there is none.
+    def find(
+        self, token: Verified | None, peer: PeerIdentity | None, node: str, host: str, now: float
+    ) -> Revoked | None:
+        """Return the revocation that applies to a connection; None if it may be admitted.
 
         Args:
             token: the token that lets it in.
@@ -204,9 +206,9 @@ class Revocations:
         if not self._terms:
             return None
         if self._patterns or self._may_concern(token, peer, node):
-            found = self._named(token, peer, node, now)
-            if found is not None:
-                return found
+            match = self._named(token, peer, node, now)
+            if match is not None:
+                return match
         return self._containing(host, now) if self._networks else None
 
     def _may_concern(self, token: Verified | None, peer: PeerIdentity | None, node: str) -> bool:
@@ -233,7 +235,7 @@ class Revocations:
                 return True
         return node in self._nodes
 
-    def _named(self, token: Verified | None, peer: PeerIdentity | None, node: str, now: float) -> Found | None:
+    def _named(self, token: Verified | None, peer: PeerIdentity | None, node: str, now: float) -> Revoked | None:
         shown: list[tuple[RevocationKind, _Key]] = [(RevocationKind.NODE, node)]
         names: list[str] = []
         issued = -math.inf
@@ -249,28 +251,28 @@ class Revocations:
         for kind, key in shown:
             term = self._held(kind).get(key)
             if term is not None and now < term.until and issued < term.before:
-                return Found(kind, _shown(kind, key))
+                return Revoked(kind, _shown(kind, key))
         return self._matching(names, now)
 
     def _held(self, kind: RevocationKind) -> Mapping[_Key, Term]:
         return self._terms.get(kind, _NOTHING)
 
-    def _matching(self, names: Iterable[str], now: float) -> Found | None:
+    def _matching(self, names: Iterable[str], now: float) -> Revoked | None:
         for expression, text, term in self._patterns:
             if now < term.until and any(
                 _prefix(name) == _prefix(expression.pattern) and expression.fullmatch(name) for name in names
             ):
-                return Found(RevocationKind.IDENTITY, str(text))
+                return Revoked(RevocationKind.IDENTITY, str(text))
         return None
 
-    def _containing(self, host: str, now: float) -> Found | None:
+    def _containing(self, host: str, now: float) -> Revoked | None:
         address = _address(host)
         if address is None:
             return None
         version, number = address
         for (of_version, shift), held in self._networks.items():
-            if of_version == version and (found := held.get(number >> shift)) and now < found[1].until:
-                return Found(RevocationKind.NETWORK, str(found[0]))
+            if of_version == version and (entry := held.get(number >> shift)) and now < entry[1].until:
+                return Revoked(RevocationKind.NETWORK, str(entry[0]))
         return None
 
 

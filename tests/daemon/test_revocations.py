@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -41,7 +42,7 @@ SUBSETS = st.lists(st.sampled_from(ENTRIES[:10]), max_size=6, unique_by=lambda o
 
 
 def feed_of(path: Path) -> RevocationFeed:
-    """A feed of a configuration that was loaded just now; nothing else of it is looked at."""
+    """Return the feed of a configuration that was just loaded; no other setting is used."""
     settings: Any = type("Settings", (), {"revocations": path})
     policy: Any = type("Policy", (), {"revocations": read_revocations(path).index})
     return RevocationFeed(Prepared(cast("Any", settings), cast("Any", policy), {}))
@@ -60,7 +61,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 @given(steps=st.lists(st.tuples(st.sampled_from(["write", "cut", "remove", "restart"]), SUBSETS), max_size=8))
-def test_worker_decides_by_the_last_good_file_whatever_happens_to_it(
+def test_worker_decides_by_the_last_good_file(
     steps: list[tuple[str, list[Revocation]]],
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -117,11 +118,11 @@ def test_message_that_is_not_known_ends_the_worker() -> None:
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    site = Deployment(tmp_path_factory.mktemp("revocations"))
-    site.write_config("plugin.broker_auth.revocations = revoked.json", "plugin.broker_auth.pid_file = pid")
-    create(site.directory / "revoked.json")
-    with site.running():
-        yield site
+    deployed = Deployment(tmp_path_factory.mktemp("revocations"))
+    deployed.write_config("plugin.broker_auth.revocations = revoked.json", "plugin.broker_auth.pid_file = pid")
+    create(deployed.directory / "revoked.json")
+    with deployed.running():
+        yield deployed
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +136,13 @@ def service(deployment: Deployment, address: str) -> Iterator[Service]:
         yield running_service
 
 
-def command(deployment: Deployment, name: str, *args: object) -> Run:
-    return run(name, *args, "--config", deployment.config)
+async def command(deployment: Deployment, name: str, *args: object) -> Run:
+    """Run a command beside the event loop of the test, because it has its own."""
+    return await asyncio.to_thread(run, name, *args, "--config", deployment.config)
 
 
 async def gets_in(deployment: Deployment, pair: str = "client") -> bool:
-    """Whether each of several connections gets in; the workers must agree."""
+    """Return whether several connections are all admitted or all denied; the workers must agree."""
     results = set()
     for _ in range(6):
         try:
@@ -156,8 +158,8 @@ async def gets_in(deployment: Deployment, pair: str = "client") -> bool:
 
 def troubles(address: str) -> list[str]:
     with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
-        found: list[str] = json.load(answer)["troubles"]
-    return found
+        lines: list[str] = json.load(answer)["troubles"]
+    return lines
 
 
 def both_subscribed(service: Service, mark: int) -> bool:
@@ -171,14 +173,14 @@ async def test_revoked_is_refused_when_the_command_returns_until_it_is_restored(
     workers = service.workers
     for kind, value in (("identity", FLEET_NAME), ("certificate", deployment.directory / "client.pem")):
         assert await gets_in(deployment)
-        done = command(deployment, "revoke", kind, value, "--reason", "stolen")
+        done = await command(deployment, "revoke", kind, value, "--reason", "stolen")
         assert done.code == 0, done.err
         assert "in force in zone fleet on this host" in done.out
         assert not await gets_in(deployment)
         assert await gets_in(deployment, "provisioner")
-        (listed,) = command(deployment, "revoked", "--json").json
+        (listed,) = (await command(deployment, "revoked", "--json")).json
         assert (listed["kind"], listed["reason"]) == (kind, "stolen")
-        assert command(deployment, "restore", kind, value).code == 0
+        assert (await command(deployment, "restore", kind, value)).code == 0
     assert await gets_in(deployment)
     assert service.workers == workers
 
@@ -188,7 +190,7 @@ async def test_revoked_stays_revoked_while_the_file_is_damaged_and_workers_die(
     deployment: Deployment, service: Service, address: str
 ) -> None:
     path = deployment.directory / "revoked.json"
-    assert command(deployment, "revoke", "identity", FLEET_NAME).code == 0
+    assert (await command(deployment, "revoke", "identity", FLEET_NAME)).code == 0
     good = path.read_bytes()
     for damaged in (good[:-5], None):
         if damaged is None:
@@ -204,7 +206,7 @@ async def test_revoked_stays_revoked_while_the_file_is_damaged_and_workers_die(
         assert not await gets_in(deployment)
         assert await gets_in(deployment, "provisioner")
         assert "cannot be read, so its last good state counts" in troubles(address)[0]
-        refused = command(deployment, "restore", "identity", FLEET_NAME)
+        refused = await command(deployment, "restore", "identity", FLEET_NAME)
         assert refused.code == 1
         mark = service.mark()
         service.signal(signal.SIGHUP)  # a configuration whose revocations cannot be read is not loaded
@@ -216,15 +218,15 @@ async def test_revoked_stays_revoked_while_the_file_is_damaged_and_workers_die(
     service.signal(signal.SIGHUP)
     service.wait_for_log("reloaded", since=mark)
     assert not await gets_in(deployment)
-    assert command(deployment, "restore", "identity", FLEET_NAME).code == 0
+    assert (await command(deployment, "restore", "identity", FLEET_NAME)).code == 0
     assert await gets_in(deployment)
 
 
 @pytest.mark.e2e
-def test_command_says_so_where_no_service_runs(tmp_path: Path) -> None:
-    site = Deployment(tmp_path)
-    site.write_config("plugin.broker_auth.revocations = revoked.json", "plugin.broker_auth.pid_file = pid")
+async def test_command_says_so_where_no_service_runs(tmp_path: Path) -> None:
+    deployed = Deployment(tmp_path)
+    deployed.write_config("plugin.broker_auth.revocations = revoked.json", "plugin.broker_auth.pid_file = pid")
     create(tmp_path / "revoked.json")
-    done = command(site, "revoke", "node", "a")
+    done = await command(deployed, "revoke", "node", "a", "--sessions", "none")
     assert done.code == 0
     assert "Warning: no service runs" in done.err

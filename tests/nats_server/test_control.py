@@ -66,6 +66,20 @@ async def test_fact_20_tls_is_part_of_a_report(site: Site) -> None:
     assert row["tls_cipher_suite"].startswith("TLS_")
 
 
+async def test_fact_20_a_report_shows_the_name_and_the_certificate_of_a_session_and_no_tag(site: Site) -> None:
+    server = await site.serve(tls="verify")
+    user = {"tags": ["token:SECRET-ID"]}
+    await site.oracle(server, lambda request: site.signer.admit(request, name="given", user=user), tls=site.member())
+    assert await (await site.wire(server, site.member())).login() == "PONG"
+    reply = await ask(await site.operate(server, site.member()), "$SYS.REQ.SERVER.PING.CONNZ", acc="APP", auth=True)
+    (row,) = reply["data"]["connections"]
+    assert row["authorized_user"] == "given"
+    assert len(row["tls_peer_certs"][0]["cert_sha256"]) == 64
+    assert "token:" not in json.dumps(row)
+    assert "SECRET-ID" not in json.dumps(row)
+    assert "jwt" not in row
+
+
 async def test_fact_20_whoever_is_unrestricted_in_an_account_sees_its_connections_everywhere(site: Site) -> None:
     hub, _ = await linked(site)
     client = await site.client(hub, name="curious")
@@ -93,6 +107,15 @@ async def test_fact_21_the_system_account_can_end_a_connection(site: Site) -> No
     await other.send("PING\r\n")
     assert await other.verdict() == "PONG"
     assert await (await site.wire(server)).login() == "PONG"  # the decision did not change
+
+
+async def test_fact_21_a_connection_that_is_gone_is_an_error(site: Site) -> None:
+    server = await site.serve()
+    await site.oracle(server)
+    wire = await site.wire(server)
+    operator = await site.operate(server)
+    answer = await ask(operator, f"$SYS.REQ.SERVER.{wire.info['server_id']}.KICK", cid=99_999)
+    assert answer["error"]["description"] == "no such client or leafnode id"
 
 
 @pytest.mark.parametrize("advertise", [True, False])

@@ -73,7 +73,7 @@ COMPARED = {
     "Server, by default",
     "Pub-sub",
     "Unrestricted",
-    "What was revoked",
+    "Revoked credentials",
 }
 
 
@@ -98,7 +98,7 @@ def rows(heading: str, index: int = 0, page: dict[str, list[Table]] = POLICY) ->
 
 
 def test_kinds_of_revocations() -> None:
-    assert [code(kind)[0] for kind, _, _ in rows("What was revoked")] == list(RevocationKind)
+    assert [code(kind)[0] for kind, _, _ in rows("Revoked credentials")] == list(RevocationKind)
 
 
 # --- Accounts and rules

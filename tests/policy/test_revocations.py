@@ -1,4 +1,4 @@
-"""What was revoked is not admitted, by any rule and from any cache; nothing else is affected."""
+"""Revoked credentials are not admitted, by any rule and from any cache; nothing else is affected."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def revoked(kind: RevocationKind, value: str, *, before: float | None = None, un
 
 
 def without(policy: Policy, *entries: Revocation) -> Policy:
-    """``policy`` with these revocations."""
+    """Return ``policy`` with these revocations."""
     return replace(policy, revocations=Revocations.of(entries))
 
 
 def signed_part(token: str) -> str:
-    """The SHA-256 by which a token is revoked."""
+    """Return the SHA-256 by which a token is revoked."""
     return hashlib.sha256(token.rpartition(".")[0].encode()).hexdigest()
 
 
@@ -74,9 +74,9 @@ def fingerprint(name: str = FLEET_NAME) -> str:
 
 
 def serial(name: str = FLEET_NAME) -> str:
-    found = certificate(name)
-    issuer = hashlib.sha256(found.issuer.public_bytes()).hexdigest()
-    number = found.serial_number
+    leaf = certificate(name)
+    issuer = hashlib.sha256(leaf.issuer.public_bytes()).hexdigest()
+    number = leaf.serial_number
     return f"{issuer}/{number.to_bytes((number.bit_length() + 7) // 8, 'big').hex()}"
 
 
@@ -111,7 +111,7 @@ REQUESTS: dict[str, tuple[AuthorizationRequest, Policy, Rule]] = {
 
 
 def falls(who: str, *entries: Revocation) -> Table:
-    """The row of a request that is denied because of these revocations."""
+    """Return the row of a request that is denied because of these revocations."""
     asked, policy, rule = REQUESTS[who]
     what = "-".join(entry.kind for entry in entries)
     return {f"revoked-{who}-{what}": deny(asked, rule, DenyCode.REVOKED, without(policy, *entries))}
@@ -211,7 +211,7 @@ PASSES: dict[str, tuple[str, Revocation]] = {
     "another serial number": ("fleet", revoked(K.SERIAL, serial("other.example.net"))),
     "a node's name is not an identity": ("node", revoked(K.IDENTITY, NODE_NAME)),
     "an identity is not a node's name": ("server", revoked(K.NODE, "node1.example.net")),
-    "a connection's name is no node's": ("client", revoked(K.NODE, "holder")),
+    "a client's connection name is not a node's": ("client", revoked(K.NODE, "holder")),
     "another network": ("client", revoked(K.NETWORK, "192.0.3.0/24")),
     "all of the other family": ("client", revoked(K.NETWORK, "::/0")),
     "a token that is not needed": ("system user", revoked(K.TOKEN_ID, TOKEN_ID)),
@@ -299,7 +299,7 @@ CATALOGUE: tuple[Revocation, ...] = tuple(
 
 
 def concerned(entry: Revocation) -> frozenset[str]:
-    """The requests that a revocation alone denies."""
+    """Return the requests that a revocation alone denies."""
     return frozenset(
         who
         for who, (asked, policy, _) in REQUESTS.items()
@@ -317,7 +317,7 @@ def test_catalogue_concerns_everybody_and_not_always() -> None:
 
 @given(st.lists(st.tuples(st.booleans(), st.sets(st.sampled_from(CATALOGUE), max_size=5)), max_size=8))
 def test_sequence_of_changes_denies_the_revoked_and_nobody_else(steps: list[tuple[bool, set[Revocation]]]) -> None:
-    """Whatever was revoked and restored before, in whatever order."""
+    """The order of earlier changes does not matter."""
     held: set[Revocation] = set()
     revocations = Revocations()
     for number, (adding, entries) in enumerate(steps):
@@ -332,14 +332,14 @@ def test_sequence_of_changes_denies_the_revoked_and_nobody_else(steps: list[tupl
 
 
 @given(st.text(max_size=40), st.sampled_from(K))
-def test_whatever_is_written_is_refused_or_stored_in_one_form(text: str, kind: RevocationKind) -> None:
+def test_any_value_is_refused_or_stored_in_one_form(text: str, kind: RevocationKind) -> None:
     try:
         value = normalized(kind, text)
     except RevocationError:
         return
     assert normalized(kind, value) == value
     revocations = Revocations.of([revoked(kind, value)])
-    assert [(kind, value)] == [(found, shown) for found, shown, _ in revocations.items()]
+    assert [(kind, value)] == [(kept, shown) for kept, shown, _ in revocations.items()]
 
 
 # --- Values

@@ -30,9 +30,9 @@ def one(**changes: object) -> bytes:
 
 
 def test_content_is_read_as_it_was_written() -> None:
-    found = decode(DATA, PATH)
-    assert found.revocations == FULL
-    assert found.version == found.index.version == version_of(DATA)
+    content = decode(DATA, PATH)
+    assert content.revocations == FULL
+    assert content.version == content.index.version == version_of(DATA)
     assert decode(encode(()), PATH).revocations == ()
 
 
@@ -51,13 +51,13 @@ def _with_another_byte(at: int, byte: int) -> bytes:
 
 
 @given(st.binary(max_size=200) | st.builds(_with_another_byte, st.integers(0, len(DATA)), st.integers(0, 255)))
-def test_whatever_the_file_holds_it_is_read_or_refused(data: bytes) -> None:
+def test_any_content_is_read_or_refused(data: bytes) -> None:
     try:
-        found = decode(data, PATH)
+        content = decode(data, PATH)
     except BadValue:
         return
-    assert isinstance(found, RevocationList)
-    assert found.index.count <= len(found.revocations)
+    assert isinstance(content, RevocationList)
+    assert content.index.count <= len(content.revocations)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ class State(IntEnum):
 
 class Peer(msgspec.Struct):
     subject: str = ""
+    cert_sha256: str = ""
 
 
 class Row(msgspec.Struct):
@@ -281,4 +282,6 @@ def _cut(row: msgspec.Struct) -> None:
             setattr(row, name, value[:_SHOWN])
     if isinstance(row, Row):
         row.subscriptions_list = [subject[:_SHOWN] for subject in row.subscriptions_list[:_MAX_SUBJECTS]]
-        row.tls_peer_certs = [Peer(peer.subject[: 4 * _SHOWN]) for peer in row.tls_peer_certs[:1]]
+        row.tls_peer_certs = [
+            Peer(peer.subject[: 4 * _SHOWN], peer.cert_sha256[:_SHOWN]) for peer in row.tls_peer_certs[:1]
+        ]
