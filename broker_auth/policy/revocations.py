@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from broker_auth.certificates.peer import PREFIXES, PeerIdentity, identity_literal
-from broker_auth.tokens.claims import CHAIN_ISSUER_PREFIX, Claims, ClientClaims, ServerClaims
+from broker_auth.tokens.claims import Claims, ClientClaims, ServerClaims
 from broker_auth.tokens.verify import Verified
 
 MAX_PATTERNS: Final = 32  # each costs a match per admission; everything else is a look-up
@@ -222,7 +222,7 @@ class Revocations:
                 or (token.chain_issuer is not None and (self._signers or token.chain_issuer.id in self._chain_issuers))
             ):
                 return True
-            if self._keys and any(key in self._keys for key in _keys(token)):
+            if self._keys and not self._keys.keys().isdisjoint(token.keys):
                 return True
             if self._identities and _token_name(claims) in self._identities:
                 return True
@@ -415,21 +415,11 @@ def _of_token(token: Verified) -> list[tuple[RevocationKind, _Key]]:
         (RevocationKind.TOKEN_SHA256, token.digest),
         (RevocationKind.SIGNER, token.signer),
     ]
-    shown += [(RevocationKind.KEY, key) for key in _keys(token)]
+    shown += [(RevocationKind.KEY, key) for key in token.keys]
     if token.chain_issuer is not None:
         shown.append((RevocationKind.CHAIN_ISSUER, token.chain_issuer.id))
         shown.append((RevocationKind.SIGNER, token.signer.partition(" via ")[0]))
     return shown
-
-
-def _keys(token: Verified) -> list[bytes]:
-    """Return the token's key, and the key of the chain issuer that signed it."""
-    claims, keys = token.claims, []
-    if isinstance(claims, ClientClaims | ServerClaims):  # others hold text that no check looks at
-        keys.append(bytes.fromhex(claims.public_key))
-        if token.chain_issuer is not None and claims.iss.startswith(CHAIN_ISSUER_PREFIX):
-            keys.append(bytes.fromhex(claims.iss.rpartition(".")[2]))
-    return keys
 
 
 def _token_name(claims: Claims) -> str:

@@ -23,6 +23,7 @@ from broker_auth.cache import BoundedCache
 from broker_auth.tokens import chain, nonce
 from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.claims import (
+    CHAIN_ISSUER_PREFIX,
     Claims,
     ClientClaims,
     Purpose,
@@ -48,6 +49,7 @@ class Verified:
         signer: name of the key that signed it.
         signer_key: fingerprint of that key.
         digest: SHA-256 of what was signed. A thief could write an ECDSA signature in another way, but not this.
+        keys: the public keys behind it: of its owner, and of the chain issuer that signed it.
         chain_issuer: its chain issuer, or itself if it is a chain issuer; None outside a trust chain.
     """
 
@@ -57,6 +59,7 @@ class Verified:
     signer: str
     signer_key: str = ""
     digest: bytes = b""
+    keys: tuple[bytes, ...] = ()
     chain_issuer: ChainIssuer | None = None
 
     @property
@@ -146,6 +149,7 @@ class TokenVerifier:
             _require_claims(claims)
         except TokenRejected as rejected:
             return Rejected(fault=rejected.fault, detail=rejected.detail, purpose=purpose, token_id=token_id)
+        chain_issuer = self._chain_issuer(purpose, claims)
         return Verified(
             purpose=purpose,
             claims=claims,
@@ -153,7 +157,8 @@ class TokenVerifier:
             signer=key.name,
             signer_key=key.fingerprint,
             digest=hashlib.sha256(jws.signing_input).digest(),
-            chain_issuer=self._chain_issuer(purpose, claims),
+            keys=_public_keys(claims, in_chain=chain_issuer is not None),
+            chain_issuer=chain_issuer,
         )
 
     def _chain_issuer(self, purpose: Purpose, claims: Claims) -> ChainIssuer | None:
@@ -201,6 +206,16 @@ class TokenVerifier:
 def wrong_signature(candidates: Sequence[VerificationKey]) -> TokenRejected:
     """Return the rejection of a token that none of ``candidates`` signed."""
     return TokenRejected(TokenFault.SIGNATURE, f"token is not signed by {', '.join(key.name for key in candidates)}")
+
+
+def _public_keys(claims: Claims, *, in_chain: bool) -> tuple[bytes, ...]:
+    """Return the keys that verified claims name; those of provisioning tokens are not checked, so they do not count."""
+    if not isinstance(claims, ClientClaims | ServerClaims):
+        return ()
+    own = bytes.fromhex(claims.public_key)
+    if in_chain and claims.iss.startswith(CHAIN_ISSUER_PREFIX):
+        return own, bytes.fromhex(claims.iss.rpartition(".")[2])
+    return (own,)
 
 
 def _digest(raw: str) -> bytes:
