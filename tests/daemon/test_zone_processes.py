@@ -155,7 +155,7 @@ def test_a_reload_reaches_zones_starts_new_ones_and_ends_those_gone(caplog: pyte
             await host.reload()
             assert [state.zone for state in zones.states()] == ["fleet", "new"]
             assert host.process("fleet").signals == [signal.SIGHUP]
-            assert host.process("edge").signals == [signal.SIGHUP, signal.SIGTERM]
+            assert host.process("edge").signals == [signal.SIGTERM]
             assert host.process("new").signals == []
             await asyncio.sleep(60)
             assert len(host.starters["edge"].children) == 1
