@@ -28,7 +28,6 @@ PENDING: Final = frozenset(
         "tests/docs",
         "tests/e2e",
         "tests/interop",
-        "tests/nats_server",
         "tests/operate",
         "tests/packaging",
     }

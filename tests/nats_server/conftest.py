@@ -1,4 +1,4 @@
-"""Fixtures for the tests of facts."""
+"""Fixtures of the tests of docs/nats-server.md."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.nats_server.site import Site
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def sandbox(tmp_path: Path) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         yield Site(tmp_path, stack)

@@ -1,4 +1,4 @@
-"""Small nats-servers for one fact each, what may connect to them, and the end of it all."""
+"""Small nats-servers, each for one fact, and their clients; all are stopped after the test."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, check_configuration
 from tests.deadlines import HANG_SECONDS
-from tests.nats_server.oracle import Answer, Oracle, Signer
+from tests.nats_server.responder import Answer, CalloutResponder, Signer
 from tests.nats_server.wire import Wire
 
 TLS = Literal["none", "open", "verify"]
 
 
 async def quiet(_: Exception) -> None:
-    """Failures are asserted on, not printed."""
+    """Ignore an error, because tests assert on errors."""
 
 
 async def echo(client: Client, subject: str) -> None:
-    """Let the client answer with what it is asked."""
+    """Reply to each message on the subject with its payload."""
 
     async def answer(message: Msg) -> None:
         await message.respond(message.data)
@@ -39,7 +39,7 @@ async def echo(client: Client, subject: str) -> None:
 
 
 async def reachable(client: Client, subject: str) -> bytes:
-    """Ask until somebody answers: interest crosses links between servers in its own time."""
+    """Repeat a request until it is answered, because servers propagate subscriptions asynchronously."""
     async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
@@ -52,7 +52,7 @@ class Site:
     """Servers with an account ``APP`` for clients, ``AUTH`` for the callout and ``SYS``.
 
     Attributes:
-        signer: signs what its servers accept as answers.
+        signer: signs answers that its servers accept.
     """
 
     def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
@@ -80,7 +80,7 @@ class Site:
         accounts: str = "APP: {}",
         extra: str = "",
     ) -> Path:
-        """Write a configuration: callout on, no xkey, every other setting nats-server's own default."""
+        """Write a configuration with a callout, without xkey, and with nats-server's defaults for other settings."""
         service, operator = public_nkey(self.service), public_nkey(self.operator)
         path = self.directory / f"{name}.conf"
         path.write_text(f"""
@@ -113,15 +113,15 @@ class Site:
         return f'tls {{ cert_file: "{self.certificate}", key_file: "{self.key}", timeout: 10, {verify} }}'
 
     def check(self, config: Path) -> None:
-        """Let nats-server judge a configuration."""
+        """Check a configuration with nats-server."""
         check_configuration(config)
 
     async def start(self, config: Path, *, debug: bool = False) -> NatsServer:
-        """Start a server, which ends with the test."""
+        """Start a server, which is stopped after the test."""
         return await self.stack.enter_async_context(NatsServer(config, debug=debug))
 
     async def serve(self, **options: Any) -> NatsServer:
-        """Write a configuration and start a server on it."""
+        """Write a configuration and start a server with it."""
         return await self.start(self.config(**options))
 
     async def logged(self, server: NatsServer, pattern: str, since: int = 0) -> str:
@@ -129,55 +129,55 @@ class Site:
         return await asyncio.to_thread(server.wait_for_log, pattern, 15, since=since)
 
     def leaf(self, port: int, name: str = "edge", *, account: str = "APP", **options: Any) -> Path:
-        """Write the configuration of a server that is linked with another one's leaf port by one account."""
+        """Write the configuration of a server that connects one account to another server's leaf port."""
         remote = f'{{ url: "nats-leaf://edge:x@127.0.0.1:{port}", account: {account} }}'
         return self.config(name, extra=f"leafnodes {{ remotes: [ {remote} ], reconnect: 1 }}", **options)
 
-    # -- what connects ------------------------------------------------------------------------
+    # -- clients -------------------------------------------------------------------------------
 
     def tls(self, pair: Pair | None = None, name: str = "client") -> ssl.SSLContext:
-        """A client's TLS context, with a certificate or without."""
+        """Return a client's TLS context, with or without a certificate."""
         context = ssl.create_default_context(cafile=str(self.ca))
         if pair is not None:
             context.load_cert_chain(*pair.write(self.directory, name))
         return context
 
     def member(self) -> ssl.SSLContext:
-        """The TLS context of one who has a certificate."""
+        """Return the TLS context of a client with a certificate."""
         return self.tls(self.authority.client("member.example.net"))
 
-    async def oracle(
+    async def responder(
         self,
         server: NatsServer,
         answer: Answer | None = None,
         *,
         queue: str = "",
         tls: ssl.SSLContext | None = None,
-    ) -> Oracle:
-        """Answer a server's callouts; by default everyone is admitted to ``APP``."""
+    ) -> CalloutResponder:
+        """Answer a server's callout requests; by default admit every client to ``APP``."""
         client = await self.client(server, nkeys_seed_str=self.service, tls=tls)
-        oracle = Oracle(client, answer or self.signer.admit)
-        await oracle.listen(queue)
-        return oracle
+        responder = CalloutResponder(client, answer or self.signer.admit)
+        await responder.listen(queue)
+        return responder
 
     async def client(self, server: NatsServer, **options: Any) -> Client:
-        """A client of nats-py that tries once, and is closed with the test."""
+        """Connect a nats-py client, without retries; it is closed after the test."""
         scheme = "nats" if options.get("tls") is None else "tls"
         return await self.connect(f"{scheme}://127.0.0.1:{server.port()}", **options)
 
     async def connect(self, url: str, **options: Any) -> Client:
-        """As :meth:`client`, for a URL."""
-        given = {"allow_reconnect": False, "error_cb": quiet, "connect_timeout": 15, **options}
-        client = await nats.connect(url, **given)
+        """Connect to a URL as :meth:`client` does."""
+        settings = {"allow_reconnect": False, "error_cb": quiet, "connect_timeout": 15, **options}
+        client = await nats.connect(url, **settings)
         self.stack.push_async_callback(client.close)
         return client
 
     async def operate(self, server: NatsServer, tls: ssl.SSLContext | None = None) -> Client:
-        """A client in the system account."""
+        """Connect a client in the system account."""
         return await self.client(server, nkeys_seed_str=self.operator, tls=tls)
 
     async def wire(self, server: NatsServer, tls: ssl.SSLContext | None = None) -> Wire:
-        """A client by hand, before CONNECT."""
+        """Open a connection without sending CONNECT."""
         wire = await Wire.open(server.port(), tls)
         self.stack.push_async_callback(wire.close)
         return wire

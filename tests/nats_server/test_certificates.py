@@ -16,33 +16,33 @@ from tests.policy.markdown import tables
 pytestmark = pytest.mark.e2e
 
 
-async def test_every_kind_of_certificate_behaves_as_documented(site: Site) -> None:
+async def test_every_kind_of_certificate_behaves_as_documented(sandbox: Site) -> None:
     roots = [root for kind in kinds().values() for root in kind.configured]
-    site.ca.write_bytes(site.authority.certificate_pem + "".join(root.pem for root in roots).encode())
-    server = await site.serve(tls="verify")
-    oracle = await site.oracle(server, tls=site.member())
+    sandbox.ca.write_bytes(sandbox.authority.certificate_pem + "".join(root.pem for root in roots).encode())
+    server = await sandbox.serve(tls="verify")
+    responder = await sandbox.responder(server, tls=sandbox.member())
     peers = PeerVerifier([root.parsed for root in roots])
-    taken = {}
+    accepted = {}
     for label, kind in kinds().items():
         if not kind.connects:
             continue
-        wire = await site.wire(server, _shows(site, kind))
-        taken[label] = await wire.login(name=label) == "PONG"
+        wire = await sandbox.wire(server, _presenting(sandbox, kind))
+        accepted[label] = await wire.login(name=label) == "PONG"
     documented = tables("certificates.md")["Accepted and refused"][0][1:]
-    assert taken == {label: said == "accepts" for label, said, *_ in documented if label in taken}
+    assert accepted == {label: behavior == "accepts" for label, behavior, *_ in documented if label in accepted}
     reported = {
-        request["connect_opts"]["name"]: request["client_tls"]["verified_chains"] for request in oracle.requests
+        request["connect_opts"]["name"]: request["client_tls"]["verified_chains"] for request in responder.requests
     }
-    assert set(reported) == {label for label, was in taken.items() if was}
+    assert set(reported) == {label for label, admitted in accepted.items() if admitted}
     refused = {label for label, chains in reported.items() if not isinstance(peers.identify(chains, NOW), PeerIdentity)}
     assert refused == set()
 
 
-def _shows(site: Site, kind: Kind) -> ssl.SSLContext:
+def _presenting(sandbox: Site, kind: Kind) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")  # permit short keys and old signatures
-    chain, key = site.directory / "shown.pem", site.directory / "shown.key"
+    chain, key = sandbox.directory / "presented.pem", sandbox.directory / "presented.key"
     chain.write_text("".join(made.pem for made in (kind.leaf, *kind.between)))
     key.write_bytes(kind.leaf.key_pem)
     context.load_cert_chain(chain, key)

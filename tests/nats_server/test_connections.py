@@ -1,4 +1,4 @@
-"""Fact 30: what servers publish of an account's connections, and the limit on them."""
+"""Fact 30: published connection counts of an account, and its connection limit."""
 
 from __future__ import annotations
 
@@ -21,67 +21,67 @@ LIMITED = "APP: { limits { max_connections: 3 } }"
 
 
 def exported(config: Path) -> Path:
-    """Let the callout account hear of the connections of ``APP``."""
+    """Export the connection counts of ``APP`` to the callout account."""
     text = config.read_text()
     text = text.replace("AUTH: {", f'AUTH: {{ imports: [ {{ stream: {{ account: SYS, subject: "{SUBJECT}" }} }} ],')
     config.write_text(text.replace("SYS: {", f'SYS: {{ exports: [ {{ stream: "{SUBJECT}", accounts: [ AUTH ] }} ],'))
     return config
 
 
-async def heard(subscription: Subscription) -> tuple[str, int]:
-    """Return the next report: which server, and how many."""
+async def next_count(subscription: Subscription) -> tuple[str, int]:
+    """Return the next report: the server and its number of connections."""
     report = read_report((await subscription.next_msg(timeout=HANG_SECONDS)).data)
     assert report is not None
     assert report.account == "APP"
     return report.server.name, report.connections
 
 
-async def subscribed(site: Site, server: NatsServer) -> Subscription:
-    client = await site.client(server, nkeys_seed_str=site.service)
+async def subscribed(sandbox: Site, server: NatsServer) -> Subscription:
+    client = await sandbox.client(server, nkeys_seed_str=sandbox.service)
     subscription = await client.subscribe(SUBJECT)
     await round_trip(client)
     return subscription
 
 
-async def test_fact_30_each_change_of_an_accounts_connections_is_published(site: Site) -> None:
-    server = await site.start(exported(site.config()))
-    await site.oracle(server)
-    reports = await subscribed(site, server)
+async def test_fact_30_changes_of_connection_counts_are_published(sandbox: Site) -> None:
+    server = await sandbox.start(exported(sandbox.config()))
+    await sandbox.responder(server)
+    reports = await subscribed(sandbox, server)
     clients: list[Client] = []
     for count in (1, 2, 3):
-        clients.append(await site.client(server))
-        assert await heard(reports) == ("one", count)
+        clients.append(await sandbox.client(server))
+        assert await next_count(reports) == ("one", count)
     for count in (2, 1, 0):
         await clients.pop().close()
-        assert await heard(reports) == ("one", count)
+        assert await next_count(reports) == ("one", count)
 
 
-async def test_fact_30_only_what_is_exported_is_heard(site: Site) -> None:
-    server = await site.start(site.config())
-    await site.oracle(server)
-    reports = await subscribed(site, server)
-    await site.client(server)
+async def test_fact_30_counts_are_received_only_if_exported(sandbox: Site) -> None:
+    server = await sandbox.start(sandbox.config())
+    await sandbox.responder(server)
+    reports = await subscribed(sandbox, server)
+    await sandbox.client(server)
     with pytest.raises(TimeoutError):
         await reports.next_msg(timeout=0.3)
 
 
-async def test_fact_30_servers_of_a_cluster_share_the_limit_and_hear_one_another(site: Site) -> None:
+async def test_fact_30_cluster_shares_the_limit_and_every_count(sandbox: Site) -> None:
     ports = [free_port(), free_port()]
     routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in ports)
     servers = []
     for name, port in zip(("one", "two"), ports, strict=True):
         cluster = f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [ {routes} ] }}'
-        servers.append(await site.start(exported(site.config(name, accounts=LIMITED, extra=cluster))))
+        servers.append(await sandbox.start(exported(sandbox.config(name, accounts=LIMITED, extra=cluster))))
     for server in servers:
-        await site.logged(server, "Route connection created")
-        await site.oracle(server, queue="q")
-    reports = await subscribed(site, servers[0])
-    await echo(await site.client(servers[0], nkeys_seed_str=site.service), "later.than.the.subscription")
-    await reachable(await site.client(servers[1], nkeys_seed_str=site.service), "later.than.the.subscription")
+        await sandbox.logged(server, "Route connection created")
+        await sandbox.responder(server, queue="q")
+    reports = await subscribed(sandbox, servers[0])
+    await echo(await sandbox.client(servers[0], nkeys_seed_str=sandbox.service), "after.the.subscription")
+    await reachable(await sandbox.client(servers[1], nkeys_seed_str=sandbox.service), "after.the.subscription")
     seen = []
     for number in (0, 1, 1):
-        await site.client(servers[number])
-        seen.append(await heard(reports))
+        await sandbox.client(servers[number])
+        seen.append(await next_count(reports))
     assert seen == [("one", 1), ("two", 1), ("two", 2)]
     with pytest.raises(nats.errors.Error, match="maximum account active connections"):
-        await site.client(servers[0])
+        await sandbox.client(servers[0])

@@ -20,7 +20,7 @@ def sections() -> dict[int, str]:
     return {int(number): text for number, text in zip(parts[1::2], parts[2::2], strict=True) if number}
 
 
-def watching(text: str) -> list[str]:
+def named_tests(text: str) -> list[str]:
     return re.findall(r"^\* Watched by `([^`]+)`$", text, flags=re.MULTILINE)
 
 
@@ -28,14 +28,14 @@ def test_every_fact_is_present_and_tested_or_says_why_not() -> None:
     facts = sections()
     assert list(facts) == list(range(1, FACTS + 1))
     for number, text in facts.items():
-        assert watching(text) or re.search(r"^\* Not watched: \w", text, flags=re.MULTILINE), f"fact {number}"
+        assert named_tests(text) or re.search(r"^\* Not watched: \w", text, flags=re.MULTILINE), f"fact {number}"
 
 
 def test_named_tests_exist() -> None:
-    for name in watching(TEXT):
+    for name in named_tests(TEXT):
         file, _, test = name.partition("::")
         assert test in _TEST.findall((ROOT / file).read_text(encoding="utf-8")), name
-    assert len(watching(TEXT)) == TEXT.count("Watched by")
+    assert len(named_tests(TEXT)) == TEXT.count("Watched by")
 
 
 def test_every_fact_test_is_named_in_its_section() -> None:
@@ -43,7 +43,7 @@ def test_every_fact_test_is_named_in_its_section() -> None:
     for path in Path(__file__).parent.glob("test_*.py"):
         for test in _TEST.findall(path.read_text(encoding="utf-8")):
             if match := re.match(r"test_fact_(\d\d)_", test):
-                assert f"tests/nats_server/{path.name}::{test}" in watching(facts[int(match.group(1))])
+                assert f"tests/nats_server/{path.name}::{test}" in named_tests(facts[int(match.group(1))])
 
 
 def test_documented_versions_are_the_tested_ones() -> None:

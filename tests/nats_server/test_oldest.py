@@ -24,15 +24,15 @@ pytestmark = pytest.mark.e2e
 async def test_system_works_on_the_oldest_supported_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR, logger="asyncio")  # asyncio warns of every client that TLS refuses
+    caplog.set_level(logging.ERROR, logger="asyncio")  # asyncio warns about every client that TLS refuses
     monkeypatch.setenv(BINARY_VARIABLE, str(servers.server(servers.OLDEST)))
-    async with Sandbox(tmp_path / "site") as site:
-        for url in (site.fleet_url, site.node_url):
+    async with Sandbox(tmp_path / "sandbox") as sandbox:
+        for url in (sandbox.fleet_url, sandbox.node_url):
             wire = await Wire.open(urlsplit(url).port or 0)
             await wire.close()
             assert wire.info["version"] == servers.OLDEST
-        await site.apply_streams()
-        outcomes = await try_all(site, attempts(site)) + await show_isolation(site)
+        await sandbox.apply_streams()
+        outcomes = await try_all(sandbox, attempts(sandbox)) + await show_isolation(sandbox)
     assert outcomes
     assert [(row.what, row.happened) for row in outcomes] == [(row.what, row.expected) for row in outcomes]
 

@@ -1,4 +1,4 @@
-"""Facts 19 and 23: one key for the leader of the provisioners, and a fleet of three servers."""
+"""Facts 19 and 23: leader election by one key, and a cluster of three servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 BUCKET: Final = "CHORIA_LEADER_ELECTION"
 KEY: Final = "$KV.CHORIA_LEADER_ELECTION.provisioner"
 LOST: Final = 10071  # wrong last sequence
-LOST_REPLICATED: Final = 10164  # the same, told by the leader of a replicated stream while another is under way
+LOST_REPLICATED: Final = 10164  # the same, in a replicated stream with another write in progress
 ACCOUNTS: Final = f"""
   FLEET: {{ jetstream: enabled, exports: [ {{ service: "{KEY}", response_type: singleton }} ] }}
   APP: {{ imports: [ {{ service: {{ account: FLEET, subject: "{KEY}" }} }} ] }}
@@ -36,17 +36,17 @@ async def bid(client: Client, who: str, last: int) -> dict[str, Any]:
     return answer
 
 
-def by_user(site: Site) -> Any:
-    """Admits everyone to the account that they name as their user."""
-    return lambda request: site.signer.admit(request, request["connect_opts"]["user"])
+def admit_by_user(sandbox: Site) -> Any:
+    """Return a responder's answer that admits each client to the account named as its user."""
+    return lambda request: sandbox.signer.admit(request, request["connect_opts"]["user"])
 
 
-async def test_fact_19_a_leader_is_elected_kept_and_replaced_when_its_key_expires(site: Site) -> None:
-    server = await site.serve(accounts=ACCOUNTS, extra=f'jetstream {{ store_dir: "{site.directory}/js" }}')
-    await site.oracle(server, by_user(site))
-    fleet = await site.client(server, user="FLEET", password="x")
+async def test_fact_19_leader_is_elected_kept_and_replaced_after_its_key_expires(sandbox: Site) -> None:
+    server = await sandbox.serve(accounts=ACCOUNTS, extra=f'jetstream {{ store_dir: "{sandbox.directory}/js" }}')
+    await sandbox.responder(server, admit_by_user(sandbox))
+    fleet = await sandbox.client(server, user="FLEET", password="x")
     await fleet.jetstream().create_key_value(KeyValueConfig(bucket=BUCKET, ttl=1))
-    client = await site.client(server, user="APP", password="x")
+    client = await sandbox.client(server, user="APP", password="x")
     created = await bid(client, "one", 0)
     assert created == {"stream": f"KV_{BUCKET}", "seq": 1}
     assert (await bid(client, "two", 0))["error"]["err_code"] == LOST
@@ -59,35 +59,35 @@ async def test_fact_19_a_leader_is_elected_kept_and_replaced_when_its_key_expire
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Three servers with streams, an edge linked with the first, and one who answers for each."""
+    """Three servers with streams and an edge connected to the first, each with a responder."""
 
     servers: list[NatsServer]
     edge: NatsServer
 
 
-async def cluster(site: Site) -> Cluster:
+async def cluster(sandbox: Site) -> Cluster:
     routes, leaves = [free_port() for _ in range(3)], [free_port() for _ in range(3)]
     urls = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
     users = "users: [ { user: edge, password: x, account: APP } ]"
     servers = []
     for index, (route, leaf) in enumerate(zip(routes, leaves, strict=True)):
         extra = f"""
-            jetstream {{ store_dir: "{site.directory}/js{index}" }}
+            jetstream {{ store_dir: "{sandbox.directory}/js{index}" }}
             cluster {{ name: c, listen: "127.0.0.1:{route}", routes: [ {urls} ], no_advertise: true }}
             leafnodes {{ listen: "127.0.0.1:{leaf}", no_advertise: true, authorization {{ {users} }} }}
         """
-        servers.append(await site.serve(name=f"s{index}", accounts=ACCOUNTS, extra=extra))
+        servers.append(await sandbox.serve(name=f"s{index}", accounts=ACCOUNTS, extra=extra))
     remotes = ", ".join(f'"nats-leaf://edge:x@127.0.0.1:{port}"' for port in leaves)
     remote = f"{{ urls: [ {remotes} ], account: APP, no_randomize: true }}"
-    edge = await site.serve(name="edge", extra=f"leafnodes {{ remotes: [ {remote} ], reconnect: 1 }}")
-    await site.oracle(edge, by_user(site))
+    edge = await sandbox.serve(name="edge", extra=f"leafnodes {{ remotes: [ {remote} ], reconnect: 1 }}")
+    await sandbox.responder(edge, admit_by_user(sandbox))
     for server in servers:
-        await site.oracle(server, by_user(site), queue="q")
+        await sandbox.responder(server, admit_by_user(sandbox), queue="q")
     return Cluster(servers, edge)
 
 
 async def until(action: Any) -> Any:
-    """What the action returns, once it does not fail any more: servers elect leaders in their own time."""
+    """Repeat the action until it succeeds, because stream leaders are elected asynchronously; return its result."""
     async with asyncio.timeout(HANG_SECONDS):
         while True:
             try:
@@ -96,20 +96,20 @@ async def until(action: Any) -> Any:
                 continue
 
 
-async def test_fact_23_three_servers_and_an_edge_survive_the_loss_of_one(site: Site) -> None:
-    three = await cluster(site)
-    fleet = await site.client(three.servers[1], user="FLEET", password="x")
+async def test_fact_23_three_servers_and_an_edge_survive_the_loss_of_one(sandbox: Site) -> None:
+    three = await cluster(sandbox)
+    fleet = await sandbox.client(three.servers[1], user="FLEET", password="x")
     config = KeyValueConfig(bucket=BUCKET, ttl=60, replicas=3)
     await until(lambda: fleet.jetstream(timeout=2).create_key_value(config))
-    provisioner = await site.client(three.servers[1], user="APP", password="x")
+    provisioner = await sandbox.client(three.servers[1], user="APP", password="x")
     await until(lambda: bid(provisioner, "one", 0))
     lost = await bid(provisioner, "two", 0)
     assert lost["error"]["err_code"] in (LOST, LOST_REPLICATED)
-    await echo(await site.client(three.edge, user="APP", password="x"), "node")
+    await echo(await sandbox.client(three.edge, user="APP", password="x"), "node")
     await reachable(provisioner, "node")
     await asyncio.to_thread(three.servers[0].kill)
-    assert await (await site.wire(three.servers[2])).login(user="APP", **{"pass": "x"}) == "PONG"
+    assert await (await sandbox.wire(three.servers[2])).login(user="APP", **{"pass": "x"}) == "PONG"
     await reachable(provisioner, "node")
-    again = await until(lambda: bid(provisioner, "one", 1))
-    # A try whose answer was lost may have been written: then the last one finds itself too late.
-    assert again.get("seq") == 2 or again["error"]["err_code"] in (LOST, LOST_REPLICATED)
+    retried = await until(lambda: bid(provisioner, "one", 1))
+    # An earlier attempt may have been written although its answer was lost; then the sequence is wrong.
+    assert retried.get("seq") == 2 or retried["error"]["err_code"] in (LOST, LOST_REPLICATED)

@@ -1,4 +1,4 @@
-"""Facts 1 to 3: what TLS tells a server, and the server its callout."""
+"""Facts 1 to 3: client certificates, and the TLS details in a callout request."""
 
 from __future__ import annotations
 
@@ -17,76 +17,76 @@ pytestmark = pytest.mark.e2e
 _MQTT_CONNECT = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04node"
 
 
-async def test_fact_01_a_listener_demands_a_certificate_of_all_or_of_none(site: Site) -> None:
-    pair = f'cert_file: "{site.certificate}", key_file: "{site.key}"'
+async def test_fact_01_listener_requires_certificates_from_all_clients_or_none(sandbox: Site) -> None:
+    pair = f'cert_file: "{sandbox.certificate}", key_file: "{sandbox.key}"'
     with pytest.raises(OperationError, match="verify_if_given"):
-        site.check(site.config(extra=f"tls {{ {pair}, verify_if_given: true }}"))
-    strict, lax = await site.serve(name="strict", tls="verify"), await site.serve(name="lax", tls="open")
-    asked = await site.oracle(strict, tls=site.member())
-    await site.oracle(lax, tls=site.tls())
-    assert await (await site.wire(strict, site.member())).login() == "PONG"
-    assert await (await site.wire(strict, site.tls())).login() == ""
-    assert len(asked.requests) == 1
-    # One that was asked for a certificate would be refused for this one.
-    foreign = site.tls(CertificateAuthority.create().client("member.example.net"), "foreign")
-    assert await (await site.wire(lax, foreign)).login() == "PONG"
+        sandbox.check(sandbox.config(extra=f"tls {{ {pair}, verify_if_given: true }}"))
+    strict, lax = await sandbox.serve(name="strict", tls="verify"), await sandbox.serve(name="lax", tls="open")
+    responder = await sandbox.responder(strict, tls=sandbox.member())
+    await sandbox.responder(lax, tls=sandbox.tls())
+    assert await (await sandbox.wire(strict, sandbox.member())).login() == "PONG"
+    assert await (await sandbox.wire(strict, sandbox.tls())).login() == ""
+    assert len(responder.requests) == 1
+    # The server would refuse this certificate if it requested one.
+    foreign = sandbox.tls(CertificateAuthority.create().client("member.example.net"), "foreign")
+    assert await (await sandbox.wire(lax, foreign)).login() == "PONG"
 
 
-async def test_fact_02_plain_connections_have_no_client_tls(site: Site) -> None:
-    server = await site.serve()
-    oracle = await site.oracle(server)
-    assert await (await site.wire(server)).login() == "PONG"
-    assert "client_tls" not in oracle.requests[0]
+async def test_fact_02_plain_connections_have_no_client_tls(sandbox: Site) -> None:
+    server = await sandbox.serve()
+    responder = await sandbox.responder(server)
+    assert await (await sandbox.wire(server)).login() == "PONG"
+    assert "client_tls" not in responder.requests[0]
 
 
 @pytest.mark.parametrize("tls", ["open", "verify"])
-async def test_fact_02_only_a_verifying_listener_tells_of_chains(site: Site, tls: TLS) -> None:
-    """On every type of connection, and though the client offers a certificate each time."""
+async def test_fact_02_only_a_verifying_listener_forwards_chains(sandbox: Site, tls: TLS) -> None:
+    """Applies to every type of connection, although the client has a certificate each time."""
     websocket, mqtt = free_port(), free_port()
-    block = site.tls_block(tls)
-    server = await site.serve(
+    block = sandbox.tls_block(tls)
+    server = await sandbox.serve(
         tls=tls,
         extra=f"""
             websocket {{ listen: "127.0.0.1:{websocket}", {block} }}
             mqtt {{ listen: "127.0.0.1:{mqtt}", {block} }}
-            jetstream {{ store_dir: "{site.directory}/js" }}
+            jetstream {{ store_dir: "{sandbox.directory}/js" }}
         """,
     )
-    oracle = await site.oracle(server, tls=site.member())
-    assert await (await site.wire(server, site.member())).login() == "PONG"
-    await site.connect(f"wss://127.0.0.1:{websocket}", tls=site.member())
-    await _mqtt_connect(mqtt, site.member())
-    requests = await oracle.heard(3)
+    responder = await sandbox.responder(server, tls=sandbox.member())
+    assert await (await sandbox.wire(server, sandbox.member())).login() == "PONG"
+    await sandbox.connect(f"wss://127.0.0.1:{websocket}", tls=sandbox.member())
+    await _mqtt_connect(mqtt, sandbox.member())
+    requests = await responder.received(3)
     assert [request["client_info"]["type"] for request in requests] == ["nats", "websocket", "mqtt"]
     for request in requests:
-        said = request["client_tls"]
+        details = request["client_tls"]
         if tls == "open":
-            assert set(said) == {"version", "cipher"}
+            assert set(details) == {"version", "cipher"}
         else:
-            leaf, root = said["verified_chains"][0]
+            leaf, root = details["verified_chains"][0]
             assert leaf.startswith("-----BEGIN CERTIFICATE-----")
-            assert root.encode() == site.authority.certificate_pem
+            assert root.encode() == sandbox.authority.certificate_pem
 
 
-async def test_fact_03_without_a_ca_file_the_systems_roots_are_trusted(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+async def test_fact_03_system_roots_are_trusted_without_a_ca_file(
+    sandbox: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     public = CertificateAuthority.create("a public CA")
-    roots = site.directory / "roots.pem"
+    roots = sandbox.directory / "roots.pem"
     roots.write_bytes(public.certificate_pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(roots))
-    stranger = site.tls(public.client("member.example.net"), "stranger")
-    pair = f'cert_file: "{site.certificate}", key_file: "{site.key}"'
-    server = await site.serve(extra=f"tls {{ {pair}, verify: true }}")
-    oracle = await site.oracle(server, tls=stranger)
-    assert await (await site.wire(server, stranger)).login() == "PONG"
-    assert oracle.requests[0]["client_tls"]["verified_chains"]
-    strict = await site.serve(name="strict", tls="verify")
-    assert await (await site.wire(strict, stranger)).login() == ""
+    stranger = sandbox.tls(public.client("member.example.net"), "stranger")
+    pair = f'cert_file: "{sandbox.certificate}", key_file: "{sandbox.key}"'
+    server = await sandbox.serve(extra=f"tls {{ {pair}, verify: true }}")
+    responder = await sandbox.responder(server, tls=stranger)
+    assert await (await sandbox.wire(server, stranger)).login() == "PONG"
+    assert responder.requests[0]["client_tls"]["verified_chains"]
+    strict = await sandbox.serve(name="strict", tls="verify")
+    assert await (await sandbox.wire(strict, stranger)).login() == ""
 
 
 async def _mqtt_connect(port: int, tls: ssl.SSLContext) -> None:
-    """An MQTT 3.1.1 CONNECT, until the server answers it or closes: an account without streams has no MQTT."""
+    """Send an MQTT 3.1.1 CONNECT; wait until the server answers or closes (an account without streams has no MQTT)."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
     try:
         writer.write(_MQTT_CONNECT)

@@ -1,4 +1,4 @@
-"""A client that speaks the NATS protocol by hand: it shows what client libraries hide."""
+"""A minimal NATS client that exposes the protocol lines that client libraries hide."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.deadlines import HANG_SECONDS
 
 
 class Wire:
-    """One connection to a client port, from INFO on.
+    """A connection to a client port, after INFO.
 
     Attributes:
-        info: the server's INFO, which it sends before TLS.
+        info: the server's INFO, received before the TLS handshake.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, info: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ class Wire:
 
     @classmethod
     async def open(cls, port: int, tls: ssl.SSLContext | None = None) -> Self:
-        """Connect and read INFO, then TLS."""
+        """Connect, read INFO, and start TLS if requested."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         async with asyncio.timeout(HANG_SECONDS):
             line = await reader.readline()
@@ -40,23 +40,23 @@ class Wire:
 
     @property
     def certificate(self) -> bytes:
-        """What the server showed in TLS, DER."""
-        shown: bytes = self._writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        return shown
+        """The server's certificate in DER."""
+        certificate: bytes = self._writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return certificate
 
     async def connect(self, **options: Any) -> None:
-        """Send CONNECT with these options only, and the PING whose answer tells that it was accepted."""
-        said = {"verbose": False, "pedantic": False, "lang": "wire", "version": "1", "protocol": 1, **options}
-        await self.send(f"CONNECT {json.dumps(said)}\r\nPING\r\n")
+        """Send CONNECT with these options, and a PING: its PONG means that the connection was accepted."""
+        connect = {"verbose": False, "pedantic": False, "lang": "wire", "version": "1", "protocol": 1, **options}
+        await self.send(f"CONNECT {json.dumps(connect)}\r\nPING\r\n")
 
     async def send(self, text: str) -> None:
-        """Send protocol text as it is."""
+        """Send protocol text unchanged."""
         self._writer.write(text.encode())
-        with contextlib.suppress(ConnectionError):  # refused already: what it said is still to be read
+        with contextlib.suppress(ConnectionError):  # already refused; the error can still be read
             await self._writer.drain()
 
     async def line(self) -> str:
-        """The next line; empty once the server has closed the connection."""
+        """Return the next line; empty after the server has closed the connection."""
         async with asyncio.timeout(HANG_SECONDS):
             try:
                 return (await self._reader.readline()).decode().rstrip("\r\n")
@@ -64,18 +64,18 @@ class Wire:
                 return ""
 
     async def verdict(self) -> str:
-        """``PONG`` if the connection was let in, the server's error if not, empty if it just closed."""
+        """Return ``PONG`` if the connection was accepted, else the server's error, or empty if it only closed."""
         while (line := await self.line()).startswith(("PING", "INFO", "+OK")):
             pass
         return line
 
     async def login(self, **options: Any) -> str:
-        """CONNECT with these options; what came of it, as :meth:`verdict` says."""
+        """Send CONNECT with these options; return the result as :meth:`verdict` does."""
         await self.connect(**options)
         return await self.verdict()
 
     async def close(self) -> None:
-        """Close it, whatever state it is in."""
+        """Close the connection in any state."""
         self._writer.close()
         with contextlib.suppress(OSError, ssl.SSLError):
             await self._writer.wait_closed()

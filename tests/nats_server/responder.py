@@ -1,4 +1,4 @@
-"""Answers to callouts as a test wants them, odd ones included; not bound to what the service would say."""
+"""Callout answers chosen by a test, including invalid ones that the service would never send."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNLIMITED: Final = {"subs": -1, "data": -1, "payload": -1, "type": "user", "vers
 
 
 class Signer:
-    """Signs answers with an account key."""
+    """An account key that signs answers."""
 
     def __init__(self, seed: str) -> None:
         self.issuer = public_nkey(seed)
@@ -35,16 +35,16 @@ class Signer:
     def admit(
         self, request: Request, account: str = "APP", *, user: dict[str, Any] | None = None, **claims: Any
     ) -> bytes:
-        """Admission to an account; ``user`` adds to the user's permissions, ``claims`` to the user JWT."""
-        given = {
+        """Return an admission to an account; ``user`` extends the permissions, ``claims`` the user JWT."""
+        defaults = {
             "sub": request["user_nkey"],
             "aud": account,
             "nats": {"pub": {}, "sub": {}, **UNLIMITED, **(user or {})},
         }
-        return self._answer(request, {"jwt": self._sign({**given, **claims}).decode()})
+        return self._answer(request, {"jwt": self._sign({**defaults, **claims}).decode()})
 
     def deny(self, request: Request, reason: str) -> bytes:
-        """A refusal."""
+        """Return a denial with this reason."""
         return self._answer(request, {"error": reason})
 
     def _answer(self, request: Request, content: dict[str, Any]) -> bytes:
@@ -57,40 +57,40 @@ class Signer:
         return signed + b"." + base64.urlsafe_b64encode(self._key.sign(signed).signature).rstrip(b"=")
 
 
-class Oracle:
-    """A subscriber of one server's callouts.
+class CalloutResponder:
+    """A subscriber of one server's callout requests.
 
     Attributes:
         client: its connection.
-        claims: the claims of every request it got, in order.
-        answer: called for each request; None means silence.
-        said: set once an answer is on its way.
+        claims: the claims of every received request, in order.
+        answer: called for each request; the request is not answered if it returns None.
+        answered: set after an answer was sent.
     """
 
     def __init__(self, client: Client, answer: Answer) -> None:
         self.client = client
         self.answer = answer
         self.claims: list[dict[str, Any]] = []
-        self.said = asyncio.Event()
+        self.answered = asyncio.Event()
         self._arrived = asyncio.Condition()
 
     async def listen(self, queue: str = "") -> None:
-        """Subscribe, and return when the server knows of it."""
+        """Subscribe, and wait until the server has processed it."""
         self._subscription = await self.client.subscribe(AUTH_REQUEST_SUBJECT, queue=queue, cb=self._on_request)
         await round_trip(self.client)
 
     async def unsubscribe(self) -> None:
-        """Return when the server sends it no more; what was sent is still answered."""
+        """Unsubscribe, and wait until the server has processed it; received requests are still answered."""
         await self.client._send_unsubscribe(self._subscription._id)
         await round_trip(self.client)
 
     @property
     def requests(self) -> list[Request]:
-        """What was asked, without the envelope."""
+        """The received requests, without the envelope."""
         return [claims["nats"] for claims in self.claims]
 
-    async def heard(self, count: int = 1) -> list[Request]:
-        """What was asked, once it is ``count`` requests at least."""
+    async def received(self, count: int = 1) -> list[Request]:
+        """Wait for at least ``count`` requests, and return all of them."""
         async with asyncio.timeout(HANG_SECONDS), self._arrived:
             await self._arrived.wait_for(lambda: len(self.claims) >= count)
         return self.requests
@@ -106,4 +106,4 @@ class Oracle:
         if data is not None:
             await self.client.publish(message.reply, data)
             await round_trip(self.client)
-            self.said.set()
+            self.answered.set()
