@@ -1,4 +1,4 @@
-"""The figures of part ``connects``, from slices made up here, and the Choria program that is named by a variable."""
+"""Figures of part ``connects`` computed from synthetic slices, and the variable that names the Choria program."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from broker_auth.bench.connects import Slice, figures
 from broker_auth.errors import InputError
 
 
-def piece(connections: int, service: float | None = None, *, floor_us: float = 100.0) -> Slice:
-    """Return half a second of one broker; ``service`` is its CPU in milliseconds per connection."""
+def make_slice(connections: int, service: float | None = None, *, floor_us: float = 100.0) -> Slice:
+    """Return a slice of half a second; ``service`` is the service's CPU in milliseconds per connection."""
     times = [float(number) for number in range(connections)]
     done = Connected(times_ms=times, failed_first=1, missing=0, seconds=0.5, cpu_seconds=0.001 * connections)
     return Slice(
@@ -27,13 +27,13 @@ def piece(connections: int, service: float | None = None, *, floor_us: float = 1
 
 
 ROUNDS = [
-    {"static": piece(100), "callout": piece(50, 0.3)},
-    {"static": piece(20), "callout": piece(10, 0.9, floor_us=300)},
-    {"static": piece(100), "callout": piece(60, 0.4)},
+    {"static": make_slice(100), "callout": make_slice(50, 0.3)},
+    {"static": make_slice(20), "callout": make_slice(10, 0.9, floor_us=300)},
+    {"static": make_slice(100), "callout": make_slice(60, 0.4)},
 ]
 
 
-def test_a_mode_is_compared_with_the_floor_and_static_authorization_of_the_same_round() -> None:
+def test_mode_is_compared_with_floor_and_static_authorization_of_the_same_round() -> None:
     shown = figures("callout", ROUNDS, compare=True)
     assert (shown["ratio"], shown["ratio_min"], shown["ratio_max"]) == (3.0, 3.0, 4.0)
     assert (shown["share_of_static"], shown["share_of_static_min"], shown["share_of_static_max"]) == (0.5, 0.5, 0.6)
@@ -41,7 +41,7 @@ def test_a_mode_is_compared_with_the_floor_and_static_authorization_of_the_same_
     assert shown["noisy"] is True
 
 
-def test_costs_are_those_of_all_rounds() -> None:
+def test_costs_are_averaged_over_all_rounds() -> None:
     shown = figures("callout", ROUNDS, compare=False)
     assert shown["connects_per_s"] == 80
     assert (shown["server_cpu_ms"], shown["client_cpu_ms"]) == (2.0, 1.0)
@@ -60,7 +60,7 @@ def test_choria_program_is_named_by_a_variable() -> None:
 
 
 @pytest.mark.parametrize("name", ["choria.conf", "."])
-def test_choria_variable_that_names_no_program_is_an_error(tmp_path: Path, name: str) -> None:
+def test_choria_variable_must_name_a_program(tmp_path: Path, name: str) -> None:
     (tmp_path / "choria.conf").touch(mode=0o600)
     with pytest.raises(InputError, match=r"^CHORIA: .* is not a program; name a choria binary$"):
         choria.find_program({"CHORIA": str(tmp_path / name)})

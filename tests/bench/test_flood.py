@@ -1,4 +1,4 @@
-"""A real nats-server, a real service: the fleet's requests overtake a flood that arrived before them."""
+"""The service answers the fleet's requests before a flood that arrived earlier, with a real nats-server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLEET = 5
 
 
 class Recorder(Flooder):
-    """Remembers in which order requests were answered."""
+    """A flooder that records the order of answers."""
 
     def __init__(self, pool: Pool, password: str) -> None:
         super().__init__(pool, password)
@@ -40,46 +40,48 @@ class Recorder(Flooder):
             self.all_answered.set()
 
 
-class Patient(Service):
-    """Begins to answer once all have asked: how fast they come is the machine's affair."""
+class DelayedService(Service):
+    """A service that starts to answer after all requests have arrived, so that their speed does not matter."""
 
     def __init__(self, settings: ServingSettings, callout: Callout) -> None:
         super().__init__(settings, callout, tls_contexts(settings))
-        self._asked = 0
-        self._all_asked = asyncio.Event()
+        self._received = 0
+        self._all_received = asyncio.Event()
 
     def _on_request(self, connection: BrokerConnection, reply: str, data: bytes, headers: bytes | None) -> None:
         super()._on_request(connection, reply, data, headers)
-        self._asked += 1
-        if self._asked == FLOOD + FLEET:
-            self._all_asked.set()
+        self._received += 1
+        if self._received == FLOOD + FLEET:
+            self._all_received.set()
 
     async def _answer_all(self) -> None:
-        await self._all_asked.wait()
+        await self._all_received.wait()
         await super()._answer_all()
 
 
 @pytest.mark.e2e
-async def test_the_fleet_overtakes_a_flood_of_bad_tokens(tmp_path: Path) -> None:
+async def test_fleet_is_answered_before_a_flood_of_bad_tokens(tmp_path: Path) -> None:
     trust = Trust()
-    site = BenchDeployment(tmp_path, trust, xkey=False)
+    deployment = BenchDeployment(tmp_path, trust, xkey=False)
     maker = Maker(trust, PlayedServer(), time.time())
     bad_token = trust.provisioning_token(maker.now, foreign=True)
     bad = [maker.node(number, bad_token).request.wire for number in range(FLOOD)]
     fleet = [maker.mtls(number).request.wire for number in range(FLEET)]
-    settings = load(site.config, {}, serving=True).serving(FLEET_ZONE)
+    settings = load(deployment.config, {}, serving=True).serving(FLEET_ZONE)
     policy = build_policy(settings)
     policy.tokens.examine(bad_token)
     audit = StreamAudit(tmp_path / "audit.log")
-    service = Patient(settings, make_callout(settings, policy, audit))
+    service = DelayedService(settings, make_callout(settings, policy, audit))
     stop = asyncio.Event()
-    async with site.server(site.brokers[0]):
+    async with deployment.server(deployment.brokers[0]):
         serving = asyncio.create_task(service.run(stop))
         try:
             async with asyncio.timeout(HANG_SECONDS):
                 await service.wait_ready()
                 transport, recorder = await asyncio.get_running_loop().create_connection(
-                    lambda: Recorder(Pool(requests=bad + fleet), site.password), "127.0.0.1", site.brokers[0].port
+                    lambda: Recorder(Pool(requests=bad + fleet), deployment.password),
+                    "127.0.0.1",
+                    deployment.brokers[0].port,
                 )
                 await recorder.ready
                 recorder.send(FLOOD + FLEET)
@@ -90,6 +92,8 @@ async def test_the_fleet_overtakes_a_flood_of_bad_tokens(tmp_path: Path) -> None
         transport.close()
     audit.close()
     first = recorder.order[:FLEET]
-    assert sorted(first) == list(range(FLOOD, FLOOD + FLEET)), "the fleet asked last; in turn it would be answered last"
+    assert sorted(first) == list(range(FLOOD, FLOOD + FLEET)), (
+        "requests were answered in the order of arrival, where the fleet is last"
+    )
     assert service.callout.stats.decisions["verified_tls", "admitted"] == FLEET
     assert service.pending == 0

@@ -1,4 +1,4 @@
-"""The statistics of the bench, on a clock that the tests turn."""
+"""Statistics of the bench, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from broker_auth.bench.service import Totals, paired
 
 
 class Machine:
-    """A process whose CPU time passes only where the test says so."""
+    """A process with simulated CPU time."""
 
     def __init__(self) -> None:
         self.thread, self.others = 0, 0
@@ -23,7 +23,7 @@ class Machine:
         return Clock(thread=lambda: self.thread, process=lambda: self.thread + self.others)
 
     def slice(self, name: str, nanoseconds: int, others: int = 0) -> Callable[[], None]:
-        """Return a slice of work; meanwhile other threads of the process take ``others``."""
+        """Return a slice of work, during which other threads of the process use ``others`` nanoseconds."""
 
         def work() -> None:
             self.done.append(name)
@@ -37,7 +37,7 @@ def ratios(values: Sequence[float], least: float = 1.0) -> Ratio:
     return ratio_of([MeasuredPair(work=value, floor=1.0) for value in values], least)
 
 
-def test_work_and_floor_alternate_and_take_turns_in_being_first() -> None:
+def test_work_and_floor_alternate_in_alternating_order() -> None:
     machine = Machine()
     work = [machine.slice("work", 12) for _ in range(4)]
     floor = [machine.slice("floor", 10) for _ in range(4)]
@@ -45,7 +45,7 @@ def test_work_and_floor_alternate_and_take_turns_in_being_first() -> None:
     assert machine.done == ["floor", "work", "work", "floor"] * 2
 
 
-def test_slowdown_of_the_machine_between_pairs_leaves_the_ratio() -> None:
+def test_slowdown_between_pairs_does_not_change_the_ratio() -> None:
     machine = Machine()
     speeds = (1, 5, 2, 9, 1, 7)
     pairs = measure_pairs(
@@ -70,13 +70,13 @@ def test_other_threads_count_as_work_whenever_they_run(beside: str) -> None:
     assert pairs == [MeasuredPair(work=15, floor=10)] * 2
 
 
-def test_ratio_is_that_of_pairs_and_not_of_sums() -> None:
+def test_ratio_is_the_median_of_pairs_and_not_the_ratio_of_sums() -> None:
     pairs = [MeasuredPair(work=12, floor=10), MeasuredPair(work=13, floor=10), MeasuredPair(work=1400, floor=1000)]
     assert ratio_of(pairs).figures("alone") == {"alone": 1.3, "alone_min": 1.2, "alone_max": 1.4}
     assert ratio_of(pairs).pairs == 3
 
 
-def test_disturbed_pairs_show_in_the_extremes_and_leave_the_median() -> None:
+def test_disturbed_pairs_change_the_extremes_but_not_the_median() -> None:
     ratio = ratios([1.2] * 12 + [0.4, 9.0])
     assert (ratio.median, ratio.minimum, ratio.maximum) == (1.2, 0.4, 9.0)
     assert not ratio.noisy
@@ -86,31 +86,31 @@ def test_disturbed_pairs_show_in_the_extremes_and_leave_the_median() -> None:
     ("values", "noisy"),
     [
         pytest.param([1.2] * 16, False, id="pairs agree"),
-        pytest.param([1.15, 1.25] * 8, False, id="they differ by less than a tenth"),
-        pytest.param([1.1, 1.4] * 8, True, id="two halves differ by more than a tenth"),
+        pytest.param([1.15, 1.25] * 8, False, id="pairs differ by less than a tenth"),
+        pytest.param([1.1, 1.4] * 8, True, id="halves differ by more than a tenth"),
         pytest.param([0.88] * 16, True, id="work below its floor"),
-        pytest.param([1.2] * 5, True, id="five pairs, however equal"),
+        pytest.param([1.2] * 5, True, id="five equal pairs"),
         pytest.param([1.2] * 6, False, id="six equal pairs"),
         pytest.param([1.2] * 5 + [2.0], True, id="one of six disturbed"),
         pytest.param([1.2] * 31 + [2.0], False, id="one of many disturbed"),
     ],
 )
-def test_too_noisy_to_mean_anything(values: Sequence[float], *, noisy: bool) -> None:
+def test_noisy_ratio_is_detected(values: Sequence[float], *, noisy: bool) -> None:
     assert ratios(values).noisy is noisy
 
 
-def test_ratio_below_one_is_not_noise_where_it_may_be() -> None:
+def test_ratio_below_one_is_not_noise_if_it_is_possible() -> None:
     assert not ratios([0.6] * 10, least=0.0).noisy
 
 
-def test_many_pairs_tell_what_few_cannot() -> None:
-    """The same spread: the interval that encloses the median narrows with the number of pairs."""
+def test_more_pairs_reduce_noise() -> None:
+    """With the same spread, the confidence interval of the median narrows as pairs are added."""
     spread = [1.0 + 0.05 * step for step in range(9)]
     assert ratios(spread).noisy
     assert not ratios(spread * 20).noisy
 
 
-def test_figure_is_as_believable_as_its_worst_ratio() -> None:
+def test_verdict_is_that_of_the_worst_ratio() -> None:
     calm, noisy = ratios([1.2] * 16), ratios([1.1, 1.4] * 4)
     assert verdict(calm) == {"pairs": 16, "noisy": False}
     assert verdict(calm, noisy) == {"pairs": 8, "noisy": True}
@@ -122,7 +122,7 @@ def totals(*parts: tuple[int, float, int, float]) -> list[Totals]:
     return [Totals(*row) for row in zip(*sums, strict=True)]
 
 
-def test_running_service_is_paired_slice_by_slice() -> None:
+def test_running_service_is_paired_by_slice() -> None:
     parts = ((100, 0.015, 20, 0.0020), (80, 0.024, 10, 0.0020))
     assert paired(totals(*parts)) == [
         pytest.approx(MeasuredPair(150.0, 100.0)),
@@ -130,6 +130,6 @@ def test_running_service_is_paired_slice_by_slice() -> None:
     ]
 
 
-def test_begin_and_end_of_a_flood_are_left_out() -> None:
+def test_start_and_end_of_a_flood_are_excluded() -> None:
     parts = ((0, 0.001, 5, 0.0005), (3, 0.001, 5, 0.0005), (100, 0.015, 20, 0.0020), (100, 0.015, 0, 0.0))
     assert paired(totals(*parts)) == [pytest.approx(MeasuredPair(150.0, 100.0))]

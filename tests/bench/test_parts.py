@@ -1,4 +1,4 @@
-"""Every part of the bench, very small: it ends, leaves nothing running, and its JSON has the promised shape."""
+"""Every part of the bench, at a very small scale: it ends, and its JSON has the documented keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RATIO = {name for row in tables("interface.md")["bench"][1][1:] for name in code
 TINY = MeasurementPlan(rounds=1, count=5)
 
 
-def test_decision_tells_cost_floor_and_stages_of_each_kind() -> None:
+def test_decision_reports_cost_floor_and_stages_of_each_kind() -> None:
     figures = decision.run(TINY)
     kinds = ("provisioning", "mtls", "server_chain", "client", "bad_token")
     assert set(figures) == {kind + cold + xkey for kind in kinds for cold in ("", "_cold") for xkey in ("", "_xkey")}
@@ -35,14 +35,14 @@ def test_decision_tells_cost_floor_and_stages_of_each_kind() -> None:
         assert set(cost["stages"]) == set(decision.STAGES)
 
 
-def test_a_cold_credential_costs_more_floor_than_a_cached_one() -> None:
-    """The floor of a kind is that of its own cryptography."""
+def test_floor_of_a_cold_credential_exceeds_that_of_a_cached_credential() -> None:
+    """The floor contains the cryptography of its kind of request only."""
     figures = decision.run(MeasurementPlan(rounds=5, count=20), ("server_chain",))
     assert figures["server_chain_cold"]["floor_us"] > figures["server_chain"]["floor_us"]
 
 
 @pytest.mark.e2e
-def test_service_counts_what_both_sides_saw() -> None:
+def test_service_reports_rates_latencies_and_memory() -> None:
     figures = service.run(Load(seconds=0.3, requests=50, workers=(1, 2)))
     assert set(figures) == {"plain", "plain_2", "xkey", "xkey_2"}
     for cost in figures.values():
@@ -54,10 +54,10 @@ def test_service_counts_what_both_sides_saw() -> None:
 
 
 @pytest.mark.e2e
-def test_connects_compares_ways_to_decide() -> None:
+def test_connects_compares_all_modes() -> None:
     figures = connects.run(
         connects.SlicePlan(rounds=1, seconds=0.05), clients=[Clients.MEMBERS]
-    )  # nodes: the storm below
+    )  # test_all_clients_are_admitted_after_a_storm covers nodes
     assert figures.pop("choria") == {"skipped": "set CHORIA to the path of a choria program to measure its broker, too"}
     modes = {f"{mode}_members" for mode in MODES}
     assert set(figures) == modes | {f"{mode}_at_100" for mode in modes}
@@ -70,7 +70,7 @@ def test_connects_compares_ways_to_decide() -> None:
 
 
 @pytest.mark.e2e
-def test_everybody_gets_in_after_a_storm() -> None:
+def test_all_clients_are_admitted_after_a_storm() -> None:
     (figures,) = storm.run((20,)).values()
     for mode in MODES:
         assert figures[mode]["missing"] == 0
@@ -78,7 +78,7 @@ def test_everybody_gets_in_after_a_storm() -> None:
 
 
 @pytest.mark.e2e
-def test_flood_counts_fleet_and_flood_apart() -> None:
+def test_flood_counts_fleet_and_flood_separately() -> None:
     figures = flood.run(seconds=0.3)
     for where in ("edge", "single"):
         assert figures[where]["fleet"]["sent_per_s"] > 0
@@ -91,12 +91,12 @@ def test_scale_covers_each_number_of_nodes_and_tokens() -> None:
     assert all(set(cost) == {"cpu_us", "floor_us", *RATIO, "resident_mb"} for cost in figures.values())
 
 
-def test_a_part_that_does_not_exist_is_named() -> None:
+def test_unknown_part_is_named() -> None:
     with pytest.raises(InputError, match=r"'speed'.*decision"):
         run(["speed"], quick=True)
 
 
-def test_choria_variable_that_names_no_program_fails_before_anything_is_measured(
+def test_invalid_choria_variable_fails_before_any_measurement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CHORIA", "/nowhere/choria")
@@ -106,7 +106,7 @@ def test_choria_variable_that_names_no_program_fails_before_anything_is_measured
     assert not started
 
 
-def test_the_command_prints_one_json_document(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_prints_one_json_document(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = Extent(quick=lambda: decision.run(TINY, ("mtls",)), full=lambda: {}, about="very small")
     monkeypatch.setitem(PARTS, "decision", tiny)
     done = CliRunner().invoke(main, ["bench", "decision", "--quick", "--json"])
@@ -123,33 +123,33 @@ def test_tables_show_every_row(tmp_path: Path) -> None:
     }
     text = shown(figures, tmp_path)
     assert re.search(r"cpu_us .* read .* decide .* write", text)
-    assert re.search(r"mtls .* 150 .* 70 .* 5 .* 60\.25", text), "nothing is cut, however narrow the terminal"
+    assert re.search(r"mtls .* 150 .* 70 .* 5 .* 60\.25", text), "figures are cut on a narrow terminal"
     assert "edge fleet" in text
     assert all(part in PARTS for part in figures)
 
 
-def test_rows_too_noisy_to_mean_anything_are_named_in_one_line(tmp_path: Path) -> None:
+def test_noisy_rows_are_named_in_one_line(tmp_path: Path) -> None:
     kinds = {name: {"ratio": 1.2, "noisy": noisy} for name, noisy in (("mtls", False), ("client", True), ("x", True))}
     text = shown({"decision": kinds, "scale": {"5_nodes": {"ratio": 1.3, "noisy": False}}}, tmp_path)
     noisy = [line for line in text.splitlines() if "noisy" in line]
     assert noisy == ["Too noisy to mean anything: client, x. Repeat on a quieter machine."]
 
 
-def test_left_out_rows_are_named_below_the_table_with_the_reason(tmp_path: Path) -> None:
+def test_skipped_rows_are_named_below_the_table_with_the_reason(tmp_path: Path) -> None:
     text = shown({"connects": {"static": {"p50_ms": 1.5}, "choria": {"skipped": "set CHORIA to a program"}}}, tmp_path)
     assert "Left out: choria; set CHORIA to a program." in text.splitlines()
     assert text.count("choria") == 1
     assert "skipped" not in text
 
 
-def test_extremes_of_a_ratio_stand_beside_it(tmp_path: Path) -> None:
+def test_extremes_of_a_ratio_are_shown_beside_it(tmp_path: Path) -> None:
     text = shown({"scale": {"5_nodes": {"ratio": 1.25, "ratio_min": 1.2, "ratio_max": 1.5, "pairs": 16}}}, tmp_path)
     assert "1.25 (1.2 to 1.5)" in text
     assert "ratio_min" not in text
 
 
 def shown(figures: dict[str, Any], directory: Path) -> str:
-    """Return what is printed on a narrow terminal."""
+    """Return the output on a narrow terminal."""
     with (directory / "out").open("w+", encoding="utf-8") as out:
         report.show(figures, Console(file=out, width=20))
         out.seek(0)

@@ -1,6 +1,6 @@
-"""What happens to logins while hosts fail: ``python -m tests.chaos [NAME…]``, as root, some five minutes.
+"""Measure logins during failures of hosts: ``python -m tests.chaos [NAME…]``, as root; takes about five minutes.
 
-Prints the table of docs/availability.md. Names choose disturbances, ``--rate N`` the logins a second in all (40).
+Prints the table of docs/availability.md. Names select disturbances; ``--rate N`` sets the total logins per second (40).
 """
 
 from __future__ import annotations
@@ -28,127 +28,127 @@ ONE, OTHER = SERVICES
 Disturbance = Callable[[Site, Load], Awaitable[None]]
 
 
-async def nothing(site: Site, load: Load) -> None:
+async def nothing(deployment: Site, load: Load) -> None:
     await asyncio.sleep(6)
 
 
-async def cut(site: Site, load: Load) -> None:
-    site.network.cable(ONE, plugged=False)
+async def cut(deployment: Site, load: Load) -> None:
+    deployment.network.cable(ONE, plugged=False)
     await asyncio.sleep(20)
-    site.network.cable(ONE, plugged=True)
-    await site.ready(ONE)
+    deployment.network.cable(ONE, plugged=True)
+    await deployment.ready(ONE)
 
 
-async def frozen(site: Site, load: Load) -> None:
-    site.signal(ONE, signal.SIGSTOP)
+async def frozen(deployment: Site, load: Load) -> None:
+    deployment.signal(ONE, signal.SIGSTOP)
     await asyncio.sleep(10)
-    site.signal(ONE, signal.SIGCONT)
-    await site.ready(ONE)
+    deployment.signal(ONE, signal.SIGCONT)
+    await deployment.ready(ONE)
 
 
-async def frozen_for_good(site: Site, load: Load) -> None:
-    site.signal(OTHER, signal.SIGSTOP)
+async def frozen_for_good(deployment: Site, load: Load) -> None:
+    deployment.signal(OTHER, signal.SIGSTOP)
     await asyncio.sleep(15)
-    site.signal(OTHER, signal.SIGKILL)
-    await asyncio.to_thread(site.processes[OTHER].wait)
-    site.start(OTHER)
-    await site.ready(OTHER)
+    deployment.signal(OTHER, signal.SIGKILL)
+    await asyncio.to_thread(deployment.processes[OTHER].wait)
+    deployment.start(OTHER)
+    await deployment.ready(OTHER)
 
 
-async def clock(site: Site, load: Load) -> None:
-    site.set_clock(ONE, 30)
+async def clock(deployment: Site, load: Load) -> None:
+    deployment.set_clock(ONE, 30)
     await asyncio.sleep(12)
-    site.set_clock(ONE, 0)
-    await site.ready(ONE)
+    deployment.set_clock(ONE, 0)
+    await deployment.ready(ONE)
 
 
-async def supervisor_killed(site: Site, load: Load) -> None:
-    await site.stop(ONE, signal.SIGKILL)
+async def supervisor_killed(deployment: Site, load: Load) -> None:
+    await deployment.stop(ONE, signal.SIGKILL)
     await asyncio.sleep(3)
-    site.start(ONE)
-    await site.ready(ONE)
+    deployment.start(ONE)
+    await deployment.ready(ONE)
 
 
-async def worker_stopped(site: Site, load: Load) -> None:
-    os.kill(site.children(ONE)[-1], signal.SIGSTOP)
+async def worker_stopped(deployment: Site, load: Load) -> None:
+    os.kill(deployment.children(ONE)[-1], signal.SIGSTOP)
     await asyncio.sleep(6)
-    await site.ready(ONE)
+    await deployment.ready(ONE)
 
 
-async def worker_killed(site: Site, load: Load) -> None:
-    os.kill(site.children(ONE)[-1], signal.SIGKILL)
+async def worker_killed(deployment: Site, load: Load) -> None:
+    os.kill(deployment.children(ONE)[-1], signal.SIGKILL)
     await asyncio.sleep(2)
-    await site.ready(ONE)
+    await deployment.ready(ONE)
 
 
-async def services_restarted(site: Site, load: Load) -> None:
+async def services_restarted(deployment: Site, load: Load) -> None:
     for host in SERVICES:
-        await site.stop(host)
-        site.start(host)
-        await site.ready(host)
+        await deployment.stop(host)
+        deployment.start(host)
+        await deployment.ready(host)
 
 
-async def reloaded(site: Site, load: Load) -> None:
+async def reloaded(deployment: Site, load: Load) -> None:
     for host in SERVICES:
-        site.processes[host].send_signal(signal.SIGHUP)
+        deployment.processes[host].send_signal(signal.SIGHUP)
         await asyncio.sleep(3)
-        await site.ready(host)
+        await deployment.ready(host)
 
 
-async def broken_reload(site: Site, load: Load) -> None:
-    site.write_config("plugin.broker_auth.workers = none")
+async def broken_reload(deployment: Site, load: Load) -> None:
+    deployment.write_config("plugin.broker_auth.workers = none")
     for host in SERVICES:
-        site.processes[host].send_signal(signal.SIGHUP)
+        deployment.processes[host].send_signal(signal.SIGHUP)
     await asyncio.sleep(4)
-    site.write_config()
+    deployment.write_config()
 
 
-async def edge_killed(site: Site, load: Load) -> None:
-    await _down(site, load, EDGES[0])
+async def edge_killed(deployment: Site, load: Load) -> None:
+    await _down(deployment, load, EDGES[0])
 
 
-async def fleet_server_killed(site: Site, load: Load) -> None:
-    await _down(site, load, FLEET[0])
+async def fleet_server_killed(deployment: Site, load: Load) -> None:
+    await _down(deployment, load, FLEET[0])
 
 
-async def fleet_server_stopped(site: Site, load: Load) -> None:
+async def fleet_server_stopped(deployment: Site, load: Load) -> None:
     load.down.add(FLEET[1])
-    site.signal(FLEET[1], signal.SIGSTOP)
+    deployment.signal(FLEET[1], signal.SIGSTOP)
     await asyncio.sleep(6)
-    site.signal(FLEET[1], signal.SIGCONT)
+    deployment.signal(FLEET[1], signal.SIGCONT)
     await asyncio.sleep(3)
     load.down.discard(FLEET[1])
     await asyncio.sleep(3)
 
 
-async def loose_cable(site: Site, load: Load) -> None:
+async def loose_cable(deployment: Site, load: Load) -> None:
     for _ in range(10):
-        site.network.cable(ONE, plugged=False)
+        deployment.network.cable(ONE, plugged=False)
         await asyncio.sleep(0.3)
-        site.network.cable(ONE, plugged=True)
+        deployment.network.cable(ONE, plugged=True)
         await asyncio.sleep(0.7)
-    await site.ready(ONE)
+    await deployment.ready(ONE)
 
 
-async def no_descriptors(site: Site, load: Load) -> None:
-    pids = site.children(ONE)
+async def no_descriptors(deployment: Site, load: Load) -> None:
+    pids = deployment.children(ONE)
     for pid in pids:
         limit_files(pid, exhausted=True)
     await asyncio.sleep(6)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             limit_files(pid, exhausted=False)
-    await site.ready(ONE)
+    await deployment.ready(ONE)
 
 
-async def _down(site: Site, load: Load, name: str) -> None:
+async def _down(deployment: Site, load: Load, name: str) -> None:
     load.down.add(name)
-    await site.stop(name, signal.SIGKILL)
+    await deployment.stop(name, signal.SIGKILL)
     await asyncio.sleep(4)
-    site.start(name)
+    deployment.start(name)
     for host in SERVICES:
         await asyncio.sleep(3)
-        await site.ready(host)
+        await deployment.ready(host)
     load.down.discard(name)
 
 
@@ -172,48 +172,48 @@ DISTURBANCES: Final[dict[str, tuple[str, Disturbance]]] = {
 }
 
 
-async def _watch(site: Site, load: Load) -> None:
-    """Note what the health endpoints say, each change once."""
+async def _watch(deployment: Site, load: Load) -> None:
+    """Record each change of a health endpoint's status."""
     while True:
         for host in SERVICES:
-            status = await asyncio.to_thread(site.network.status, host, "/readyz")
+            status = await asyncio.to_thread(deployment.network.status, host, "/readyz")
             seen = load.rows[-1].readiness.setdefault(host, [])
             if not seen or seen[-1] != status:
                 seen.append(status)
         await asyncio.sleep(0.5)
 
 
-async def _run(site: Site, names: list[str], rate: float) -> None:
+async def _run(deployment: Site, names: list[str], rate: float) -> None:
     for host in (*FLEET, *EDGES, *SERVICES):
-        site.start(host)
+        deployment.start(host)
     for host in SERVICES:
-        await site.ready(host)
-    await asyncio.to_thread(site.apply_streams)
+        await deployment.ready(host)
+    await asyncio.to_thread(deployment.apply_streams)
     load = Load(
         {name: f"tls://{name}:4222" for name in FLEET},
         {name: f"tls://{name}:4223" for name in EDGES},
-        site.tls,
-        site.token,
+        deployment.tls,
+        deployment.token,
     )
     load.rows.append(Row("warming up"))
     await load.hold_sessions(4)
-    work = [asyncio.create_task(load.run(rate * 3 / 4, rate / 4)), asyncio.create_task(_watch(site, load))]
+    work = [asyncio.create_task(load.run(rate * 3 / 4, rate / 4)), asyncio.create_task(_watch(deployment, load))]
     await asyncio.sleep(2)
-    print(await asyncio.to_thread(site.doctor))
+    print(await asyncio.to_thread(deployment.doctor))
     print(HEAD, flush=True)
     for name in names:
         title, disturb = DISTURBANCES[name]
         row = Row(title)
         load.rows.append(row)
         try:
-            await disturb(site, load)
+            await disturb(deployment, load)
         except TimeoutError:
             row.readiness["not ready again"] = ["within 40 s"]
         await asyncio.sleep(2)
         load.rows.append(Row("between"))
         await load.settle()
         print(row, flush=True)
-    print(await asyncio.to_thread(site.doctor))
+    print(await asyncio.to_thread(deployment.doctor))
     for task in work:
         task.cancel()
     await asyncio.gather(*work, return_exceptions=True)
@@ -229,14 +229,16 @@ def main() -> None:
         place = arguments.index("--rate")
         rate = float(arguments[place + 1])
         del arguments[place : place + 2]
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each connection that is not closed in order
+    logging.getLogger("asyncio").setLevel(
+        logging.ERROR
+    )  # asyncio warns about each connection that is not closed properly
     keep = os.environ.get("CHAOS_DIRECTORY")
     with contextlib.ExitStack() as stack:
         directory = Path(keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-auth-chaos-")))
         directory.mkdir(exist_ok=True)
-        site = Site(directory)
-        stack.callback(site.end)
-        asyncio.run(_run(site, arguments or list(DISTURBANCES), rate))
+        deployment = Site(directory)
+        stack.callback(deployment.end)
+        asyncio.run(_run(deployment, arguments or list(DISTURBANCES), rate))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Logins at a steady rate, each tried once, and long sessions that should not notice anything."""
+"""Logins at a steady rate, each attempted once, and long sessions that should not be interrupted."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from broker_auth.errors import OperationError
 from broker_auth.operate.doctor.probe import ProbeTarget, Verdict, attempt
 
 IN_TIME: Final = 2.0  # seconds; docs/nats-server.md fact 10
-_SLOW: Final = 0.25  # a login that takes longer is not normal
+_SLOW: Final = 0.25  # seconds; a longer login is abnormal
 
 
 @dataclass
 class Row:
-    """What became of the logins begun during one disturbance.
+    """The results of the logins started during one disturbance.
 
     Attributes:
-        lost: by server, refused or without an answer.
-        down: of these, at a server that was itself down.
-        abnormal: seconds from the beginning to the last login that was lost or slow.
-        readiness: statuses of each service host, as they changed.
+        lost: refused or unanswered logins, by server.
+        down: refused or unanswered logins at a server that was down.
+        abnormal: seconds from the start of the disturbance to the last lost or slow login.
+        readiness: successive statuses of each service host.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Row:
 
 
 class Load:
-    """Connects to every server in turn.
+    """A client that connects to one server after the other.
 
     Attributes:
-        rows: one for each disturbance, the last being the current one.
-        down: servers that are down by the disturbance itself.
+        rows: one for each disturbance; the last is the current disturbance.
+        down: servers that the disturbance stopped.
     """
 
     def __init__(self, fleet: Mapping[str, str], edges: Mapping[str, str], tls: ssl.SSLContext, token: str) -> None:
@@ -75,21 +75,21 @@ class Load:
         )
 
     async def settle(self) -> None:
-        """Wait for the logins that were begun."""
+        """Wait until all started logins have ended."""
         await asyncio.gather(*self._tasks)
 
     async def hold_sessions(self, each: int) -> None:
-        """Open sessions at every server."""
+        """Open ``each`` sessions at every server."""
         places: list[tuple[tuple[str, ProbeTarget], dict[str, str]]] = [(one, {}) for one in self._fleet]
         places += [(one, {"token": self._token, "name": "node1.example.net"}) for one in self._edges]
-        for (_, target), said in places * each:
+        for (_, target), options in places * each:
             session = await nats.connect(
-                target.url, tls=self._tls, allow_reconnect=False, closed_cb=self._on_cut, error_cb=_quiet, **said
+                target.url, tls=self._tls, allow_reconnect=False, closed_cb=self._on_cut, error_cb=_quiet, **options
             )
             self._sessions.append(session)
 
     async def end_sessions(self) -> None:
-        """Close what is left of them."""
+        """Close the remaining sessions."""
         self.rows.append(Row("end"))
         for session in self._sessions:
             await session.close()
@@ -97,22 +97,22 @@ class Load:
     async def _on_cut(self) -> None:
         self.rows[-1].cut += 1
 
-    async def _pump(self, targets: list[tuple[str, ProbeTarget]], rate: float, said: dict[str, str]) -> None:
+    async def _pump(self, targets: list[tuple[str, ProbeTarget]], rate: float, options: dict[str, str]) -> None:
         number, began = 0, time.monotonic()
         while True:
             name, target = targets[number % len(targets)]
-            task = asyncio.create_task(self._log_in(self.rows[-1], name, target, said))
+            task = asyncio.create_task(self._log_in(self.rows[-1], name, target, options))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             number += 1
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
 
-    async def _log_in(self, row: Row, name: str, target: ProbeTarget, said: dict[str, str]) -> None:
+    async def _log_in(self, row: Row, name: str, target: ProbeTarget, options: dict[str, str]) -> None:
         row.asked += 1
         down_before = name in self.down
         began = time.monotonic()
         try:
-            outcome = await attempt(target, self._tls, said, seconds=4.0)
+            outcome = await attempt(target, self._tls, options, seconds=4.0)
             verdict, seconds = outcome.verdict, outcome.seconds
         except (OperationError, OSError):
             verdict, seconds = Verdict.SILENT, time.monotonic() - began
@@ -131,4 +131,4 @@ class Load:
 
 
 async def _quiet(_: Exception) -> None:
-    """Sessions that end are counted."""
+    """Ignore an error, because :class:`Load` counts sessions that end."""

@@ -1,4 +1,4 @@
-"""Hosts as network namespaces on one bridge: cables can be pulled, and a stopped host answers no packet."""
+"""Hosts as network namespaces on one bridge, whose network cables can be unplugged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INSIDE: Final = "--inside"
 
 
 def enter(arguments: Sequence[str]) -> None:
-    """Run this program again in namespaces of its own, which vanish with it; returns there only.
+    """Run this program again in new namespaces, which end with it; return only there.
 
     Raises:
         SystemExit: the system does not allow it.
@@ -30,7 +30,7 @@ def enter(arguments: Sequence[str]) -> None:
 
 
 class Network:
-    """One bridge; the caller is at ``.1``, hosts from ``.11`` on, by name."""
+    """A bridge with hosts; the caller has the address ``.1``, named hosts have ``.11`` and following."""
 
     def __init__(self, names: Sequence[str], directory: Path) -> None:
         self.addresses = {name: f"{NETWORK}.{number}" for number, name in enumerate(names, 11)}
@@ -52,11 +52,11 @@ class Network:
             _run("ip", "-n", name, "link", "set", "eth0", "up")
 
     def cable(self, host: str, *, plugged: bool) -> None:
-        """Pull a host's cable, or put it back: no end of any connection is told."""
+        """Connect or disconnect a host's cable; neither end of a connection is notified."""
         _run("ip", "link", "set", host, "up" if plugged else "down")
 
     def start(self, host: str, command: Sequence[str], log: Path, **environ: str) -> subprocess.Popen[bytes]:
-        """Start a program at a host, leader of a process group of its own."""
+        """Start a program on a host, as the leader of a new process group."""
         with log.open("ab") as file:
             return subprocess.Popen(
                 ["ip", "netns", "exec", host, *command],
@@ -68,14 +68,14 @@ class Network:
             )
 
     def status(self, host: str, path: str) -> str:
-        """The status of the health endpoint at a host, asked there."""
+        """Return the HTTP status of a health endpoint, requested on its host; ``000`` without an answer."""
         url = f"http://127.0.0.1:9464{path}"
         command = ["ip", "netns", "exec", host, "curl", "-s", "-m", "1", "-o", "/dev/null", "-w", "%{http_code}", url]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout or "000"
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to a program and everything it started."""
+    """Send a signal to a program and its descendants."""
     os.killpg(process.pid, number)
 
 

@@ -1,4 +1,4 @@
-"""A cluster of three fleet servers, two edges and two service hosts, each in a network of its own."""
+"""A cluster of three fleet servers, two edges and two service hosts, each in a separate network namespace."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ plugin.broker_auth.broker.{name}.server.leaf.tls.key = {name}-leaf.key
 
 
 class Site:
-    """Everything that runs, by host."""
+    """The deployment: its configuration, network and processes by host."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -120,27 +120,27 @@ class Site:
 
     @property
     def clock(self) -> Path:
-        """Where the module is that sets a process's clock wrong."""
+        """The directory of the module that shifts the clock of a process."""
         return self.directory / "clock"
 
     def write_config(self, *extra: str) -> None:
-        """Write the configuration, with more lines at its end."""
+        """Write the configuration, with ``extra`` lines at its end."""
         edges = "".join(_EDGE.format(name=name) for name in EDGES)
         self._secret("broker.conf", _HEAD + edges + "".join(f"{line}\n" for line in extra))
 
     def set_clock(self, host: str, ahead: int) -> None:
-        """Set the clock of a service host so many seconds ahead."""
+        """Set the clock of a service host ``ahead`` seconds ahead."""
         (self.directory / f"{host}.ahead").write_bytes(b"x" * ahead)
 
     @property
     def tls(self) -> ssl.SSLContext:
-        """What a fleet member presents; edges ask for nothing."""
+        """The TLS context of a fleet member; edges request no certificate."""
         context = ssl.create_default_context(cafile=str(self.directory / "ca.pem"))
         context.load_cert_chain(self.directory / "client.pem", self.directory / "client.key")
         return context
 
     def start(self, host: str) -> None:
-        """Start what runs at a host."""
+        """Start the program of a host."""
         log = self.directory / f"{host}.log"
         if host in SERVICES:
             command = [sys.executable, "-m", "broker_auth", "serve", "--config", str(self.config)]
@@ -156,7 +156,7 @@ class Site:
             self.processes[host] = self.network.start(host, command, log)
 
     async def stop(self, host: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """End what runs at a host, and wait for it."""
+        """Stop the program of a host, and wait for its end."""
         process = self.processes[host]
         process.send_signal(number)
         await asyncio.to_thread(process.wait, 30)
@@ -166,7 +166,7 @@ class Site:
         signal_group(self.processes[host], number)
 
     def children(self, host: str) -> list[int]:
-        """The processes of a service's zones, and their workers."""
+        """Return the processes of a service's zones, and their workers."""
         return descendants(self.processes[host].pid)
 
     async def ready(self, host: str, seconds: float = 40) -> None:
@@ -177,19 +177,19 @@ class Site:
                     await asyncio.sleep(0.2)
 
     def apply_streams(self) -> None:
-        """Make the fleet's streams, with as many replicas as there are servers."""
+        """Create the fleet's streams, with a replica on each server."""
         command = [sys.executable, "-m", "broker_auth", "streams", "apply", "--config", str(self.config)]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
     def doctor(self) -> str:
-        """What the doctor says of all this, but for what it has no way to look at."""
+        """Return the doctor's exit code, errors and warnings."""
         command = [sys.executable, "-m", "broker_auth", "doctor", "--config", str(self.config)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         lines = [line for line in done.stdout.splitlines() if line.startswith(("error", "warning"))]
         return "\n".join([f"doctor: exit {done.returncode}", *lines])
 
     def end(self) -> None:
-        """Kill everything."""
+        """Kill all processes."""
         for process in self.processes.values():
             if process.poll() is None:
                 signal_group(process, signal.SIGKILL)
@@ -197,8 +197,8 @@ class Site:
 
     def _render(self, broker: str, name: str, environ: dict[str, str]) -> None:
         settings = load(self.config, environ, serving=True)
-        found = next(one for one in settings.brokers if one.name == broker)
-        (self.directory / f"{name}.conf").write_text(render(settings, found))
+        configured = next(one for one in settings.brokers if one.name == broker)
+        (self.directory / f"{name}.conf").write_text(render(settings, configured))
 
     def _secret(self, name: str, text: str) -> None:
         path = self.directory / name
@@ -207,13 +207,13 @@ class Site:
 
 
 def descendants(pid: int) -> list[int]:
-    """Everything that a process started, and what that started."""
+    """Return the descendants of a process."""
     own = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return own + [deeper for child in own for deeper in descendants(child)]
 
 
 def limit_files(pid: int, *, exhausted: bool) -> None:
-    """Let a process open no more files, or as many as it likes."""
+    """Limit the files of a process to those that are open now, or restore the limit."""
     used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (used if exhausted else min(4096, hard), hard))

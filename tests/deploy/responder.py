@@ -36,7 +36,7 @@ def _b64(data: bytes) -> str:
 
 
 class Responder:
-    """Answers every request with an admission to the account that ``choose`` returns."""
+    """A callout service that admits every client to the account that ``choose`` returns."""
 
     def __init__(self, settings: Settings, choose: Choose) -> None:
         self._settings = settings

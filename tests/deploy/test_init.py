@@ -56,7 +56,7 @@ async def test_deployment_starts_without_changes(tmp_path: Path, topology: Topol
         check_configuration(config)
         async with NatsServer(config):
             keys = tmp_path / "d" / brokerconf.ZoneFiles(broker.zone).directory
-            # Both are admitted without a callout, which nothing would answer.
+            # Both log in without a callout, because no service is running.
             for seed in (keys / "break-glass.seed", keys / "service.seed"):
                 await (await connect_nkey(broker.urls[0], tls, seed.read_text())).close()
 
@@ -111,9 +111,9 @@ def test_keys_of_choria_clients_are_distinct_rsa_keys(tmp_path: Path, topology: 
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_issuer_without_a_key_is_made(tmp_path: Path, topology: Topology) -> None:
-    given = {"topology": topology.value, "dev-pki": None, "issuer": "acme"}
-    arguments = [f"--{name}" if value is None else f"--{name}={value}" for name, value in given.items()]
+def test_issuer_key_is_created_if_omitted(tmp_path: Path, topology: Topology) -> None:
+    options = {"topology": topology.value, "dev-pki": None, "issuer": "acme"}
+    arguments = [f"--{name}" if value is None else f"--{name}={value}" for name, value in options.items()]
     done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), *arguments])
     assert done.exit_code == 0, done.output
     report = check(tmp_path / "d/broker.conf", {}, serving=True)
@@ -128,7 +128,7 @@ def test_issuer_without_a_key_is_made(tmp_path: Path, topology: Topology) -> Non
     assert not (tmp_path / "d/pki/signer.pem").exists()
 
 
-def test_issuer_with_a_key_needs_none_made(tmp_path: Path) -> None:
+def test_issuer_key_is_not_created_if_configured(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), "--dev-pki", "--issuer", f"acme={ORG.hex}"])
     assert done.exit_code == 0, done.output
     report = check(tmp_path / "d/broker.conf", {}, serving=True)
@@ -146,7 +146,7 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path, topology: Topology
     assert contents(tmp_path) == before
 
 
-def test_one_existing_file_is_enough_to_refuse_and_write_nothing(tmp_path: Path) -> None:
+def test_one_existing_file_prevents_all_writes(tmp_path: Path) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/issuer.seed").write_text("mine")
     with pytest.raises(InputError, match=r"keys/issuer\.seed"):
@@ -249,7 +249,7 @@ MEMBER = "a compromised edge can connect as a fleet member"
 
 
 def warnings(plan: Plan) -> list[str]:
-    """Return the keys that are warned of; ``init`` prints the same warnings as ``config check``."""
+    """Return the keys that cause a warning; ``init`` prints the same warnings as ``config check``."""
     deployment = initialize(plan)
     assert deployment.warnings == check(deployment.configuration, {}).warnings
     return [warning.key or "" for warning in deployment.warnings if MEMBER in warning.what]
@@ -259,14 +259,14 @@ LEAF_CA_KEY = "plugin.broker_auth.broker.fleet.server.leaf.tls.ca"
 EDGE_KEY = "plugin.broker_auth.broker.edge.server.tls.certificate"
 
 
-def test_leaf_ca_equal_to_fleet_ca_is_warned_of(tmp_path: Path, theirs: Path) -> None:
+def test_leaf_ca_equal_to_fleet_ca_causes_a_warning(tmp_path: Path, theirs: Path) -> None:
     plan = own(tmp_path / "d", theirs)
     assert warnings(plan) == []
     files = dataclasses.replace(plan.files, leaf_ca=theirs / "pki/ca.pem")
     assert warnings(dataclasses.replace(plan, files=files, force=True)) == [LEAF_CA_KEY]
 
 
-def test_leaf_ca_issued_by_fleet_ca_is_warned_of(tmp_path: Path, theirs: Path) -> None:
+def test_leaf_ca_issued_by_fleet_ca_causes_a_warning(tmp_path: Path, theirs: Path) -> None:
     """An edge with such a leaf certificate can present the whole chain to the fleet."""
     key = load_pem_private_key((theirs / "pki/ca.key").read_bytes(), password=None)
     assert isinstance(key, EllipticCurvePrivateKey)
@@ -277,7 +277,7 @@ def test_leaf_ca_issued_by_fleet_ca_is_warned_of(tmp_path: Path, theirs: Path) -
     assert warnings(dataclasses.replace(plan, files=files)) == [LEAF_CA_KEY]
 
 
-def test_edge_with_fleet_server_certificate_is_warned_of(tmp_path: Path, theirs: Path) -> None:
+def test_edge_with_fleet_server_certificate_causes_a_warning(tmp_path: Path, theirs: Path) -> None:
     plan = own(tmp_path / "d", theirs)
     files = dataclasses.replace(plan.files, edge_cert=None, edge_key=None)
     assert warnings(dataclasses.replace(plan, files=files)) == [EDGE_KEY]

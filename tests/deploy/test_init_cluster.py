@@ -30,21 +30,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
 
 
 @pytest.mark.e2e
-def test_each_nats_server_gets_a_configuration_that_it_accepts(cluster: Deployment) -> None:
+def test_nats_server_accepts_each_configuration(cluster: Deployment) -> None:
     assert tuple(cluster.servers) == SERVERS
     for name, path in cluster.servers.items():
         check_configuration(path)
         assert f'server_name: "{name}"' in path.read_text()
 
 
-def test_servers_are_reachable_under_the_hosts_given(cluster: Deployment) -> None:
+def test_urls_contain_the_configured_hosts(cluster: Deployment) -> None:
     fleet, eu, us = cluster.settings.brokers
     assert fleet.urls == tuple(f"tls://{host}:4222" for host in FLEET)
     assert fleet.server.cluster_routes == tuple(f"tls://{host}:6222" for host in FLEET)
     assert [edge.urls for edge in (eu, us)] == [(f"tls://{edge.host}:4223",) for edge in EDGES]
     for edge in (eu, us):
         assert edge.server.leaf_remotes == tuple(f"tls://{host}:7422" for host in FLEET)
-    # A cluster is not for one machine, whoever made its certificates.
+    # A cluster spans machines, so its servers listen on all addresses, even with a development PKI.
     assert {broker.server.listen for broker in (fleet, eu)} == {"0.0.0.0:4222", "0.0.0.0:4223"}
 
 
@@ -54,7 +54,7 @@ def test_members_advertise_their_hosts(cluster: Deployment) -> None:
         assert f'advertise: "{host}:6222"' in text
 
 
-def test_nothing_is_warned_of(cluster: Deployment) -> None:
+def test_cluster_causes_no_warning(cluster: Deployment) -> None:
     assert [str(warning) for warning in check(cluster.configuration, {}).warnings] == []
     assert cluster.warnings == ()
 
@@ -71,7 +71,7 @@ def test_edges_share_no_key_and_no_certificate(cluster: Deployment) -> None:
     assert len(cluster.break_glass_seeds) == 3
 
 
-def test_the_certificate_of_a_named_edge_names_no_server_of_the_fleet(cluster: Deployment) -> None:
+def test_edge_certificate_contains_no_fleet_host(cluster: Deployment) -> None:
     certificate = load_pem_x509_certificate((cluster.configuration.parent / "pki/eu.pem").read_bytes())
     names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
     assert set(names.get_values_for_type(DNSName)) == {"localhost", "edge.eu.example.net"}
@@ -102,7 +102,7 @@ def test_render_needs_one_of_role_and_all(cluster: Deployment, tmp_path: Path, a
     assert not list(tmp_path.iterdir())
 
 
-def test_render_all_writes_nothing_where_one_server_cannot_be_rendered(tmp_path: Path) -> None:
+def test_render_all_writes_nothing_if_one_server_cannot_be_rendered(tmp_path: Path) -> None:
     deployment = initialize(Plan(directory=tmp_path / "d", dev_pki=True))
     text = deployment.configuration.read_text()
     lines = [line for line in text.splitlines() if ".edge.server.leaf.remotes" not in line]
@@ -140,7 +140,7 @@ def test_members_are_named_after_their_hosts(hosts: tuple[str, ...], names: tupl
     ("topology", "expected"), [(Topology.WEBSOCKET, "a.example.net:4443"), (Topology.SINGLE, "verify_cert_and_check")]
 )
 @pytest.mark.e2e
-def test_every_topology_may_be_a_cluster(tmp_path: Path, topology: Topology, expected: str) -> None:
+def test_every_topology_supports_a_cluster(tmp_path: Path, topology: Topology, expected: str) -> None:
     hosts = ("a.example.net", "b.example.net")
     deployment = initialize(Plan(directory=tmp_path, topology=topology, dev_pki=True, fleet_hosts=hosts))
     assert tuple(deployment.servers) == ("a", "b")
@@ -167,7 +167,7 @@ def test_every_topology_may_be_a_cluster(tmp_path: Path, topology: Topology, exp
         ({"fleet_hosts": ("-a.example.net", "b")}, "is not a host name"),
     ],
 )
-def test_names_and_hosts_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_invalid_names_and_hosts_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     plan = Plan(directory=tmp_path / "d", dev_pki=True, fleet_hosts=FLEET, named_edges=EDGES)
     with pytest.raises(InputError, match=message):
         initialize(dataclasses.replace(plan, **changes))  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def own_files(directory: Path) -> OwnFiles:
 
 @pytest.fixture
 def own(cluster: Deployment, tmp_path: Path) -> Plan:
-    """A plan with certificates that are there already."""
+    """Return a plan with existing certificates."""
     pki = cluster.configuration.parent / "pki"
     signer = (str(pki / "signer.pem"),)
     return Plan(
@@ -191,7 +191,7 @@ def own(cluster: Deployment, tmp_path: Path) -> Plan:
     )
 
 
-def test_edges_have_their_own_files_by_name(own: Plan) -> None:
+def test_edge_files_are_found_by_edge_name(own: Plan) -> None:
     settings = initialize(own).settings
     for edge in settings.brokers[1:]:
         assert edge.server.tls.key
@@ -209,7 +209,7 @@ def test_missing_files_of_an_edge_are_named(own: Plan) -> None:
         initialize(dataclasses.replace(own, named_edges=edges))
 
 
-def test_edges_with_one_link_certificate_are_refused(own: Plan) -> None:
+def test_edges_with_a_shared_leaf_certificate_are_refused(own: Plan) -> None:
     assert own.files.leaf_cert
     pki = own.files.leaf_cert.parent
     files = dataclasses.replace(own.files, leaf_cert=pki / "eu-leaf.pem", leaf_key=pki / "eu-leaf.key")
@@ -217,7 +217,7 @@ def test_edges_with_one_link_certificate_are_refused(own: Plan) -> None:
         initialize(dataclasses.replace(own, files=files))
 
 
-def test_edges_whose_link_certificates_have_the_same_name_are_refused(own: Plan, tmp_path: Path) -> None:
+def test_leaf_certificates_with_the_same_name_are_refused(own: Plan, tmp_path: Path) -> None:
     assert own.files.leaf_cert
     pki = own.files.leaf_cert.parent
     for end in ("pem", "key"):
@@ -232,7 +232,7 @@ def test_edges_whose_link_certificates_have_the_same_name_are_refused(own: Plan,
     assert not own.directory.exists()
 
 
-def test_the_command_takes_lists_of_hosts(tmp_path: Path) -> None:
+def test_command_accepts_lists_of_hosts(tmp_path: Path) -> None:
     arguments = ["--dev-pki", "--fleet-host", "a.example.net, b.example.net", "--fleet-host", "c.example.net"]
     edges = ["--edge", "eu=eu.example.net", "--edge=us=[2001:db8::7]"]
     done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), *arguments, *edges, "--json"])

@@ -71,7 +71,7 @@ OTHER: Pair = CA.server("other")
 
 
 @pytest.mark.parametrize(
-    ("changed", "says"),
+    ("changed", "message"),
     [
         ({"server_key": OTHER.key_pem}, "is not the key of"),
         ({"service_key": OTHER.key_pem}, "is not the key of"),
@@ -83,13 +83,15 @@ OTHER: Pair = CA.server("other")
         ({"server_cert": b""}, "it is empty"),
     ],
 )
-def test_unusable_files_are_refused_and_nothing_is_left(tmp_path: Path, changed: dict[str, bytes], says: str) -> None:
-    with pytest.raises(BrokerAuthError, match=says):
+def test_unusable_files_are_refused_and_nothing_is_left(
+    tmp_path: Path, changed: dict[str, bytes], message: str
+) -> None:
+    with pytest.raises(BrokerAuthError, match=message):
         initialize(own(tmp_path, **changed))
     assert not (tmp_path / "d").exists()
 
 
-def test_questionable_files_are_warned_of(tmp_path: Path) -> None:
+def test_questionable_files_cause_a_warning(tmp_path: Path) -> None:
     client = CA.client("127.0.0.1")
     deployment = initialize(own(tmp_path, server_cert=client.certificate_pem, server_key=client.key_pem))
     assert ["lacks serverAuth" in str(warning) for warning in deployment.warnings] == [True]

@@ -84,7 +84,7 @@ def test_edge_configuration_has_no_fleet_account_and_no_streams(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("topology", "name", "shared"), [*SHARED, ("edge", "edge", False), ("edge", "fleet", False)])
-def test_places_are_reserved_where_nodes_and_provisioners_share_an_account(
+def test_connections_are_reserved_if_nodes_and_provisioners_share_an_account(
     tmp_path: Path, topology: Topology, name: str, shared: bool
 ) -> None:
     shape = build(tmp_path, topology)
@@ -108,9 +108,9 @@ def test_break_glass_user_is_rendered_only_if_configured(tmp_path: Path) -> None
     for name, text in rendered(shape).items():
         key = shape.zone(name).break_glass_nkey
         assert key
-        assert text.count(key) == 2  # the user, and in auth_users
+        assert text.count(key) == 2  # as a user and in auth_users
     without = with_zones(shape, break_glass_nkey=None)
-    assert all(text.count("nkey: ") == 1 for text in rendered(without).values())  # the service's alone
+    assert all(text.count("nkey: ") == 1 for text in rendered(without).values())  # only the service's
     assert key
     broken = with_zones(shape, break_glass_nkey=key[:-1] + ("A" if key[-1] != "A" else "B")).settings
     with pytest.raises(InputError):

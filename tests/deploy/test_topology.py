@@ -59,7 +59,7 @@ class Deployment:
             await self.responder.serve(self.shape.url(name), self.tls(name), self.shape.zone(name))
 
     async def connect(self, name: str, account: str, /, **options: Any) -> Client:
-        """Connect; the responder places a client in the account it names as its user."""
+        """Connect a client; the responder admits it to the account that it names as its user."""
         options = {"allow_reconnect": False, "error_cb": _quiet, "connect_timeout": 10, **options}
         client = await nats.connect(self.shape.url(name), tls=self.tls(name), user=account, password="x", **options)
         self._clients.append(client)
@@ -379,7 +379,7 @@ async def test_account_limits_apply_to_nodes(topology: Topology, name: str, tmp_
         else:
             await deployment.connect(
                 name, "provisioning"
-            )  # places beyond the limit are reserved for provisioners, which the service enforces
+            )  # connections beyond the limit are reserved for provisioners, which the service enforces
         allowed = (
             max(limits.max_subscriptions, LEAF_LINK_SUBSCRIPTIONS) if topology == "edge" else limits.max_subscriptions
         )

@@ -20,11 +20,8 @@ OWN: Final = Path(__file__).relative_to(ROOT)  # quotes the words that it looks 
 
 PENDING: Final = frozenset(
     {
-        "tests/bench",
         "tests/callout",
-        "tests/chaos",
         "tests/cli",
-        "tests/deploy",
         "tests/docs",
         "tests/e2e",
         "tests/interop",

@@ -1,8 +1,8 @@
-"""This service beside two others on the same decision, in one run: ``make bench-compare``.
+"""Compare the CPU time of this service and two others on the same decision: ``make bench-compare``.
 
-CPU of each service per answered request, 64 in flight, a provisioning token that is known already;
-ours writes its audit records and counts, theirs do neither. Services take turns, round by round.
-What cannot be had here (no network, no Go) is said and left out.
+The figure is CPU time per answered request, with 64 requests in flight and a provisioning token that is cached.
+Only broker-auth writes audit records and updates counters. Each round runs every service once.
+A service that cannot be built here (no network, no Go) is reported and skipped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FILES = ("service.nk", "issuer.nk", "signer.pem")
 
 
 def main() -> int:
-    """Build what can be built, run all in turns, print the medians."""
+    """Build the available services, measure all of them in each round, and print the medians."""
     with tempfile.TemporaryDirectory(prefix="broker-auth-compare-") as name:
         directory = Path(name)
         python = _nats_callout(directory)
@@ -39,31 +39,31 @@ def main() -> int:
         if not python:
             del commands["  on uvloop"]
         figures = _measure(directory, {name: command for name, command in commands.items() if command})
-    ours = median(figures["broker-auth"])
-    print(f"{'service':<14} {'CPU us':>8} {'beside ours':>12}")
+    own = median(figures["broker-auth"])
+    print(f"{'service':<14} {'CPU us':>8} {'relative':>12}")
     for name, costs in figures.items():
-        print(f"{name:<14} {median(costs):>8.1f} {median(costs) / ours:>12.2f}")
+        print(f"{name:<14} {median(costs):>8.1f} {median(costs) / own:>12.2f}")
     return 0
 
 
 def _measure(directory: Path, commands: dict[str, list[str]]) -> dict[str, list[float]]:
     trust = Trust()
-    site = BenchDeployment(directory, trust, xkey=False)
-    pool, _ = materials(site, trust, 1000)
-    broker = site.brokers[0]
+    deployment = BenchDeployment(directory, trust, xkey=False)
+    pool, _ = materials(deployment, trust, 1000)
+    broker = deployment.brokers[0]
     arguments = [f"nats://127.0.0.1:{broker.port}", *(str(directory / file) for file in _FILES)]
-    task = FloodTask(port=broker.port, password=site.password, pool=str(pool), seconds=SECONDS)
+    task = FloodTask(port=broker.port, password=deployment.password, pool=str(pool), seconds=SECONDS)
     figures: dict[str, list[float]] = {name: [] for name in ("broker-auth", *commands)}
-    with site.server(broker):
+    with deployment.server(broker):
         for _ in range(ROUNDS):
-            with Worker(site) as worker:
-                flood(task)  # warm
+            with Worker(deployment) as worker:
+                flood(task)  # warm up
                 before = worker.counters().cpu_seconds
                 answered = flood(task).answered
                 figures["broker-auth"].append((worker.counters().cpu_seconds - before) / answered * 1e6)
             for name, command in commands.items():
                 with _running([*command, *arguments]) as process:
-                    flood(task)  # warm
+                    flood(task)  # warm up
                     cpu = process_cpu_seconds(process.pid)
                     answered = flood(task).answered
                     figures[name].append((process_cpu_seconds(process.pid) - cpu) / max(1, answered) * 1e6)
@@ -83,7 +83,7 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def _nats_callout(directory: Path) -> list[str]:
-    """An environment with the other Python library; empty if it cannot be made."""
+    """Install nats-callout in a virtual environment; return its command, or an empty list on failure."""
     home = directory / "venv"
     venv.create(home, with_pip=True)
     packages = ["nats-callout==0.1.1", "nats-py", "cryptography", "uvloop"]
@@ -95,7 +95,7 @@ def _nats_callout(directory: Path) -> list[str]:
 
 
 def _callout_go(directory: Path) -> list[str]:
-    """The Go service, built; empty if it cannot be."""
+    """Build the Go service; return its command, or an empty list on failure."""
     if shutil.which("go") is None:
         print("callout.go left out: there is no Go on this machine", file=sys.stderr)
         return []

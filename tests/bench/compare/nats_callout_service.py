@@ -1,4 +1,4 @@
-"""The same decision by PyPI's nats-callout 0.1.1, with the same token cache; runs in an environment of its own.
+"""The same decision by PyPI's nats-callout 0.1.1, with the same token cache, in a separate virtual environment.
 
 ``python nats_callout_service.py [--uvloop] URL SERVICE_SEED ISSUER_SEED SIGNER_PEM`` prints ``ready``.
 """
@@ -30,7 +30,7 @@ AGENTS = [
 
 
 class Encoder(AdaptixEncoder):  # type: ignore[misc]
-    """The adapter it needs to run at all: its key, and claims that PyJWT has parsed already."""
+    """An adapter that sets the key and accepts claims that PyJWT has already parsed."""
 
     def __init__(self, seed: bytes) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Encoder(AdaptixEncoder):  # type: ignore[misc]
 
 
 class Service(BaseAuthCalloutService):  # type: ignore[misc]
-    """A provisioning node gets what docs/policy.md#provisioning-node gives it."""
+    """A callout service that grants the permissions of docs/policy.md#provisioning-node."""
 
     def __init__(self, seed: bytes, signer: Path) -> None:
         self.nkey_seed = seed
