@@ -1,4 +1,4 @@
-"""Keys and tokens as files in a directory, made by the commands themselves."""
+"""Key and token files in a directory, created by the commands."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PROVISIONING = ("--token", TOKEN_SECRET, "--urls", "nats://provision.example.net
 
 
 @dataclass(frozen=True)
-class Office:
-    """A directory with keys, and helpers that make tokens in it."""
+class KeyDirectory:
+    """A directory with keys, and methods that create tokens in it."""
 
     path: Path
 
@@ -61,9 +61,9 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> Office:
+def key_directory(tmp_path: Path) -> KeyDirectory:
     """Return a directory with keys of the organization, a chain issuer, a token subject and an untrusted party."""
-    made = Office(tmp_path)
+    made = KeyDirectory(tmp_path)
     for name in ("org", "aaa", "holder", "foreign"):
         made.keys(name)
     return made

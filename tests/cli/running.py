@@ -1,4 +1,4 @@
-"""Helpers that run commands, and check for every run what all commands guarantee."""
+"""Helpers that run commands, and check the guarantees of all commands in every run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKEN_SECRET: Final = "s3cret-access-token"
 PASSWORD_SECRET: Final = "hunter2-broker-password"
 SECRETS: Final = (TOKEN_SECRET, PASSWORD_SECRET)
 
-# Older click mixes the streams without this argument, which newer click no longer accepts.
+# Older versions of click need this argument to separate the streams; newer versions do not accept it.
 _MIXED: Final = "mix_stderr" in inspect.signature(CliRunner).parameters
 _OPTIONS: Final[dict[str, Any]] = {"mix_stderr": False} if _MIXED else {}
 

@@ -13,7 +13,7 @@ from tests.settings.conftest import directory
 __all__ = ["directory"]  # the fixture
 
 
-def test_a_valid_configuration(directory: Directory) -> None:
+def test_valid_configuration_is_accepted(directory: Directory) -> None:
     file = directory.save()
     checked = run("config", "check", file)
     assert (checked.code, checked.out, checked.err) == (0, f"{file}: valid\n", "")
@@ -25,7 +25,7 @@ def test_a_valid_configuration(directory: Directory) -> None:
     }
 
 
-def test_every_problem_at_once(directory: Directory) -> None:
+def test_all_problems_are_reported_at_once(directory: Directory) -> None:
     directory.set(
         {
             f"{P}wrokers": "2",

@@ -133,7 +133,7 @@ def test_every_rule_is_listed_in_order(config: Path, request_: AuthorizationRequ
     ]
 
 
-def test_the_document(config: Path) -> None:
+def test_json_document_is_complete(config: Path) -> None:
     claims = provisioning_claims(jti="an id", exp=NOW + HOUR)
     shown = explained(config, requests.node(sign(claims, provisioning_signer())))
     assert {name: shown[name] for name in ("decision", "rule", "rule_number", "reason", "account", "name")} == {

@@ -19,7 +19,7 @@ from broker_auth.cli.root import COMMANDS, CONFIG_COMMANDS, TOKEN_COMMANDS
 from broker_auth.errors import ConfigurationError, InputError
 from tests.cli.running import Run, run, run_unchecked, spawn
 
-# From the tables, so that a command that cannot be imported fails only its own test.
+# Read from the tables, so that a command that cannot be imported fails only its own test.
 EVERY_COMMAND = [
     *((name,) for name in COMMANDS),
     *(("config", name) for name in CONFIG_COMMANDS),
@@ -185,7 +185,7 @@ def test_broken_pipe_is_silent() -> None:
     assert raising(BrokenPipeError(errno.EPIPE, "Broken pipe")) == Run(1, "", "")
 
 
-def test_an_interrupt_is_130() -> None:
+def test_interrupt_exits_with_130() -> None:
     interrupted = raising(KeyboardInterrupt())
     assert (interrupted.code, interrupted.err.strip()) == (130, "")
 
@@ -220,7 +220,7 @@ def test_program_runs_as_a_module() -> None:
     assert spawn("token", "chekc") == Run(2, "", "Error: no such command 'chekc'; did you mean 'check'?\n")
 
 
-def test_a_closed_pipe_is_quiet() -> None:
+def test_closed_pipe_prints_no_error() -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as closed:
@@ -234,7 +234,7 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert done.stderr == b""
 
 
-def test_ctrl_c_while_reading_is_quiet() -> None:
+def test_ctrl_c_while_reading_prints_no_error() -> None:
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "broker_auth", "token", "inspect", "-"],
         stdin=subprocess.PIPE,
@@ -242,7 +242,7 @@ def test_ctrl_c_while_reading_is_quiet() -> None:
     )
     with process:
         assert process.stderr
-        for line in process.stderr:  # its last import; reading follows
+        for line in process.stderr:  # the last import before it reads
             if line.rstrip().endswith(b" broker_auth.tokens.show"):
                 break
         process.send_signal(signal.SIGINT)

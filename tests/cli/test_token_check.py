@@ -63,7 +63,7 @@ def check(token: str, *options: object, trust: tuple[str, ...] = TRUST) -> Any:
 # --- Accepted
 
 
-def test_the_document(tmp_path: Path) -> None:
+def test_json_document_is_complete(tmp_path: Path) -> None:
     token = tmp_path / "p.jwt"
     claims = a_provisioning(jti="an id", issexp=START + DAY)
     token.write_text(f"\n {sign(claims, ORG)}\r\n\n")
@@ -109,7 +109,7 @@ def test_signers_are_accepted_in_every_form(tmp_path: Path, signer: str) -> None
     assert check(sign(a_client(), HOLDER), trust=trust)["reason"].startswith("token_signature: ")
 
 
-def test_several_issuers(tmp_path: Path) -> None:
+def test_each_issuer_signs_its_own_organization(tmp_path: Path) -> None:
     file = tmp_path / "acme.public"
     file.write_text(FOREIGN.hex + "\n")
     trust = (*TRUST, "--issuer", f"acme={file}")
@@ -273,7 +273,7 @@ def test_configuration_sets_the_strictness(tmp_path: Path) -> None:
     assert check(endless, trust=trust)["valid"] is True
 
 
-def test_a_broken_configuration_is_not_a_rejected_token(tmp_path: Path) -> None:
+def test_invalid_configuration_is_an_error_not_a_rejection(tmp_path: Path) -> None:
     broken = configuration(tmp_path, **{"plugin.broker_auth.token_leeway": "61s", "plugin.broker_auth.wrokers": "1"})
     refused = run("token", "check", "-", "--config", broken, "--json", stdin=sign(a_client(), ORG))
     assert (refused.code, refused.out) == (1, "")
@@ -285,7 +285,7 @@ def test_a_broken_configuration_is_not_a_rejected_token(tmp_path: Path) -> None:
 # --- As a process
 
 
-def test_as_a_process() -> None:
+def test_command_works_as_a_process() -> None:
     token = sign(a_client(), ORG).encode()
     accepted = spawn("token", "check", "-", *TRUST, stdin=token + b"\n")
     assert (accepted.code, accepted.err) == (0, "")
@@ -309,7 +309,7 @@ def test_inspect_states_that_nothing_is_verified() -> None:
     assert [line for line in others if "rejected" in line] == []
 
 
-def test_inspecting_as_json() -> None:
+def test_inspect_prints_json() -> None:
     claims = a_provisioning()
     shown = run("token", "inspect", "-", "--json", stdin=sign(claims, FOREIGN))
     assert shown.json == {
@@ -322,7 +322,7 @@ def test_inspecting_as_json() -> None:
     }
 
 
-def test_a_token_without_its_signature_can_be_inspected() -> None:
+def test_token_without_signature_can_be_inspected() -> None:
     cut = sign(a_client(), ORG).rpartition(".")[0] + "."
     assert run("token", "inspect", "-", "--json", stdin=cut).json["claims"] == a_client()
 
@@ -358,14 +358,14 @@ def old_issuer(days: int) -> Claims:
     return creator_claims(jti=ksuid(made, b"fedcba9876543210"), iat=made, nbf=made, exp=START + 3650 * DAY)
 
 
-def test_a_token_below_an_old_chain_issuer_is_rejected(tmp_path: Path) -> None:
+def test_token_of_an_old_chain_issuer_is_rejected(tmp_path: Path) -> None:
     token = sign(issued(a_client(), creator_token=old_issuer(367)), CREATOR)
     assert check(token)["reason"].startswith("chain_issuer_too_old: ")
     longer = configuration(tmp_path, **{"plugin.broker_auth.chain_issuer_max_age": "2y"})
     assert check(token, trust=("--config", str(longer)))["valid"] is True
 
 
-def test_a_token_expires_with_its_chain_issuer() -> None:
+def test_token_expires_with_its_chain_issuer() -> None:
     token = sign(issued(a_client(), creator_token=old_issuer(364)), CREATOR)
     expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START + 2 * DAY))
     assert check(token)["expires"] == expires

@@ -13,7 +13,7 @@ import pytest
 from broker_auth.cli import token_provisioning
 from broker_auth.errors import InputError
 from broker_auth.files.writing import write_private
-from tests.cli.conftest import PEM_KEYS, PROVISIONING, Office
+from tests.cli.conftest import PEM_KEYS, PROVISIONING, KeyDirectory
 from tests.cli.running import PASSWORD_SECRET, TOKEN_SECRET, run, spawn
 
 
@@ -38,12 +38,12 @@ def raw_claims(token: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["provisioning", "server", "client", "chain_issuer"])
-def test_issued_token_is_accepted(office: Office, kind: str) -> None:
-    token = getattr(office, kind)()
-    accepted = run("token", "check", token, *office.trust)
+def test_issued_token_is_accepted(key_directory: KeyDirectory, kind: str) -> None:
+    token = getattr(key_directory, kind)()
+    accepted = run("token", "check", token, *key_directory.trust)
     assert (accepted.code, accepted.err) == (0, "")
     assert accepted.out.startswith("accepted: choria_")
-    by_key = run("token", "check", token, "--signer", office.path / "org.public", "--json")
+    by_key = run("token", "check", token, "--signer", key_directory.path / "org.public", "--json")
     if kind == "chain_issuer":  # trust chains need an organization (docs/policy.md#two-modes)
         assert by_key.code == 0
     assert by_key.json["valid"] is True
@@ -51,66 +51,74 @@ def test_issued_token_is_accepted(office: Office, kind: str) -> None:
 
 @pytest.mark.parametrize("name", PEM_KEYS)
 @pytest.mark.parametrize("kind", ["provisioning", "server", "client"])
-def test_every_type_of_key_signs_every_kind_of_token(office: Office, pem_keys: Path, name: str, kind: str) -> None:
-    key, subject = pem_keys / f"{name}.key", office.path / "holder.public"
+def test_every_type_of_key_signs_every_kind_of_token(
+    key_directory: KeyDirectory, pem_keys: Path, name: str, kind: str
+) -> None:
+    key, subject = pem_keys / f"{name}.key", key_directory.path / "holder.public"
     options: dict[str, tuple[object, ...]] = {
         "provisioning": (key, *PROVISIONING),
         "server": ("node1.example.net", subject, key),
         "client": ("up=alice", key, "--public-key", subject),
     }
-    token = office.token(kind, *options[kind])
+    token = key_directory.token(kind, *options[kind])
     accepted = run("token", "check", token, "--signer", pem_keys / f"{name}.pem", "--json")
     assert accepted.code == 0, accepted.json["reason"]
     assert accepted.json["signer"] == str(pem_keys / f"{name}.pem")
-    rejected = run("token", "check", token, "--signer", office.path / "foreign.public")
+    rejected = run("token", "check", token, "--signer", key_directory.path / "foreign.public")
     assert rejected.code == 1
 
 
 @pytest.mark.parametrize("kind", ["server", "client"])
-def test_chain_verifies_from_end_to_end(office: Office, kind: str) -> None:
-    issuer, seed, subject = office.chain_issuer(), office.path / "aaa.seed", office.path / "holder.public"
+def test_chain_verifies_from_end_to_end(key_directory: KeyDirectory, kind: str) -> None:
+    issuer, seed, subject = (
+        key_directory.chain_issuer(),
+        key_directory.path / "aaa.seed",
+        key_directory.path / "holder.public",
+    )
     under = ("--chain-issuer-token", issuer, "--validity", "9d")
     options: dict[str, tuple[object, ...]] = {
         "server": ("node1.example.net", subject, seed, *under),
         "client": ("up=bob", seed, "--public-key", subject, *under),
     }
-    token = office.token(kind, *options[kind])
-    checked = run("token", "check", token, *office.trust, "--json").json
+    token = key_directory.token(kind, *options[kind])
+    checked = run("token", "check", token, *key_directory.trust, "--json").json
     assert checked["valid"] is True
     assert checked["signer"] == f"choria via {claims_of(issuer)['jti']}"
     assert checked["claims"]["exp"] == claims_of(issuer)["exp"], "it outlives its issuer"
-    foreign = run("token", "check", token, "--issuer", f"choria={office.path / 'foreign.public'}")
+    foreign = run("token", "check", token, "--issuer", f"choria={key_directory.path / 'foreign.public'}")
     assert foreign.code == 1
     assert "chain_org_signature" in foreign.error
 
 
-def test_issuing_requires_the_key_of_the_chain_issuer(office: Office) -> None:
-    args = ("--public-key", office.path / "holder.public", "--chain-issuer-token", office.chain_issuer())
-    out = office.path / "new.jwt"
+def test_issuing_requires_the_key_of_the_chain_issuer(key_directory: KeyDirectory) -> None:
+    args = ("--public-key", key_directory.path / "holder.public", "--chain-issuer-token", key_directory.chain_issuer())
+    out = key_directory.path / "new.jwt"
     assert (
         "not the key of the chain issuer"
-        in run("token", "client", out, "up=b", office.path / "foreign.seed", *args).error
+        in run("token", "client", out, "up=b", key_directory.path / "foreign.seed", *args).error
     )
     assert not out.exists()
 
 
-# --- Options, to the letter
+# --- Options
 
 
-def test_provisioning_by_srv_domain(office: Office) -> None:
-    token = office.token("provisioning", office.path / "org.seed", "--token", TOKEN_SECRET, "--srv", "example.net")
+def test_provisioning_by_srv_domain(key_directory: KeyDirectory) -> None:
+    token = key_directory.token(
+        "provisioning", key_directory.path / "org.seed", "--token", TOKEN_SECRET, "--srv", "example.net"
+    )
     claims = raw_claims(token)
     assert claims["chsrv"] == "example.net"
     assert "chu" not in claims
 
 
-def test_provisioning_options(office: Office) -> None:
-    secret = office.path / "password"
+def test_provisioning_options(key_directory: KeyDirectory) -> None:
+    secret = key_directory.path / "password"
     secret.write_text(PASSWORD_SECRET + "\n")
     secret.chmod(0o600)
-    token = office.token(
+    token = key_directory.token(
         "provisioning",
-        office.path / "org.seed",
+        key_directory.path / "org.seed",
         *PROVISIONING,
         *("--urls", "nats://b:4222", "--default", "--no-insecure"),
         *("--registration", "/r", "--facts", "/f", "--username", "node", "--password", f"file:{secret}"),
@@ -135,26 +143,28 @@ def test_provisioning_options(office: Office) -> None:
     assert {name: claims[name] for name in expected} == expected
 
 
-def test_provisioning_is_insecure_by_default_as_in_choria(office: Office) -> None:
-    claims = claims_of(office.provisioning())
+def test_provisioning_is_insecure_by_default_as_in_choria(key_directory: KeyDirectory) -> None:
+    claims = claims_of(key_directory.provisioning())
     assert (claims["chs"], claims["chpd"], claims["ou"]) == (False, False, "choria")
     assert claims["exp"] - claims["iat"] == 365 * 86_400
-    assert claims_of(office.provisioning("--update"))["update"] is True
+    assert claims_of(key_directory.provisioning("--update"))["update"] is True
 
 
 @pytest.mark.parametrize("way", ["environment", "file"])
-def test_access_token_can_be_kept_off_the_command_line(office: Office, way: str) -> None:
-    out, secret = office.path / "p.jwt", office.path / "token.txt"
+def test_access_token_can_be_kept_off_the_command_line(key_directory: KeyDirectory, way: str) -> None:
+    out, secret = key_directory.path / "p.jwt", key_directory.path / "token.txt"
     secret.write_text(TOKEN_SECRET)
     secret.chmod(0o600)
-    args = ("token", "provisioning", out, office.path / "org.seed", "--urls", "nats://a:4222")
+    args = ("token", "provisioning", out, key_directory.path / "org.seed", "--urls", "nats://a:4222")
     options = ("--token", f"file:{secret}") if way == "file" else ()
     made = run(*args, *options, env={"PROVISIONING_TOKEN": TOKEN_SECRET} if way == "environment" else {})
     assert made.code == 0, made.err
     assert raw_claims(out)["cht"] == TOKEN_SECRET
 
 
-def test_access_token_is_prompted_for_on_a_terminal(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_token_is_prompted_for_on_a_terminal(
+    key_directory: KeyDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Terminal:
         class stdin:
             @staticmethod
@@ -162,14 +172,16 @@ def test_access_token_is_prompted_for_on_a_terminal(office: Office, monkeypatch:
                 return True
 
     monkeypatch.setattr(token_provisioning, "sys", Terminal)
-    out = office.path / "p.jwt"
-    made = run("token", "provisioning", out, office.path / "org.seed", "--urls", "u", stdin=f"{TOKEN_SECRET}\n")
+    out = key_directory.path / "p.jwt"
+    made = run("token", "provisioning", out, key_directory.path / "org.seed", "--urls", "u", stdin=f"{TOKEN_SECRET}\n")
     assert made.code == 0
     assert raw_claims(out)["cht"] == TOKEN_SECRET
 
 
-def test_access_token_is_required_without_a_terminal(office: Office) -> None:
-    refused = spawn("token", "provisioning", office.path / "p.jwt", office.path / "org.seed", "--urls", "u")
+def test_access_token_is_required_without_a_terminal(key_directory: KeyDirectory) -> None:
+    refused = spawn(
+        "token", "provisioning", key_directory.path / "p.jwt", key_directory.path / "org.seed", "--urls", "u"
+    )
     assert refused.code == 2
     assert "give --token" in refused.error
 
@@ -184,18 +196,18 @@ SERVER_FLAGS = [
 
 
 @pytest.mark.parametrize(("options", "permissions"), SERVER_FLAGS)
-def test_server_flags(office: Office, options: tuple[str, ...], permissions: dict[str, bool]) -> None:
-    assert claims_of(office.server(*options))["permissions"] == permissions
+def test_server_flags(key_directory: KeyDirectory, options: tuple[str, ...], permissions: dict[str, bool]) -> None:
+    assert claims_of(key_directory.server(*options))["permissions"] == permissions
 
 
-def test_server_options(office: Office) -> None:
+def test_server_options(key_directory: KeyDirectory) -> None:
     options = ("--collectives", "a", "--collectives", "b", "--org", "acme", "--subjects", "x.>", "--validity", "2h")
-    claims = claims_of(office.server(*options))
+    claims = claims_of(key_directory.server(*options))
     assert (claims["collectives"], claims["ou"], claims["pub_subjects"]) == (["a", "b"], "acme", ["x.>"])
     assert claims["exp"] - claims["iat"] == 7200
-    plain = claims_of(office.server())
+    plain = claims_of(key_directory.server())
     assert (plain["collectives"], plain["exp"] - plain["iat"]) == (["mcollective"], 365 * 86_400)
-    assert plain["public_key"] == (office.path / "holder.public").read_text()
+    assert plain["public_key"] == (key_directory.path / "holder.public").read_text()
 
 
 FLEET = {"fleet_management": True}
@@ -219,15 +231,15 @@ CLIENT_FLAGS = [
 
 
 @pytest.mark.parametrize(("options", "permissions"), CLIENT_FLAGS)
-def test_client_flags(office: Office, options: tuple[str, ...], permissions: dict[str, bool]) -> None:
-    assert claims_of(office.client(*options))["permissions"] == permissions
+def test_client_flags(key_directory: KeyDirectory, options: tuple[str, ...], permissions: dict[str, bool]) -> None:
+    assert claims_of(key_directory.client(*options))["permissions"] == permissions
 
 
-def test_client_options(office: Office) -> None:
-    policy = office.path / "policy.rego"
+def test_client_options(key_directory: KeyDirectory) -> None:
+    policy = key_directory.path / "policy.rego"
     policy.write_text("package choria\n")
     options = ("--agents", "rpcutil", "--agents", "puppet.status", "--org", "acme", "--opa-file", policy)
-    claims = claims_of(office.client(*options, "--publish", "p.>", "--subscribe", "s.>", "--validity", "90m"))
+    claims = claims_of(key_directory.client(*options, "--publish", "p.>", "--subscribe", "s.>", "--validity", "90m"))
     assert claims["exp"] - claims["iat"] == 5400
     expected = {
         "callerid": "up=alice",
@@ -238,15 +250,15 @@ def test_client_options(office: Office) -> None:
         "sub_subjects": ["s.>"],
     }
     assert {name: claims[name] for name in expected} == expected
-    plain = claims_of(office.client("--opa", "package x"))
+    plain = claims_of(key_directory.client("--opa", "package x"))
     assert (plain["opa_policy"], plain["exp"] - plain["iat"]) == ("package x", 3600)
 
 
-def test_client_token_without_public_key_causes_a_warning(office: Office) -> None:
-    made = run("token", "client", office.path / "c.jwt", "up=alice", office.path / "org.seed")
+def test_client_token_without_public_key_causes_a_warning(key_directory: KeyDirectory) -> None:
+    made = run("token", "client", key_directory.path / "c.jwt", "up=alice", key_directory.path / "org.seed")
     assert made.code == 0
     assert made.err.startswith("Warning: without --public-key a broker refuses the token")
-    assert run("token", "check", office.path / "c.jwt", *office.trust).code == 1
+    assert run("token", "check", key_directory.path / "c.jwt", *key_directory.trust).code == 1
 
 
 UNUSABLE = [
@@ -262,18 +274,22 @@ UNUSABLE = [
 
 @pytest.mark.parametrize(("kind", "identity", "options", "says"), UNUSABLE)
 def test_token_that_brokers_would_refuse_is_not_issued(
-    office: Office, kind: str, identity: tuple[str], options: tuple[str, ...], says: str
+    key_directory: KeyDirectory, kind: str, identity: tuple[str], options: tuple[str, ...], says: str
 ) -> None:
-    key = (office.path / "holder.public", office.path / "org.seed") if kind == "server" else (office.path / "org.seed",)
-    refused = run("token", kind, office.path / "new.jwt", *identity, *key, *options)
+    key = (
+        (key_directory.path / "holder.public", key_directory.path / "org.seed")
+        if kind == "server"
+        else (key_directory.path / "org.seed",)
+    )
+    refused = run("token", kind, key_directory.path / "new.jwt", *identity, *key, *options)
     assert (refused.code, refused.out) == (1, "")
     assert "would be refused: token claim " + says in refused.err
-    assert not (office.path / "new.jwt").exists()
+    assert not (key_directory.path / "new.jwt").exists()
 
 
 @pytest.mark.parametrize("extensions", ["{", "[]", '"x"', "[" * 5000])
-def test_extensions_must_be_a_json_object(office: Office, extensions: str) -> None:
-    args = ("token", "provisioning", office.path / "p.jwt", office.path / "org.seed", *PROVISIONING)
+def test_extensions_must_be_a_json_object(key_directory: KeyDirectory, extensions: str) -> None:
+    args = ("token", "provisioning", key_directory.path / "p.jwt", key_directory.path / "org.seed", *PROVISIONING)
     refused = run(*args, "--extensions", extensions)
     assert refused.code == 2
     assert "--extensions is not" in refused.error
@@ -282,10 +298,10 @@ def test_extensions_must_be_a_json_object(office: Office, extensions: str) -> No
 # --- Files
 
 
-def test_files_are_overwritten_only_with_force(office: Office) -> None:
-    token = office.provisioning()
+def test_files_are_overwritten_only_with_force(key_directory: KeyDirectory) -> None:
+    token = key_directory.provisioning()
     before = token.read_text()
-    again = ("token", "provisioning", token, office.path / "org.seed", *PROVISIONING)
+    again = ("token", "provisioning", token, key_directory.path / "org.seed", *PROVISIONING)
     refused = run(*again)
     assert (refused.code, token.read_text()) == (1, before)
     assert "exists; give another name, or --force to overwrite it" in refused.error
@@ -298,35 +314,35 @@ def test_file_created_concurrently_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "a.jwt"
     file.write_text("precious")
     with pytest.raises(InputError, match="exists"):
-        write_private(file, b"text", force=False)  # as after a check for an existing file
+        write_private(file, b"text", force=False)  # an earlier check did not see the file
     assert file.read_text() == "precious"
     assert os.listdir(tmp_path) == ["a.jwt"]  # noqa: PTH208 - names alone
 
 
-def test_a_link_is_not_followed(office: Office) -> None:
-    target, link = office.path / "target", office.path / "link.jwt"
+def test_symbolic_link_is_not_followed(key_directory: KeyDirectory) -> None:
+    target, link = key_directory.path / "target", key_directory.path / "link.jwt"
     link.symlink_to(target)
-    again = ("token", "provisioning", link, office.path / "org.seed", *PROVISIONING)
+    again = ("token", "provisioning", link, key_directory.path / "org.seed", *PROVISIONING)
     assert run(*again).code == 1
     assert run(*again, "--force").code == 0
     assert not target.exists()
     assert not link.is_symlink()
 
 
-def test_no_temporary_files_remain(office: Office) -> None:
-    before = set(office.path.iterdir())
-    token = office.provisioning()
-    assert set(office.path.iterdir()) - before == {token}
+def test_no_temporary_files_remain(key_directory: KeyDirectory) -> None:
+    before = set(key_directory.path.iterdir())
+    token = key_directory.provisioning()
+    assert set(key_directory.path.iterdir()) - before == {token}
 
 
-def test_a_token_can_go_to_standard_output(office: Office) -> None:
-    made = run("token", "server", "-", "node", office.path / "holder.public", office.path / "org.seed")
-    assert run("token", "check", "-", *office.trust, stdin=made.out).code == 0
+def test_token_can_be_written_to_standard_output(key_directory: KeyDirectory) -> None:
+    made = run("token", "server", "-", "node", key_directory.path / "holder.public", key_directory.path / "org.seed")
+    assert run("token", "check", "-", *key_directory.trust, stdin=made.out).code == 0
 
 
-def test_issuing_reports_json(office: Office) -> None:
-    out = office.path / "p.jwt"
-    made = run("token", "provisioning", out, office.path / "org.seed", *PROVISIONING, "--json")
+def test_issuing_reports_json(key_directory: KeyDirectory) -> None:
+    out = key_directory.path / "p.jwt"
+    made = run("token", "provisioning", out, key_directory.path / "org.seed", *PROVISIONING, "--json")
     claims = claims_of(out)
     assert made.json["file"] == str(out)
     assert made.json["purpose"] == "choria_provisioning"
@@ -335,27 +351,29 @@ def test_issuing_reports_json(office: Office) -> None:
 
 
 @pytest.mark.parametrize(("mode", "code", "says"), [(0o600, 0, ""), (0o640, 0, "Warning: "), (0o604, 1, "Error: ")])
-def test_signing_keys_must_not_be_accessible_to_every_user(office: Office, mode: int, code: int, says: str) -> None:
-    seed = office.path / "org.seed"
+def test_signing_keys_must_not_be_accessible_to_every_user(
+    key_directory: KeyDirectory, mode: int, code: int, says: str
+) -> None:
+    seed = key_directory.path / "org.seed"
     seed.chmod(mode)
-    made = run("token", "provisioning", office.path / "p.jwt", seed, *PROVISIONING)
-    assert (made.code, (office.path / "p.jwt").exists()) == (code, code == 0)
+    made = run("token", "provisioning", key_directory.path / "p.jwt", seed, *PROVISIONING)
+    assert (made.code, (key_directory.path / "p.jwt").exists()) == (code, code == 0)
     assert made.err.startswith(says)
     assert ("chmod 600" in made.err) is bool(says)
 
 
-def test_a_signing_key_may_come_from_standard_input(office: Office) -> None:
-    seed = (office.path / "org.seed").read_text()
-    made = run("token", "provisioning", office.path / "p.jwt", "-", *PROVISIONING, stdin=seed)
+def test_signing_key_can_be_read_from_standard_input(key_directory: KeyDirectory) -> None:
+    seed = (key_directory.path / "org.seed").read_text()
+    made = run("token", "provisioning", key_directory.path / "p.jwt", "-", *PROVISIONING, stdin=seed)
     assert (made.code, made.err) == (0, "")
-    assert run("token", "check", office.path / "p.jwt", *office.trust).code == 0
+    assert run("token", "check", key_directory.path / "p.jwt", *key_directory.trust).code == 0
 
 
-def test_secret_files_must_be_private(office: Office) -> None:
-    secret = office.path / "token.txt"
+def test_secret_files_must_be_private(key_directory: KeyDirectory) -> None:
+    secret = key_directory.path / "token.txt"
     secret.write_text(TOKEN_SECRET)
     secret.chmod(0o644)
-    args = ("token", "provisioning", office.path / "p.jwt", office.path / "org.seed", "--urls", "u")
+    args = ("token", "provisioning", key_directory.path / "p.jwt", key_directory.path / "org.seed", "--urls", "u")
     refused = run(*args, "--token", f"file:{secret}")
     assert (refused.code, refused.out) == (1, "")
     assert "has mode 0644" in refused.error
@@ -404,31 +422,31 @@ def ends(issuer: Path) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(made))
 
 
-def test_issuing_prints_the_end_of_the_chain_issuer(office: Office) -> None:
-    new, seed, key = office.path / "new.jwt", office.path / "org.seed", office.path / "aaa.public"
+def test_issuing_prints_the_end_of_the_chain_issuer(key_directory: KeyDirectory) -> None:
+    new, seed, key = key_directory.path / "new.jwt", key_directory.path / "org.seed", key_directory.path / "aaa.public"
     args = ("--public-key", key, "--issuer", "--validity", "1y")
     made = run("token", "client", new, "aaa=login", seed, *args)
     assert (made.code, made.err) == (0, "")
     assert f"accepted until {ends(new)}" in made.out
-    under = ("--public-key", office.path / "holder.public", "--chain-issuer-token", new, "--json")
-    issued = run("token", "client", office.path / "b.jwt", "up=b", office.path / "aaa.seed", *under)
+    under = ("--public-key", key_directory.path / "holder.public", "--chain-issuer-token", new, "--json")
+    issued = run("token", "client", key_directory.path / "b.jwt", "up=b", key_directory.path / "aaa.seed", *under)
     assert issued.json["chain_issuer_ends"] == ends(new)
 
 
-def test_issuing_warns_about_a_validity_beyond_the_maximum_age(office: Office) -> None:
-    new, seed, key = office.path / "new.jwt", office.path / "org.seed", office.path / "aaa.public"
+def test_issuing_warns_about_a_validity_beyond_the_maximum_age(key_directory: KeyDirectory) -> None:
+    new, seed, key = key_directory.path / "new.jwt", key_directory.path / "org.seed", key_directory.path / "aaa.public"
     made = run("token", "client", new, "aaa=login", seed, "--public-key", key, "--issuer", "--validity", "5y")
     assert made.code == 0
     assert f"brokers deny it from {ends(new)} on" in made.err
 
 
-def test_check_and_inspect_print_the_end_of_the_chain_issuer(office: Office) -> None:
-    issuer = office.chain_issuer()
-    checked = run("token", "check", issuer, *office.trust)
+def test_check_and_inspect_print_the_end_of_the_chain_issuer(key_directory: KeyDirectory) -> None:
+    issuer = key_directory.chain_issuer()
+    checked = run("token", "check", issuer, *key_directory.trust)
     assert f"accepted until {ends(issuer)}" in checked.out
-    assert run("token", "check", issuer, *office.trust, "--json").json["chain_issuer"] == {
+    assert run("token", "check", issuer, *key_directory.trust, "--json").json["chain_issuer"] == {
         "token_id": claims_of(issuer)["jti"],
         "ends": ends(issuer),
     }
     assert f"accepted until {ends(issuer)}" in run("token", "inspect", issuer).out
-    assert "Chain issuer" not in run("token", "inspect", office.client()).out
+    assert "Chain issuer" not in run("token", "inspect", key_directory.client()).out

@@ -44,7 +44,7 @@ def test_container_layout_writes_only_streams_and_listens_for_probes(tmp_path: P
 
 @pytest.mark.parametrize("layout", Layout)
 def test_service_certificate_is_used_only_for_the_fleet(tmp_path: Path, layout: Layout) -> None:
-    """Edges request no certificate, and an edge's service host must not have one that the fleet accepts."""
+    """Edges request no certificate, and a service host at an edge must not have a fleet certificate."""
     fleet, edge = settings(tmp_path, layout).brokers
     assert fleet.tls.certificate == tmp_path / "pki/service.pem"
     assert edge.tls.certificate is None

@@ -1,4 +1,4 @@
-"""Imports run downwards: the floors in docs/design.md are those of the code."""
+"""Imports run downwards, and the floors in docs/design.md match the code."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def files(room: str) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the rooms of ours, and the foreign top-level modules, that a file imports anywhere in it."""
+    """Yield the rooms and the external top-level modules that a file imports at any place."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -100,7 +100,7 @@ def test_contributing_page_maps_every_package() -> None:
 
 
 def test_tests_mirror_the_rooms() -> None:
-    """Each package has a directory of tests; a few are tested elsewhere, and the list says where."""
+    """Each package has a directory of tests; a list names the other places for a few packages."""
     elsewhere = {"demo": "e2e", "files": "settings"}
     for room in rooms():
         if (PACKAGE / room).is_dir():

@@ -38,7 +38,7 @@ from tests.audit.records import denied
 from tests.builders import requests
 from tests.builders.clock import NOW
 from tests.builders.policies import x509_policy
-from tests.cli.conftest import Office
+from tests.cli.conftest import KeyDirectory
 from tests.cli.running import run
 from tests.docs.commands import walk
 from tests.policy.markdown import code, tables
@@ -46,7 +46,7 @@ from tests.policy.markdown import code, tables
 PAGE: Final = tables("interface.md")
 START: Final = datetime(2027, 1, 15, 8, tzinfo=UTC)
 ALL: Final = dict(walk(main))
-_FREE: Final = {  # objects whose keys are names, or are described elsewhere
+_FREE: Final = {  # objects with names as keys, and objects described elsewhere
     "init": {"servers"},
     "why": {"decision", "server_error"},
     "token check": {"claims"},
@@ -144,11 +144,11 @@ def test_every_json_key_is_listed(path: str, tmp_path: Path, monkeypatch: pytest
     assert set(column(path)) == names
 
 
-def _office(directory: Path) -> Office:
-    office = Office(directory)
+def _key_directory(directory: Path) -> KeyDirectory:
+    key_directory = KeyDirectory(directory)
     for name in ("org", "aaa", "holder"):
-        office.keys(name)
-    return office
+        key_directory.keys(name)
+    return key_directory
 
 
 def _init(directory: Path) -> Any:
@@ -161,14 +161,14 @@ def _config_check(directory: Path) -> Any:
 
 
 def _token_provisioning(directory: Path) -> Any:
-    office = _office(directory)
+    key_directory = _key_directory(directory)
     options = ("--token", "s3cret-access-token", "--urls", "nats://provision.example.net:4222", "--json")
-    return run("token", "provisioning", directory / "p.jwt", office.path / "org.seed", *options).json
+    return run("token", "provisioning", directory / "p.jwt", key_directory.path / "org.seed", *options).json
 
 
 def _token_server(directory: Path) -> Any:
-    office = _office(directory)
-    issuer = office.chain_issuer("--org", "choria")
+    key_directory = _key_directory(directory)
+    issuer = key_directory.chain_issuer("--org", "choria")
     return run(
         *("token", "server", directory / "s.jwt", "node1.example.net", directory / "holder.public"),
         *(directory / "aaa.seed", "--chain-issuer-token", issuer, "--org", "choria", "--json"),
@@ -176,8 +176,8 @@ def _token_server(directory: Path) -> Any:
 
 
 def _token_client(directory: Path) -> Any:
-    office = _office(directory)
-    issuer = office.chain_issuer("--org", "choria")
+    key_directory = _key_directory(directory)
+    issuer = key_directory.chain_issuer("--org", "choria")
     return run(
         *("token", "client", directory / "c.jwt", "up=alice", directory / "aaa.seed"),
         *("--public-key", directory / "holder.public", "--chain-issuer-token", issuer, "--org", "choria", "--json"),
@@ -185,12 +185,12 @@ def _token_client(directory: Path) -> Any:
 
 
 def _token_check(directory: Path) -> Any:
-    office = _office(directory)
-    return run("token", "check", office.chain_issuer("--org", "choria"), *office.trust, "--json").json
+    key_directory = _key_directory(directory)
+    return run("token", "check", key_directory.chain_issuer("--org", "choria"), *key_directory.trust, "--json").json
 
 
 def _token_inspect(directory: Path) -> Any:
-    return run("token", "inspect", _office(directory).client(), "--json").json
+    return run("token", "inspect", _key_directory(directory).client(), "--json").json
 
 
 def _explain(_: Path) -> Any:

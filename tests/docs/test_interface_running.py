@@ -64,7 +64,7 @@ def test_health() -> None:
     assert set(column("HTTP endpoints", 1)) == names
 
 
-def test_the_pid_file(tmp_path: Path) -> None:
+def test_pid_file_matches_the_page(tmp_path: Path) -> None:
     (shown,) = fenced(TEXT, "text")
     file = PidFile(tmp_path / "pid")
     file.write({"fleet": ZoneLine(1, 0, "5f3a0c1e8b7d2946")})
@@ -75,14 +75,14 @@ def test_the_pid_file(tmp_path: Path) -> None:
     assert [line.isdigit() for line in (shown[0], written[0])] == [True, True]
 
 
-def test_the_version_of_audit_records() -> None:
+def test_audit_record_version_matches_the_page() -> None:
     assert f"`v` is the version of the format, now {VERSION};" in TEXT
 
 
 # --- The wire
 
 
-def test_the_request() -> None:
+def test_request_matches_the_page() -> None:
     assert column("The request") == [fault.value for fault in WireFault]
     wire = TEXT[TEXT.index("## The wire") :]
     for constant in (AUTH_REQUEST_SUBJECT, AUTH_QUEUE, request.XKEY_HEADER, request.AUDIENCE, request.REQUEST_TYPE):
@@ -95,7 +95,7 @@ def _claims(outer: type[msgspec.Struct], inner: type[msgspec.Struct]) -> set[str
     return {*(set(outer.__struct_fields__) - {"nats"}), *(f"nats.{name}" for name in inner.__struct_fields__)}
 
 
-def test_the_response() -> None:
+def test_response_matches_the_page() -> None:
     assert set(column("The response")) == _claims(reply._ResponseClaims, reply._Response)
     assert set(column("The user JWT")) == _claims(reply._UserClaims, reply._User)
 

@@ -21,8 +21,6 @@ OWN: Final = Path(__file__).relative_to(ROOT)  # quotes the words that it looks 
 PENDING: Final = frozenset(
     {
         "tests/callout",
-        "tests/cli",
-        "tests/docs",
         "tests/e2e",
         "tests/interop",
         "tests/operate",

@@ -1,4 +1,4 @@
-"""README.md and the quick start, typed as they stand by somebody who has a checkout and Python."""
+"""The commands of README.md and the quick start work unchanged in a checkout with Python."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ pytestmark = pytest.mark.e2e
 README: Final = ROOT / "README.md"
 SECONDS: Final = 280.0
 PARTS: Final = ("broker_auth", "examples", "pyproject.toml", "nats-server.conf.j2", "README.md", "LICENSE", "Makefile")
-# Programs that run until they are stopped, and what they print when they are ready. A reader has a terminal for each.
+# Programs that run until they are stopped, and their output when ready. A reader runs each in a separate terminal.
 READY: Final = {
     "nats-server -c": "Server is ready",
     "broker-auth serve": "ready brokers=fleet,edge",
     "python examples/onboarding/provisioner.py": "provisioner: 1 in the inventory",
     "python examples/onboarding/node.py": "member: node1.example.net in account choria",
 }
-# Other tests run on this machine: a port of the page stands for a free one.
+# Each port on the page is replaced by a free port, because other tests run on this machine.
 PORTS: Final = {"4222": "--port", "4223": "--edge-port", "7422": "--leaf-port"}
 
 
@@ -45,13 +45,13 @@ def commands(page: Path) -> list[str]:
 
 
 def script(typed: list[str], ports: dict[str, int]) -> Iterator[str]:
-    """Yield the lines of a shell script that does what a reader does with these commands."""
+    """Yield the lines of a shell script that runs these commands as a reader would."""
     yield "set -eu"
     yield "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"
     for number, command in enumerate(typed):
         for page, port in ports.items():
             command = re.sub(rf":{page}\b", f":{port}", command)
-        if command.startswith("make "):  # the demo and the tests are run by others
+        if command.startswith("make "):  # other tests run the demo and the test suite
             command = command.replace("make ", "make --dry-run ", 1)
         if command.startswith("broker-auth init "):
             command += "".join(f" {option} {ports[page]}" for page, option in PORTS.items())
@@ -66,7 +66,7 @@ def script(typed: list[str], ports: dict[str, int]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of this checkout, where a reader may write."""
+    """Return a writable copy of this checkout."""
     directory = tmp_path_factory.mktemp("readme") / "broker-auth"
     directory.mkdir()
     for part in PARTS:
@@ -81,22 +81,22 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return an environment in which pip finds every dependency without the network, in any virtual environment.
 
-    The dependencies are those of this Python: `sitecustomize` puts their directory behind the environment's. It does
-    not run the `.pth` files there, so an editable installation of this project is not lines.
+    The dependencies are those of this Python: `sitecustomize` appends their directory to the environment's path. It
+    does not process the `.pth` files there, so an editable installation of this project is not imported.
     """
     directory = tmp_path_factory.mktemp("offline")
     paths = [path for name in ("purelib", "platlib") if (path := sysconfig.get_path(name))]
     (directory / "sitecustomize.py").write_text(f"import sys\nsys.path += {list(dict.fromkeys(paths))!r}\n")
     for name, program in (("python3", os.path.realpath(sys.executable)), ("nats-server", find_binary())):
         (directory / name).symlink_to(program)
-    scripts = sysconfig.get_path("scripts")  # its broker-auth is not what a reader installs
+    scripts = sysconfig.get_path("scripts")  # contains a broker-auth that a reader does not have
     searched = [str(directory), *(item for item in os.environ["PATH"].split(os.pathsep) if item != scripts)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "VIRTUAL_ENV"))}
     return inherited | {
         "PYTHONPATH": str(directory),
         "PATH": os.pathsep.join(searched),
         "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say: build with what is installed
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads 0 as: build without isolation, with the installed packages
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_QUIET": "1",
     }
@@ -129,7 +129,7 @@ def test_every_command_of_the_readme_works(checkout: Path, offline: dict[str, st
     assert output.splitlines()[-1] == str(checkout / "venv" / "bin" / "broker-auth")
 
 
-def test_quick_start_of_the_documentation_is_that_of_the_readme() -> None:
+def test_quick_start_page_matches_the_readme() -> None:
     readme = commands(README)
     start = commands(DOCS / "index.md")
     assert start
@@ -139,7 +139,7 @@ def test_quick_start_of_the_documentation_is_that_of_the_readme() -> None:
     }
 
 
-def test_programs_that_a_reader_starts_are_waited_for() -> None:
+def test_script_waits_for_started_programs() -> None:
     typed = commands(README)
     assert all(any(command.startswith(start) for command in typed) for start in READY)
     assert set(PORTS) - {"7422"} <= set(re.findall(r":(\d{4})\b", " ".join(typed)))

@@ -22,7 +22,7 @@ _FACT_HEADING: Final = re.compile(r"^### (\d+)\. ", re.MULTILINE)
 _HEADING: Final = re.compile(r"^#+ (.+?)(?: \{.*\})?$", re.MULTILINE)
 _LINK: Final = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 _FENCED: Final = re.compile(r"^\s*```.*?^\s*```\s*$", re.MULTILINE | re.DOTALL)
-# Former names that never were valid references.
+# Former names of documents, which were never valid references.
 _OLD: Final = re.compile(r"\b(?:POLICY (?:rule \d|\")|INTERFACE(?: \"| ``)|NATS_FACTS)")
 
 

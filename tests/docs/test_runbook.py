@@ -52,7 +52,7 @@ async def set_keys(sandbox: Sandbox, changes: dict[str, str | None]) -> None:
     await sandbox.service.reload()
 
 
-async def test_the_provisioners_password(sandbox: Sandbox) -> None:
+async def test_provisioner_password_is_rotated_without_outage(sandbox: Sandbox) -> None:
     old = sandbox.credentials("provisioner")
     new = replace(old, password="a new password")
     write_private(sandbox.directory / "keys" / "client_password-2", new.password.encode())
@@ -67,7 +67,7 @@ async def test_the_provisioners_password(sandbox: Sandbox) -> None:
     assert await in_force() == (False, True)
 
 
-async def test_the_signer_of_provisioning_tokens(sandbox: Sandbox) -> None:
+async def test_signer_of_provisioning_tokens_is_rotated_without_outage(sandbox: Sandbox) -> None:
     seed = new_seed()
     key = signing_key_from_seed(seed, "signer")
     assert key.public_hex
@@ -83,14 +83,16 @@ async def test_the_signer_of_provisioning_tokens(sandbox: Sandbox) -> None:
     assert await in_force() == (False, True)
 
 
-async def test_the_keys_that_need_a_restart(sandbox: Sandbox) -> None:
+async def test_keys_are_rotated_with_a_restart(sandbox: Sandbox) -> None:
     for name, kind in KEYS.items():
         write_private(sandbox.directory / "keys" / f"new-{kind.name}.seed", generate_seed(kind).encode())
         change(sandbox.deployment, {name: f"keys/new-{kind.name}.seed"})
     for server in sandbox.servers.values():
         await asyncio.to_thread(server.stop)
         server.start()  # not in a thread, because the server ends with the thread that starts it
-    assert not await admitted(sandbox.node_url, sandbox.credentials("node"))  # the old service has the old keys
+    assert not await admitted(
+        sandbox.node_url, sandbox.credentials("node")
+    )  # the running service still has the old keys
     await sandbox.service.stop()
     await sandbox.service.start()
     assert await admitted(sandbox.node_url, sandbox.credentials("node"))

@@ -18,12 +18,12 @@ FETCHED = re.compile(r'<(?:script|img|link)[^>]*\b(?:src|href)="(https?:)?//[^"]
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_pages_made_from_the_code_are_current(name: str) -> None:
+def test_generated_pages_are_current(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == MADE[name](), "make docs"
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.rglob("*.svg")), ids=lambda path: path.name)
-def test_pictures_are_readable_on_a_telephone_by_day_and_night(path: Path) -> None:
+def test_diagrams_are_readable_on_phones_in_light_and_dark_mode(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     picture = ElementTree.fromstring(text)  # noqa: S314 - ours
     assert float(picture.attrib["viewBox"].split()[2]) <= 390
@@ -36,7 +36,7 @@ def test_documentation_site_builds_and_loads_nothing_from_other_hosts(tmp_path: 
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
         cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},  # the theme's notice of its successor
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},  # suppresses the theme's advertisement of its successor
         capture_output=True,
         text=True,
         timeout=LONG_SECONDS,
