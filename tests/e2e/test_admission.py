@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 ROWS = {Topology.EDGE: 21, Topology.WEBSOCKET: 21, Topology.SINGLE: 17}
 
 
-async def test_every_attempt_is_decided_as_the_policy_says(any_sandbox: Sandbox) -> None:
+async def test_every_attempt_has_the_expected_result(any_sandbox: Sandbox) -> None:
     outcomes = await try_all(any_sandbox, attempts(any_sandbox))
     assert [(row.what, row.happened) for row in outcomes] == [(row.what, row.expected) for row in outcomes]
     assert len(outcomes) == ROWS[any_sandbox.topology]

@@ -1,4 +1,4 @@
-"""Contexts of the ``nats`` command, which ``init`` writes, log in as whom they say."""
+"""Contexts of the ``nats`` command, written by ``init``, log in as the right users."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from broker_auth.sandbox.sandbox import Sandbox
 
 pytestmark = pytest.mark.e2e
 
-NATS: Final = shutil.which("nats")  # 0.5 or newer, which takes passwords by reference
+NATS: Final = shutil.which("nats")  # 0.5 or newer, which reads passwords from referenced files
 ACCOUNTS: Final = {"member": "choria", "provisioner": "provisioning", "operator": "system", "node": "provisioning"}
 
 
-def read(site: Sandbox) -> dict[str, dict[str, str]]:
-    directory = site.directory / "contexts/nats/context"
+def read(sandbox: Sandbox) -> dict[str, dict[str, str]]:
+    directory = sandbox.directory / "contexts/nats/context"
     return {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
 
 
 def resolved(value: str) -> str:
-    """What a reference to a file stands for."""
+    """Return the content of a referenced file."""
     assert value.startswith("file:///")
     return Path(value.removeprefix("file://")).read_text().strip()
 
 
 def credentials(context: Mapping[str, str]) -> Credentials:
-    """As nats reads them."""
+    """Return the credentials of a context as the ``nats`` command reads them."""
     return Credentials(
         ca=Path(context["ca"]),
         certificate=Path(context["cert"]) if "cert" in context else None,
@@ -48,28 +48,28 @@ def credentials(context: Mapping[str, str]) -> Credentials:
 
 
 @pytest.mark.parametrize("topology", Topology)
-async def test_everyone_is_let_in_as_whom_the_context_says(tmp_path: Path, topology: Topology) -> None:
-    async with Sandbox(tmp_path / "site", topology) as site:
-        contexts = read(site)
+async def test_context_logs_in_as_its_user(tmp_path: Path, topology: Topology) -> None:
+    async with Sandbox(tmp_path / "sandbox", topology) as sandbox:
+        contexts = read(sandbox)
         assert set(contexts) == ({"node"} if topology is Topology.SINGLE else set(ACCOUNTS))
-        write_private(site.directory / "provisioning.jwt", site.node_issuer.node_token().encode() + b"\n")
+        write_private(sandbox.directory / "provisioning.jwt", sandbox.node_issuer.node_token().encode() + b"\n")
         for name, context in contexts.items():
             session = await connect(context["url"], f"{name}.example.net", credentials(context))
             await session.close()
-            record = site.audit_record(f"{name}.example.net")
+            record = sandbox.audit_record(f"{name}.example.net")
             assert record
             assert (record.decision, record.account) == ("admit", ACCOUNTS[name])
         if NATS is not None:
             for name in contexts:
-                _publish_with_nats(site, name)
+                _publish_with_nats(sandbox, name)
 
 
-def _publish_with_nats(site: Sandbox, name: str) -> None:
+def _publish_with_nats(sandbox: Sandbox, name: str) -> None:
     subjects: dict[str, Any] = {"operator": "$SYS.REQ.SERVER.PING", "node": "provisioning.registration.x"}
     subject = subjects.get(name, "provisioning.node.x")
     done = subprocess.run(
         [NATS or "nats", "--context", name, "--connection-name", "x.example.net", "pub", subject, "x"],
-        env=os.environ | {"XDG_CONFIG_HOME": str(site.directory / "contexts")},
+        env=os.environ | {"XDG_CONFIG_HOME": str(sandbox.directory / "contexts")},
         capture_output=True,
         text=True,
         check=False,

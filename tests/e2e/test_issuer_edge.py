@@ -1,4 +1,4 @@
-"""Issuer mode in the edge topology: servers and clients have a certificate and a token, and both count."""
+"""Issuer mode in the edge topology, where members need both a certificate and a token."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
-    async with Sandbox(tmp_path_factory.mktemp("site") / "site", issuer=True) as running:
+async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
+    async with Sandbox(tmp_path_factory.mktemp("sandbox") / "sandbox", issuer=True) as running:
         yield running
 
 
-def attempts(site: Sandbox) -> dict[str, Attempt]:
-    """What each peer presents, where, and what becomes of it."""
-    member, plain = site.credentials("fleet"), Credentials(ca=site.ca)
-    provisioner, operator = site.credentials("provisioner"), site.credentials("system")
-    server = site.issuer.server("node1.example.net")
+def attempts(sandbox: Sandbox) -> dict[str, Attempt]:
+    """Return the credentials, listener and expected result of each peer."""
+    member, plain = sandbox.credentials("fleet"), Credentials(ca=sandbox.ca)
+    provisioner, operator = sandbox.credentials("provisioner"), sandbox.credentials("system")
+    server = sandbox.issuer.server("node1.example.net")
     whole = replace(member, token=server.token, seed=server.seed)
     rows = {
-        "server": (site.fleet_url, whole, "in choria"),
-        "server without its certificate": (site.fleet_url, replace(whole, certificate=None, key=None), TLS_REFUSED),
-        "server without its token": (site.fleet_url, replace(whole, token="", seed=b""), "denied: pub_sub_disabled"),
-        "client": (site.fleet_url, member, "in choria"),
-        "provisioner": (site.fleet_url, provisioner, "in provisioning"),
+        "server": (sandbox.fleet_url, whole, "in choria"),
+        "server without its certificate": (sandbox.fleet_url, replace(whole, certificate=None, key=None), TLS_REFUSED),
+        "server without its token": (sandbox.fleet_url, replace(whole, token="", seed=b""), "denied: pub_sub_disabled"),
+        "client": (sandbox.fleet_url, member, "in choria"),
+        "provisioner": (sandbox.fleet_url, provisioner, "in provisioning"),
         "provisioner without its token": (
-            site.fleet_url,
+            sandbox.fleet_url,
             replace(provisioner, token="", seed=b""),
             "denied: provisioner_token_missing",
         ),
-        "operator": (site.fleet_url, operator, "in system"),
-        "node at the edge": (site.node_url, site.credentials("node"), "in provisioning"),
+        "operator": (sandbox.fleet_url, operator, "in system"),
+        "node at the edge": (sandbox.node_url, sandbox.credentials("node"), "in provisioning"),
         "server at the edge": (
-            site.node_url,
+            sandbox.node_url,
             replace(plain, token=server.token, seed=server.seed),
             "denied: edge_fleet_token",
         ),
@@ -57,8 +57,10 @@ def attempts(site: Sandbox) -> dict[str, Attempt]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_certificate_and_token_are_both_needed(site: Sandbox, tmp_path: Path) -> None:
-    outcomes = {name: await try_one(site, attempt, name.replace(" ", "-")) for name, attempt in attempts(site).items()}
+async def test_members_need_both_certificate_and_token(sandbox: Sandbox, tmp_path: Path) -> None:
+    outcomes = {
+        name: await try_one(sandbox, attempt, name.replace(" ", "-")) for name, attempt in attempts(sandbox).items()
+    }
     assert {name: outcome.happened for name, outcome in outcomes.items()} == {
         name: outcome.expected for name, outcome in outcomes.items()
     }

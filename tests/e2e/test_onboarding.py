@@ -31,26 +31,26 @@ from broker_auth.sandbox.sandbox import Sandbox
 from tests.docs.pages import DOCS, fenced
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
-SHORT: Final = 8.0  # seconds that a credential lasts which is to expire: time enough to log in
+SHORT: Final = 8.0  # seconds of validity of an expiring credential; enough to log in
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
     """Yield a deployment where members have certificates."""
-    async with Sandbox(tmp_path_factory.mktemp("edge") / "site") as deployment:
+    async with Sandbox(tmp_path_factory.mktemp("edge") / "sandbox") as deployment:
         yield deployment
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def single(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
     """Yield a deployment where members have tokens."""
-    async with Sandbox(tmp_path_factory.mktemp("single") / "site", Topology.SINGLE) as deployment:
+    async with Sandbox(tmp_path_factory.mktemp("single") / "sandbox", Topology.SINGLE) as deployment:
         yield deployment
 
 
 @pytest.fixture(params=["edge", "single"])
 def deployment(request: pytest.FixtureRequest) -> Sandbox:
-    """Return both, one after the other."""
+    """Return each of the two deployments."""
     chosen: Sandbox = request.getfixturevalue(request.param)
     return chosen
 
@@ -64,7 +64,7 @@ def name(request: pytest.FixtureRequest) -> str:
 async def test_node_becomes_member_and_both_survive_restarts(deployment: Sandbox, tmp_path: Path, name: str) -> None:
     factory = Factory(deployment, tmp_path)
     factory.make(name)
-    async with factory.start_node(name) as node:  # before there is a provisioner
+    async with factory.start_node(name) as node:  # no provisioner runs yet
         await node.line("waiting:")
         async with factory.start_provisioner() as provisioner:
             assert await node.line("member:") == f"{name} in account choria"
@@ -74,7 +74,7 @@ async def test_node_becomes_member_and_both_survive_restarts(deployment: Sandbox
         assert await node.stop() == 0
     rules = [record.rule for record in deployment.audit_records() if name in (record.client, record.name)]
     assert rules == ["provisioning", "server" if deployment.topology is Topology.SINGLE else "verified_tls"]
-    async with factory.start_node(name) as node:  # without a provisioner: it has its identity
+    async with factory.start_node(name) as node:  # it has its identity, so it needs no provisioner
         await node.line("member:")
         assert node.seen == [f"member: {name} in account choria"]
 
@@ -87,10 +87,10 @@ async def test_node_becomes_member_and_both_survive_restarts(deployment: Sandbox
             await second.line("member:")
 
 
-async def test_programs_survive_the_end_of_a_session_or_say_why_not(
+async def test_programs_reconnect_after_expiry_or_exit_with_the_reason(
     edge: Sandbox, single: Sandbox, tmp_path: Path
 ) -> None:
-    async with asyncio.TaskGroup() as cases:  # at once, because each waits until something expires
+    async with asyncio.TaskGroup() as cases:  # concurrently, because each waits for an expiry
         for case in (
             identity_expires(edge, tmp_path / "certificate"),
             identity_expires(single, tmp_path / "token"),
@@ -104,7 +104,7 @@ async def test_programs_survive_the_end_of_a_session_or_say_why_not(
 
 
 async def identity_expires(deployment: Sandbox, directory: Path) -> None:
-    """Expect that the node waits again, and is given another identity for the same key."""
+    """Check that the node waits again, and receives another identity for the same key."""
     factory, name = Factory(deployment, directory), "expiring.example.net"
     factory.make(name)
     async with factory.start_provisioner("--days", SHORT / 86_400) as provisioner, factory.start_node(name) as node:
@@ -152,7 +152,7 @@ async def provisioner_certificate_is_renewed(deployment: Sandbox, directory: Pat
         await provisioner.line("the session at ")
         await provisioner.line("provisioner:")
         assert await provisioner.stop() == 0
-    assert len(of_itself(provisioner)) == 5
+    assert len(own_lines(provisioner)) == 5
 
 
 async def provisioner_certificate_expires(deployment: Sandbox, directory: Path) -> None:
@@ -170,20 +170,20 @@ async def provisioner_token_expires(deployment: Sandbox, directory: Path) -> Non
 
 
 async def end_with_session(provisioner: Program, expired: Path) -> None:
-    """Wait until a provisioner's session has ended, and it with that."""
+    """Wait until a provisioner's session ends, and check that the provisioner exits."""
     await provisioner.line("the session at ")
     assert await provisioner.ended() == 1
-    assert of_itself(provisioner)[3:] == [f"error: {expired} has expired; put a new one there"]
+    assert own_lines(provisioner)[3:] == [f"error: {expired} has expired; put a new one there"]
 
 
-def of_itself(provisioner: Program) -> list[str]:
-    """Return what a provisioner printed without refusals of nodes: those of other cases announce themselves too."""
+def own_lines(provisioner: Program) -> list[str]:
+    """Return a provisioner's output without refusals of nodes, because nodes of other cases announce themselves too."""
     return [line for line in provisioner.seen if not line.startswith("refused: ")]
 
 
 @contextlib.asynccontextmanager
 async def refused_node(factory: Factory, name: str) -> AsyncIterator[Program]:
-    """Start a node whose token has a wrong signature; so what it is given next need not outlast its start."""
+    """Start a node with an invalid token, so that its next credential need not outlast its start."""
     token = factory.directory / name / "provisioning.jwt"
     token.write_bytes(token.read_bytes()[:-4] + b"AAAA")
     async with factory.start_node(name) as node:
@@ -193,7 +193,7 @@ async def refused_node(factory: Factory, name: str) -> AsyncIterator[Program]:
 
 @contextlib.asynccontextmanager
 async def refused_provisioner(factory: Factory, give: Callable[[], None]) -> AsyncIterator[Program]:
-    """Start a provisioner with a wrong password; then give it something short-lived with the right one."""
+    """Start a provisioner with a wrong password; then give it the right one and a short-lived credential."""
     password = factory.provisioner / "client_password"
     right = password.read_bytes()
     write_private(password, b"wrong")
@@ -221,7 +221,7 @@ async def test_impostors_are_refused(edge: Sandbox, tmp_path: Path, name: str) -
         await provisioner.line("provisioned:")
 
         shutil.rmtree(tmp_path / other_key)
-        (tmp_path / "taken").rename(tmp_path / other_key)  # its secret, but not its key
+        (tmp_path / "taken").rename(tmp_path / other_key)  # the device's secret, but another key
         async with factory.start_node(other_key) as second:
             refusal = await provisioner.line("refused:")
             assert refusal.startswith(f"{other_key}: is a member with another key; remove ")
@@ -236,7 +236,7 @@ async def test_impostors_are_refused(edge: Sandbox, tmp_path: Path, name: str) -
 
 
 async def test_recorded_answer_is_refused(edge: Sandbox, tmp_path: Path, name: str) -> None:
-    """As the thief of an edge could send it, without the device's secret."""
+    """An attacker at the edge can replay an answer without the device's secret."""
     factory = Factory(edge, tmp_path)
     secret = read_secret((factory.make(name) / "device.secret").read_text())
     recorded = seal(secret, f"node {name}", {"nonce": "0" * 32, "csr": ""})
@@ -251,7 +251,7 @@ async def test_recorded_answer_is_refused(edge: Sandbox, tmp_path: Path, name: s
             await provisioner.line("provisioner:")
             await round_trip(thief)
             refusal = asyncio.create_task(provisioner.line(f"refused: {name}:"))
-            while not refusal.done():  # the provisioner's subscription crosses the leaf link in its own time
+            while not refusal.done():  # the subscription crosses the leaf link asynchronously
                 await thief.publish(EVENT, json.dumps({"identity": name}).encode())
                 await asyncio.wait([refusal], timeout=0.2)
             assert await refusal == "the answer is to another request"
@@ -262,12 +262,12 @@ async def test_recorded_answer_is_refused(edge: Sandbox, tmp_path: Path, name: s
 ROGUE: Final = (b"{}", b"not json", b'"a"', b"[" * 9000, b'{"identity": ">"}', b'{"identity": "a\\r\\nPUB x 0"}')
 
 
-async def test_names_outside_the_inventory_are_not_asked(edge: Sandbox, tmp_path: Path, name: str) -> None:
+async def test_nodes_outside_the_inventory_receive_no_request(edge: Sandbox, tmp_path: Path, name: str) -> None:
     factory = Factory(edge, tmp_path)
     factory.make(name)
     async with factory.start_provisioner() as provisioner:
         async with factory.start_node(name) as node:
-            await node.line("member:")  # so the provisioner listens
+            await node.line("member:")  # then the provisioner has subscribed
         rogue = await connect(edge.node_url, "rogue", edge.credentials("node"))
         asked = await rogue.subscribe("provisioning.node.rogue")
         try:
@@ -288,8 +288,8 @@ async def test_names_outside_the_inventory_are_not_asked(edge: Sandbox, tmp_path
     ]
 
 
-async def test_node_comes_by_way_of_websocket(tmp_path: Path, name: str) -> None:
-    async with Sandbox(tmp_path / "site", Topology.WEBSOCKET) as deployment:
+async def test_node_is_provisioned_over_websocket(tmp_path: Path, name: str) -> None:
+    async with Sandbox(tmp_path / "sandbox", Topology.WEBSOCKET) as deployment:
         factory = Factory(deployment, tmp_path / "factory")
         factory.make(name)
         async with factory.start_provisioner(), factory.start_node(name) as node:
@@ -298,7 +298,7 @@ async def test_node_comes_by_way_of_websocket(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-async def test_nodes_ca_of_the_page_signs_members_of_its_names_only(edge: Sandbox, tmp_path: Path) -> None:
+async def test_nodes_ca_from_the_page_is_limited_to_its_names(edge: Sandbox, tmp_path: Path) -> None:
     factory, own, foreign = Factory(edge, tmp_path), "a.nodes.example.net", "b.example.net"
     text = (DOCS / "from-factory-to-fleet.md").read_text(encoding="utf-8")
     (tmp_path / "nodes-ca.ext").write_text("\n".join(next(fenced(text, "text"))))
@@ -335,7 +335,7 @@ async def test_nodes_ca_of_the_page_signs_members_of_its_names_only(edge: Sandbo
         ("ca.pem", "x", "ca.pem"),
     ],
 )
-async def test_provisioner_that_cannot_work_ends_with_one_line(
+async def test_provisioner_with_invalid_files_exits_with_one_line(
     edge: Sandbox, tmp_path: Path, file: str, content: str | None, message: str
 ) -> None:
     factory = Factory(edge, tmp_path)
@@ -349,7 +349,7 @@ async def test_provisioner_that_cannot_work_ends_with_one_line(
     assert message in line
 
 
-async def test_node_that_cannot_work_ends_with_one_line(edge: Sandbox, tmp_path: Path, name: str) -> None:
+async def test_node_with_invalid_files_exits_with_one_line(edge: Sandbox, tmp_path: Path, name: str) -> None:
     factory = Factory(edge, tmp_path)
     directory = factory.make(name)
     (directory / "device.secret").write_text("short")
@@ -360,7 +360,7 @@ async def test_node_that_cannot_work_ends_with_one_line(edge: Sandbox, tmp_path:
     ]
 
 
-async def test_programs_come_back_after_the_broker_was_restarted(edge: Sandbox, tmp_path: Path, name: str) -> None:
+async def test_programs_reconnect_after_a_broker_restart(edge: Sandbox, tmp_path: Path, name: str) -> None:
     factory = Factory(edge, tmp_path)
     factory.make(name)
     async with factory.start_provisioner() as provisioner, factory.start_node(name) as node:

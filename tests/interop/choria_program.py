@@ -35,10 +35,10 @@ class Choria:
         return {"HOME": str(self.directory), "PATH": "/usr/bin:/bin", "USER": "interop"}
 
     def run(self, *arguments: str) -> str:
-        """Return what it prints.
+        """Run a command and return its output.
 
         Raises:
-            ChoriaRefused: it exits with anything but 0.
+            ChoriaRefused: it exits with another status than 0.
         """
         done = subprocess.run(
             [self.program, *arguments],
@@ -59,7 +59,7 @@ class Choria:
         Raises:
             ChoriaRefused: it does not.
         """
-        self.run("jwt", "view", str(token), str(public))  # with --json it would not be verified
+        self.run("jwt", "view", str(token), str(public))  # --json would skip the verification
         claims: dict[str, Any] = json.loads(self.run("jwt", "view", str(token), "--json"))
         return claims
 
@@ -81,7 +81,7 @@ def server(
 
 @asynccontextmanager
 async def running(choria: Choria, log: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a command that does not end by itself; it ends with the block."""
+    """Run a command until the end of the block."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *dies_with_parent([str(choria.program), *arguments]),

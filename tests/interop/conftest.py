@@ -48,7 +48,7 @@ def choria(tmp_path: Path) -> Choria:
 
 @pytest.fixture
 def choria_server(tmp_path: Path) -> Choria:
-    """A ``choria`` whose server can be provisioned in its working directory: ``choria/main.go`` beside this file."""
+    """Return the ``choria`` built from ``choria/main.go``, whose server is provisioned in its working directory."""
     named = os.environ.get("CHORIA_SERVER")
     program = Path(named) if named else None
     if reason := missing("CHORIA_SERVER", program, "'make test-interop-choria' builds it"):
@@ -59,7 +59,7 @@ def choria_server(tmp_path: Path) -> Choria:
 
 @pytest.fixture(params=servers() or (None,), ids=name)
 def programs(request: pytest.FixtureRequest) -> Programs:
-    """Return Choria's programs for whole provisionings; without them the table says that nothing was tried."""
+    """Return Choria's programs for complete provisioning; without them the table shows that nothing was tried."""
     server, client = request.param, os.environ.get("CHORIA")
     named = os.environ.get("CHORIA_PROVISIONER")
     provisioner = Path(named) if named else None
@@ -83,7 +83,7 @@ def programs(request: pytest.FixtureRequest) -> Programs:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print which whole provisionings were tried, with which programs, and which were not."""
+    """Print which provisioning tests ran, with which programs, and which were skipped."""
     if results := attempts(terminalreporter.stats):
         terminalreporter.section("whole provisionings")
         for line in table(results):

@@ -1,6 +1,6 @@
 """Edge cases of tokens, and the result of each implementation.
 
-Every row is signed truly by :data:`ORG`, so that only the edge decides. The differences are listed in
+Every row has a valid signature of :data:`ORG`, so that only the edge case decides. The differences are listed in
 ``docs/moving-from-choria.md``; a test compares that table with this one.
 """
 
@@ -40,10 +40,10 @@ class Edge:
     """One token.
 
     Attributes:
-        name: what is special about it, as the documentation names it.
-        kind: what it is checked as.
-        make: the token, made at a time in Unix seconds.
-        ours: why it is rejected here; None if it is accepted.
+        name: the edge case, as in the documentation.
+        kind: the expected kind of token.
+        make: returns the token for a time in Unix seconds.
+        ours: the reason of the rejection here; None if it is accepted.
         go: whether choria-io/tokens accepts it.
     """
 

@@ -1,4 +1,4 @@
-"""A helper of Choria Provisioner: reads what it knows of a waiting node, prints the node's configuration.
+"""A helper of Choria Provisioner: reads the data of a waiting node and prints the node's configuration.
 
 Run as ``python helper.py SETTINGS``, a JSON file with
 
@@ -34,7 +34,7 @@ def main(settings: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
         "collectives": "mcollective",
         "main_collective": "mcollective",
         "rpcauthorization": "0",
-        "plugin.choria.server.provision": "false",  # else it waits again after its restart
+        "plugin.choria.server.provision": "false",  # otherwise the node waits again after its restart
         "plugin.choria.middleware_hosts": settings["middleware"],
     }
     answer = {"defer": False, "msg": "Done", "configuration": configuration}
@@ -65,7 +65,7 @@ def token_settings(directory: str, settings: dict[str, Any]) -> dict[str, str]:
 
 
 def certificate_settings(provider: str, directory: Path) -> dict[str, str]:
-    """Return how a node finds what it is handed."""
+    """Return the settings of the files that a node receives."""
     prefix = f"plugin.security.{provider}."
     files = {"certificate": "certificate.pem", "key": "private.pem", "ca": "ca.pem", "cache": "cache"}
     if provider == "choria":
@@ -123,5 +123,5 @@ if __name__ == "__main__":
     try:
         made = main(json.loads(Path(sys.argv[1]).read_text()), json.load(sys.stdin))
     except (KeyError, TypeError, ValueError, OSError) as error:
-        made = {"defer": True, "msg": f"{type(error).__name__}: {error}"}  # the node is tried again
+        made = {"defer": True, "msg": f"{type(error).__name__}: {error}"}  # the provisioner tries the node again
     print(json.dumps(made))

@@ -26,8 +26,8 @@ from broker_auth.tokens.issue import load_signing_key, provisioning_claims
 from tests.builders.clock import HOUR
 from tests.interop.choria_program import Choria, ChoriaRefused, found_by_ping, running, server
 
-ACCESS_TOKEN: Final = "s3cret"  # nodes ask it of their provisioner
-CALLER: Final = "alice.mcollective"  # Choria's servers take requests of certificates that are named so
+ACCESS_TOKEN: Final = "s3cret"  # the token that nodes require from a provisioner
+CALLER: Final = "alice.mcollective"  # Choria's servers accept requests from certificates with this name
 HELPER: Final = Path(__file__).parent / "helper.py"
 DEADLINE: Final = 180.0  # seconds: bounds a hang; a provisioner looks for nodes every minute if it missed their events
 _LEADS: Final = "Became leader after winning election"
@@ -60,8 +60,8 @@ class Provisioner:
     """A running Choria Provisioner.
 
     Attributes:
-        process: ends with the block that started it, or earlier.
-        log: what it says, at the level ``debug``.
+        process: is stopped at the end of the block that started it, if not earlier.
+        log: its log file, at level ``debug``.
     """
 
     process: asyncio.subprocess.Process
@@ -69,12 +69,12 @@ class Provisioner:
 
     @property
     def leads(self) -> bool:
-        """Whether it has said that it leads."""
+        """Whether the log states that it is the leader."""
         return _LEADS in self.log.read_text(errors="replace")
 
     @property
     def reconnected(self) -> bool:
-        """Whether it has said that it hears events again; requests go by other connections."""
+        """Whether the log states that it receives events again; requests use other connections."""
         lines = self.log.read_text(errors="replace").splitlines()
         return any(_RECONNECTED in line and '"component":"hosts"' in line for line in lines)
 
@@ -82,12 +82,12 @@ class Provisioner:
 class Fleet:
     """A deployment with provisioners, one node and a client.
 
-    Choria's server takes the machine's name for its own until it is provisioned, so there is one node at a time.
+    Choria's server uses the machine's name until it is provisioned, so only one node can run at a time.
     """
 
-    def __init__(self, site: Sandbox, shape: Shape, client: Choria, node: Choria, provisioner: Path) -> None:
+    def __init__(self, sandbox: Sandbox, shape: Shape, client: Choria, node: Choria, provisioner: Path) -> None:
         """Write the configurations of client and provisioner; nothing is started yet."""
-        self.site = site
+        self.sandbox = sandbox
         self.shape = shape
         self._client = client
         self._provisioner = provisioner
@@ -100,21 +100,21 @@ class Fleet:
     # --- The node
 
     def new_node(self) -> None:
-        """Leave a node that was never provisioned: a provisioning token, and nothing else."""
+        """Reset the node to the state before provisioning, with only a provisioning token."""
         directory = self.node.directory
         for path in sorted(directory.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
-        site = self.site
+        sandbox = self.sandbox
         claims = provisioning_claims(
             now=time.time(),
             validity=HOUR,
             token=Secret(ACCESS_TOKEN),
-            urls=[choria_url(site.node_url)],
+            urls=[choria_url(sandbox.node_url)],
             default=True,
             protocol_v2=self.shape.issuer,
         )
         name = "issuer.seed" if self.shape.issuer else "signer.key"
-        signer = load_signing_key((site.directory / "pki" / name).read_bytes(), name)
+        signer = load_signing_key((sandbox.directory / "pki" / name).read_bytes(), name)
         (directory / "provisioning.jwt").write_text(signer.sign(claims))
 
     @asynccontextmanager
@@ -125,7 +125,7 @@ class Fleet:
 
     @property
     def node_configuration(self) -> str:
-        """Configuration that the provisioner gave the node; empty before."""
+        """The configuration that the node received from the provisioner; empty before."""
         file = self.node.directory / "server.conf"
         return file.read_text() if file.exists() else ""
 
@@ -133,7 +133,7 @@ class Fleet:
         """Return the rules by which the node was admitted so far, the oldest first, without repetitions."""
         admitted = [
             record.rule
-            for record in self.site.audit_records()
+            for record in self.sandbox.audit_records()
             if record.decision == "admit" and record.rule in ("provisioning", "server", "verified_tls")
             if not (record.name or "").startswith(("provisioner", "alice", "member", "up="))
         ]
@@ -160,7 +160,7 @@ class Fleet:
         return answer
 
     async def ask(self, *words: str) -> str:
-        """Run one of the client's commands, and return what it prints."""
+        """Run one of the client's commands, and return its output."""
         try:
             return await asyncio.to_thread(self._client.run, *words, "--config", str(self._client_file))
         except ChoriaRefused as refused:
@@ -180,9 +180,9 @@ class Fleet:
             yield Provisioner(process, log)
 
     def _write_provisioner(self, name: str) -> tuple[Path, Path]:
-        site, directory = self.site, self._directory / f"provisioner-{name}"
+        sandbox, directory = self.sandbox, self._directory / f"provisioner-{name}"
         directory.mkdir(exist_ok=True)
-        pki = site.directory / "pki"
+        pki = sandbox.directory / "pki"
         features = {"jwt": True, "pki": not self.shape.issuer, "ed25519": self.shape.issuer}
         options: dict[str, Any] = {
             "interval": "1m",
@@ -191,18 +191,18 @@ class Fleet:
             "helper": f"{sys.executable} {HELPER} {self._directory / 'helper.json'}",
             "token": ACCESS_TOKEN,
             "site": "interop",
-            "broker_provisioning_password": site.settings.provisioning.client_passwords[0].reveal(),
-            "jwt_verify_cert": site.settings.issuers[0].hex if self.shape.issuer else str(pki / "signer.pem"),
+            "broker_provisioning_password": sandbox.settings.provisioning.client_passwords[0].reveal(),
+            "jwt_verify_cert": sandbox.settings.issuers[0].hex if self.shape.issuer else str(pki / "signer.pem"),
             "leader_election": True,
             "features": features,
         }
         settings: dict[str, object] = {
             "identity": f"provisioner-{name}.example.net",
-            "plugin.choria.middleware_hosts": choria_url(site.fleet_url),
+            "plugin.choria.middleware_hosts": choria_url(sandbox.fleet_url),
         }
         if self.shape.issuer:
-            holder = site.issuer.chain_issuer(f"provisioner={name}", "provisioner")
-            settings |= write_token(holder, directory) | self._organization()
+            identity = sandbox.issuer.chain_issuer(f"provisioner={name}", "provisioner")
+            settings |= write_token(identity, directory) | self._organization()
             options["jwt_signing_key"] = str(directory / "key.seed")
             options["jwt_signing_token"] = str(directory / "token.jwt")
         if self.shape.certificates:
@@ -215,11 +215,11 @@ class Fleet:
     # --- Files
 
     def _write_helper_settings(self) -> None:
-        site = self.site
+        sandbox = self.sandbox
         settings = {
-            "pki": str(site.directory / "pki"),
-            "middleware": choria_url(site.fleet_url),
-            "issuer": site.settings.issuers[0].hex if self.shape.issuer else "",
+            "pki": str(sandbox.directory / "pki"),
+            "middleware": choria_url(sandbox.fleet_url),
+            "issuer": sandbox.settings.issuers[0].hex if self.shape.issuer else "",
             "certificates": self.shape.certificates,
         }
         (self._directory / "helper.json").write_text(json.dumps(settings))
@@ -231,22 +231,22 @@ class Fleet:
             "identity": CALLER,
             "collectives": "mcollective",
             "main_collective": "mcollective",
-            "plugin.choria.middleware_hosts": choria_url(self.site.fleet_url),
+            "plugin.choria.middleware_hosts": choria_url(self.sandbox.fleet_url),
         }
         if self.shape.issuer:
-            settings |= write_token(self.site.issuer.client("up=alice", "fleet_management"), directory)
+            settings |= write_token(self.sandbox.issuer.client("up=alice", "fleet_management"), directory)
             settings |= self._organization()
         if self.shape.certificates:
-            pair = _authority(self.site).client(CALLER, key=private_key("rsa"))
+            pair = _authority(self.sandbox).client(CALLER, key=private_key("rsa"))
             settings |= self._certificate(*pair.write(directory, "client"))
         return write_configuration(directory / "client.conf", settings)
 
     def _organization(self) -> dict[str, object]:
         return {
             "plugin.security.provider": "choria",
-            "plugin.security.choria.ca": self.site.ca,
+            "plugin.security.choria.ca": self.sandbox.ca,
             "plugin.security.issuer.names": "choria",
-            "plugin.security.issuer.choria.public": self.site.settings.issuers[0].hex,
+            "plugin.security.issuer.choria.public": self.sandbox.settings.issuers[0].hex,
         }
 
     def _certificate(self, certificate: Path, key: Path) -> dict[str, object]:
@@ -254,7 +254,7 @@ class Fleet:
         prefix = f"plugin.security.{provider}."
         files: dict[str, object] = {
             "plugin.security.provider": provider,
-            prefix + "ca": self.site.ca,
+            prefix + "ca": self.sandbox.ca,
             prefix + "certificate": certificate,
             prefix + "key": key,
         }
@@ -271,7 +271,7 @@ async def until(condition: Callable[[], bool], seconds: float = DEADLINE) -> flo
 
 
 def version(program: Path, *options: str) -> str:
-    """Return the version that a program tells."""
+    """Return the output of a program's ``--version``."""
     done = subprocess.run([program, *options, "--version"], check=True, capture_output=True, text=True, timeout=60)
     return (done.stdout + done.stderr).strip()
 
@@ -288,16 +288,16 @@ def write_configuration(file: Path, settings: dict[str, object]) -> Path:
     return file
 
 
-def write_token(holder: Identity, directory: Path) -> dict[str, object]:
+def write_token(identity: Identity, directory: Path) -> dict[str, object]:
     """Write a token and its seed, and return the settings that name them."""
     token, seed = directory / "token.jwt", directory / "key.seed"
-    token.write_text(holder.token)
-    seed.write_text(holder.seed.hex())
+    token.write_text(identity.token)
+    seed.write_text(identity.seed.hex())
     return {"plugin.security.choria.token_file": token, "plugin.security.choria.seed_file": seed}
 
 
-def _authority(site: Sandbox) -> CertificateAuthority:
-    pki = site.directory / "pki"
+def _authority(sandbox: Sandbox) -> CertificateAuthority:
+    pki = sandbox.directory / "pki"
     key = load_pem_private_key((pki / "ca.key").read_bytes(), password=None)
     assert isinstance(key, EllipticCurvePrivateKey)
     return CertificateAuthority(Pair(load_pem_x509_certificate((pki / "ca.pem").read_bytes()), key))

@@ -167,7 +167,7 @@ async def test_decision_of_chorias_broker(
 
 
 @pytest.mark.parametrize("clients", Clients)
-def test_bench_has_choria_admit_its_clients(choria_server: Choria, tmp_path: Path, clients: Clients) -> None:
+def test_choria_admits_clients_of_the_bench(choria_server: Choria, tmp_path: Path, clients: Clients) -> None:
     with (
         contender(CHORIA, clients, Trust(), tmp_path, choria_server.program) as broker,
         Connectors() as connectors,

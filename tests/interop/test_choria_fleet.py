@@ -19,7 +19,7 @@ IDENTITY = "node1.example.net"
 
 
 @pytest.mark.parametrize("by", ["organization", "chain issuer"])
-async def test_a_client_asks_a_server(choria_server: Choria, tmp_path: Path, by: str) -> None:
+async def test_client_request_is_answered_by_a_server(choria_server: Choria, tmp_path: Path, by: str) -> None:
     async with Sandbox(tmp_path / "sandbox", Topology.SINGLE) as sandbox:
         make = sandbox.issuer.client if by == "organization" else sandbox.issuer.client_by_chain
         client = configuration(sandbox, tmp_path / "client", make("up=alice", "fleet_management"))

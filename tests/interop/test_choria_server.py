@@ -25,7 +25,7 @@ ACCESS_TOKEN = "s3cret"  # the token that the node expects from its provisioner
 
 
 @pytest.mark.parametrize("protocol_v2", [False, True], ids=["protocol 1", "protocol 2"])
-async def test_a_server_waits_to_be_provisioned(choria_server: Choria, tmp_path: Path, *, protocol_v2: bool) -> None:
+async def test_server_waits_to_be_provisioned(choria_server: Choria, tmp_path: Path, *, protocol_v2: bool) -> None:
     async with Sandbox(tmp_path / "sandbox") as sandbox:
         write_token(sandbox, choria_server.directory, protocol_v2=protocol_v2)
         identity = await announced(sandbox, choria_server)

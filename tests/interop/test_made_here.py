@@ -134,7 +134,7 @@ def test_issued_here_with_chain_issuer_made_by_go(go: Go, keys: KeyFiles) -> Non
     go.ask("check", kind="client", token=token, key=str(keys.org.public))
 
 
-def test_go_client_can_connect_with_it(go: Go, keys: KeyFiles) -> None:
+def test_go_client_connects_with_token(go: Go, keys: KeyFiles) -> None:
     token = signing(keys.org).sign(client())
     seed = str(keys.subject.private)
     offered = go.ask("connect", token=token, collective="mcollective", seed=seed, nonce=NONCE)

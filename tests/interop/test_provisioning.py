@@ -1,4 +1,4 @@
-"""Whole provisionings by Choria's own programs, in every mode and topology, and through what goes wrong meanwhile.
+"""Complete provisioning by Choria's programs, in every mode and topology, including failures during it.
 
 A node without a configuration waits, a provisioner finds it, has a certificate or token made and hands over the
 configuration, the node restarts as a member of the fleet, and a client of the fleet finds and asks it. The results are
@@ -33,7 +33,7 @@ SHAPES = [
 ]
 what = pytest.mark.what  # a column of the table in the documentation
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
-# Trouble is the same for every server and mode: the last server and one shape of each topology will do.
+# Failures do not depend on server and mode: test the last server with one shape of each topology.
 TROUBLED = [SHAPES[0], SHAPES[1], SHAPES[4]]
 
 
@@ -44,32 +44,32 @@ def troubled(test: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-LIFETIME = 10.0  # seconds, of a leader that is gone: the default
+LIFETIME = 10.0  # seconds; default lifetime of a leader that has stopped
 
 
 @pytest_asyncio.fixture
 async def fleet(shape: Shape, programs: Programs, tmp_path: Path) -> AsyncIterator[Fleet]:
-    """A deployment as ``init --dev-pki`` writes it, with its streams, and a node that was never provisioned."""
-    async with Sandbox(tmp_path / "site", shape.topology, issuer=shape.issuer) as site:
-        await site.apply_streams()
+    """Yield a running deployment of ``init --dev-pki`` with its streams, and a node to be provisioned."""
+    async with Sandbox(tmp_path / "sandbox", shape.topology, issuer=shape.issuer) as sandbox:
+        await sandbox.apply_streams()
         for name in ("node", "client"):
             (tmp_path / name).mkdir()
         node = Choria(programs.server, tmp_path / "node")
-        made = Fleet(site, shape, Choria(programs.client, tmp_path / "client"), node, programs.provisioner)
+        made = Fleet(sandbox, shape, Choria(programs.client, tmp_path / "client"), node, programs.provisioner)
         made.new_node()
         yield made
 
 
 @what("provisioned, and again")
 @shapes
-async def test_node_is_provisioned_and_again(fleet: Fleet) -> None:
+async def test_node_is_provisioned_and_reprovisioned(fleet: Fleet) -> None:
     member = "server" if fleet.shape.issuer else "verified_tls"
     async with fleet.running_node():
         async with fleet.provisioner("one") as first:
             identity = await fleet.joined()
         assert fleet.admissions() == ["provisioning", member]
         configuration = fleet.node_configuration
-        # Another one, because a provisioner leaves a node alone for a minute or two after it provisioned it.
+        # Use another provisioner, because each ignores a node for one or two minutes after provisioning it.
         async with fleet.provisioner("two") as second:
             answer = await fleet.request("choria_provision", "reprovision", f"token={ACCESS_TOKEN}", "-I", identity)
             assert [reply["statuscode"] for reply in answer["replies"]] == [0]
@@ -98,26 +98,26 @@ async def test_another_provisioner_takes_over(fleet: Fleet, end: str) -> None:
 
 @what("fleet restarted")
 @troubled
-async def test_provisioning_goes_on_after_the_fleet_was_restarted(fleet: Fleet) -> None:
+async def test_provisioning_continues_after_a_fleet_restart(fleet: Fleet) -> None:
     async with fleet.provisioner() as provisioner:
         await until(lambda: provisioner.leads)
-        for server in fleet.site.servers.values():
+        for server in fleet.sandbox.servers.values():
             await asyncio.to_thread(server.restart)
-        await until(lambda: provisioner.reconnected)  # else it misses the node's event, and finds it a minute later
+        await until(lambda: provisioner.reconnected)  # otherwise it misses the event and finds the node a minute later
         async with fleet.running_node():
             identity = await fleet.joined()
-            for server in fleet.site.servers.values():
+            for server in fleet.sandbox.servers.values():
                 await asyncio.to_thread(server.restart)
             assert await fleet.joined() == identity
 
 
 @what("service down")
 @troubled
-async def test_node_that_came_while_the_service_was_down_is_provisioned(fleet: Fleet) -> None:
+async def test_node_that_started_during_an_outage_is_provisioned(fleet: Fleet) -> None:
     async with fleet.provisioner() as provisioner:
         await until(lambda: provisioner.leads)
-        await fleet.site.service.stop()
+        await fleet.sandbox.service.stop()
         async with fleet.running_node():
             await until(lambda: "Initial connection to the Broker failed" in fleet.node_log.read_text(errors="replace"))
-            await fleet.site.service.start()
+            await fleet.sandbox.service.start()
             await fleet.joined()

@@ -1,4 +1,4 @@
-"""Which of Choria's programs there are on this machine, and the table of what was tried with them."""
+"""Choria's programs on this machine, and the table of the tests that ran with them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-PROPERTY: Final = "provisioning"  # of a test's report: what was tried, as a row and a column of the table
+PROPERTY: Final = "provisioning"  # property of a test's report: row and column in the table
 NONE: Final = "none"
 _WORDS: Final = {"passed": "yes", "failed": "**no**", "error": "**no**", "skipped": "not tried"}
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs of one whole provisioning.
+    """The programs of one complete provisioning.
 
     Attributes:
         server: Choria's server, which waits to be provisioned.
@@ -29,26 +29,26 @@ class Programs:
 
 
 def servers() -> list[Path]:
-    """Return the programs in ``CHORIA_SERVERS``, separated as in ``PATH``, whether they exist or not."""
+    """Return the programs in ``CHORIA_SERVERS``, separated as in ``PATH``; they may be missing."""
     return [Path(name) for name in os.environ.get("CHORIA_SERVERS", "").split(os.pathsep) if name]
 
 
 def name(program: Path | None) -> str:
-    """Return what a test calls a program by."""
+    """Return the name of the programs in test ids."""
     return program.name if program else "no server"
 
 
 def missing(variable: str, program: Path | None, remedy: str) -> str | None:
     """Return why a program cannot be run; None if it exists."""
     if program is None:
-        return f"${variable} names none; {remedy}"
-    return None if program.is_file() else f"{program.name} in ${variable} is not there; {remedy}"
+        return f"${variable} is not set; {remedy}"
+    return None if program.is_file() else f"{program.name} in ${variable} does not exist; {remedy}"
 
 
 def attempts(stats: Mapping[str, Sequence[Any]]) -> dict[tuple[str, ...], str]:
-    """Return what was tried with which programs, mode and topology, and the result, out of a session's reports."""
+    """Return programs, mode, topology, test and result of each provisioning, from a session's reports."""
     results = {}
-    for result in ("skipped", "passed", "failed", "error"):  # the later hides the earlier
+    for result in ("skipped", "passed", "failed", "error"):  # a later report replaces an earlier one
         for report in stats.get(result, ()):
             for name, cells in getattr(report, "user_properties", ()):
                 if name == PROPERTY:
@@ -57,7 +57,7 @@ def attempts(stats: Mapping[str, Sequence[Any]]) -> dict[tuple[str, ...], str]:
 
 
 def table(results: Mapping[tuple[str, ...], str]) -> list[str]:
-    """Return the lines of the table, as in the documentation: a row for each shape, a column for what was tried."""
+    """Return the lines of the table, as in the documentation: a row for each shape, a column for each test."""
     columns = list(dict.fromkeys(what for *_, what in results))
     shapes = sorted({tuple(shape) for *shape, _ in results})
     head = ["Choria Server", "Provisioner", "mode", "topology", *columns]

@@ -1,1 +1,1 @@
-"""Tests of the wheel as installed, without the checkout."""
+"""Tests of the installed wheel, the containers, the manifests and the system layout."""

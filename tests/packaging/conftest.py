@@ -1,4 +1,4 @@
-"""The wheel, built once by pip and unpacked where no checkout is in the way."""
+"""The wheel, built and installed by pip in a directory without the checkout."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _PIP: Final = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-ch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """The wheel, and a directory that holds nothing but what is in it."""
+    """The wheel, and the directory where it is installed."""
 
     wheel: Path
-    site: Path
+    target: Path
     elsewhere: Path
 
     @property
@@ -34,16 +34,16 @@ class Installed:
             return archive.namelist()
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Run ``broker-auth`` as it was installed."""
-        return self.python(self.site / "bin" / "broker-auth", *arguments)
+        """Run the installed ``broker-auth``."""
+        return self.python(self.target / "bin" / "broker-auth", *arguments)
 
     def python(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Run this Python where the checkout is neither the directory nor on the path.
+        """Run this Python with the checkout neither as working directory nor on the path.
 
-        ``-S`` keeps out editable installations, which would find the checkout; the dependencies come from
-        where they are installed.
+        ``-S`` excludes editable installations, which would import the checkout; the dependencies are imported
+        from this Python's directories.
         """
-        path = os.pathsep.join((str(self.site), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
+        path = os.pathsep.join((str(self.target), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
         return subprocess.run(
             [sys.executable, "-S", "-P", *map(str, arguments)],
             cwd=self.elsewhere,
@@ -57,14 +57,14 @@ class Installed:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The wheel of this checkout, installed."""
+    """Build the wheel of this checkout, and install it."""
     directory = tmp_path_factory.mktemp("wheel")
-    site, elsewhere = directory / "site", directory / "elsewhere"
+    target, elsewhere = directory / "target", directory / "elsewhere"
     elsewhere.mkdir()
     _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(ROOT))
     wheel = next(directory.glob("broker_auth-*.whl"))
-    _pip("install", "--no-deps", "--no-index", "--target", str(site), str(wheel))
-    return Installed(wheel=wheel, site=site, elsewhere=elsewhere)
+    _pip("install", "--no-deps", "--no-index", "--target", str(target), str(wheel))
+    return Installed(wheel=wheel, target=target, elsewhere=elsewhere)
 
 
 def _pip(*arguments: str) -> None:

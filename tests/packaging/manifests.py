@@ -1,4 +1,4 @@
-"""The manifests and pages of ``examples/`` as tests read them: what pods mount, and what a page's commands make."""
+"""The parsed manifests and pages: files that pods mount, and objects that a page's commands create."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _FILE: Final = re.compile(r'(?:cert_file|key_file|ca_file|store_dir): "([^"]+)"'
 
 
 def documents() -> list[dict[str, Any]]:
-    """Every object of the manifests."""
+    """Return every object of the manifests."""
     return [item for path in sorted(KUBERNETES.glob("*.yaml")) for item in yaml.safe_load_all(path.read_text())]
 
 
 def workloads() -> list[dict[str, Any]]:
-    """Those that have pods."""
+    """Return the objects that have pods."""
     return [item for item in documents() if item["kind"] in ("Deployment", "StatefulSet")]
 
 
 def bash(page: str) -> str:
-    """The shell commands of a page."""
+    """Return the shell commands of a page."""
     text = (DOCS / page).read_text(encoding="utf-8")
     return "\n".join(line for block in fenced(text, "bash") for line in block)
 
 
 def initialize(page: str, directory: Path) -> None:
-    """Run the ``init`` of a page, into another directory."""
+    """Run the ``init`` of a page with another directory."""
     text = (DOCS / page).read_text(encoding="utf-8")
     (call,) = [call for block in fenced(text, "console") for call in calls(block) if call[0] == "init"]
     assert call[1] == DEPLOYMENT
@@ -46,16 +46,16 @@ def initialize(page: str, directory: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
-def made() -> dict[tuple[str, str, str], list[str]]:
-    """What the page's kubectl makes: namespace, kind and name to the files in it."""
-    found = {}
+def created_objects() -> dict[tuple[str, str, str], list[str]]:
+    """Return the files of each object that the page creates, by its namespace, kind and name."""
+    files = {}
     for line in bash("kubernetes.md").replace("\\\n", " ").splitlines():
         words = shlex.split(line)
         if words[:2] == ["kubectl", "-n"] and words[3] == "create":
             namespace, kind = words[2], words[4]
             rest = words[6:] if kind == "secret" else words[5:]
-            found[namespace, kind, rest[0]] = [word.removeprefix("--from-file=") for word in rest[1:]]
-    return found
+            files[namespace, kind, rest[0]] = [word.removeprefix("--from-file=") for word in rest[1:]]
+    return files
 
 
 def mounted(workload: dict[str, Any]) -> Iterator[tuple[str, str, str, str, int | None]]:
@@ -74,11 +74,11 @@ def mounted(workload: dict[str, Any]) -> Iterator[tuple[str, str, str, str, int 
         else:
             kind = "configMap" if "configMap" in volume else "secret"
             name = volume[kind]["name" if kind == "configMap" else "secretName"]
-            for path in made()[namespace, kind.lower(), name]:
+            for path in created_objects()[namespace, kind.lower(), name]:
                 key = Path(path).name
                 yield f"{place}/{key}", kind, name, key, volume[kind].get("defaultMode")
 
 
 def named_files(configuration: str) -> set[str]:
-    """The files and directories that a nats-server's configuration names."""
+    """Return the files and directories in a nats-server's configuration."""
     return set(_FILE.findall(configuration))

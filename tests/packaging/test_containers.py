@@ -1,4 +1,4 @@
-"""``examples/container`` and docs/containers.md: what is built, and what each container is given."""
+"""``examples/container`` and docs/containers.md: the build context, and the files of each container."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mounts(service: str) -> dict[str, str]:
-    """Path inside to path outside."""
+    """Return the outside path of each mounted path inside the container."""
     pairs = [volume.removesuffix(":ro").split(":") for volume in COMPOSE[service]["volumes"]]
     return {inside: outside for outside, inside in pairs}
 
 
-def test_the_build_sees_the_package_and_nothing_else() -> None:
+def test_build_context_contains_only_the_package() -> None:
     lines = (ROOT / ".containerignore").read_text().splitlines()
     assert (ROOT / ".dockerignore").read_text().splitlines() == lines
     rules = [line for line in lines if line and not line.startswith("#")]
@@ -42,7 +42,7 @@ def test_the_build_sees_the_package_and_nothing_else() -> None:
     assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == needed
 
 
-def test_the_base_is_pinned_and_the_health_check_is_where_it_survives() -> None:
+def test_base_image_is_pinned_and_health_checks_are_in_compose() -> None:
     (base,) = re.findall(r"^ARG BASE=(\S+)$", FILE, re.MULTILINE)
     assert re.search(r":\d+\.\d+\.\d+-", base)
     assert re.findall(r"^FROM (\S+)", FILE, re.MULTILINE) == ["${BASE}", "${BASE}"]
@@ -52,30 +52,30 @@ def test_the_base_is_pinned_and_the_health_check_is_where_it_survives() -> None:
 
 
 @pytest.mark.parametrize("name", ["fleet", "edge"])
-def test_each_container_gets_the_files_that_its_configuration_names(deployment: Path, name: str) -> None:
-    given = mounts(name)
+def test_containers_mount_the_files_of_their_configurations(deployment: Path, name: str) -> None:
+    mounted = mounts(name)
     configuration = COMPOSE[name]["command"][-1]
-    assert configuration in given
+    assert configuration in mounted
     text = (deployment / f"{name}.conf").read_text().replace(str(deployment), DEPLOYMENT)
-    assert named_files(text) | {configuration} == set(given)
+    assert named_files(text) | {configuration} == set(mounted)
     ports = {int(port) for port in re.findall(r'listen: "0\.0\.0\.0:(\d+)"', text)}
     assert ports == {int(port.split(":")[0]) for port in COMPOSE[name]["ports"]}
-    assert given.keys() - {"/data"} == {outside for outside in given.values() if outside.startswith(DEPLOYMENT)}
+    assert mounted.keys() - {"/data"} == {outside for outside in mounted.values() if outside.startswith(DEPLOYMENT)}
 
 
-def test_the_service_gets_its_own_keys_alone(deployment: Path) -> None:
-    given = mounts("service")
+def test_service_container_mounts_only_the_service_keys(deployment: Path) -> None:
+    mounted = mounts("service")
     text = (deployment / "broker.conf").read_text()
     own = re.findall(
         r"^plugin\.(?!broker_auth\.broker\.\w+\.server)\S+ = (?:file:)?((?:pki|keys)/\S+)$", text, re.MULTILINE
     )
     for path in own:
-        assert any(f"{DEPLOYMENT}/{path}".startswith(place) for place in given), path
-    assert not [place for place in given if place.endswith(("server.key", "edge.key", "leaf.key", "ca.key"))]
+        assert any(f"{DEPLOYMENT}/{path}".startswith(place) for place in mounted), path
+    assert not [place for place in mounted if place.endswith(("server.key", "edge.key", "leaf.key", "ca.key"))]
 
 
-def test_files_are_readable_for_the_users_of_their_containers(deployment: Path) -> None:
-    """By the page's chgrp and chmod; what is not named there has to be open to all, and hold no secret."""
+def test_mounted_files_are_readable_by_the_container_users(deployment: Path) -> None:
+    """The page's chgrp and chmod grant access; other files must be readable by all users."""
     script = bash("containers.md")
     groups = {
         group: set(rest.split()) for group, rest in re.findall(r"^chgrp (?:-R )?(\d+) (.+)$", script, re.MULTILINE)

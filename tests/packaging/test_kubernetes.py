@@ -1,4 +1,4 @@
-"""``examples/kubernetes`` and docs/kubernetes.md fit each other, what ``init`` writes, and the service."""
+"""``examples/kubernetes`` and docs/kubernetes.md match each other, the files of ``init``, and the service."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.docs.pages import DOCS
 from tests.packaging.manifests import (
     DEPLOYMENT,
     KUBERNETES,
+    created_objects,
     documents,
     initialize,
-    made,
     mounted,
     named_files,
     workloads,
@@ -38,21 +38,21 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_every_object_that_pods_mount_is_made_by_the_page(deployment: Path) -> None:
+def test_page_creates_exactly_the_objects_that_pods_mount(deployment: Path) -> None:
     used = set()
     for workload in workloads():
         namespace = workload["metadata"]["namespace"]
         for _, kind, name, key, _ in mounted(workload):
-            assert key in [Path(path).name for path in made()[namespace, kind.lower(), name]]
+            assert key in [Path(path).name for path in created_objects()[namespace, kind.lower(), name]]
             used.add((namespace, kind.lower(), name, key))
-    for (namespace, kind, name), paths in made().items():
+    for (namespace, kind, name), paths in created_objects().items():
         for path in paths:
             assert (deployment / path).is_file()
-            assert (namespace, kind, name, Path(path).name) in used  # nothing is handed out that no pod needs
+            assert (namespace, kind, name, Path(path).name) in used  # a pod needs each file
 
 
 @pytest.mark.parametrize("workload", SERVERS, ids=named)
-def test_servers_find_every_file_that_their_configuration_names(deployment: Path, workload: dict[str, Any]) -> None:
+def test_servers_mount_every_file_of_their_configuration(deployment: Path, workload: dict[str, Any]) -> None:
     files = {path for path, *_ in mounted(workload)}
     (container,) = workload["spec"]["template"]["spec"]["containers"]
     writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
@@ -68,15 +68,15 @@ def test_servers_find_every_file_that_their_configuration_names(deployment: Path
 
 
 @pytest.mark.parametrize("workload", SERVICES, ids=named)
-def test_the_service_starts_with_the_secrets_of_its_zone_alone(
+def test_service_starts_with_only_the_secrets_of_its_zone(
     deployment: Path, tmp_path: Path, workload: dict[str, Any]
 ) -> None:
-    """Laid out as kubelet does: links into a directory of the moment, mode 0440, a group of the process."""
+    """Use the layout of kubelet: symbolic links into ``..data``, mode 0440, and a group of the process."""
     zone = workload["spec"]["template"]["spec"]["containers"][0]["args"][-1]
     namespace = workload["metadata"]["namespace"]
     data = tmp_path / "..data"
     for place, kind, name, key, mode in mounted(workload):
-        (source,) = [path for path in made()[namespace, kind.lower(), name] if Path(path).name == key]
+        (source,) = [path for path in created_objects()[namespace, kind.lower(), name] if Path(path).name == key]
         target = data / Path(place).relative_to(DEPLOYMENT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(deployment / source, target)
@@ -91,8 +91,8 @@ def test_the_service_starts_with_the_secrets_of_its_zone_alone(
     assert [broker.zone for broker in report.settings.brokers] == [zone]
 
 
-def test_no_secret_of_the_fleet_is_in_the_namespace_of_the_edge() -> None:
-    edge = {path for (namespace, *_), paths in made().items() if namespace == "nats-edge" for path in paths}
+def test_edge_namespace_contains_no_fleet_secret() -> None:
+    edge = {path for (namespace, *_), paths in created_objects().items() if namespace == "nats-edge" for path in paths}
     keys = {path for path in edge if not path.endswith((".pem", ".conf"))}
     assert keys == {
         "pki/edge.key",
@@ -104,8 +104,8 @@ def test_no_secret_of_the_fleet_is_in_the_namespace_of_the_edge() -> None:
             assert not [path for path, *_ in mounted(workload) if path.endswith(("service.key", "_password"))]
 
 
-def test_no_key_of_a_ca_nor_of_the_signer_nor_break_glass_seed_is_handed_out() -> None:
-    names = {Path(path).name for paths in made().values() for path in paths}
+def test_ca_signer_and_break_glass_keys_are_in_no_object() -> None:
+    names = {Path(path).name for paths in created_objects().values() for path in paths}
     assert not names & {"ca.key", "leaf-ca.key", "signer.key", "break-glass.seed"}
 
 
@@ -127,7 +127,7 @@ def test_pods_are_restricted(workload: dict[str, Any]) -> None:
     assert re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+[\w.-]*", container["image"])
 
 
-def test_objects_refer_to_one_another() -> None:
+def test_selectors_and_ports_match_the_pods() -> None:
     pods = [(item["metadata"]["namespace"], item["spec"]["template"]) for item in workloads()]
     for item in documents():
         selector = {
@@ -137,18 +137,18 @@ def test_objects_refer_to_one_another() -> None:
         }.get(item["kind"])
         if selector is None:
             continue
-        wanted = selector(item["spec"]).items()
+        selected = selector(item["spec"]).items()
         (template,) = [
             pod
             for namespace, pod in pods
-            if namespace == item["metadata"]["namespace"] and wanted <= pod["metadata"]["labels"].items()
+            if namespace == item["metadata"]["namespace"] and selected <= pod["metadata"]["labels"].items()
         ]
         if item["kind"] == "Service":
             ports = {port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
             assert {port["port"] for port in item["spec"]["ports"]} <= ports
 
 
-def test_members_have_the_hosts_that_the_page_gives_them() -> None:
+def test_cluster_hosts_on_the_page_match_the_stateful_set() -> None:
     (fleet,) = [item for item in workloads() if item["kind"] == "StatefulSet"]
     name, service, namespace = fleet["metadata"]["name"], fleet["spec"]["serviceName"], fleet["metadata"]["namespace"]
     hosts = re.findall(r"--fleet-host (\S+)", (DOCS / "kubernetes.md").read_text())
@@ -157,7 +157,7 @@ def test_members_have_the_hosts_that_the_page_gives_them() -> None:
 
 
 def test_manifests_match_the_schemas_of_kubernetes() -> None:
-    """Where `pip install kubernetes-validate` was run; it brings the schemas."""
+    """Runs only if kubernetes-validate, which contains the schemas, is installed."""
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     for item in documents():
         validate.validate(item, validate.latest_version(), strict=True)

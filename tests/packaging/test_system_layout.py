@@ -1,4 +1,4 @@
-"""docs/systemd.md: its commands give each user its own files, tried with processes of two users. Needs root."""
+"""docs/systemd.md: its commands restrict files to their users; tested with processes of two users, as root."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from broker_auth.sandbox.natsserver import find_binary
 from tests.docs.pages import DOCS, fenced
 from tests.docs.test_commands import calls
 
-SERVICE, NATS = 61_234, 61_235  # users and groups that nobody here has
+SERVICE, NATS = 61_234, 61_235  # unused user and group ids
 PAGE = (DOCS / "systemd.md").read_text(encoding="utf-8")
 
 pytestmark = [
@@ -50,7 +50,7 @@ def reads(user: int, path: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
-    """A directory with ``etc`` and ``pki``, which other users can reach, and the page's commands run in it."""
+    """Yield a directory that all users can reach, with ``etc`` and ``pki`` as the page's commands create them."""
     directory = Path(tempfile.mkdtemp(prefix="layout-"))
     directory.chmod(0o755)
     try:
@@ -93,7 +93,7 @@ def _files(directory: Path, names: Sequence[str]) -> list[Path]:
     return [path for pattern in names for path in directory.glob(pattern) if path.is_file()]
 
 
-def test_each_user_reads_its_own_files_alone(root: Path) -> None:
+def test_each_user_can_read_only_its_own_files(root: Path) -> None:
     etc = root / "etc"
     own = _files(etc / "broker-auth", ["broker.conf", "keys/**/*", "tls/*"])
     nats = _files(etc / "nats", ["tls/*.key"])
@@ -104,20 +104,20 @@ def test_each_user_reads_its_own_files_alone(root: Path) -> None:
     assert [path for path in public if not (reads(NATS, path) and reads(SERVICE, path))] == []
 
 
-def test_neither_user_changes_a_file(root: Path) -> None:
+def test_neither_user_can_change_a_file(root: Path) -> None:
     for path in (root / "etc").rglob("*"):
         for user in (SERVICE, NATS):
             assert run_as(user, "test", "-w", path).returncode == 1, path
 
 
-def test_nats_server_takes_its_configuration_as_its_user(root: Path) -> None:
-    binary = shutil.copy(find_binary(), root / "nats-server")  # where it is, its user may not look
+def test_nats_server_accepts_its_configuration_as_its_user(root: Path) -> None:
+    binary = shutil.copy(find_binary(), root / "nats-server")  # other users may not reach the original
     for name in ("fleet", "edge"):
         done = run_as(NATS, binary, "-t", "-c", root / f"etc/nats/{name}.conf")
         assert done.returncode == 0, done.stderr
 
 
-# Other users may not reach this Python, so it loads everything as root before it becomes one of them.
+# Other users may not reach this Python, so it loads everything as root before it changes the user.
 _CHECK = """
 import os, sys
 from pathlib import Path
@@ -144,21 +144,21 @@ def _checked(root: Path, user: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("user", "status"), [(SERVICE, 0), (0, 0), (NATS, 1)], ids=["service", "root", "nats"])
-def test_the_configuration_is_valid_for_the_service_and_for_root(root: Path, user: int, status: int) -> None:
+def test_configuration_is_valid_for_the_service_and_for_root(root: Path, user: int, status: int) -> None:
     done = _checked(root, user)
     assert (done.returncode, done.stderr) == (status, "")
     assert (done.stdout.strip() == "") == (status == 0)
 
 
-def test_root_adds_a_zone_to_keys_that_the_group_reads(root: Path) -> None:
+def test_root_can_add_a_zone_to_group_readable_keys(root: Path) -> None:
     configuration = root / "etc/broker-auth/broker.conf"
     done = CliRunner().invoke(main, ["config", "zone", str(configuration), "edge2"])
     assert done.exit_code == 0, done.output
     shutil.rmtree(root / "etc/broker-auth/keys/edge2")
 
 
-def test_another_user_is_told_whose_configuration_it_is(root: Path) -> None:
-    """One line, and not one for each file that this user cannot read."""
+def test_error_for_another_user_names_the_service_user(root: Path) -> None:
+    """The error is one line, not a line for each unreadable file."""
     done = _checked(root, NATS)
     (line,) = done.stdout.splitlines()
     assert "broker.conf" in line

@@ -18,14 +18,14 @@ from tests.packaging.conftest import ROOT, Installed
 @pytest.fixture(scope="module")
 def distribution(installed: Installed) -> PathDistribution:
     """Return the metadata of the installation."""
-    return PathDistribution(next(installed.site.glob("broker_auth-*.dist-info")))
+    return PathDistribution(next(installed.target.glob("broker_auth-*.dist-info")))
 
 
 def test_program_runs_from_its_installation(installed: Installed) -> None:
     shown = installed.run("--version")
     assert (shown.returncode, shown.stdout) == (0, f"broker-auth {broker_auth.__version__}\n"), shown.stderr
     where = installed.python("-c", "import broker_auth; print(broker_auth.__file__)")
-    assert Path(where.stdout.strip()) == installed.site / "broker_auth" / "__init__.py"
+    assert Path(where.stdout.strip()) == installed.target / "broker_auth" / "__init__.py"
 
 
 def test_wheel_is_complete_and_contains_nothing_else(installed: Installed) -> None:
@@ -37,9 +37,9 @@ def test_wheel_is_complete_and_contains_nothing_else(installed: Installed) -> No
     assert names == modules | programs | {"broker_auth/py.typed", "broker_auth/deploy/nats-server.conf.j2"}
 
 
-def test_demo_finds_its_programs_inside(installed: Installed) -> None:
-    found = installed.python("-c", "from broker_auth.sandbox.devices import program; print(program('node.py'))")
-    assert Path(found.stdout.strip()) == installed.site / "broker_auth" / "sandbox" / "onboarding" / "node.py"
+def test_demo_finds_its_programs_in_the_wheel(installed: Installed) -> None:
+    printed = installed.python("-c", "from broker_auth.sandbox.devices import program; print(program('node.py'))")
+    assert Path(printed.stdout.strip()) == installed.target / "broker_auth" / "sandbox" / "onboarding" / "node.py"
 
 
 def test_metadata_is_correct(distribution: PathDistribution) -> None:
@@ -55,7 +55,7 @@ def test_metadata_is_correct(distribution: PathDistribution) -> None:
     needed = [line for line in distribution.requires or [] if "extra ==" not in line]
     assert {_name(line) for line in needed} == {_name(line) for line in project["dependencies"]}
     assert all(">=" in line for line in needed)
-    # Private parts of nats-py are used: a release that may change them is not taken unseen.
+    # The project uses private parts of nats-py, so its version has an upper bound.
     assert [_name(line) for line in needed if "<" in line] == ["nats-py"]
 
 
