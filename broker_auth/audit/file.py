@@ -173,7 +173,7 @@ class AuditFile:
 
 
 class StreamAudit:
-    """Writes records as JSON lines to a file or standard output, in a thread, so that the caller never waits."""
+    """A sink that writes JSON lines to a file or standard output, in a thread, so that the caller never waits."""
 
     def __init__(self, target: str | Path, max_bytes: int = 0, kept: int = KEEP) -> None:
         """Open the target; see :class:`AuditFile`.

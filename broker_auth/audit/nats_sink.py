@@ -21,7 +21,7 @@ Publish = Callable[[str, bytes], Awaitable[None]]
 
 
 class NatsAudit:
-    """Queues records until the broker accepts them; beyond :data:`MAX_PENDING` drops the oldest and counts them.
+    """A sink that publishes records, with a queue; beyond :data:`MAX_PENDING` it drops and counts the oldest.
 
     A broker outage delays no decision: requests of other brokers are still answered, and their records are queued here.
     """

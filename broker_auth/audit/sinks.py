@@ -13,7 +13,7 @@ _log = logging.getLogger("broker_auth.audit")
 
 
 class AuditSink(Protocol):
-    """Takes records; must neither block nor raise.
+    """A destination of records, which must neither block nor raise.
 
     Attributes:
         lost: records that could not be kept.
@@ -37,7 +37,7 @@ class AuditSink(Protocol):
 
 
 class LogAudit:
-    """Writes records to the log: admissions at info level, denials at warning level."""
+    """A sink that writes to the log: admissions at info level, denials at warning level."""
 
     lost = 0
     trouble = ""
@@ -58,7 +58,7 @@ class LogAudit:
 
 
 class DenialLog:
-    """Logs denials with their count, rate-limited, when the records themselves are not written to the log."""
+    """A rate-limited log of denials and their count, for records that are not written to the log."""
 
     lost = 0
     trouble = ""
@@ -86,7 +86,7 @@ class DenialLog:
 
 
 class Audit:
-    """Writes every record to several sinks; a failing sink does not affect the others."""
+    """A group of sinks that receive every record; a failing sink does not affect the others."""
 
     def __init__(self, sinks: Sequence[AuditSink]) -> None:
         self._sinks = tuple(sinks)

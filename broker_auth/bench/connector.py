@@ -76,7 +76,7 @@ class _Tally:
 
 
 class Connector:
-    """Connects clients, each under another name."""
+    """A connector of clients, each with another name."""
 
     def __init__(self, task: ConnectTask) -> None:
         self._task = task

@@ -27,7 +27,7 @@ _TICK: Final = 0.002  # seconds between bursts when sending at a rate
 
 
 class Pool(msgspec.Struct, kw_only=True):
-    """Requests to be sent repeatedly; ``xkey`` is their server's if they are sealed."""
+    """A pool of requests to send repeatedly; ``xkey`` is their server's if they are sealed."""
 
     requests: list[bytes]
     xkey: str | None = None

@@ -33,7 +33,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Makes samples of every kind, as one server asks them at one time (Unix seconds)."""
+    """A maker of samples of every kind, as from one server at one time (Unix seconds)."""
 
     trust: Trust
     server: PlayedServer

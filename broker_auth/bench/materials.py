@@ -128,7 +128,7 @@ class Request:
 
 
 class PlayedServer:
-    """Plays a nats-server: its nkey signs requests, its curve key seals them for the service."""
+    """A played nats-server: its nkey signs requests, and its curve key seals them for the service."""
 
     def __init__(self, service_xkey: bytes | None = None) -> None:
         """Create a server; ``service_xkey`` is the service's public curve key, None if requests are not sealed."""

@@ -50,7 +50,7 @@ class Counters(msgspec.Struct, kw_only=True):
 
 
 class FloorProbe:
-    """Measures the floor, if there is one, now and then, inside the loop that serves."""
+    """A probe that regularly measures the floor, if there is one, inside the serving event loop."""
 
     def __init__(self, floor: Floor | None) -> None:
         self._floor = floor

@@ -46,7 +46,7 @@ class Exchange(msgspec.Struct):
 
 
 class Callout:
-    """Answers authorization requests by a policy, which may be replaced between two of them."""
+    """The callout: answers authorization requests by a policy, which may be replaced between requests."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ Tap = Callable[[bytes, bytes, "bytes | None"], None]
 
 
 class BrokerClient(SecuredClient):
-    """Sends without waiting, in bounded memory, and never reconnects by itself.
+    """A client that sends without waiting, in bounded memory, and never reconnects by itself.
 
     Attributes:
         proven: when the last answered PING was sent, on the loop's clock.

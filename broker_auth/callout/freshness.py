@@ -26,7 +26,7 @@ class Age(StrEnum):
 
 
 class Freshness:
-    """Judges the requests of one broker.
+    """The freshness check of one broker's requests.
 
     Attributes:
         proven: when the last answered PING was sent, in seconds on the monotonic clock.

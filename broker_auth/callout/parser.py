@@ -17,7 +17,7 @@ _MAX_MESSAGE_BYTES: Final = 1024 * 1024  # larger ones are left to nats-py's par
 
 
 class TappingParser(FramedParser):
-    """Hands over tapped messages as they are read."""
+    """A parser that hands over tapped messages as they are read."""
 
     def __init__(self, client: BrokerClient) -> None:
         super().__init__(client)

@@ -77,7 +77,7 @@ class Decided(msgspec.Struct):
 
 
 class ReplyWriter:
-    """Signs answers with the issuer's account key, and seals them where requests are sealed."""
+    """The writer of answers, signed with the issuer's account key, and sealed if requests are sealed."""
 
     def __init__(self, issuer_seed: bytes, sealer: Sealer | None) -> None:
         """Create a writer; ``issuer_seed`` is the 32 bytes of an account nkey seed."""

@@ -106,7 +106,7 @@ class Opened(Parked):
 
 
 class RequestReader:
-    """Reads requests; with a sealer they must be encrypted, without one they must not be."""
+    """The reader of requests, which must be encrypted if there is a sealer, and must not be otherwise."""
 
     def __init__(self, sealer: Sealer | None) -> None:
         self._sealer = sealer

@@ -51,7 +51,7 @@ class _Waiting(Exchange, kw_only=True):
 
 
 class Service:
-    """Serves every configured broker until stopped."""
+    """The service, which serves every configured broker until stopped."""
 
     def __init__(
         self,

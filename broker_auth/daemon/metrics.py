@@ -22,7 +22,7 @@ _P = "broker_auth_"
 
 
 class ServiceCollector(Collector):
-    """Converts the states of the zones to metric families on each scrape."""
+    """A Prometheus collector that converts the states of the zones to metric families on each scrape."""
 
     def __init__(self, states: Callable[[], Sequence[ZoneState]], clock: Callable[[], float]) -> None:
         """Collect nothing yet; ``clock`` returns Unix seconds."""

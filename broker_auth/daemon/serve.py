@@ -127,7 +127,7 @@ def _reload(config: Path, first: Settings, zone: str, *, alone: bool = False) ->
 
 
 class _Front:
-    """Reports the state of the zones to the service manager, to Prometheus and in the pid file."""
+    """The reporter of the zones' state to the service manager, to Prometheus and in the pid file."""
 
     def __init__(self, host: Supervisor | Zones, notifier: Notifier, pid_file: PidFile | None) -> None:
         self._host = host

@@ -53,7 +53,7 @@ def fork_worker(prepared: Prepared, on_heartbeat: Callable[[], None]) -> Worker:
 
 
 class Supervisor:
-    """Runs the workers of one zone, and replaces them on each reload.
+    """The supervisor of one zone, which runs its workers and replaces them on each reload.
 
     Attributes:
         prepared: the current configuration.

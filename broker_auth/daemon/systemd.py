@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Sends notifications to the service manager; does nothing without one.
+    """The connection to the service manager, which sends notifications; without one it does nothing.
 
     Attributes:
         watchdog: seconds between watchdog pings; None if the watchdog is disabled.

@@ -34,7 +34,7 @@ Start = Callable[[str, Callable[[], None]], Child[ZoneState]]
 
 
 class Zones:
-    """Runs a process for each zone until stopped.
+    """The zones of a service, each served by a process until stopped.
 
     Attributes:
         tasks: background tasks that run until this process is stopped.

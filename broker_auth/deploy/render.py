@@ -241,7 +241,7 @@ def _public(settings: Settings, zone: Zone, seed: Secret | None, key: str) -> st
 
 @dataclass(frozen=True, slots=True)
 class _Checks:
-    """Validates the settings that a role needs; reports all missing keys at once."""
+    """The validation of the settings that a role needs; it reports all missing keys at once."""
 
     settings: Settings
     broker: BrokerSettings

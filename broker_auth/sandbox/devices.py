@@ -36,7 +36,7 @@ def program(name: str) -> Path:
 
 
 class Factory:
-    """Makes what a node and a provisioner begin with."""
+    """A factory that creates the initial files of nodes and a provisioner."""
 
     def __init__(self, deployment: Sandbox, directory: Path) -> None:
         """Prepare the provisioner of a deployment, with an inventory that is empty."""

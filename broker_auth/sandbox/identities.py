@@ -32,7 +32,7 @@ class Identity:
 
 
 class Issuer:
-    """Signs tokens with an organization's key, or with a configured signer's."""
+    """An issuer that signs tokens with an organization's key, or with a configured signer's."""
 
     def __init__(self, key: SigningKey) -> None:
         self._key = key

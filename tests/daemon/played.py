@@ -126,7 +126,7 @@ class PlayedChild(Child[H]):
 
 
 class Starter(Generic[H]):
-    """Starts played processes, and remembers them.
+    """A starter of played processes, which records them.
 
     Attributes:
         children: all that were started, in order.

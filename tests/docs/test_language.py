@@ -211,7 +211,7 @@ def identifiers(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def docstrings(path: Path) -> Iterator[str]:
-    """Yield the docstrings of functions that begin with no verb, and those of classes that are clauses."""
+    """Yield the docstrings of functions without a leading verb, and those of classes that do not name a thing."""
     for node in ast.walk(tree(path)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
@@ -219,7 +219,7 @@ def docstrings(path: Path) -> Iterator[str]:
             continue
         first = docstring.split()[0].rstrip(".,:;")
         if isinstance(node, ast.ClassDef):
-            wrong = first in NO_NOUN
+            wrong = first in NO_NOUN or (first.endswith("s") and first[:-1] in VERBS)  # "Signs …"
         elif is_property(node):
             wrong = first in NO_NOUN - {"Whether"}
         else:
@@ -259,6 +259,17 @@ def test_identifiers_are_the_terms_of_the_field() -> None:
 def test_docstrings_begin_with_a_verb_or_name_a_thing() -> None:
     problems = [problem for path in finished() if path.suffix == ".py" for problem in docstrings(path)]
     assert not problems, "\n".join(problems)
+
+
+def test_leading_words_of_docstrings_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    good = 'class A:\n    """A signer of tokens."""\n\n    def sign(self):\n        """Sign a token."""\n'
+    path.write_text(good)
+    assert not list(docstrings(path))
+    for noun, verb in (("A signer of", "Signs"), ("A signer of", "What signs"), ("Sign a", "The signed")):
+        tree.cache_clear()
+        path.write_text(good.replace(noun, verb))
+        assert len(list(docstrings(path))) == 1, verb
 
 
 def test_class_names_are_unique() -> None:

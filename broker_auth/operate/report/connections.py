@@ -85,7 +85,7 @@ class ConnectionsReport:
 
 
 class Observer:
-    """Queries the brokers, and keeps the connections to them for ``--watch``; an async context manager."""
+    """A client that queries the brokers and keeps its connections for ``--watch``; an async context manager."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
@@ -163,7 +163,7 @@ class Observer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionReader:
-    """Converts nats-server's rows to :class:`Connection`.
+    """A converter of nats-server's rows to :class:`Connection`.
 
     Attributes:
         seen: ids of servers that answered.

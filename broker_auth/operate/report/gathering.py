@@ -109,7 +109,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Answers, and a line for each problem that made them incomplete."""
+    """The answers, and a line for each problem that made them incomplete."""
 
     answers: list[Answer]
     missing: list[str] = field(default_factory=list)
