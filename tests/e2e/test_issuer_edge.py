@@ -66,6 +66,6 @@ async def test_members_need_both_certificate_and_token(sandbox: Sandbox, tmp_pat
     }
 
 
-async def test_streams_need_a_token(site: Sandbox) -> None:
+async def test_streams_need_a_token(sandbox: Sandbox) -> None:
     with pytest.raises(AccessError, match="use --token FILE --seed FILE"):
-        await change_streams(Access(settings=site.settings), dry_run=True)
+        await change_streams(Access(settings=sandbox.settings), dry_run=True)
