@@ -67,7 +67,7 @@ def configuration(sandbox: Sandbox, directory: Path, identity: Identity) -> Path
     token.write_text(identity.token)
     seed.write_text(identity.seed.hex())
     settings = {
-        "identity": IDENTITY,  # a server's; a client goes by its token
+        "identity": IDENTITY,  # an option of servers; a client's identity is in its token
         "collectives": "mcollective",
         "main_collective": "mcollective",
         "rpcauthorization": "0",

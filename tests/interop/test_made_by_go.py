@@ -126,7 +126,7 @@ def test_credentials_of_go_client(go: Go, keys: KeyFiles, make: str) -> None:
     verify_nonce(claims, NONCE, offered["signature"])
     with pytest.raises(TokenRejected, match="nonce_signature"):
         verify_nonce(claims, NONCE + "x", offered["signature"])
-    if isinstance(claims, ClientClaims):  # it may hear the answers it asks for
+    if isinstance(claims, ClientClaims):  # it may receive replies to its requests
         assert offered["inbox"].replace("mcollective", "*") + ".>" in permissions.client(claims).sub.allow
     else:
         assert isinstance(claims, ServerClaims)
