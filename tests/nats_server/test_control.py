@@ -71,9 +71,13 @@ async def test_fact_20_report_includes_tls(sandbox: Site) -> None:
 async def test_fact_20_a_report_shows_the_name_and_the_certificate_of_a_session_and_no_tag(sandbox: Site) -> None:
     server = await sandbox.serve(tls="verify")
     user = {"tags": ["token:SECRET-ID"]}
-    await sandbox.oracle(server, lambda request: sandbox.signer.admit(request, name="given", user=user), tls=sandbox.member())
+    await sandbox.responder(
+        server, lambda request: sandbox.signer.admit(request, name="given", user=user), tls=sandbox.member()
+    )
     assert await (await sandbox.wire(server, sandbox.member())).login() == "PONG"
-    reply = await ask(await sandbox.operate(server, sandbox.member()), "$SYS.REQ.SERVER.PING.CONNZ", acc="APP", auth=True)
+    reply = await ask(
+        await sandbox.operate(server, sandbox.member()), "$SYS.REQ.SERVER.PING.CONNZ", acc="APP", auth=True
+    )
     (row,) = reply["data"]["connections"]
     assert row["authorized_user"] == "given"
     assert len(row["tls_peer_certs"][0]["cert_sha256"]) == 64
@@ -113,7 +117,7 @@ async def test_fact_21_system_account_can_close_a_connection(sandbox: Site) -> N
 
 async def test_fact_21_a_connection_that_is_gone_is_an_error(sandbox: Site) -> None:
     server = await sandbox.serve()
-    await sandbox.oracle(server)
+    await sandbox.responder(server)
     wire = await sandbox.wire(server)
     operator = await sandbox.operate(server)
     answer = await ask(operator, f"$SYS.REQ.SERVER.{wire.info['server_id']}.KICK", cid=99_999)
