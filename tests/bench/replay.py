@@ -1,7 +1,7 @@
 """How fast ``broker-auth replay`` decides, how much memory it needs, and what stored requests cost on a disk.
 
 ``python -m tests.bench.replay [RECORDS] [IDENTITIES]`` (by default a million records of a thousand identities of each
-kind) writes an audit file of its own, replays it, and shows the figures of docs/performance.md#replay.
+kind) writes an audit file separate, replays it, and shows the figures of docs/performance.md#replay.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main(records: int = 1_000_000, identities: int = 1000) -> None:
 
 
 def replay(run: Replay, audit: Path) -> None:
-    """Replay an audit file, and print how fast, and with how much memory."""
+    """Run a replay of an audit file, and print its speed and memory."""
     started, cpu = time.perf_counter(), time.process_time()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run.records(file_decisions([audit]))

@@ -238,7 +238,7 @@ def test_recorded_number_of_nodes_is_compared_with_the_limit(config: Path) -> No
     assert explained(config, kept, "--json")["code"] == "provisioning_full"
 
 
-def test_number_of_nodes_is_not_repeated_without_evidence(config: Path) -> None:
+def test_number_of_nodes_is_skipped_without_evidence(config: Path) -> None:
     policy = changed(build_policy(load(config, {}, serving=False)), gauge=requests.gauge(3))
     kept = make_record(requests.node(), decide(requests.node(), policy, NOW), NOW, 100, with_request=True)
     shown = explained(config, msgspec.structs.replace(kept, evidence=None), "--json")

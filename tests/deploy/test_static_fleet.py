@@ -1,4 +1,4 @@
-"""What ``init`` and ``config render`` write for a static fleet."""
+"""Files of ``init`` and ``config render`` for a static fleet."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_fleet_has_no_callout_and_the_edge_has_no_default_user(tmp_path: Path) -
     settings = static(tmp_path).settings
     texts = {broker.name: render(settings, broker) for broker in settings.brokers}
     for word, name in (("auth_callout", "edge"), (CALLOUT_ACCOUNT, "edge"), ("no_auth_user", "fleet")):
-        assert [found for found, text in texts.items() if word in text] == [name]
+        assert [name_found for name_found, text in texts.items() if word in text] == [name]
 
 
 def test_passwords_are_there_as_hashes_only(tmp_path: Path) -> None:

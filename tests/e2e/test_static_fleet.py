@@ -43,7 +43,7 @@ NO_TOKENS: dict[str, str | None] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
-    """A static fleet and its edge."""
+    """Yield a static fleet and its edge."""
     directory = tmp_path_factory.mktemp("static") / "sandbox"
     async with Sandbox(directory, fleet_auth=FleetAuth.STATIC, changes=NO_TOKENS) as running:
         yield running
@@ -61,7 +61,7 @@ async def info(sandbox: Sandbox, who: str) -> dict[str, Any]:
 
 async def test_permissions_are_those_of_the_policy(sandbox: Sandbox) -> None:
     accounts = {who: await info(sandbox, who) for who in ("fleet", "provisioner", "system")}
-    assert {who: told["account"] for who, told in accounts.items()} == {
+    assert {who: reported["account"] for who, reported in accounts.items()} == {
         "fleet": "choria",
         "provisioner": "provisioning",
         "system": "system",

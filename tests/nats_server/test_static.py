@@ -10,7 +10,7 @@ import pytest
 
 from broker_auth.errors import OperationError
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
-from tests.nats_server.site import Site
+from tests.nats_server.sandbox import Site
 
 pytestmark = pytest.mark.e2e
 
@@ -21,24 +21,24 @@ def hashed(password: str) -> str:
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4, prefix=b"2a")).decode()
 
 
-def config(site: Site, password_hash: str, default: str = "anybody") -> Path:
+def config(sandbox: Site, password_hash: str, default: str = "anybody") -> Path:
     """Write a configuration with a default user, a user with a password, and a key."""
-    path = site.directory / "static.conf"
+    path = sandbox.directory / "static.conf"
     path.write_text(f"""
         listen: "127.0.0.1:-1"
         no_auth_user: "{default}"
         accounts {{
           APP: {{ users: [ {{ user: anybody }}, {{ user: other }} ] }}
           OTHER: {{ users: [ {{ user: somebody, password: "{password_hash}" }} ] }}
-          SYS: {{ users: [ {{ nkey: {public_nkey(site.operator)} }} ] }}
+          SYS: {{ users: [ {{ nkey: {public_nkey(sandbox.operator)} }} ] }}
         }}
         system_account: SYS
     """)
     return path
 
 
-async def test_fact_31_only_a_client_that_shows_nothing_is_the_default_user(site: Site) -> None:
-    server = await site.start(config(site, hashed("right")))
+async def test_fact_31_only_a_client_that_shows_nothing_is_the_default_user(sandbox: Site) -> None:
+    server = await sandbox.start(config(sandbox, hashed("right")))
     stranger = public_nkey(generate_seed(NkeyKind.USER))
     shown: list[dict[str, str]] = [
         {},
@@ -50,30 +50,30 @@ async def test_fact_31_only_a_client_that_shows_nothing_is_the_default_user(site
         {"auth_token": "x"},
         {"nkey": stranger, "sig": "AAAA"},
     ]
-    seen = [await (await site.wire(server)).login(**options) for options in shown]
+    seen = [await (await sandbox.wire(server)).login(**options) for options in shown]
     assert seen == ["PONG", "PONG", "PONG", *[REFUSED] * 5]
 
 
-async def test_fact_31_a_hash_does_not_serve_as_password(site: Site) -> None:
+async def test_fact_31_a_hash_does_not_serve_as_password(sandbox: Site) -> None:
     text = hashed("right")
-    server = await site.start(config(site, text))
-    seen = [await (await site.wire(server)).login(user="somebody", **{"pass": word}) for word in ("right", text, "")]
+    server = await sandbox.start(config(sandbox, text))
+    seen = [await (await sandbox.wire(server)).login(user="somebody", **{"pass": word}) for word in ("right", text, "")]
     assert seen == ["PONG", REFUSED, REFUSED]
 
 
-async def test_fact_31_a_reload_ends_sessions_with_an_old_password_and_no_others(site: Site) -> None:
-    server = await site.start(config(site, hashed("old")))
-    anybody, somebody = await site.wire(server), await site.wire(server)
+async def test_fact_31_a_reload_ends_sessions_with_an_old_password_and_no_others(sandbox: Site) -> None:
+    server = await sandbox.start(config(sandbox, hashed("old")))
+    anybody, somebody = await sandbox.wire(server), await sandbox.wire(server)
     assert [await anybody.login(), await somebody.login(user="somebody", **{"pass": "old"})] == ["PONG", "PONG"]
-    config(site, hashed("new"))
+    config(sandbox, hashed("new"))
     await asyncio.to_thread(server.reload)
     assert await somebody.verdict() != "PONG"
     await anybody.send("PING\r\n")
     assert await anybody.verdict() == "PONG"
 
 
-async def test_fact_31_another_default_user_needs_a_restart(site: Site) -> None:
-    server = await site.start(config(site, hashed("x")))
-    config(site, hashed("x"), default="other")
+async def test_fact_31_another_default_user_needs_a_restart(sandbox: Site) -> None:
+    server = await sandbox.start(config(sandbox, hashed("x")))
+    config(sandbox, hashed("x"), default="other")
     with pytest.raises(OperationError, match="not supported for NoAuthUser"):
         await asyncio.to_thread(server.reload)

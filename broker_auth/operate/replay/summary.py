@@ -25,7 +25,7 @@ class AffectedIdentity:
 
 @dataclass(slots=True)
 class EffectGroup:
-    """Requests that a change affects in the same way.
+    """A group of requests that a change affects in the same way.
 
     Attributes:
         reason: why, in the words of the first of them.
