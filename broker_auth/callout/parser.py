@@ -1,7 +1,7 @@
 """Takes tapped messages off what was read, many at once; everything else is nats-py's parser's.
 
 nats-py takes 8 µs for a message, 40 until its handler has it, of the 150 that a decision takes. The copies of
-requests (:mod:`.peers`) would cost too much that way.
+requests (:mod:`.copies`) would cost too much that way.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TappingParser(FramedParser):
             if tap is None or headers_end > end or end - position > _MAX_MESSAGE_BYTES:
                 break
             if end + len(CRLF) > size:
-                self.rest = data[position:]
+                self.keep(data[position:], end + len(CRLF) - position)
                 return size
             tap(reply or b"", data[headers_end:end], data[body:headers_end] or None)
             position = end + len(CRLF)

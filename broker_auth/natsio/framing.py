@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 CRLF: Final = b"\r\n"
 _MAX_LINE_BYTES: Final = 256 * 1024  # the longest is INFO, a few KB
-_HMSG = re.compile(rb"HMSG[ \t]+\S+[ \t]+(\d{1,18})[ \t]+(?:(\S+)[ \t]+)?(\d{1,9})[ \t]+(\d{1,9})\r\n")
-_MSG = re.compile(rb"MSG[ \t]+\S+[ \t]+(\d{1,18})[ \t]+(?:(\S+)[ \t]+)?()(\d{1,9})\r\n")
+_MAX_HEADERS_BYTES: Final = 64 * 1024  # nats-py parses 1 MB of headers in up to 0.4 s, during which all else waits
+# Possessive quantifiers, because a long line that does not match would be tried at each of its bytes.
+_HMSG = re.compile(rb"HMSG[ \t]++\S++[ \t]++(\d{1,18})[ \t]++(?:(\S++)[ \t]++)?(\d{1,9})[ \t]++(\d{1,9})\r\n")
+_MSG = re.compile(rb"MSG[ \t]++\S++[ \t]++(\d{1,18})[ \t]++(?:(\S++)[ \t]++)?()(\d{1,9})\r\n")
 
 
 def message_line(data: bytes, position: int) -> re.Match[bytes] | None:
@@ -45,7 +47,8 @@ class FramedParser(Parser):
     def reset(self) -> None:
         """Discard received data, for a new connection."""
         super().reset()
-        self.rest = b""  # the beginning of an incomplete line, or of an incomplete message for `take`
+        self._rest = bytearray()  # the beginning of an incomplete line, or of an incomplete message for `take`
+        self._rest_size = 0  # of the whole message; 0 for a line
 
     async def parse(self, data: bytes = b"") -> None:
         """Process the received bytes in order.
@@ -53,7 +56,11 @@ class FramedParser(Parser):
         Raises:
             ProtocolError: the data violates the protocol.
         """
-        data, self.rest = self.rest + data if self.rest else data, b""
+        if self._rest:
+            joined = self._join(data)
+            if joined is None:
+                return
+            data = joined
         position, size, buffer = 0, len(data), self.buf
         while position < size:
             if self.state == AWAITING_MSG_PAYLOAD:
@@ -64,7 +71,7 @@ class FramedParser(Parser):
                     return
                 end = data.find(CRLF, position) + len(CRLF)
                 if end < len(CRLF):
-                    self._keep(data[position:])
+                    self.keep(data[position:])
                     return
                 if data[position] in b"HM":
                     self._check(message_line(data, position))
@@ -78,18 +85,39 @@ class FramedParser(Parser):
     def take(self, data: bytes, position: int) -> int:
         """Take messages that begin at ``position``, before nats-py sees them; return the position after them.
 
-        For an incomplete message, stores it in ``rest`` and returns the end of ``data``.
+        For an incomplete message, calls :meth:`keep` and returns the end of ``data``.
         """
         del data
         return position
 
-    def _keep(self, line: bytes) -> None:
-        if len(line) > _MAX_LINE_BYTES:
+    def keep(self, data: bytes, size: int = 0) -> None:
+        """Store an incomplete message of ``size`` bytes, or an incomplete line, until the rest of it is received."""
+        if not size and len(data) > _MAX_LINE_BYTES:
             raise self._violation()
-        self.rest = line
+        self._rest, self._rest_size = bytearray(data), size
+
+    def _join(self, data: bytes) -> bytes | None:
+        """Return the stored data and what was received after it; None, and store both, if they are incomplete.
+
+        The cost depends on the received data only: a server could send a long line or message byte by byte.
+        """
+        rest, before = self._rest, len(self._rest)
+        rest += data
+        if self._rest_size:
+            complete = len(rest) >= self._rest_size
+        else:
+            complete = rest.find(CRLF, before - 1) >= 0
+            if not complete and len(rest) > _MAX_LINE_BYTES:
+                raise self._violation()
+        if not complete:
+            return None
+        self._rest = bytearray()
+        return bytes(rest)
 
     def _check(self, line: re.Match[bytes] | None) -> None:
         if line is None or not int(line[3] or 0) <= int(line[4]) <= self._max_message:
+            raise self._violation()
+        if int(line[3] or 0) > _MAX_HEADERS_BYTES:
             raise self._violation()
 
     def _violation(self) -> ProtocolError:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
 from broker_auth.callout.client import BrokerClient
+from broker_auth.callout.parser import TappingParser
 
 MESSAGES = st.lists(
     st.tuples(st.sampled_from([b"7", b"8"]), st.binary(max_size=60), st.none() | st.binary(min_size=1, max_size=20)),
@@ -108,3 +109,25 @@ async def test_malformed_line_ends_the_connection_and_reaches_no_tap(line: bytes
 async def test_control_lines_without_end_are_bounded() -> None:
     with pytest.raises(ProtocolError):
         await parsed(*[b"INFO " + b"x" * 30_000] * 10)
+
+
+async def test_received_bytes_are_not_examined_again_while_the_rest_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    examined: list[int] = []
+    take = TappingParser.take
+
+    def counting(self: TappingParser, data: bytes, position: int) -> int:
+        examined.append(len(data))
+        return take(self, data, position)
+
+    monkeypatch.setattr(TappingParser, "take", counting)
+    message = frame(b"7", b"r", b"x" * 1000, None)
+    assert len(await parsed(*pieces(message, 1))) == 1
+    line = message.index(b"\n") + 1
+    assert examined == [1, line, len(message)]  # the first byte, the complete line, the complete message
+
+
+@pytest.mark.parametrize("sid", [b"7", b"9"], ids=["tapped", "not tapped"])
+async def test_large_headers_end_the_connection_before_nats_py_parses_them(sid: bytes) -> None:
+    headers = b"NATS/1.0\r\n" + b"a:\r\n" * 300_000 + b"\r\n"
+    with pytest.raises(ProtocolError):
+        await parsed(*pieces(frame(sid, b"r", b"", headers), 30_000))
