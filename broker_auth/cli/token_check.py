@@ -11,10 +11,18 @@ from typing import Any
 
 import click
 
-from broker_auth.cli import options
+from broker_auth.cli import options, output
 from broker_auth.cli.files import read_file, read_input
-from broker_auth.cli.token_formats import FORMATS, UNREADABLE, Checked, exit_code, show
-from broker_auth.errors import InputError
+from broker_auth.cli.token_formats import (
+    FORMATS,
+    NAGIOS_UNKNOWN,
+    UNREADABLE,
+    Checked,
+    exit_code,
+    nagios_failure,
+    show,
+)
+from broker_auth.errors import BrokerAuthError, InputError
 from broker_auth.tokens.check import CheckResult, Expectations, Mismatch, Requirement, check_token
 from broker_auth.tokens.claims import Purpose
 from broker_auth.tokens.faults import TokenRejected
@@ -129,26 +137,33 @@ def check_command(
     """
     if sum(map(bool, (config, signers, issuers))) != 1:
         raise click.UsageError("give the trusted keys by one of --config, --signer and --issuer")
-    trust = _configured(config) if config else _Trust(keys=_keys(signers, issuers))
+    form = form or ("json" if as_json else "text")
+    try:
+        trust = _configured(config) if config else _Trust(keys=_keys(signers, issuers))
+        requirements = (
+            *_permission_requirements(may_publish, may_subscribe),
+            *(_query_requirement(query) for query in queries),
+        )
+    except BrokerAuthError as error:
+        if form != "nagios":
+            raise
+        output.note(nagios_failure(error))
+        ctx.exit(NAGIOS_UNKNOWN)
     expected = Expectations(
         purpose=PURPOSES[purpose] if purpose else None,
         identity=identity,
         min_validity=min_validity,
         max_validity=max_validity,
         chain_issuer=chain_issuer,
-        requirements=(
-            *_permission_requirements(may_publish, may_subscribe),
-            *(_query_requirement(query) for query in queries),
-        ),
+        requirements=requirements,
     )
     now, verifier = time.time(), TokenVerifier(trust.keys)
-    form = form or ("json" if as_json else "text")
     checked = []
-    for file in files:
+    for file in dict.fromkeys(files):  # two samples of one metric with the same labels spoil Prometheus's file
         try:
             raw = read_input(file, MAX_INPUT).decode("ascii", "replace")  # verification reports text that is not ASCII
         except InputError as error:
-            if form == "text":
+            if form == "text" and len(files) == 1:
                 raise
             checked.append(Checked(file, CheckResult(valid=False, code=UNREADABLE, reason=f"{UNREADABLE}: {error}")))
             continue

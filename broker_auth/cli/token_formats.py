@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +14,7 @@ from broker_auth.tokens.show import chain_issuer_line, lines
 FORMATS: Final = ("text", "json", "nagios", "prometheus")
 UNREADABLE: Final = "unreadable"
 ACCEPTED, REJECTED, EXPIRES_SOON = 0, 1, 3  # 2 is wrong usage
+NAGIOS_UNKNOWN: Final = 3
 _NAGIOS: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")  # by exit code
 METRICS: Final = (
     ("broker_auth_token_valid", "Whether the token is accepted."),
@@ -41,7 +41,7 @@ class Checked:
     def nagios(self) -> int:
         """The exit code of a Nagios plugin for this token alone."""
         if self.result.code == UNREADABLE:
-            return 3
+            return NAGIOS_UNKNOWN
         return {ACCEPTED: 0, EXPIRES_SOON: 1, REJECTED: 2}[self.status]
 
 
@@ -112,6 +112,11 @@ def _nagios(checked: Sequence[Checked], now: float) -> str:
     return f"TOKEN {state} - {text}" + (f" | {performance}" if performance else "")
 
 
+def nagios_failure(error: Exception) -> str:
+    """Return the line of a Nagios plugin that cannot check any token."""
+    return f"TOKEN {_NAGIOS[NAGIOS_UNKNOWN]} - {error}".replace("|", "/")
+
+
 def _summary(item: Checked, now: float) -> str:
     return _ends(item.result, now) if item.result.valid else str(item.result.reason)
 
@@ -129,7 +134,13 @@ def _prometheus(checked: Sequence[Checked]) -> Iterator[str]:
             value = _value(name, item)
             if value is not None:
                 purpose = item.result.purpose or ""
-                yield f"{name}{{file={json.dumps(item.file)},purpose={json.dumps(purpose)}}} {value}"
+                yield f"{name}{{file={_quoted(item.file)},purpose={_quoted(purpose)}}} {value}"
+
+
+def _quoted(value: str) -> str:
+    """Return a label's value. The format has fewer escapes than JSON; one that it lacks spoils the whole file."""
+    plain = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in value)
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _value(name: str, item: Checked) -> str | None:

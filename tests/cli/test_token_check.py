@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -498,3 +499,34 @@ def test_file_name_cannot_break_a_line(tmp_path: Path) -> None:
     file.write_text(sign(a_server(), ORG))
     done = run("token", "check", file, *TRUST, "--format", "prometheus")
     assert len(list(text_string_to_metric_families(done.out))) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["k\u00fc\\x.jwt", "a\tb.jwt", "e\x1b[2J.jwt", "b\udcff.jwt"], ids=["umlaut", "tab", "escape", "bytes"]
+)
+def test_label_has_only_the_escapes_of_the_prometheus_format(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text(sign(a_server(), ORG))
+    labels = re.findall(r'file="((?:[^"\\]|\\.)*)"', run("token", "check", file, *TRUST, "--format", "prometheus").out)
+    assert len(labels) == 3
+    assert not [label for label in labels if re.search(r'\\[^\\"n]', label.replace("\\\\", ""))]
+
+
+def test_file_that_is_named_twice_is_checked_once(three: list[Path]) -> None:
+    done = run("token", "check", three[0], three[0], *TRUST, "--format", "prometheus")
+    assert [len(family.samples) for family in text_string_to_metric_families(done.out)] == [1, 1, 1]
+
+
+def test_unreadable_file_does_not_hide_the_results_of_others(three: list[Path], tmp_path: Path) -> None:
+    done = run("token", "check", tmp_path / "missing.jwt", three[0], *TRUST)
+    assert done.code == 1
+    assert "missing.jwt does not exist" in done.err
+    assert done.out.startswith(f"{three[0]}: accepted")
+
+
+@pytest.mark.parametrize("trust", [("--config", "missing|.conf"), ("--signer", "missing")])
+def test_check_that_cannot_be_made_is_unknown_to_nagios(three: list[Path], trust: tuple[str, str]) -> None:
+    done = run("token", "check", three[0], *trust, "--format", "nagios")
+    assert (done.code, done.err) == (3, "")
+    assert done.out.startswith("TOKEN UNKNOWN - ")
+    assert "|" not in done.out
