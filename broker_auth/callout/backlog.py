@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 from broker_auth.callout.priority import Priority
 
 CAPACITY: Final = 8192  # requests; about as many as a worker can answer before clients give up
-MAX_BYTES: Final = 16 * 1024 * 1024  # of messages; a message may have 64 KiB, typically 2 KiB
+MAX_BYTES: Final = 16 * 1024 * 1024  # of messages; a message may have 512 KiB, typically 2 KiB
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from broker_auth.natsio.client import SecuredClient
 MAX_UNSENT_BYTES: Final = 8 * 1024 * 1024  # answers of about two seconds; clients do not wait longer
 STALL_SECONDS: Final = 10.0  # without sending a byte although some are pending
 DEAD_CHECKS: Final = 24  # unanswered PINGs, one at each check: 12 s
-_MAX_SUBJECT: Final = 1024  # characters of a reply subject; nats-server's have 50
+MAX_SUBJECT: Final = 1024  # characters of a reply subject; nats-server's have 50
 
 Tap = Callable[[bytes, bytes, "bytes | None"], None]
 """Handles a message when it is read; arguments: reply subject, message, headers. Must not raise."""
@@ -70,7 +70,7 @@ class BrokerClient(SecuredClient):
         """
         if not self.is_connected or self._dropped is not None:
             raise ConnectionClosedError
-        if len(payload) > self._max_payload or len(subject) > _MAX_SUBJECT:
+        if len(payload) > self._max_payload or len(subject) > MAX_SUBJECT:
             raise MaxPayloadError
         data = command.pub_cmd(subject, "", payload)
         if self.unsent + len(data) > MAX_UNSENT_BYTES:

@@ -158,7 +158,7 @@ class Peers:
             self._receive_own(int(match[5]), now)
             return
         duty = Duty(letter)
-        answered = tokens.split()
+        answered = [token for token in tokens.split() if len(token) <= _MAX_TOKEN_BYTES]
         for token in answered:
             self._drop(token)
         if len(self._recent[0]) < _MAX_RECENT:

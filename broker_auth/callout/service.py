@@ -16,6 +16,7 @@ from typing import Final
 
 from broker_auth.callout.backlog import Backlog
 from broker_auth.callout.callout import Callout, Exchange
+from broker_auth.callout.client import MAX_SUBJECT
 from broker_auth.callout.connection import BrokerConnection, ExtraSubscription
 from broker_auth.callout.freshness import Age
 from broker_auth.callout.hedging import TICK_SECONDS, Held
@@ -170,8 +171,8 @@ class Service:
 
     def _opened(self, connection: BrokerConnection, reply: str, data: bytes, headers: bytes | None) -> Opened | None:
         """Return the request if it can be answered."""
-        if not reply:
-            self.callout.not_answered(WireFault.NO_REPLY_SUBJECT, "request has no reply subject")
+        if not 0 < len(reply) <= MAX_SUBJECT:  # it is stored with the request, beyond the limit on bytes
+            self.callout.not_answered(WireFault.NO_REPLY_SUBJECT, "request has no usable reply subject")
             return None
         opened = self.callout.open(data, server_xkey(headers))
         if opened is None:

@@ -269,7 +269,7 @@ TOKENS: Final[dict[TokenFault, Remedy]] = {
 }
 
 UNANSWERED: Final[dict[WireFault, Remedy]] = {
-    WireFault.NO_REPLY_SUBJECT: Remedy("A message has no reply subject.", _SERVER),
+    WireFault.NO_REPLY_SUBJECT: Remedy("A message has no reply subject, or one of more than 1024 characters.", _SERVER),
     WireFault.TOO_LARGE: Remedy("A request is larger than 512 KiB.", _SERVER),
     WireFault.NOT_SEALED: Remedy("A request is not encrypted, but an xkey is configured here.", _XKEY),
     WireFault.SEALED: Remedy(

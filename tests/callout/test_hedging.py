@@ -243,3 +243,10 @@ def test_members_are_bounded() -> None:
     for number in range(2000):
         worker.receive(b"1 %020x bbbbbbbb 00000000 n 1\n" % number, 0.0)
     assert len(worker._members) == 256
+
+
+def test_long_tokens_in_a_message_are_not_stored() -> None:
+    worker = Peers("aaaaaaaa")
+    long, short = "x" * 61, "x" * 60
+    worker.receive(b"1 %020x bbbbbbbb 00000000 n 1\n%b %b" % (1, long.encode(), short.encode()), 0.0)
+    assert (worker.is_answered(long), worker.is_answered(short)) == (False, True)

@@ -19,6 +19,7 @@ from broker_auth.bench.site import BenchDeployment, Broker
 from broker_auth.callout import client
 from broker_auth.callout.callout import make_callout
 from broker_auth.callout.hedging import Held
+from broker_auth.callout.request import WireFault
 from broker_auth.callout.service import Service, tls_contexts
 from broker_auth.daemon.supervisor import OLDEST_SECONDS
 from broker_auth.encoding import decode, encode
@@ -149,6 +150,15 @@ async def test_nonsense_from_one_broker_leaves_the_other_served_and_is_recovered
                     break
             except TimeoutError:
                 continue
+
+
+async def test_requests_with_long_reply_subjects_are_not_stored(scene: Scene) -> None:
+    unanswered = scene.service.callout.stats.unanswered
+    for _ in range(20):
+        scene.stolen.ask(scene.request(), "inbox." + "x" * 100_000)
+    async with asyncio.timeout(HANG_SECONDS):
+        await eventually(lambda: unanswered[WireFault.NO_REPLY_SUBJECT] == 20)
+    await scene.honest_login()
 
 
 async def test_addresses_that_a_broker_names_are_not_connected_to(scene: Scene) -> None:
