@@ -72,15 +72,15 @@ def directory_objection(path: Path) -> Objection | None:
         return None
     if status.st_uid in _trusted()[0]:
         return None
-    what = f"belongs to user {_user(status.st_uid)}, who can replace what lies in it"
-    return Objection(what, f"run: chown {_user(os.geteuid())} {path}")
+    what = f"belongs to user {user_name(status.st_uid)}, who can replace what lies in it"
+    return Objection(what, f"run: chown {user_name(os.geteuid())} {path}")
 
 
 def _owned_by_another(path: Path, status: os.stat_result, users: frozenset[int]) -> Objection | None:
     if status.st_uid not in users:
-        what = f"belongs to user {_user(status.st_uid)}, who knows it and can replace it"
+        what = f"belongs to user {user_name(status.st_uid)}, who knows it and can replace it"
         return Objection(
-            what, f"replace it if that user should not know it, then run: chown {_user(os.geteuid())} {path}"
+            what, f"replace it if that user should not know it, then run: chown {user_name(os.geteuid())} {path}"
         )
     if (strange := directory_objection(path.parent)) is not None:
         return Objection(f"lies in a directory that {strange.what}", strange.remedy)
@@ -101,7 +101,8 @@ def _trusted() -> tuple[frozenset[int], frozenset[int]]:
     return frozenset(users), frozenset(groups)
 
 
-def _user(number: int) -> str:
+def user_name(number: int) -> str:
+    """Return the name of a user, or the number of one without a name."""
     try:
         return pwd.getpwuid(number).pw_name
     except (KeyError, OverflowError):

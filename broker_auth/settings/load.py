@@ -7,6 +7,9 @@ and against files.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import ConfigurationError
-from broker_auth.files.ownership import configured_by, objection
+from broker_auth.files.ownership import configured_by, objection, user_name
 from broker_auth.files.reading import AS_SERVICE, OTHERS, BadValue, FileContent, read
 from broker_auth.secret import Secret
 from broker_auth.settings.checks.audit import audit_outputs
@@ -37,7 +40,7 @@ from broker_auth.settings.model import (
     Settings,
     StreamSettings,
 )
-from broker_auth.settings.plugin_directory import add_plugin_directory
+from broker_auth.settings.plugin_directory import DIRECTORY, add_plugin_directory
 from broker_auth.settings.problems import ConfigurationReport, Findings, Problem
 from broker_auth.settings.revocations import read_revocations
 from broker_auth.settings.source import Source
@@ -126,6 +129,7 @@ def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope)
     source.override_first(environ, own.BROKERS, choria.ISSUER_NAMES)
     source.add_environment(environ, source.get(own.BROKERS), source.get(choria.ISSUER_NAMES))
     _check_modes(source, files)
+    _warn_of_writers(source, files)
     warn_of_ignored(source)
     return findings.report(_settings(source, now, scope))
 
@@ -325,3 +329,21 @@ def _check_modes(source: Source, files: dict[str, FileContent]) -> None:
             source.findings.problem(entry.problem("is written in a file that every user can access", remedy))
         elif (strange := objection(Path(entry.file), content.status)) is not None:
             source.findings.warning(entry.problem(f"is written in a file that {strange.what}", remedy))
+
+
+def _warn_of_writers(source: Source, files: dict[str, FileContent]) -> None:
+    """Warn about configuration files that others can change: they could admit themselves."""
+    statuses = {file: content.status for file, content in files.items()}
+    directory = source.path.parent / DIRECTORY
+    with contextlib.suppress(OSError):
+        statuses[str(directory)] = directory.stat()
+    trusted = {0, os.geteuid(), files[source.findings.file].status.st_uid}
+    for file, status in statuses.items():
+        if status.st_mode & stat.S_IWOTH:
+            what, remedy = "every user can write to it, and so decide who is admitted", f"run: chmod o-w {file}"
+        elif status.st_uid not in trusted:
+            what = f"belongs to user {user_name(status.st_uid)}, who can so decide who is admitted"
+            remedy = f"run: chown {user_name(os.geteuid())} {file}"
+        else:
+            continue
+        source.findings.warning(Problem(file=file, what=what, remedy=remedy))

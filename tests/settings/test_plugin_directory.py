@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from broker_auth.settings.load import check
 from broker_auth.settings.model import Settings
 from tests.settings.builder import CHORIA, HEX_KEY, ISSUER_MODE, PASSWORD, Directory, P
 
@@ -136,3 +137,21 @@ def test_unreadable_file_is_a_problem(directory: Directory) -> None:
     (directory.path / "plugin.d" / "link.cfg").symlink_to("nowhere")
     (reported,) = problems(directory)
     assert "plugin.d/choria.cfg: is not a regular file" in reported
+
+
+@pytest.mark.parametrize("name", ["plugin.d", "plugin.d/choria.cfg", "broker.conf"])
+def test_warning_names_what_every_user_can_write(directory: Directory, name: str) -> None:
+    put(directory, "network.deny_server_connections = false\n")
+    path = directory.save().parent / name
+    path.chmod(path.stat().st_mode | 0o002)
+    (reported,) = check(directory.config, {}).warnings
+    assert str(reported) == f"{path}: every user can write to it, and so decide who is admitted; run: chmod o-w {path}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("name", ["plugin.d", "plugin.d/choria.cfg"])
+def test_warning_names_what_belongs_to_a_stranger(directory: Directory, name: str) -> None:
+    put(directory, "network.deny_server_connections = false\n")
+    os.chown(directory.path / name, 4321, -1)
+    (reported,) = warnings(directory)
+    assert reported.startswith(f"{directory.path / name}: belongs to user 4321, who can so decide who is admitted; ")
