@@ -33,7 +33,11 @@ class Inventory:
 
     def _read(self) -> dict[str, bytes]:
         nodes: dict[str, bytes] = {}
-        for number, line in enumerate(self._path.read_text().splitlines(), 1):
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise FatalError(f"{self._path} is not UTF-8 text") from error
+        for number, line in enumerate(lines, 1):
             identity, _, secret = line.partition(" ")
             try:
                 if not is_name(identity) or identity in nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from identities import CertificateSigner, RefusalError, TokenSigner, read_csr
-from inventory import is_name
+from inventory import Inventory, is_name
 from provisioner import announced
 from sealed import ProofError, read_secret, seal, unseal
 
@@ -202,3 +203,14 @@ def test_secret_of_another_form_is_refused_and_not_quoted(text: str) -> None:
     with pytest.raises(ValueError, match="64 hex characters") as caught:
         read_secret(text)
     assert not text or text not in str(caught.value)
+
+
+def test_inventory_stays_as_it_was_while_the_file_contains_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "inventory"
+    path.write_text(f"{NAME} {'a' * 64}\n")
+    inventory = Inventory(path)
+    for number, content in enumerate((b"\xff\xfe", b"node2.example.net short\n", b"../x " + b"a" * 64), 1):
+        path.write_bytes(content)
+        os.utime(path, ns=(number, number))
+        inventory.refresh()
+        assert list(inventory.secrets) == [NAME]
