@@ -13,6 +13,11 @@ import secrets
 import shutil
 from pathlib import Path
 
+from inventory import LONGEST, is_name
+
+from broker_auth.errors import BrokerAuthError
+from broker_auth.files.writing import write_private
+
 
 def prepare_provisioner(deployment: Path, directory: Path) -> None:
     """Give a provisioner its certificate, the password, and the CA that signs nodes' certificates."""
@@ -36,7 +41,8 @@ def make_device(deployment: Path, identity: str) -> Path:
     shutil.copy(deployment / "pki" / "ca.pem", directory)
     shutil.copy(deployment / "provisioning.jwt", directory)
     secret = secrets.token_hex(32)
-    (directory / "device.secret").write_text(f"{secret}\n")
+    write_private(directory / "device.secret", f"{secret}\n".encode())
+    inventory.touch(mode=0o600)
     with inventory.open("a") as lines:
         lines.write(f"{identity} {secret}\n")
     return directory
@@ -48,9 +54,11 @@ def main() -> None:
     parser.add_argument("deployment", type=Path, help="the directory of `broker-auth init --dev-pki`")
     parser.add_argument("identity", help="the device's name")
     arguments = parser.parse_args()
+    if not is_name(arguments.identity):  # the provisioner would refuse the whole inventory
+        parser.error(f"{arguments.identity!r} is not a name in lower case of at most {LONGEST} characters")
     try:
         print(make_device(arguments.deployment, arguments.identity))
-    except OSError as error:
+    except (OSError, BrokerAuthError) as error:
         parser.exit(1, f"error: {error}\n")
 
 

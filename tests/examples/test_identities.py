@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import factory
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -214,3 +215,27 @@ def test_inventory_stays_as_it_was_while_the_file_contains_an_error(tmp_path: Pa
         os.utime(path, ns=(number, number))
         inventory.refresh()
         assert list(inventory.secrets) == [NAME]
+
+
+def test_factory_writes_secrets_that_only_their_owner_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pki/ca.pem", "provisioning.jwt", "keys/client_password"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    for identity in (NAME, "node2.example.net"):
+        monkeypatch.setattr("sys.argv", ["factory.py", str(tmp_path), identity])
+        factory.main()
+    files = [tmp_path / "nodes" / NAME / "device.secret", tmp_path / "provisioner" / "inventory"]
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600, 0o600]
+    assert list(Inventory(files[1]).secrets) == [NAME, "node2.example.net"]
+    assert Inventory(files[1]).secrets[NAME] == read_secret(files[0].read_text())
+
+
+@pytest.mark.parametrize("identity", ["Node1.example.net", "../x", "a b", ""])
+def test_factory_refuses_names_that_would_spoil_the_inventory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["factory.py", str(tmp_path), identity])
+    with pytest.raises(SystemExit) as ended:
+        factory.main()
+    assert ended.value.code == 2
+    assert list(tmp_path.iterdir()) == []
