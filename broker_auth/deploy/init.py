@@ -216,6 +216,7 @@ def _check_names(plan: Plan) -> None:
     """Refuse names of edges that files, brokers or zones of this deployment have, too."""
     names = [edge.name for edge in plan.edges]
     used = {"broker", FLEET_ZONE, *_fleet_servers(plan)}
+    used.update(Path(password).name for password in (brokerconf.CLIENT_PASSWORD, brokerconf.SYSTEM_PASSWORD))
     if plan.dev_pki:
         used.update(devpki.names_in_use(plan))
     for name in names:

@@ -159,7 +159,7 @@ def test_every_topology_supports_a_cluster(tmp_path: Path, topology: Topology, e
         ({"named_edges": (EDGES[0], EDGES[0])}, r"--edge: the name eu is used"),
         *(
             ({"named_edges": (Edge(name, "x.example.net"),)}, f"--edge: the name {name} is used")
-            for name in ("fleet", "broker", "nats2", "ca", "service", "leaf-ca")
+            for name in ("fleet", "broker", "nats2", "ca", "service", "leaf-ca", "client_password")
         ),
         ({"named_edges": (Edge("a", "x"), Edge("a-leaf", "y"))}, "--edge: the name a-leaf is used"),
         ({"named_edges": (Edge("a/b", "x.example.net"),)}, "is not a usable name"),
