@@ -78,7 +78,7 @@ class Copies:
     def _send(self, message: bytes) -> None:
         try:
             self._client.send(PEERS_SUBJECT, message)
-        except NatsError as error:  # the connection has ended, which :class:`BrokerConnection` notices too
+        except Exception as error:  # the connection has ended, which :class:`BrokerConnection` notices too
             _log.debug("not sent to the other workers: %s", error)
 
     async def _change(self, watching: bool) -> None:

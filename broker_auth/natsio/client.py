@@ -18,7 +18,7 @@ import ssl
 from typing import Any, ClassVar, Final
 
 from nats.aio.client import Client
-from nats.errors import Error
+from nats.errors import Error, ProtocolError
 
 from broker_auth.cache import BoundedCache
 from broker_auth.natsio.framing import FramedParser
@@ -121,7 +121,12 @@ class SecuredClient(ExtendedClient):
             raise HandshakeFirstError(error) from error
 
     def before_info(self, info: dict[str, Any], initial: bool) -> None:
-        """Store the version and the account; refuse a connection that requires TLS if the server does not start it."""
+        """Store the version and the account; refuse a connection that requires TLS if the server does not start it.
+
+        Also refuse a maximum size that is not a number, because nats-py would compare it with that of each message.
+        """
+        if type(info.get("max_payload", 0)) is not int:
+            raise ProtocolError
         account = info.get("remote_account", "" if initial else self.account)
         self.account = account if isinstance(account, str) else ""
         self.server_version = str(info.get("version", ""))[:32]

@@ -59,6 +59,15 @@ class HostileBroker:
         assert self._writer is not None
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
 
+    def announce(self, **info: Any) -> None:
+        """Send other content in the INFO of later connections."""
+        self._info |= info
+
+    def end(self) -> None:
+        """End the newest connection."""
+        assert self._writer is not None
+        self._writer.transport.abort()
+
     def send(self, data: bytes) -> None:
         """Send raw bytes on the newest connection."""
         assert self._writer is not None

@@ -161,6 +161,18 @@ async def test_requests_with_long_reply_subjects_are_not_stored(scene: Scene) ->
     await scene.honest_login()
 
 
+@pytest.mark.parametrize("size", ["x", None, 1.5, [], True])
+async def test_a_broker_that_announces_no_number_as_its_largest_message_is_not_connected_to(
+    scene: Scene, size: object
+) -> None:
+    scene.stolen.announce(max_payload=size)
+    scene.stolen.end()
+    async with asyncio.timeout(HANG_SECONDS):
+        await eventually(lambda: scene.stolen.connections > 2)  # refused, and tried again
+    await scene.honest_login()
+    assert not scene.serving.done()
+
+
 async def test_addresses_that_a_broker_names_are_not_connected_to(scene: Scene) -> None:
     visited = asyncio.Event()
 
