@@ -138,7 +138,7 @@ def _prometheus(checked: Sequence[Checked]) -> Iterator[str]:
 
 
 def _quoted(value: str) -> str:
-    """Return a label's value. The format has fewer escapes than JSON; one that it lacks spoils the whole file."""
+    """Return a label's value. The format has fewer escapes than JSON, and another escape spoils the file."""
     plain = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in value)
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
