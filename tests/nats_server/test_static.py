@@ -10,7 +10,7 @@ import pytest
 
 from broker_auth.errors import OperationError
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
-from tests.nats_server.sandbox import Site
+from tests.nats_server.site import Site
 
 pytestmark = pytest.mark.e2e
 
