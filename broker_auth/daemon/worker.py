@@ -37,7 +37,7 @@ from broker_auth.daemon.revocations import MAX_LINE, Follower
 from broker_auth.daemon.spawn import end_with_parent
 from broker_auth.logs import setup as logs
 from broker_auth.natsio.subjects import AUTH_ERROR_SUBJECT, AUTH_QUEUE, AUTH_REQUEST_SUBJECT
-from broker_auth.settings.model import AuditKind, AuditSettings, Role, ServingSettings
+from broker_auth.settings.model import AuditKind, AuditSettings, ServingSettings
 from broker_auth.settings.policy import build_policy
 
 HEARTBEAT_SECONDS: Final = 1.0
@@ -204,7 +204,7 @@ class _Worker:
             writer.write(msgspec.json.encode(heartbeat) + b"\n")
 
     async def _publish(self, subject: str, data: bytes) -> None:
-        connection = next(connection for connection in self._service.connections if connection.role is not Role.EDGE)
+        connection = next(connection for connection in self._service.connections if not connection.role.is_outpost)
         if not connection.subscribed.is_set() or connection.unsent > _MAX_UNSENT:
             raise ConnectionError(f"broker {connection.name} is unreachable, or reads slowly")
         connection.reply(subject, data)

@@ -125,9 +125,9 @@ class Access:
                 f"{settings.path}: plugin.choria.network.system.user is not set, so the system account of "
                 f"{broker.name} is not accessible; set it, or use --break-glass SEED"
             )
-        if broker.role is Role.EDGE:
+        if broker.role.is_outpost:
             raise AccessError(
-                f"broker {broker.name} is an edge, to which passwords are never sent; for its system account use "
+                f"broker {broker.name} has the role {broker.role}: passwords are never sent to it; for its system account use "
                 f"--break-glass with the seed of zone {broker.zone}"
             )
         if broker.role is Role.SINGLE and self.proof is None:

@@ -132,7 +132,7 @@ def _steps(case: Case, decision: Decision) -> tuple[Step, ...]:
     """Return the result of each rule for a decided case."""
     deciding = decision.rule.number
     steps = []
-    for rule in rules_for(edge=case.policy.edge):
+    for rule in rules_for(case.policy.serves):
         if rule.number < deciding:
             outcome = Outcome.PASSED if rule.number == Rule.CONNECTION.number else Outcome.NOT_ITS_OWN
             why = rule.why_passed(case)

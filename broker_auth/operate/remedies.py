@@ -87,6 +87,25 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "A client or a server with a token for the fleet connected to an edge.",
         "Let it connect to the fleet's servers; an edge only admits unprovisioned nodes.",
     ),
+    DenyCode.GATE_VERIFIED_TLS: Remedy(
+        "A gate says that it verified the certificate of a connection, but a gate's listener asks for none.",
+        "Render the gate's configuration again and restart it. If it was rendered so, somebody else speaks for the "
+        "gate: treat it as stolen (docs/security.md).",
+    ),
+    DenyCode.GATE_PROVISIONER: Remedy(
+        "The user `provisioner` connected to a gate, which has no provisioning account.",
+        "Let the provisioner connect to the fleet's servers. Its password has been shown to the gate: if it may be "
+        "in other hands, replace `plugin.choria.network.provisioning.client_password`.",
+    ),
+    DenyCode.GATE_SYSTEM_USER: Remedy(
+        "The system user connected to a gate.",
+        "Connect to the fleet's servers, or to the gate as its break-glass user. The password has been shown to the "
+        "gate: if the gate may be in other hands, replace `plugin.choria.network.system.password`.",
+    ),
+    DenyCode.GATE_PROVISIONING_TOKEN: Remedy(
+        "An unprovisioned node connected to a gate, which admits clients and servers by their tokens only.",
+        "Name an edge, or the fleet's WebSocket listener, in the URLs of the provisioning token.",
+    ),
     DenyCode.PROVISIONING_DISABLED: Remedy(
         "A node or provisioner connected, but provisioning is not enabled.",
         "Set `plugin.choria.network.provisioning.client_password`, and `signer_cert` or organization issuers.",

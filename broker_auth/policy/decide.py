@@ -29,7 +29,7 @@ def decide(request: AuthorizationRequest, policy: Policy, now: float) -> Decisio
 def decide_case(case: Case) -> Decision:
     """Apply the rules to a case, in their order. Never raises, for any request."""
     try:
-        for rule in rules_for(edge=case.policy.edge):
+        for rule in rules_for(case.policy.serves):
             admitted = rule.apply(case)
             if admitted is not None:
                 return admitted

@@ -56,6 +56,10 @@ class DenyCode(StrEnum):
     EDGE_PROVISIONER = "edge_provisioner"
     EDGE_SYSTEM_USER = "edge_system_user"
     EDGE_FLEET_TOKEN = "edge_fleet_token"
+    GATE_VERIFIED_TLS = "gate_verified_tls"
+    GATE_PROVISIONER = "gate_provisioner"
+    GATE_SYSTEM_USER = "gate_system_user"
+    GATE_PROVISIONING_TOKEN = "gate_provisioning_token"
     PROVISIONING_DISABLED = "provisioning_disabled"
     PROVISIONER_PASSWORD = "provisioner_password"
     PROVISIONER_NOT_VERIFIED = "provisioner_not_verified"
@@ -171,6 +175,10 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.EDGE_PROVISIONER: "connection type not served",
     DenyCode.EDGE_SYSTEM_USER: "connection type not served",
     DenyCode.EDGE_FLEET_TOKEN: "connection type not served",
+    DenyCode.GATE_VERIFIED_TLS: "connection type not served",
+    DenyCode.GATE_PROVISIONER: "connection type not served",
+    DenyCode.GATE_SYSTEM_USER: "connection type not served",
+    DenyCode.GATE_PROVISIONING_TOKEN: "connection type not served",
     DenyCode.PROVISIONING_DISABLED: "provisioning not enabled",
     DenyCode.PROVISIONER_PASSWORD: "wrong password",
     DenyCode.PROVISIONER_NOT_VERIFIED: "credentials not sufficient",

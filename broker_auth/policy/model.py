@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from broker_auth.certificates.peer import PREFIXES, PeerIdentity
@@ -100,12 +101,20 @@ class HostList:
         return any(address in network for network in self.networks)
 
 
+class Serves(StrEnum):
+    """The kind of brokers that ask, which selects the rules (docs/policy.md#zones)."""
+
+    FLEET = "fleet"
+    EDGE = "edge"
+    GATE = "gate"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """The configuration of the rules.
 
     Attributes:
-        edge: whether the brokers are edges (docs/policy.md#at-an-edge).
+        serves: the kind of brokers that ask (docs/policy.md#at-an-edge, docs/policy.md#at-a-gate).
         issuer_mode: whether organization issuers are configured (docs/policy.md#two-modes).
         pub_sub: whether, in issuer mode, verified TLS without a token gets pub-sub permissions.
         token_leeway: seconds, for ``nbf`` and ``iat``.
@@ -114,7 +123,7 @@ class Policy:
 
     tokens: TokenVerifier
     peers: PeerVerifier
-    edge: bool = False
+    serves: Serves = Serves.FLEET
     accounts: Accounts = field(default_factory=Accounts)
     issuer_mode: bool = False
     provisioning: Provisioning = field(default_factory=Provisioning)

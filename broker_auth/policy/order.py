@@ -1,4 +1,4 @@
-"""The rules in order, for the fleet and for edges, as :func:`.decide` applies and ``explain`` shows them."""
+"""The rules in order, for the fleet, edges and gates, as :func:`.decide` applies and ``explain`` shows them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 from broker_auth.policy import rules
 from broker_auth.policy.case import Case
 from broker_auth.policy.decision import Admit
+from broker_auth.policy.model import Serves
 from broker_auth.tokens.jws import show
 
 
@@ -72,11 +73,21 @@ EDGE_RULES: Final = (
     PolicyRule(1, "provisioner", rules.rule_1_edge, _not_provisioner),
     PolicyRule(2, "system user", rules.rule_2_edge, _not_system_user),
     PolicyRule(3, "token", rules.rule_3_edge, _no_token),
-    PolicyRule(4, "verified TLS without a token", rules.rule_4_edge, _not_verified),
+    PolicyRule(4, "verified TLS without a token", rules.rule_4_no_certificate, _not_verified),
     PolicyRule(5, "everything else", rules.rule_5_everything_else, _not_verified),
 )
+# No rule here names the provisioning account or the system account (docs/policy.md#at-a-gate).
+GATE_RULES: Final = (
+    PolicyRule(0, "connection", rules.rule_0_gate, _connection),
+    PolicyRule(1, "provisioner", rules.rule_1_gate, _not_provisioner),
+    PolicyRule(2, "system user", rules.rule_2_gate, _not_system_user),
+    PolicyRule(3, "token", rules.rule_3_gate, _no_token),
+    PolicyRule(4, "verified TLS without a token", rules.rule_4_no_certificate, _not_verified),
+    PolicyRule(5, "everything else", rules.rule_5_everything_else, _not_verified),
+)
+_RULES: Final = {Serves.FLEET: FLEET_RULES, Serves.EDGE: EDGE_RULES, Serves.GATE: GATE_RULES}
 
 
-def rules_for(*, edge: bool) -> tuple[PolicyRule, ...]:
-    """Return the rules of an edge, or those of the fleet, in their order."""
-    return EDGE_RULES if edge else FLEET_RULES
+def rules_for(serves: Serves) -> tuple[PolicyRule, ...]:
+    """Return the rules for one kind of brokers, in their order."""
+    return _RULES[serves]

@@ -37,6 +37,16 @@ def rule_0_edge(case: Case) -> None:
         )
 
 
+def rule_0_gate(case: Case) -> None:
+    """Refuse connections that a gate does not serve; its listener asks for no certificate, so no chain is read."""
+    _require_served_connection(case)
+    tls = case.request.client_tls
+    if tls is not None and tls.verified_chains:
+        case.refuse(
+            DenyCode.GATE_VERIFIED_TLS, "the gate reports a verified certificate, but does not request certificates"
+        )
+
+
 def _require_served_connection(case: Case) -> None:
     """Require a client, by NATS or websocket, over TLS, without two different tokens."""
     info, options = case.request.client_info, case.request.connect_opts
@@ -104,6 +114,21 @@ def rule_2_edge(case: Case) -> None:
         case.refuse(DenyCode.EDGE_SYSTEM_USER, "the system user connects to the fleet, not to an edge")
 
 
+def rule_1_gate(case: Case) -> None:
+    """Refuse the provisioner, with or without a token: a gate does not know the provisioning account."""
+    if case.request.connect_opts.user == PROVISIONER:
+        case.rule = Rule.PROVISIONER
+        case.refuse(DenyCode.GATE_PROVISIONER, "provisioners connect to the fleet, not to a gate")
+
+
+def rule_2_gate(case: Case) -> None:
+    """Refuse the system user: operators connect to the fleet, or to a gate as its break-glass user."""
+    system = case.policy.system
+    if system is not None and case.request.connect_opts.user == system.user:
+        case.rule = Rule.SYSTEM
+        case.refuse(DenyCode.GATE_SYSTEM_USER, "the system user connects to the fleet, not to a gate")
+
+
 def rule_2_system(case: Case) -> Admit | None:
     """Admit the system user with the password and a verified peer, or a client token with the permission."""
     system = case.policy.system
@@ -149,6 +174,20 @@ def rule_3_edge(case: Case) -> Admit | None:
         case.rule = Rule.CLIENT if token.purpose is Purpose.CLIENT else Rule.SERVER
         case.refuse(DenyCode.EDGE_FLEET_TOKEN, f"a {case.rule} token is for the fleet, not for an edge")
     return _provisioning_node(case, token)
+
+
+def rule_3_gate(case: Case) -> Admit | None:
+    """Admit clients and servers by token and nonce, as in the fleet; nodes connect to an edge."""
+    if not case.request.connect_opts.auth_token:
+        return None
+    case.rule = Rule.TOKEN
+    token = case.examine_token()
+    if token.purpose is None:
+        case.refuse(token.fault, token.detail)
+    if token.purpose is Purpose.PROVISIONING:
+        case.rule = Rule.PROVISIONING
+        case.refuse(DenyCode.GATE_PROVISIONING_TOKEN, "a provisioning token is for an edge, not for a gate")
+    return _BY_PURPOSE[token.purpose](case, token)
 
 
 def _client(case: Case, token: Verified | Rejected) -> Admit:
@@ -219,8 +258,8 @@ def rule_4_verified_tls(case: Case) -> Admit | None:
     return case.admit(policy.accounts.fleet, case.peer.display_name, granted, reason)
 
 
-def rule_4_edge(case: Case) -> None:
-    """Pass: an edge does not verify TLS connections."""
+def rule_4_no_certificate(case: Case) -> None:
+    """Pass: edges and gates do not verify TLS connections."""
 
 
 def rule_5_everything_else(case: Case) -> NoReturn:

@@ -37,6 +37,7 @@ from broker_auth.settings.model import (
     AccountNames,
     AuditSettings,
     ProvisioningSettings,
+    Role,
     Settings,
     StreamSettings,
 )
@@ -190,14 +191,22 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
 
 
 def _withhold(source: Source, scope: _Scope) -> None:
-    """Skip the secrets that an edge zone does not need: it admits no system user, and no provisioner by certificate."""
+    """Skip the secrets that the zone of an edge or a gate does not need.
+
+    Neither admits the system user, a gate no provisioner, and an edge no provisioner by certificate.
+    """
     provisioners = (choria.CLIENT_PASSWORD, own.PREVIOUS_CLIENT_PASSWORD)
     operators = (choria.SYSTEM_PASSWORD, own.PREVIOUS_SYSTEM_PASSWORD)
     edge = scope.zone not in (None, FLEET_ZONE)
     if edge or not scope.secrets:
         source.withhold(*operators)
-    if not scope.secrets or (edge and source.get(own.REQUIRE_MTLS)):
+    if not scope.secrets or (edge and (source.get(own.REQUIRE_MTLS) or _is_gate(source, scope.zone))):
         source.withhold(*provisioners)
+
+
+def _is_gate(source: Source, zone: str | None) -> bool:
+    names = source.get(own.BROKERS)
+    return any(source.get(broker_keys.ROLE, name) is Role.GATE and zone_of(source, name) == zone for name in names)
 
 
 def _check_zone(source: Source, names: Sequence[str], zone: str | None) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from broker_auth.errors import InputError
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.model import Accounts as AccountNames
+from broker_auth.policy.model import Serves
 from broker_auth.secret import Secret
 
 __all__ = [
@@ -45,7 +46,18 @@ class Role(StrEnum):
 
     FLEET = "fleet"
     EDGE = "edge"
+    GATE = "gate"
     SINGLE = "single"
+
+    @property
+    def is_outpost(self) -> bool:
+        """Whether such brokers are linked to the fleet and separated from it: by zone, keys and rules."""
+        return self in (Role.EDGE, Role.GATE)
+
+    @property
+    def serves(self) -> Serves:
+        """The rules by which the service decides for such brokers."""
+        return {Role.EDGE: Serves.EDGE, Role.GATE: Serves.GATE}.get(self, Serves.FLEET)
 
 
 class FleetAuth(StrEnum):
@@ -93,6 +105,8 @@ class BrokerSettings:
     @property
     def takes_nodes(self) -> bool:
         """Whether unprovisioned nodes connect to this broker."""
+        if self.role is Role.GATE:
+            return False
         return self.role is not Role.FLEET or self.server.websocket_listen is not None
 
     @property
@@ -126,7 +140,7 @@ class Zone:
 
     @property
     def is_fleet(self) -> bool:
-        """Whether this is the fleet's zone; every other one is an edge's."""
+        """Whether this is the fleet's zone; every other one is an edge's or a gate's."""
         return self.name == FLEET_ZONE
 
 
@@ -302,6 +316,11 @@ class Settings:
     def issuer_mode(self) -> bool:
         """Whether organization issuers are configured (docs/policy.md#two-modes)."""
         return bool(self.issuers)
+
+    def serves(self, zone: str) -> Serves:
+        """Return the kind of the brokers in a zone; a zone has brokers of one kind."""
+        roles = {broker.role for broker in self.brokers if broker.zone == zone}
+        return next((role.serves for role in roles), Serves.FLEET if zone == FLEET_ZONE else Serves.EDGE)
 
     def zone(self, name: str) -> Zone:
         """Return the zone of this name, which must be one of :attr:`zones`."""

@@ -10,7 +10,7 @@ from broker_auth.certificates.pemfile import MAX_BYTES
 from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.files.reading import read
 from broker_auth.policy.gauge import ConnectionGauge
-from broker_auth.policy.model import HostList, Policy, Provisioning, SystemUser
+from broker_auth.policy.model import HostList, Policy, Provisioning, Serves, SystemUser
 from broker_auth.policy.revocations import NO_REVOCATIONS, Revocations
 from broker_auth.settings.checks.identities import identity_patterns
 from broker_auth.settings.model import FLEET_ZONE, KeySource, Settings
@@ -30,15 +30,15 @@ def build_policy(settings: Settings, zone: str = FLEET_ZONE, *, cached_peers: in
     Raises:
         InputError: a key or certificate file has become unusable since the settings were checked.
     """
-    edge = zone != FLEET_ZONE
+    serves = settings.serves(zone)
     system = None
     if settings.system_user is not None:
         system = SystemUser(user=settings.system_user, passwords=settings.system_passwords)
     return Policy(
         tokens=TokenVerifier(trusted_keys(settings)),
-        # Edges never read chains (docs/policy.md#at-an-edge).
-        peers=PeerVerifier(() if edge else _roots(settings.client_ca), cached_peers),
-        edge=edge,
+        # Chains are read for the fleet only (docs/policy.md#at-an-edge, docs/policy.md#at-a-gate).
+        peers=PeerVerifier(_roots(settings.client_ca) if serves is Serves.FLEET else (), cached_peers),
+        serves=serves,
         accounts=settings.accounts,
         issuer_mode=settings.issuer_mode,
         provisioning=_provisioning(settings, settings.zone(zone).workers),

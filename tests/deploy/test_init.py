@@ -245,7 +245,7 @@ def test_service_certificate_is_not_added_without_identities(tmp_path: Path, the
     assert initialize(own(tmp_path / "d", theirs)).settings.provisioning.provisioner_identities == ()
 
 
-MEMBER = "a compromised edge can connect as a fleet member"
+MEMBER = "an attacker who compromises an edge or a gate can connect as a fleet member"
 
 
 def warnings(plan: Plan) -> list[str]:

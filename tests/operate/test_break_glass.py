@@ -91,7 +91,7 @@ async def test_a_break_glass_seed_is_shown_to_its_own_zone_only(tmp_path: Path) 
         fleet, edge = site.settings().brokers
         access = site.access(break_glass=site.break_glass_seeds[:1])
         await (await access.system(fleet)).close()
-        with pytest.raises(AccessError, match="is an edge, to which passwords are never sent"):
+        with pytest.raises(AccessError, match="has the role edge: passwords are never sent to it"):
             await access.system(edge)
 
 

@@ -18,6 +18,7 @@ from tests.builders.requests import fleet, node, presenting, provisioner, reques
 from tests.policy import (
     test_chain_issuer_age,
     test_edge,
+    test_gate,
     test_permissions,
     test_revocations,
     test_rule0_connection,
@@ -31,6 +32,7 @@ from tests.tokens import test_chain, test_jws
 
 MODULES = (
     test_edge,
+    test_gate,
     test_rule0_connection,
     test_rule1_provisioner,
     test_rule2_system,

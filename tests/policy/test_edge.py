@@ -8,7 +8,7 @@ import pytest
 
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, DenyCode, Rule
-from broker_auth.policy.model import Policy, SystemUser
+from broker_auth.policy.model import Policy, Serves, SystemUser
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.faults import TokenFault
 from tests.builders.clock import NOW
@@ -18,8 +18,8 @@ from tests.builders.requests import client, fleet, node, provisioner, request, s
 from tests.builders.tokens import HOLDER, NONCE, ORG, client_claims, nonce_signature, sign
 from tests.policy.table import Row, Table, deny, rows
 
-EDGE = replace(x509_policy(), edge=True)
-ISSUER_EDGE = replace(issuer_policy(), edge=True)
+EDGE = replace(x509_policy(), serves=Serves.EDGE)
+ISSUER_EDGE = replace(issuer_policy(), serves=Serves.EDGE)
 BY_TOKEN = replace(ISSUER_EDGE, provisioning=replace(ISSUER_EDGE.provisioning, require_mtls=False))
 WITHOUT_SECRETS = replace(
     EDGE,
@@ -82,7 +82,7 @@ def test_node_gets_the_same_permissions_at_an_edge(policy: Policy) -> None:
 
 
 def test_provisioner_by_token_gets_the_same_permissions_at_an_edge() -> None:
-    assert decide(with_token(), BY_TOKEN, NOW) == decide(with_token(), replace(BY_TOKEN, edge=False), NOW)
+    assert decide(with_token(), BY_TOKEN, NOW) == decide(with_token(), replace(BY_TOKEN, serves=Serves.FLEET), NOW)
 
 
 @pytest.mark.parametrize("policy", [EDGE, ISSUER_EDGE, BY_TOKEN, WITHOUT_SECRETS])

@@ -170,7 +170,7 @@ PROBLEMS = {
     "URL port zero": one(f"{B}urls", "tls://127.0.0.1:0", "port 0"),
     "URL path": one(f"{B}urls", "tls://127.0.0.1:4222/x", "host and port"),
     "URL with password": one(f"{B}urls", "tls://me:pass@127.0.0.1:4222", "user name"),
-    "role": one(f"{B}role", "leaf", "fleet, edge, single"),
+    "role": one(f"{B}role", "leaf", "fleet, edge, gate, single"),
     "broker twice": one(f"{P}brokers", "default, default", "twice"),
     "broker name": one(f"{P}brokers", "default, two words", "usable name"),
     "second broker without URLs": Row(

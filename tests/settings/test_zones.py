@@ -9,6 +9,7 @@ import pytest
 
 from broker_auth.errors import ConfigurationError
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
+from broker_auth.policy.model import Serves
 from broker_auth.settings.load import check, outline
 from broker_auth.settings.model import AuditKind, Settings, Zone
 from broker_auth.settings.policy import build_policy
@@ -108,7 +109,7 @@ def test_single_zone_needs_no_files_of_the_others(edges: Directory) -> None:
     assert [broker.name for broker in settings.brokers] == ["edge1"]
     assert settings.provisioning.enabled
     policy = build_policy(settings, "edge1")
-    assert (policy.edge, policy.provisioning.passwords) == (True, ())
+    assert (policy.serves, policy.provisioning.passwords) == (Serves.EDGE, ())
     assert policy.system is not None
     assert policy.system.passwords == ()
 

@@ -94,7 +94,7 @@ async def examine_accounts(context: Context, broker: BrokerSettings) -> list[Fin
         if context.settings.zone(broker.zone).served:
             await _callout_account(system, context, broker, findings)
         await _break_glass_used(system, context, broker, findings)
-        if broker.role is not Role.EDGE:
+        if not broker.role.is_outpost:
             await _crossings(system, context, findings)
         await _leaf_links(system, context, broker, findings)
     except Exception as error:  # a bad answer of one broker must not end the examination of the others

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 from broker_auth.operate.access import Access, AccessError
 from broker_auth.operate.streams.plan import Change, apply, cluster_peers, needs_peers, plan, target_streams
-from broker_auth.settings.model import BrokerSettings, Role
+from broker_auth.settings.model import BrokerSettings
 
 
 async def change_streams(access: Access, *, dry_run: bool) -> tuple[Change, ...]:
@@ -33,13 +33,13 @@ async def change_streams(access: Access, *, dry_run: bool) -> tuple[Change, ...]
 
 
 def streams_broker(access: Access) -> BrokerSettings:
-    """Return the broker with the streams: the first broker other than edges.
+    """Return the broker with the streams: the first broker other than edges and gates.
 
     Raises:
-        AccessError: all brokers are edges.
+        AccessError: all brokers are edges or gates.
     """
     for broker in access.settings.brokers:
-        if broker.role is not Role.EDGE:
+        if not broker.role.is_outpost:
             return broker
     raise AccessError(f"{access.settings.path}: no broker of role fleet or single is configured for streams; add one")
 

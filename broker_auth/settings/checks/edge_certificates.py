@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from broker_auth.certificates.certificate import Certificate, CertificateError
 from broker_auth.certificates.files import read_certificates
@@ -21,6 +22,8 @@ from broker_auth.settings.keys.key import Key
 from broker_auth.settings.model import Role
 from broker_auth.settings.source import Source
 
+_CAN_CONNECT: Final = "an attacker who compromises an edge or a gate can connect as a fleet member"
+
 
 def warn_of_links(source: Source, name: str) -> None:
     """Warn about the leaf listener's CA of a ``fleet`` broker, and about the server certificate of an edge.
@@ -30,7 +33,7 @@ def warn_of_links(source: Source, name: str) -> None:
     role = source.get(keys.ROLE, name)
     if role is Role.FLEET and source.get(keys.LEAF_LISTEN, name):
         _warn_of_authority(source, name)
-    elif role is Role.EDGE:
+    elif role.is_outpost:
         _warn_of_server_certificate(source, name)
 
 
@@ -39,7 +42,7 @@ def _warn_of_authority(source: Source, name: str) -> None:
     path = own or source.get(keys.SERVER_CA, name)  # the same default as in `config render`
     if _any_leads_to(_certificates(path), _members(source, (name,))):
         key: Key[Path | None] = keys.LEAF_CA if own else keys.SERVER_CA
-        what = "leaf certificates are issued by the fleet's CA, so a compromised edge can connect as a fleet member"
+        what = f"leaf certificates are issued by the fleet's CA, so {_CAN_CONNECT}"
         remedy = f"issue them by another CA, and name that CA in {keys.LEAF_CA.of(name)}"
         source.warning(key, what, remedy, name)
 
@@ -50,7 +53,7 @@ def _warn_of_server_certificate(source: Source, name: str) -> None:
         return
     brokers = source.get(own_keys.BROKERS)
     if _leads_to(chain[0], chain[1:], _members(source, brokers)):
-        what = "it is of the fleet's CA and also valid for clients, so a compromised edge can connect as a fleet member"
+        what = f"it is of the fleet's CA and also valid for clients, so {_CAN_CONNECT}"
         remedy = "issue a certificate with only the extended key usage serverAuth"
         source.warning(keys.SERVER_CERTIFICATE, what, remedy, name)
 

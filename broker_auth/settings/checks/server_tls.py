@@ -33,10 +33,10 @@ from broker_auth.settings.source import Source
 
 def check_server_tls(source: Source, name: str, now: datetime) -> None:
     """Check the files of one broker's nats-server that exist on this machine."""
-    edge = source.get(keys.ROLE, name) is Role.EDGE
+    links = source.get(keys.ROLE, name).is_outpost
     member = source.is_set(keys.CLUSTER_LISTEN, name)  # the same pair is used at both ends of a route
     _check_pair(source, name, (keys.SERVER_CERTIFICATE, keys.SERVER_KEY), now, server=True, client=member)
-    _check_pair(source, name, (keys.LEAF_CERTIFICATE, keys.LEAF_KEY), now, server=not edge, client=edge)
+    _check_pair(source, name, (keys.LEAF_CERTIFICATE, keys.LEAF_KEY), now, server=not links, client=links)
     for key in (keys.SERVER_CA, keys.LEAF_CA):
         _check_authorities(source, _named(source, key, name), now)
     _check_hosts(source, name)

@@ -28,7 +28,7 @@ _PAGE: Final = "docs/zones.md"
 def zone_of(source: Source, broker: str) -> str:
     """Return the name of a broker's zone."""
     written = source.get(broker_keys.ZONE, broker)
-    if source.get(broker_keys.ROLE, broker) is not Role.EDGE:
+    if not source.get(broker_keys.ROLE, broker).is_outpost:
         return FLEET_ZONE
     return written or broker
 
@@ -54,20 +54,26 @@ def zones(source: Source, names: Iterable[str], *, serving: bool, only: str | No
         if only in (None, name):
             result.append(_zone(source, name, serving=serving, remote=remote and name != FLEET_ZONE))
         if name != FLEET_ZONE and not _has_own_keys(source, name):
-            _warn_of_shared_keys(source, served[name], name)
+            _report_shared_keys(source, served[name], name)
     _check_distinct(source, result)
     return tuple(result)
 
 
 def _check_brokers(source: Source, brokers: tuple[str, ...]) -> None:
+    roles: dict[str, Role] = {}
     for name in brokers:
-        edge = source.get(broker_keys.ROLE, name) is Role.EDGE
-        if edge and (source.get(broker_keys.ZONE, name) or name) == FLEET_ZONE:
+        role = source.get(broker_keys.ROLE, name)
+        if role.is_outpost and (source.get(broker_keys.ZONE, name) or name) == FLEET_ZONE:
             remedy = f"set {broker_keys.ZONE.of(name)} to another name"
-            source.problem(broker_keys.ROLE, f"an edge cannot be in the zone {FLEET_ZONE!r}", remedy, name)
-        elif not edge and source.get(broker_keys.ZONE, name) not in (None, FLEET_ZONE):
-            remedy = "remove it, or set the role to edge"
-            source.problem(broker_keys.ZONE, f"only edges have a zone other than {FLEET_ZONE!r}", remedy, name)
+            called = "an edge" if role is Role.EDGE else "a gate"
+            source.problem(broker_keys.ROLE, f"{called} cannot be in the zone {FLEET_ZONE!r}", remedy, name)
+        elif not role.is_outpost and source.get(broker_keys.ZONE, name) not in (None, FLEET_ZONE):
+            remedy = "remove it, or set the role to edge or gate"
+            what = f"only edges and gates have a zone other than {FLEET_ZONE!r}"
+            source.problem(broker_keys.ZONE, what, remedy, name)
+        elif role.is_outpost and roles.setdefault(zone_of(source, name), role) is not role:
+            what = f"edges and gates are decided by different rules, and both are in the zone {zone_of(source, name)!r}"
+            source.problem(broker_keys.ROLE, what, f"set {broker_keys.ZONE.of(name)} to another name", name)
 
 
 def _check_described(source: Source, served: Iterable[str]) -> None:
@@ -82,7 +88,7 @@ def _check_described(source: Source, served: Iterable[str]) -> None:
             general = written.replace(f"zone.{FLEET_ZONE}.", "")
             source.findings.problem(entry.problem("the fleet's keys are the general ones", f"write {general}"))
         elif name not in served:
-            remedy = f"remove it, or set {broker_keys.ZONE.name} of an edge to {name}"
+            remedy = f"remove it, or set {broker_keys.ZONE.name} of an edge or a gate to {name}"
             source.findings.problem(entry.problem(f"describes zone {name!r}, which no broker is in", remedy))
         else:
             continue
@@ -93,14 +99,15 @@ def _has_own_keys(source: Source, name: str) -> bool:
     return any(source.is_set(key, name) for key in (*keys.SEED_KEYS, keys.BREAK_GLASS))
 
 
-def _warn_of_shared_keys(source: Source, broker: str, zone: str) -> None:
-    lines = ", ".join(key.of(zone) for key in keys.SEED_KEYS)
-    source.warning(
-        broker_keys.ROLE,
-        "the edge uses the fleet's keys, so an attacker who compromises it can log in to the fleet as this service",
-        f"set {lines} ({_PAGE})",
-        broker,
+def _report_shared_keys(source: Source, broker: str, zone: str) -> None:
+    """Warn of an edge with the fleet's keys, as 0.1.0 wrote it; a gate never had them."""
+    role = source.get(broker_keys.ROLE, broker)
+    what = (
+        f"the {role} uses the fleet's keys, so an attacker who compromises it can log in to the fleet as this service"
     )
+    remedy = f"set {', '.join(key.of(zone) for key in keys.SEED_KEYS)} ({_PAGE})"
+    report = source.warning if role is Role.EDGE else source.problem
+    report(broker_keys.ROLE, what, remedy, broker)
 
 
 def _zone(source: Source, name: str, *, serving: bool, remote: bool) -> Zone:

@@ -45,7 +45,7 @@ URLS: Final = _urls(
 )
 ROLE: Final[Key[Role]] = Key(
     name=f"{BROKER}role",
-    kind="`fleet`, `edge` or `single`",
+    kind="`fleet`, `edge`, `gate` or `single`",
     parse=values.choice(Role),
     default=Role.FLEET,
     shown="fleet",
@@ -56,9 +56,10 @@ ZONE: Final[Key[str | None]] = Key(
     kind="name",
     parse=values.broker_name,
     default=None,
-    shown="fleet; for an edge, the broker's name",
-    meaning="The zone of an edge: brokers of one zone share worker processes and keys, so an attacker who compromises "
-    "one of them has all their keys. Edges only; every other broker is in the zone `fleet`.",
+    shown="fleet; for an edge or a gate, the broker's name",
+    meaning="The zone of an edge or a gate: brokers of one zone share worker processes and keys, so an "
+    "attacker who compromises one of them has all their keys. Edges and gates only, not both in one; every other broker "
+    "is in the zone `fleet`.",
 )
 CA: Final = _file("tls.ca", f"{PREFIX}tls.ca", "CA certificates (PEM) used to verify this broker.")
 CERTIFICATE: Final = _file(
