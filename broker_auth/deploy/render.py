@@ -22,9 +22,9 @@ from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE, CALLOUT_ACCOUNT, COPY_QUEUE, PEERS_SUBJECT
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
-from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
+from broker_auth.policy.permissions import GATE_LINK, NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
 from broker_auth.secret import Secret
-from broker_auth.settings.model import BrokerSettings, Role, ServerSettings, Settings, Zone
+from broker_auth.settings.model import AccountNames, BrokerSettings, Role, ServerSettings, Settings, Zone
 
 PROVISIONER_BUCKET = "CHORIA_PROVISIONER_ELECTION"  # a bucket with a single key (docs/nats-server.md fact 19)
 TLS_TIMEOUT = 10  # seconds: measured in connection storms, 2 was too short and 10 sufficient
@@ -32,6 +32,7 @@ TLS_TIMEOUT = 10  # seconds: measured in connection storms, 2 was too short and 
 # a dozen subscriptions of the servers and a few of each provisioner. nats-server drops those beyond the limit
 # without telling the provisioner.
 LEAF_LINK_SUBSCRIPTIONS = 1024
+NATS_MAX_CONNECTIONS = 65_536  # nats-server's default for clients
 SPARE_LEAF_LINKS = 8  # in addition to one for each edge
 AUTHORIZATION_TIMEOUT = 10  # seconds: see the template, and fact 10
 
@@ -64,6 +65,7 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
         .from_string(_template())
         .render(
             role=role.value,
+            outpost=role.is_outpost,
             server=server,
             verify_clients=role is Role.FLEET,
             nodes_connect_here=broker.takes_nodes,
@@ -89,9 +91,12 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             bucket=PROVISIONER_BUCKET,
             events=(*NODE_EVENTS, *PROVISIONER_EVENTS),
             system=SYSTEM,
-            audit_subject=None if role is Role.EDGE or static else settings.audit.subject,
+            audit_subject=None if role.is_outpost or static else settings.audit.subject,
             leaf_tls=leaf_files(broker),
-            leaf_users=server.leaf_users,
+            links=_links(server, settings.accounts),
+            gate_link=GATE_LINK if server.leaf_gates else None,
+            max_fleet_links=_max_fleet_links(settings, server),
+            max_gate_subscriptions=_max_gate_subscriptions(settings),
             advertise=_own_route(server),
             tls_timeout=TLS_TIMEOUT,
             authorization_timeout=AUTHORIZATION_TIMEOUT,
@@ -140,10 +145,10 @@ def quote(value: object) -> str:
 def leaf_files(broker: BrokerSettings) -> TLSFiles:
     """Return the TLS files of the leaf link; the fleet's side defaults to those of the client listener.
 
-    An edge has no such default, because its server certificate may not be valid for a client.
+    An edge or a gate has no such default, because its server certificate may not be valid for a client.
     """
     own, listener = broker.server.leaf_tls, broker.server.tls
-    if broker.role is Role.EDGE:
+    if broker.role.is_outpost:
         return own
     return TLSFiles(
         ca=own.ca or listener.ca,
@@ -209,6 +214,46 @@ def _max_leafnodes(settings: Settings, broker: BrokerSettings) -> int | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _LeafUsers:
+    """The users of one account at the leaf listener, each named in a leaf certificate."""
+
+    account: str
+    users: tuple[str, ...]
+    gates: tuple[str, ...] = ()
+
+
+def _links(server: ServerSettings, accounts: AccountNames) -> tuple[_LeafUsers, ...]:
+    """Return the users of each account that leaf nodes connect to; none without a leaf listener."""
+    if server.leaf_listen is None:
+        return ()
+    return (
+        _LeafUsers(account=accounts.provisioning, users=server.leaf_users),
+        _LeafUsers(account=accounts.fleet, users=server.leaf_branches, gates=server.leaf_gates),
+    )
+
+
+def _max_fleet_links(settings: Settings, server: ServerSettings) -> int | None:
+    """Return how many leaf node connections the fleet's account accepts, None where it accepts none at all.
+
+    Some to spare are for leaf nodes that come back before their old connection is noticed to be dead.
+    """
+    if server.leaf_listen is None or not (server.leaf_gates or server.leaf_branches):
+        return None
+    gates = sum(item.role is Role.GATE for item in settings.brokers)
+    return max(gates, len(server.leaf_gates)) + len(server.leaf_branches) + SPARE_LEAF_LINKS
+
+
+def _max_gate_subscriptions(settings: Settings) -> int:
+    """Return the limit on subscriptions of each connection of the fleet's account, a gate's link included.
+
+    A link carries each distinct subject once: a node's or an inbox's for each member, some of agents that all share.
+    nats-server counts by account, so the limit binds members and branches too, far above what one of them needs.
+    """
+    gates = [item.server.max_connections or NATS_MAX_CONNECTIONS for item in settings.brokers if item.role is Role.GATE]
+    return 4 * max(gates, default=NATS_MAX_CONNECTIONS) + 4 * LEAF_LINK_SUBSCRIPTIONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _PublicKeys:
     issuer: str
     service: str
@@ -265,16 +310,16 @@ class _Checks:
         ]
         if role is Role.FLEET or server.cluster_listen:
             needs.append(("tls.ca", server.tls.ca))
-        if role is Role.EDGE:
+        if role.is_outpost:
             needs.append(("leaf.remotes", server.leaf_remotes))
         if server.cluster_listen:
             needs += [("cluster.name", server.cluster_name), ("cluster.routes", server.cluster_routes)]
-        if role is Role.EDGE or server.leaf_listen:
+        if role.is_outpost or server.leaf_listen:
             leaf = leaf_files(self.broker)
             needs += [("leaf.tls.ca", leaf.ca), ("leaf.tls.certificate", leaf.certificate)]
             needs.append(("leaf.tls.key", leaf.key))
         if server.leaf_listen:
-            needs.append(("leaf.user", server.leaf_users))
+            needs.append(("leaf.user", server.leaf_users or server.leaf_gates or server.leaf_branches))
         return [key for key, value in needs if not value]
 
     def _static(self) -> None:
@@ -282,6 +327,11 @@ class _Checks:
         broker = self.broker
         if self.settings.zone(broker.zone).served:
             return
+        if broker.server.leaf_gates:
+            raise InputError(
+                f"{self.settings.path}: broker {broker.name} has gates, so it cannot decide by itself; set "
+                "plugin.broker_auth.fleet.auth to callout"
+            )
         if broker.role is not Role.FLEET or broker.server.websocket_listen:
             raise InputError(
                 f"{self.settings.path}: broker {broker.name} has a listener without client certificates, so it cannot "

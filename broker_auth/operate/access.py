@@ -127,8 +127,8 @@ class Access:
             )
         if broker.role.is_outpost:
             raise AccessError(
-                f"broker {broker.name} has the role {broker.role}: passwords are never sent to it; for its system account use "
-                f"--break-glass with the seed of zone {broker.zone}"
+                f"broker {broker.name} has the role {broker.role}: passwords are never sent to it; for its system "
+                f"account use --break-glass with the seed of zone {broker.zone}"
             )
         if broker.role is Role.SINGLE and self.proof is None:
             raise AccessError(

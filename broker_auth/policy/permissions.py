@@ -221,6 +221,43 @@ def client(claims: ClientClaims) -> Permissions:
     return restricted(publish, subscribe)
 
 
+# --- The leaf link of a gate: the fleet's server enforces it, whatever the gate admits
+
+# The union of what tokens earn by their flags: without `org_admin`, without the claims that name subjects freely, and
+# without `streams_admin`, so nobody creates or deletes streams over a link.
+_ANY_COLLECTIVE: Final = (
+    "*.reply.>",
+    "*.broadcast.agent.>",
+    "*.broadcast.service.>",
+    "*.node.>",
+    "*.submission.in.>",
+    "*.governor.*",
+    "choria.federation.*.federation",
+    "choria.federation.*.collective",
+)
+GATE_LINK: Final = Permissions(
+    pub=SubjectPermission(
+        allow=(
+            *_ANY_COLLECTIVE,
+            "choria.lifecycle.>",
+            "choria.machine.transition",
+            "choria.machine.watcher.>",
+            *_CLIENT_STREAMS_USER,
+            *(f"choria.streams.{api}" for api in _SERVER_STREAM_API),
+        )
+    ),
+    sub=SubjectPermission(
+        allow=(
+            "*.broadcast.agent.>",
+            "*.broadcast.service.>",
+            "*.node.>",
+            "*.reply.>",
+            "*.republish.>",
+            *_EVENTS,
+        )
+    ),
+)
+
 # --- Pub-sub: verified TLS in issuer mode
 
 _PUB_SUB: Final = SubjectPermission(

@@ -71,19 +71,25 @@ class FleetAuth(StrEnum):
 class ServerSettings:
     """The settings of a nats-server for ``config render``: ``plugin.broker_auth.broker.<name>.server.*``.
 
-    Addresses are ``host:port``. ``leaf_listen`` is the fleet's listener for edges, ``leaf_users`` the
-    names in the edges' leaf certificates, ``leaf_remotes`` the edge's URLs of that listener.
-    ``websocket_listen`` uses TLS without client certificates.
+    Addresses are ``host:port``. ``leaf_listen`` is the fleet's listener for leaf nodes; ``leaf_users``, ``leaf_gates``
+    and ``leaf_branches`` are the names in the leaf certificates of edges, gates and branch networks, ``leaf_remotes``
+    an edge's or a gate's URLs of that listener. ``websocket_listen`` uses TLS without client certificates.
     """
 
     name: str
     listen: str | None = None
     tls: TLSFiles = field(default_factory=TLSFiles)
+    cipher_suites: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
+    client_advertise: str | None = None
+    max_connections: int | None = None
     websocket_listen: str | None = None
     leaf_listen: str | None = None
     leaf_remotes: tuple[str, ...] = ()
     leaf_tls: TLSFiles = field(default_factory=TLSFiles)
     leaf_users: tuple[str, ...] = ()
+    leaf_gates: tuple[str, ...] = ()
+    leaf_branches: tuple[str, ...] = ()
     store_dir: Path | None = None
     cluster_name: str | None = None
     cluster_listen: str | None = None

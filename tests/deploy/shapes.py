@@ -26,6 +26,8 @@ from broker_auth.settings.model import (
 
 Topology = Literal["edge", "websocket", "single"]
 LEAF_NAME = "edge.leaf.example.net"
+GATE_NAME = "gate.leaf.example.net"
+BRANCH_NAME = "branch.leaf.example.net"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,31 @@ def _brokers(
         BrokerSettings(name="fleet", urls=(f"tls://{listen}",), role=Role.FLEET, tls=own, server=server),
         BrokerSettings(name="edge", urls=(f"tls://{edge_listen}",), role=Role.EDGE, tls=own, server=edge, zone="edge"),
     )
+
+
+def with_gate(shape: Shape, *, xkey: bool = True) -> Shape:
+    """Return the same deployment with a gate, and with a name for a branch network."""
+    fleet = shape.broker("fleet")
+    listen = f"127.0.0.1:{free_port()}"
+    ca = shape.directory / "ca.pem"
+    server = ServerSettings(
+        name="gate-1",
+        listen=listen,
+        tls=fleet.tls,
+        leaf_remotes=(f"tls://{fleet.server.leaf_listen}",),
+        leaf_tls=_files(ca, shape.authority.client(GATE_NAME).write(shape.directory, "gate-leaf")),
+    )
+    gate = BrokerSettings(
+        name="gate", urls=(f"tls://{listen}",), role=Role.GATE, tls=fleet.tls, server=server, zone="gate"
+    )
+    shape = with_server(shape, "fleet", leaf_gates=(GATE_NAME,), leaf_branches=(BRANCH_NAME,))
+    break_glass = {**shape.break_glass, "gate": generate_seed(NkeyKind.USER)}
+    settings = dataclasses.replace(
+        shape.settings,
+        brokers=(*shape.settings.brokers, gate),
+        zones=(*shape.settings.zones, _zone("gate", break_glass["gate"], xkey)),
+    )
+    return dataclasses.replace(shape, settings=settings, break_glass=break_glass)
 
 
 def _files(ca: Path, pair: tuple[Path, Path]) -> TLSFiles:

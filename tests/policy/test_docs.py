@@ -74,6 +74,7 @@ COMPARED = {
     "Pub-sub",
     "Unrestricted",
     "Revoked credentials",
+    "The link of a gate",
 }
 
 
@@ -236,6 +237,7 @@ FIXED = {
     "Server, by default": permissions.DEFAULT_SERVER,
     "Pub-sub": permissions.PUB_SUB,
     "Unrestricted": permissions.UNRESTRICTED,
+    "The link of a gate": permissions.GATE_LINK,
 }
 
 

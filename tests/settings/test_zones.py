@@ -86,7 +86,10 @@ WRONG: Mapping[str, tuple[Mapping[str, str | None], str]] = {
     "a zone that no broker is in": ({f"{P}zone.edge3.workers": "2"}, "describes zone 'edge3', which no broker is in"),
     "the fleet's keys by zone": ({f"{P}zone.fleet.workers": "2"}, "write plugin.broker_auth.workers"),
     "an edge in the fleet's zone": ({f"{P}broker.edge1.zone": "fleet"}, "an edge cannot be in the zone 'fleet'"),
-    "a fleet broker in an edge's zone": ({f"{P}broker.default.zone": "edge1"}, "only edges have a zone other than"),
+    "a fleet broker in an edge's zone": (
+        {f"{P}broker.default.zone": "edge1"},
+        "only edges and gates have a zone other than",
+    ),
     "an invalid zone name": ({f"{P}broker.edge1.zone": "a.b"}, "is not a usable name"),
 }
 

@@ -237,19 +237,31 @@ async def _account(system: Client, name: str) -> _Account:
 
 
 async def _leaf_links(system: Client, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
-    names = context.settings.accounts
+    accounts = _link_accounts(context, broker)
     leafs = msgspec.convert((await _data(system, "LEAFZ")).get("leafs") or [], list[_Leaf], strict=False)
     for leaf in leafs[:_MAX_FINDINGS]:
-        if leaf.account != names.provisioning:
-            message = f"leaf link {leaf.name!r} is in account {leaf.account}, not {names.provisioning}"
+        if leaf.account not in accounts:
+            message = f"leaf link {leaf.name!r} is in account {leaf.account}, not {' or '.join(accounts)}"
             findings.error(FindingCode.LEAF_ACCOUNT, message, RENDER)
-    expected = broker.role is Role.EDGE or broker.server.leaf_listen is not None
-    if not any(leaf.account == names.provisioning for leaf in leafs) and expected:
-        remedy = "see nats-server's log on both sides; start the edge, check its certificate and leaf.remotes"
-        findings.error(
-            FindingCode.LEAF_DOWN,
-            "the provisioning account has no leaf link, so provisioners cannot reach the nodes",
-            remedy,
-        )
-    elif leafs and all(leaf.account == names.provisioning for leaf in leafs):
-        findings.ok(FindingCode.LEAF_LINK, f"{len(leafs)} leaf links, all in the provisioning account")
+    linked = {leaf.account for leaf in leafs}
+    missing = [account for account, required in accounts.items() if required and account not in linked]
+    for account in missing:
+        remedy = "see nats-server's log on both sides; start the edge or gate, check its certificate and leaf.remotes"
+        unreachable = "nodes" if account == context.settings.accounts.provisioning else "the gates' members"
+        message = f"the account {account} has no leaf link, so the fleet cannot reach {unreachable}"
+        findings.error(FindingCode.LEAF_DOWN, message, remedy)
+    if leafs and not missing and linked <= accounts.keys():
+        findings.ok(FindingCode.LEAF_LINK, f"{len(leafs)} leaf links, all in the account {' or '.join(sorted(linked))}")
+
+
+def _link_accounts(context: Context, broker: BrokerSettings) -> dict[str, bool]:
+    """Return the accounts that a broker's leaf links may be in, and whether each must have one."""
+    names, server = context.settings.accounts, broker.server
+    if broker.role is Role.GATE:
+        return {names.fleet: True}
+    if broker.role is Role.EDGE:
+        return {names.provisioning: True}
+    accounts = {names.provisioning: server.leaf_listen is not None and bool(server.leaf_users)}
+    if server.leaf_gates or server.leaf_branches:
+        accounts[names.fleet] = bool(server.leaf_gates)
+    return accounts

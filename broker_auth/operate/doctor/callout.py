@@ -212,12 +212,20 @@ async def examine_known_break_glass(context: Context, broker: BrokerSettings, fi
     return True
 
 
+_MORE_CREDENTIALS: Final = {
+    Role.FLEET: "configure a system user",
+    Role.SINGLE: "use --provisioning-token FILE",
+    Role.EDGE: "use --provisioning-token FILE",
+    Role.GATE: "connect a member to it, and check its audit record",
+}
+
+
 async def _logins(
     context: Context, broker: BrokerSettings, target: ProbeTarget, listener: Refusals, findings: BrokerFindings
 ) -> None:
     """Check logins, which unlike refusals show that the broker accepts the service's signature."""
     tried = False
-    if context.provisioning_token is not None and broker.role is not Role.FLEET:
+    if context.provisioning_token is not None and broker.role in (Role.EDGE, Role.SINGLE):
         tried = True
         login = Login(what="a node", token=context.provisioning_token)
         await _login(context, broker, target, listener, findings, login, context.settings.accounts.provisioning)
@@ -237,7 +245,7 @@ async def _logins(
         )
     if not tried:
         message = "no credentials for a login are available here, so the broker's issuer was not compared with ours"
-        remedy = "use --provisioning-token FILE" if broker.role is not Role.FLEET else "configure a system user"
+        remedy = _MORE_CREDENTIALS[broker.role]
         findings.skipped(FindingCode.CALLOUT_ADMITS, message, remedy)
 
 

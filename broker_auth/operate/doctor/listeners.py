@@ -124,7 +124,8 @@ def _tls_mode(facts: TlsFacts, broker: BrokerSettings, target: ProbeTarget, find
         return
     expected = broker.role is Role.FLEET
     if facts.asks and not expected:
-        message = f"{target.url} requires a client certificate, so unprovisioned nodes cannot connect"
+        who = "members without one" if broker.role is Role.GATE else "unprovisioned nodes"
+        message = f"{target.url} requires a client certificate, so {who} cannot connect"
         findings.error(FindingCode.LISTENER_ASKS_CERTIFICATE, message, RENDER)
     elif expected and not facts.asks:
         message = f"{target.url} does not require a client certificate, so no client is verified there"

@@ -18,6 +18,7 @@ from broker_auth.settings.keys import own as own_keys
 from broker_auth.settings.keys.key import Key
 from broker_auth.settings.keys.values import is_plaintext_elsewhere
 from broker_auth.settings.model import BrokerSettings, ServerSettings
+from broker_auth.settings.problems import shown
 from broker_auth.settings.source import Source
 
 _WEBSOCKET: Final = ("ws://", "wss://")
@@ -68,6 +69,7 @@ def _broker(source: Source, name: str, now: datetime, *, serving: bool) -> Broke
         check_client_tls(source, *tls, now)
         check_server_tls(source, name, now)
         warn_of_links(source, name)
+        _check_leaf_names(source, name)
     return BrokerSettings(
         name=name,
         urls=urls,
@@ -93,6 +95,10 @@ def _server(source: Source, name: str) -> ServerSettings:
             certificate=source.get(keys.SERVER_CERTIFICATE, name),
             key=source.get(keys.SERVER_KEY, name),
         ),
+        cipher_suites=source.get(keys.CIPHER_SUITES, name),
+        curves=source.get(keys.CURVES, name),
+        client_advertise=source.get(keys.CLIENT_ADVERTISE, name),
+        max_connections=source.get(keys.SERVER_MAX_CONNECTIONS, name),
         websocket_listen=source.get(keys.WEBSOCKET_LISTEN, name),
         leaf_listen=source.get(keys.LEAF_LISTEN, name),
         leaf_remotes=source.get(keys.LEAF_REMOTES, name),
@@ -102,12 +108,26 @@ def _server(source: Source, name: str) -> ServerSettings:
             key=source.get(keys.LEAF_KEY, name),
         ),
         leaf_users=source.get(keys.LEAF_USER, name),
+        leaf_gates=source.get(keys.LEAF_GATE, name),
+        leaf_branches=source.get(keys.LEAF_BRANCH, name),
         store_dir=source.get(keys.STORE_DIR, name),
         cluster_name=source.get(keys.CLUSTER_NAME, name),
         cluster_listen=source.get(keys.CLUSTER_LISTEN, name),
         cluster_routes=source.get(keys.CLUSTER_ROUTES, name),
         monitor_listen=source.get(keys.MONITOR_LISTEN, name),
     )
+
+
+def _check_leaf_names(source: Source, name: str) -> None:
+    """Report a name in two lists of leaf nodes: a certificate with it would have two sets of rights."""
+    lists = (keys.LEAF_USER, keys.LEAF_GATE, keys.LEAF_BRANCH)
+    named: dict[str, Key[tuple[str, ...]]] = {}
+    for key in lists:
+        for user in source.get(key, name):
+            other = named.setdefault(user, key)
+            if other is not key:
+                what = f"{shown(user)} is also in {other.of(name)}"
+                source.problem(key, what, "issue another certificate, and name it in one list", name)
 
 
 def _check_urls(source: Source, name: str, urls: tuple[str, ...]) -> None:

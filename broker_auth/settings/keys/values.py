@@ -169,6 +169,17 @@ def choice(options: type[E]) -> Parser[E]:
     return parse
 
 
+def one_of(*names: str) -> Parser[str]:
+    """Return a parser of some names, in their exact spelling."""
+
+    def parse(text: str, _base: Path) -> str:
+        if text not in names:
+            raise BadValue(f"{shown(text)} is not known", f"write one of {', '.join(names)}")
+        return text
+
+    return parse
+
+
 def hex_key(text: str, _base: Path) -> str:
     """Parse an Ed25519 public key of 64 hex characters, and convert it to lower case."""
     if not is_hex_key(text):
