@@ -20,7 +20,7 @@ from broker_auth.deploy.plan import (
     missing_options,
     superfluous_options,
 )
-from broker_auth.settings.model import FleetAuth
+from broker_auth.settings.model import FleetAuth, Role
 
 _PORT = click.IntRange(1, 65535)
 _EPILOG = options.example(
@@ -89,6 +89,13 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
     metavar="NAME=HOST",
     help="Name and host of an edge; '{edge}' in the file names below is replaced by the name.",
 )
+@click.option(
+    "--gate",
+    "gates",
+    multiple=True,
+    metavar="NAME=HOST",
+    help="Name and host of a gate, for members without a certificate; its files are named as an edge's.",
+)
 @click.option("--listen", help="Address to listen on; default 0.0.0.0, with --dev-pki 127.0.0.1.")
 @_file("ca", "CA (PEM) of the certificates of fleet and servers.")
 @_file("server-cert", "Certificate of the nats-servers.")
@@ -121,7 +128,8 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
 @click.option("--provisioner", "provisioners", multiple=True, help="Certificate name accepted as the provisioner.")
 @_port("port", 4222, "Port of the fleet's listener.")
 @_port("edge-port", 4223, "Port of the edge's listener.")
-@_port("leaf-port", 7422, "Port for leaf node connections of edges.")
+@_port("gate-port", 4224, "Port of the gate's listener.")
+@_port("leaf-port", 7422, "Port for leaf node connections of edges and gates.")
 @_port("cluster-port", 6222, "Port of the routes between the fleet's servers.")
 @_port("websocket-port", 4443, "Port of the wss:// listener.")
 @click.option("--force", is_flag=True, help="Replace existing configurations. Keys and certificates are still kept.")
@@ -150,10 +158,15 @@ def _plan(
     issuers: Sequence[str],
     fleet_hosts: Sequence[str],
     edges: Sequence[str],
+    gates: Sequence[str],
     **args: Any,
 ) -> Plan:
     files = {name: args.pop(name) for name in OwnFiles.__dataclass_fields__}
-    named = (_pair(text, "--edge: write NAME=HOST, the edge's name and its host") for text in edges)
+    named = [
+        Edge(*_pair(text, f"--{role}: write NAME=HOST, the {role}'s name and its host"), role)
+        for role, texts in ((Role.EDGE, edges), (Role.GATE, gates))
+        for text in texts
+    ]
     pairs = tuple(_issuer(text, may_lack_key=args["dev_pki"]) for text in issuers)
     if sum(not public for _, public in pairs) > 1:
         raise click.UsageError("--issuer: --dev-pki makes the key of one organization; write NAME=HEX for the others")
@@ -163,7 +176,7 @@ def _plan(
         fleet_auth=FleetAuth(fleet_auth),
         issuers=pairs,
         fleet_hosts=tuple(host.strip() for text in fleet_hosts for host in text.split(",") if host.strip()),
-        named_edges=tuple(Edge(name, host) for name, host in named),
+        named_edges=tuple(named),
         files=OwnFiles(**files),
         **args,
     )

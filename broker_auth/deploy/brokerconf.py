@@ -13,7 +13,7 @@ from broker_auth.deploy.members import member_names
 from broker_auth.deploy.plan import Edge, Layout, Plan, Topology
 from broker_auth.errors import InputError
 from broker_auth.settings.keys.table import find
-from broker_auth.settings.model import FLEET_ZONE
+from broker_auth.settings.model import FLEET_ZONE, Role
 
 KEYS = "keys"
 CLIENT_PASSWORD = f"{KEYS}/client_password"
@@ -110,13 +110,13 @@ _NOTES: Final = {
 }
 
 
-def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_users: Sequence[str]) -> str:
+def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_users: Mapping[str, Role]) -> str:
     """Return the content of ``broker.conf``. Paths inside the plan's directory are written relative to it.
 
     Args:
         plan: with every file named, the development PKI's included.
         break_glass: by zone, the public key of its break-glass user.
-        leaf_users: the names by which the fleet's leaf listener knows the edges' certificates.
+        leaf_users: the names by which the fleet's leaf listener knows the certificates of edges and gates.
 
     Raises:
         InputError: a value cannot be represented in this format.
@@ -184,7 +184,7 @@ def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
     yield prefix + "break_glass_nkey", break_glass
 
 
-def _fleet(plan: Plan, leaf_users: Sequence[str]) -> Iterator[Line]:
+def _fleet(plan: Plan, leaf_users: Mapping[str, Role]) -> Iterator[Line]:
     broker, files = _OWN + "broker.fleet.", plan.files
     server = broker + "server."
     single = plan.topology is Topology.SINGLE
@@ -210,16 +210,18 @@ def _fleet(plan: Plan, leaf_users: Sequence[str]) -> Iterator[Line]:
     if leaf_users:
         yield server + "leaf.listen", f"{_host(plan.bind)}:{plan.leaf_port}"
         yield server + "leaf.tls.ca", _path(plan, files.leaf_ca)
-        yield server + "leaf.user", ", ".join(leaf_users)
+        for key, role in (("leaf.user", Role.EDGE), ("leaf.gate", Role.GATE)):
+            if names := [name for name, its in leaf_users.items() if its is role]:
+                yield server + key, ", ".join(names)
 
 
 def _edge(plan: Plan, edge: Edge) -> Iterator[Line]:
     broker, files = f"{_OWN}broker.{edge.name}.", plan.files.of_edge(edge.name)
     server = broker + "server."
-    yield broker + "urls", urls([edge.host], plan.edge_port)
-    yield broker + "role", "edge"
+    yield broker + "urls", urls([edge.host], plan.port_of(edge))
+    yield broker + "role", edge.role.value
     yield server + "name", edge.name
-    yield server + "listen", f"{_host(plan.bind)}:{plan.edge_port}"
+    yield server + "listen", f"{_host(plan.bind)}:{plan.port_of(edge)}"
     yield server + "tls.certificate", _path(plan, files.edge_cert or files.server_cert)
     yield server + "tls.key", _path(plan, files.edge_key or files.server_key)
     yield from _monitor(plan, server)

@@ -13,6 +13,7 @@ from typing import Final
 
 from broker_auth.deploy.brokerconf import CLIENT_PASSWORD, SYSTEM_PASSWORD, urls
 from broker_auth.deploy.plan import USER_PLACEHOLDER, Plan, Topology
+from broker_auth.settings.model import Role
 
 HOME: Final = "contexts"  # to be $XDG_CONFIG_HOME
 NODE_TOKEN: Final = "provisioning.jwt"
@@ -88,7 +89,9 @@ def _listeners(plan: Plan) -> tuple[tuple[str, str], ...]:
     if plan.topology is Topology.SINGLE:
         return (("node", _urls(plan.fleet, plan.port)),)
     return tuple(
-        (f"node-{edge.name}" if plan.named_edges else "node", _urls([edge.host], plan.edge_port)) for edge in plan.edges
+        (f"node-{edge.name}" if plan.named_edges else "node", _urls([edge.host], plan.edge_port))
+        for edge in plan.edges
+        if edge.role is Role.EDGE
     )
 
 

@@ -30,7 +30,7 @@ from broker_auth.files.reading import BadValue
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.settings.keys.values import broker_name, host
 from broker_auth.settings.load import check
-from broker_auth.settings.model import FLEET_ZONE, Settings
+from broker_auth.settings.model import FLEET_ZONE, Role, Settings
 from broker_auth.settings.problems import Problem
 
 CONFIGURATION = "broker.conf"
@@ -200,6 +200,8 @@ def _files(files: OwnFiles) -> list[Path]:
 def _check_hosts(plan: Plan) -> None:
     if plan.named_edges and plan.topology is not Topology.EDGE:
         raise InputError(f"--edge: the topology {plan.topology} has no edge; leave it out")
+    if plan.named_edges and all(edge.role is Role.GATE for edge in plan.named_edges):
+        raise InputError("--gate: unprovisioned nodes need an edge beside it; add --edge NAME=HOST")
     if plan.named_edges and plan.edge_host:
         raise InputError("--edge and --edge-host both name an edge's host; leave out --edge-host")
     addresses = [item for item in plan.fleet_hosts if is_address(item)] if plan.clustered else []
@@ -238,14 +240,16 @@ def _with_plain_hosts(plan: Plan) -> Plan:
             hosts=tuple(map(host, plan.hosts)),
             fleet_hosts=tuple(map(host, plan.fleet_hosts)),
             edge_host=host(plan.edge_host) if plan.edge_host else None,
-            named_edges=tuple(Edge(broker_name(edge.name, Path()), host(edge.host)) for edge in plan.named_edges),
+            named_edges=tuple(
+                Edge(broker_name(edge.name, Path()), host(edge.host), edge.role) for edge in plan.named_edges
+            ),
             listen=host(plan.listen) if plan.listen else None,
         )
     except BadValue as error:
         raise InputError(str(error)) from error
 
 
-def _leaf_users(plan: Plan) -> tuple[str, ...]:
+def _leaf_users(plan: Plan) -> dict[str, Role]:
     """Return the name of each edge by which nats-server knows it: the first DNS name of its link certificate.
 
     nats-server's ``verify_and_map`` tries the alternative names first, then the whole subject.
@@ -263,7 +267,8 @@ def _leaf_users(plan: Plan) -> tuple[str, ...]:
                 "issue it with another"
             )
         users[dns_names[0]] = edge.name
-    return tuple(users)
+    roles = {edge.name: edge.role for edge in plan.edges}
+    return {user: roles[name] for user, name in users.items()}
 
 
 def _provisioners(plan: Plan) -> tuple[str, ...]:

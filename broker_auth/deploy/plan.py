@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from broker_auth.settings.model import FleetAuth
+from broker_auth.settings.model import FleetAuth, Role
 from broker_auth.tokens.issue import DEFAULT_ORGANIZATION
 
 EDGE: Final = "edge"  # the edge's name where none is given
@@ -68,10 +68,11 @@ class OwnFiles:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An edge to be written: its name, which is also its broker's and its zone's, and its host in URLs."""
+    """An edge or a gate to be written: its name, which is also its broker's and its zone's, and its host in URLs."""
 
     name: str
     host: str
+    role: Role = Role.EDGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ class Plan:
         hosts: names and addresses of the servers; the first stands in URLs.
         fleet_hosts: the fleet's servers, in URLs before ``hosts``; several are a cluster.
         edge_host: the host of the only edge in URLs, if it runs elsewhere.
-        named_edges: edges with names; by default there is one, named "edge".
+        named_edges: edges with names, and gates; by default there is one edge, named "edge".
         layout: where audit records, the pid file and streams go.
         listen: the address all listeners bind to.
         signer_cert: signers of provisioning tokens: files, or 64 hex characters.
@@ -108,6 +109,7 @@ class Plan:
     provisioners: Sequence[str] = ()
     port: int = 4222
     edge_port: int = 4223
+    gate_port: int = 4224
     leaf_port: int = 7422
     websocket_port: int = 4443
     cluster_port: int = 6222
@@ -140,7 +142,7 @@ class Plan:
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        """The edges to be written."""
+        """The edges and gates to be written."""
         if self.topology is not Topology.EDGE:
             return ()
         return tuple(self.named_edges) or (Edge(EDGE, self.edge_host or self.fleet[0]),)
@@ -154,6 +156,10 @@ class Plan:
     def fleet_names(self) -> tuple[str, ...]:
         """Hosts for the certificate of the fleet's servers."""
         return (*self.hosts, *self.fleet_hosts, *((self.edge_host,) if self.edge_host else ()))
+
+    def port_of(self, edge: Edge) -> int:
+        """Return the port of an edge's or a gate's listener."""
+        return self.gate_port if edge.role is Role.GATE else self.edge_port
 
     def edge_names(self, edge: Edge) -> tuple[str, ...]:
         """Return the hosts for an edge's certificate, with the fleet's only if both may be on one machine."""

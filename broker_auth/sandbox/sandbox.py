@@ -19,7 +19,7 @@ import msgspec
 from broker_auth.audit.record import AuditRecord, Record
 from broker_auth.deploy.init import Deployment, initialize
 from broker_auth.deploy.pki import CertificateAuthority
-from broker_auth.deploy.plan import Plan, Topology
+from broker_auth.deploy.plan import Edge, Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.files.writing import write_private
 from broker_auth.operate.streams import plan as streams
@@ -28,11 +28,12 @@ from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.load import load
-from broker_auth.settings.model import FleetAuth, Settings
+from broker_auth.settings.model import FleetAuth, Role, Settings
 from broker_auth.tokens.issue import DEFAULT_ORGANIZATION, SigningKey, load_signing_key, new_seed, signing_key_from_seed
 
 _RECORD_SECONDS: Final = 15.0  # an idle machine writes records within milliseconds after the answer
 _LOOK_SECONDS: Final = 0.02
+_EDGE_AND_GATE: Final = (Edge("edge", "127.0.0.1"), Edge("gate", "127.0.0.1", Role.GATE))
 
 
 class Sandbox:
@@ -44,6 +45,7 @@ class Sandbox:
         topology: Topology = Topology.EDGE,
         *,
         issuer: bool = False,
+        gate: bool = False,
         changes: Mapping[str, str | None] | None = None,
         fleet_auth: FleetAuth = FleetAuth.CALLOUT,
     ) -> None:
@@ -53,6 +55,7 @@ class Sandbox:
             directory: an empty or missing directory.
             topology: the topology of the deployment.
             issuer: run it in issuer mode, as the single topology always is.
+            gate: add a gate to the edge topology.
             changes: keys of ``broker.conf`` to be set, or removed if the value is None.
             fleet_auth: how the fleet's servers authorize connections.
         """
@@ -60,7 +63,9 @@ class Sandbox:
         self.topology = topology
         self.audit_file = directory / "audit.jsonl"
         audit: dict[str, str | None] = {"plugin.broker_auth.audit.output": f"file:{self.audit_file}"}
-        self.deployment = _write(directory, topology, audit | dict(changes or {}), issuer=issuer, fleet_auth=fleet_auth)
+        self.deployment = _write(
+            directory, topology, audit | dict(changes or {}), issuer=issuer, gate=gate, fleet_auth=fleet_auth
+        )
         self.servers = {
             name: NatsServer(file, log_file=directory / f"{name}.log") for name, file in self.deployment.servers.items()
         }
@@ -88,7 +93,15 @@ class Sandbox:
         """URL for unprovisioned nodes."""
         if self.topology is Topology.WEBSOCKET:
             return f"wss://{self.settings.brokers[0].server.websocket_listen}"
-        return self.settings.brokers[-1].urls[0]
+        return self._url(Role.EDGE if self.topology is Topology.EDGE else Role.SINGLE)
+
+    @property
+    def gate_url(self) -> str:
+        """URL for members without a certificate, in a sandbox with a gate."""
+        return self._url(Role.GATE)
+
+    def _url(self, role: Role) -> str:
+        return next(broker.urls[0] for broker in self.settings.brokers if broker.role is role)
 
     async def __aenter__(self) -> Sandbox:
         """Start the servers, then the service."""
@@ -187,7 +200,13 @@ class Sandbox:
 
 
 def _write(
-    directory: Path, topology: Topology, changes: dict[str, str | None], *, issuer: bool, fleet_auth: FleetAuth
+    directory: Path,
+    topology: Topology,
+    changes: dict[str, str | None],
+    *,
+    issuer: bool,
+    gate: bool,
+    fleet_auth: FleetAuth,
 ) -> Deployment:
     plan = Plan(
         directory=directory,
@@ -196,6 +215,9 @@ def _write(
         issuers=((DEFAULT_ORGANIZATION, ""),) if issuer else (),
         port=free_port(),
         edge_port=free_port(),
+        gate_port=free_port(),
+        named_edges=_EDGE_AND_GATE if gate else (),
+        listen="127.0.0.1",
         leaf_port=free_port(),
         websocket_port=free_port(),
         fleet_auth=fleet_auth,

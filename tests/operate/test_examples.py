@@ -19,6 +19,7 @@ from broker_auth.daemon.state import ZoneState
 from broker_auth.deploy import brokerconf
 from broker_auth.deploy.plan import Layout, OwnFiles, Plan
 from broker_auth.settings.keys import table as keytable
+from broker_auth.settings.model import Role
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = [
@@ -33,7 +34,7 @@ UNITS = {"broker-auth.service": "/opt/broker-auth/bin/broker-auth", "nats-server
 def text_of_init(layout: Layout) -> str:
     files = OwnFiles(**{name: Path("/d/file.pem") for name in OwnFiles.__dataclass_fields__})
     plan = Plan(directory=Path("/d"), layout=layout, files=files)
-    return brokerconf.text(plan, break_glass={"fleet": "U", "edge": "U"}, leaf_users=["edge"])
+    return brokerconf.text(plan, break_glass={"fleet": "U", "edge": "U"}, leaf_users={"edge": Role.EDGE})
 
 
 def exported() -> set[str]:

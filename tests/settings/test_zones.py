@@ -88,7 +88,7 @@ WRONG: Mapping[str, tuple[Mapping[str, str | None], str]] = {
     "an edge in the fleet's zone": ({f"{P}broker.edge1.zone": "fleet"}, "an edge cannot be in the zone 'fleet'"),
     "a fleet broker in an edge's zone": (
         {f"{P}broker.default.zone": "edge1"},
-        "only edges and gates have a zone other than",
+        "only edges and gates have a zone",
     ),
     "an invalid zone name": ({f"{P}broker.edge1.zone": "a.b"}, "is not a usable name"),
 }
