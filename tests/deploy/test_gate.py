@@ -18,6 +18,7 @@ from broker_auth.deploy.render import SPARE_LEAF_LINKS, render
 from broker_auth.natsio.client import round_trip
 from broker_auth.policy.permissions import GATE_LINK
 from broker_auth.sandbox.natsserver import NatsServer, check_configuration, free_port
+from broker_auth.settings.keys.broker import CIPHER_SUITE_NAMES, CURVE_NAMES
 from tests.deadlines import HANG_SECONDS
 from tests.deploy.shapes import BRANCH_NAME, GATE_NAME, build, with_gate, with_server
 from tests.deploy.test_topology import Deployment, answered, echo, reachable
@@ -240,7 +241,7 @@ async def test_other_leaf_node_is_asked_about_as_such(gate: Deployment) -> None:
     await wire.close()
 
 
-async def test_the_gate_knows_no_provisioning_account(gate: Deployment) -> None:
+async def test_gate_has_no_provisioning_account(gate: Deployment) -> None:
     with pytest.raises(nats.errors.Error, match="Authorization"):
         await gate.connect("gate", "provisioning")
     lines = gate.shape.directory.joinpath("gate.conf").read_text().splitlines()
@@ -271,6 +272,22 @@ async def test_branch_network_is_in_the_fleets_account(gates: bool, tmp_path: Pa
             await inside.close()
     finally:
         await deployment.stop()
+
+
+@pytest.mark.parametrize("role", ["fleet", "edge", "gate"])
+def test_nats_server_accepts_every_cipher_suite_and_curve(tmp_path: Path, role: str) -> None:
+    shape = with_gate(build(tmp_path, cluster=True))
+    shape = with_server(shape, "fleet", websocket_listen=f"127.0.0.1:{free_port()}")
+    chosen = {"cipher_suites": CIPHER_SUITE_NAMES, "curves": CURVE_NAMES}
+    shape = with_server(shape, role, client_advertise="nats.example.net:4222", max_connections=100, **chosen)
+    text = render(shape.settings, shape.broker(role))
+    # Of the listener, and of the leaf link; the fleet has a WebSocket listener and routes, too.
+    assert text.count("cipher_suites:") == text.count("curve_preferences:") == (4 if role == "fleet" else 2)
+    assert 'client_advertise: "nats.example.net:4222"' in text
+    assert "\nmax_connections: 100\n" in text
+    config = tmp_path / "chosen.conf"
+    config.write_text(text)
+    check_configuration(config)
 
 
 @pytest.mark.parametrize("cluster", [False, True], ids=["alone", "cluster"])

@@ -127,6 +127,12 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
             f"{server}leaf.tls.key": "signer.key",
             f"{server}leaf.tls.ca": "/ca.pem",
             f"{server}leaf.user": "edge1.example.net, edge2.example.net",
+            f"{server}leaf.gate": "gate.example.net",
+            f"{server}leaf.branch": "branch.example.net",
+            f"{server}tls.cipher_suites": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            f"{server}tls.curves": "X25519, CurveP384",
+            f"{server}client_advertise": "nats.example.net:4222",
+            f"{server}max_connections": "100",
             f"{server}store_dir": "js",
             f"{server}cluster.name": "c",
             f"{server}cluster.listen": "h:6222",
@@ -183,6 +189,13 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
         here / "signer.key",
     )
     assert server_settings.leaf_users == ("edge1.example.net", "edge2.example.net")
+    assert (server_settings.leaf_gates, server_settings.leaf_branches) == (
+        ("gate.example.net",),
+        ("branch.example.net",),
+    )
+    assert server_settings.cipher_suites == ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",)
+    assert server_settings.curves == ("X25519", "CurveP384")
+    assert (server_settings.client_advertise, server_settings.max_connections) == ("nats.example.net:4222", 100)
     assert server_settings.store_dir == here / "js"
     assert (server_settings.cluster_name, server_settings.cluster_listen) == ("c", "h:6222")
     assert (server_settings.cluster_routes, server_settings.monitor_listen) == (

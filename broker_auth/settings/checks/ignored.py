@@ -14,7 +14,7 @@ _NETWORK: Final = "plugin.choria.network."
 _OFF: Final = frozenset({"0", "false", "no", "n", "f"})
 _WHERE_ON: Final = {
     f"{_NETWORK}gateway_port": "configure gateways in nats-server",
-    f"{_NETWORK}leafnode_port": "see docs/topologies.md for leaf nodes of branch networks",
+    f"{_NETWORK}leafnode_port": "see docs/topologies.md#branch-networks for leaf nodes of branch networks",
     f"{_NETWORK}websocket_port": "set plugin.broker_auth.broker.<name>.server.websocket.listen",
 }
 _WHERE_OFF: Final = {
