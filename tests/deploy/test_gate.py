@@ -245,7 +245,7 @@ async def test_gate_has_no_provisioning_account(gate: Deployment) -> None:
     with pytest.raises(nats.errors.Error, match="Authorization"):
         await gate.connect("gate", "provisioning")
     lines = gate.shape.directory.joinpath("gate.conf").read_text().splitlines()
-    assert not [line for line in lines if "provisioning" in line and not line.lstrip().startswith("#")]
+    assert not [line for line in lines if '"provisioning"' in line and not line.lstrip().startswith("#")]
 
 
 @pytest.mark.parametrize("gates", [True, False], ids=["beside a gate", "alone"])

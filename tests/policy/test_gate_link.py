@@ -45,7 +45,7 @@ def earned() -> Iterator[Permissions]:
         )
 
 
-def test_whatever_a_token_earns_by_its_flags_passes_the_link() -> None:
+def test_everything_that_flags_of_tokens_earn_passes_the_link() -> None:
     for granted in earned():
         assert [item for item in granted.pub.allow if not GATE_LINK.pub.allows(item) and item not in LOCAL] == []
         assert [item for item in granted.sub.allow if not GATE_LINK.sub.allows(item)] == []

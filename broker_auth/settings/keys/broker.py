@@ -98,20 +98,19 @@ def _names(name: str, names: tuple[str, ...], meaning: str) -> Key[tuple[str, ..
 CIPHER_SUITES: Final = _names(
     "tls.cipher_suites",
     CIPHER_SUITE_NAMES,
-    "Cipher suites of TLS 1.2 on every listener and link of the nats-server, as in Choria's "
-    f"`plugin.security.cipher_suites`: {', '.join(f'`{name}`' for name in CIPHER_SUITE_NAMES)}. Those of TLS 1.3 are "
+    "Cipher suites of TLS 1.2 on every listener and link of the nats-server: "
+    f"{', '.join(f'`{name}`' for name in CIPHER_SUITE_NAMES)}. Those of TLS 1.3 are "
     "always on.",
 )
 CURVES: Final = _names(
     "tls.curves",
     CURVE_NAMES,
-    "Elliptic curves of the key exchange on every listener and link, as in Choria's `plugin.security.ecc_curves`: "
+    "Elliptic curves of the key exchange on every listener and link: "
     f"{', '.join(f'`{name}`' for name in CURVE_NAMES)}.",
 )
 CLIENT_ADVERTISE: Final = _address(
     "client_advertise",
-    "Address and port that the nats-server tells clients in place of its own, as in Choria's "
-    "`plugin.choria.network.public_url`.",
+    "Address and port that the nats-server tells clients in place of its listen address.",
 )
 SERVER_MAX_CONNECTIONS: Final[Key[int | None]] = Key(
     name=f"{SERVER}max_connections",
