@@ -17,6 +17,7 @@ from broker_auth.deploy.plan import Edge, OwnFiles, Plan, Topology
 from broker_auth.errors import InputError
 from broker_auth.sandbox.natsserver import check_configuration
 from broker_auth.settings.load import check
+from broker_auth.settings.model import Role
 
 FLEET = ("nats1.example.net", "nats2.example.net", "nats3.example.net")
 EDGES = (Edge("eu", "edge.eu.example.net"), Edge("us", "edge.us.example.net"))
@@ -241,6 +242,19 @@ def test_command_accepts_lists_of_hosts(tmp_path: Path) -> None:
     assert "tls://[2001:db8::7]:4223" in (tmp_path / "d/broker.conf").read_text()
 
 
+def test_gate_is_written_beside_edges_of_a_cluster(tmp_path: Path) -> None:
+    arguments = ["--dev-pki", "--fleet-host", "a.example.net,b.example.net", "--edge", "eu=eu.example.net"]
+    done = CliRunner().invoke(main, ["init", str(tmp_path / "d"), *arguments, "--gate", "gate=gate.example.net"])
+    assert done.exit_code == 0, done.output
+    report = check(tmp_path / "d/broker.conf", {})
+    assert report.settings
+    assert [str(warning) for warning in report.warnings] == []
+    fleet, eu, gate = report.settings.brokers
+    assert (fleet.server.leaf_users, fleet.server.leaf_gates) == (("eu.leaf.example.net",), ("gate.leaf.example.net",))
+    assert (eu.role, eu.zone, gate.role, gate.zone) == (Role.EDGE, "eu", Role.GATE, "gate")
+    assert gate.urls == ("tls://gate.example.net:4224",)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
@@ -251,6 +265,9 @@ def test_command_accepts_lists_of_hosts(tmp_path: Path) -> None:
         (["--fleet-host", "999.1.1.1"], 1),
         (["--edge", "eu"], 2),
         (["--edge", "eu="], 2),
+        (["--gate", "gate"], 2),
+        (["--gate", "gate=gate.example.net"], 1),
+        (["--edge", "eu=eu.example.net", "--gate", "eu=gate.example.net"], 1),
     ],
 )
 def test_hosts_are_checked(tmp_path: Path, arguments: list[str], status: int) -> None:
