@@ -1,4 +1,4 @@
-"""What the rendered link of a gate makes real servers do, and what an attacker with the gate's keys cannot do."""
+"""The rendered leaf link of a gate on real servers, and attacks with the keys of a gate."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ class Thief:
 
     async def heard_until(self, last: str) -> list[str]:
         """Return the subjects of messages up to that of ``last``."""
-        heard: list[str] = []
-        while not heard or heard[-1] != last:
-            heard.append((await self.first("LMSG ")).split(" ")[1])
-        return heard
+        received: list[str] = []
+        while not received or received[-1] != last:
+            received.append((await self.first("LMSG ")).split(" ")[1])
+        return received
 
     async def is_linked(self) -> bool:
         """Wait until the server has processed everything that was sent; return whether it left the link open."""
@@ -119,14 +119,14 @@ class Thief:
 
 
 async def listening(client: Client, subject: str = ">") -> list[str]:
-    heard: list[str] = []
+    received: list[str] = []
 
     async def note(message: Any) -> None:
-        heard.append(message.subject)
+        received.append(message.subject)
 
     await client.subscribe(subject, cb=note)
     await round_trip(client)
-    return heard
+    return received
 
 
 async def test_members_at_a_gate_and_in_the_fleet_reach_each_other(gate: Deployment) -> None:
@@ -134,10 +134,10 @@ async def test_members_at_a_gate_and_in_the_fleet_reach_each_other(gate: Deploym
     member = await gate.connect("fleet", "choria", inbox_prefix=INBOX)
     await echo(member, "mcollective.node.m1")
     await reachable(outside, "mcollective.node.m1")
-    assert await answered(outside, "mcollective.node.m1") == b"heard hello"
+    assert await answered(outside, "mcollective.node.m1") == b"received hello"
     await echo(outside, "mcollective.broadcast.agent.rpcutil")
     await reachable(member, "mcollective.broadcast.agent.rpcutil")
-    assert await answered(member, "mcollective.broadcast.agent.rpcutil") == b"heard hello"
+    assert await answered(member, "mcollective.broadcast.agent.rpcutil") == b"received hello"
 
     streams = member.jetstream()
     await streams.add_stream(name="EVENTS", subjects=["choria.lifecycle.>"])
@@ -162,7 +162,7 @@ async def test_edge_keeps_its_account_beside_a_gate(gate: Deployment) -> None:
 async def test_stolen_gate_publishes_only_what_tokens_may(gate: Deployment, hub: bool) -> None:
     """The fleet's server closes the link at a violation, so each subject is tried over a new one."""
     fleet, provisioner = await gate.connect("fleet", "choria"), await gate.connect("fleet", "provisioning")
-    heard, provisioning = await listening(fleet), await listening(provisioner)
+    received, provisioning = await listening(fleet), await listening(provisioner)
     for subject in (*FORBIDDEN, *ALLOWED):
         thief = await Thief.link(gate, is_hub=hub, remote_account="provisioning")
         await thief.publish(subject)
@@ -170,8 +170,8 @@ async def test_stolen_gate_publishes_only_what_tokens_may(gate: Deployment, hub:
         await thief.close()
     await round_trip(fleet)
     await round_trip(provisioner)
-    assert [subject for subject in heard if subject in FORBIDDEN] == []
-    assert [subject for subject in heard if subject in ALLOWED] == list(ALLOWED)
+    assert [subject for subject in received if subject in FORBIDDEN] == []
+    assert [subject for subject in received if subject in ALLOWED] == list(ALLOWED)
     assert provisioning == []
 
 
@@ -189,9 +189,9 @@ async def test_stolen_gate_hears_only_what_tokens_may(gate: Deployment, hub: boo
     await round_trip(provisioner)
     await fleet.publish("mcollective.node.last", b"")
     await fleet.flush()
-    heard = await thief.heard_until("mcollective.node.last")
-    assert all(GATE_LINK.sub.allows(subject) for subject in heard), heard
-    assert not {*UNHEARD, "provisioning.node.n1"} & set(heard)
+    received = await thief.heard_until("mcollective.node.last")
+    assert all(GATE_LINK.sub.allows(subject) for subject in received), received
+    assert not {*UNHEARD, "provisioning.node.n1"} & set(received)
     await thief.close()
 
 
@@ -214,10 +214,10 @@ async def test_stolen_gate_gets_no_more_links_than_there_are_gates_and_some_to_s
     wires = [await Wire.open(gate.servers["fleet"].port("leaf"), stolen(gate)) for _ in range(SPARE_LEAF_LINKS + 2)]
     for number, wire in enumerate(wires):
         await wire.connect(name=f"thief {number}", lang="")
-    told = [await Thief(wire).first("PONG", "-ERR") for wire in wires]
+    reported = [await Thief(wire).first("PONG", "-ERR") for wire in wires]
     # One gate, which has its link, and one branch network.
     refused = "-ERR 'maximum account active connections exceeded'"
-    assert sorted(told) == [refused, *["PONG"] * (SPARE_LEAF_LINKS + 1)]
+    assert sorted(reported) == [refused, *["PONG"] * (SPARE_LEAF_LINKS + 1)]
     for wire in wires:
         await wire.close()
 
@@ -268,7 +268,7 @@ async def test_branch_network_is_in_the_fleets_account(gates: bool, tmp_path: Pa
             member = await deployment.connect("fleet", "choria")
             await echo(inside, "acme.private")
             await reachable(member, "acme.private")
-            assert await answered(member, "acme.private") == b"heard hello"
+            assert await answered(member, "acme.private") == b"received hello"
             await inside.close()
     finally:
         await deployment.stop()

@@ -66,8 +66,8 @@ def attempts(sandbox: Sandbox) -> dict[str, Attempt]:
         "node": (sandbox.credentials("node"), "denied: gate_provisioning_token"),
     }
     return {
-        name: Attempt(what=name, url=sandbox.gate_url, credentials=given, expected=expected)
-        for name, (given, expected) in rows.items()
+        name: Attempt(what=name, url=sandbox.gate_url, credentials=presented, expected=expected)
+        for name, (presented, expected) in rows.items()
     }
 
 
@@ -92,8 +92,8 @@ async def test_edge_and_fleet_admit_as_without_a_gate(sandbox: Sandbox) -> None:
         ("fleet-member", sandbox.fleet_url, sandbox.credentials("fleet"), "in choria"),
         ("fleet-provisioner", sandbox.fleet_url, sandbox.credentials("provisioner"), "in provisioning"),
     )
-    for name, url, given, expected in rows:
-        observed = await try_one(sandbox, Attempt(what=name, url=url, credentials=given, expected=expected), name)
+    for name, url, presented, expected in rows:
+        observed = await try_one(sandbox, Attempt(what=name, url=url, credentials=presented, expected=expected), name)
         assert observed.happened == expected, name
 
 
@@ -130,8 +130,8 @@ async def test_keys_of_a_stolen_gate_open_nothing_else(sandbox: Sandbox, tmp_pat
     """Neither its link certificate nor its server certificate is a member of the fleet, or an edge."""
     pki = sandbox.directory / "pki"
     for name in ("gate-leaf", "gate"):
-        given = Credentials(ca=sandbox.ca, certificate=pki / f"{name}.pem", key=pki / f"{name}.key")
-        attempt = Attempt(what=name, url=sandbox.fleet_url, credentials=given, expected="")
+        presented = Credentials(ca=sandbox.ca, certificate=pki / f"{name}.pem", key=pki / f"{name}.key")
+        attempt = Attempt(what=name, url=sandbox.fleet_url, credentials=presented, expected="")
         observed = await try_one(sandbox, attempt, f"thief-{name}")
         assert not observed.happened.startswith("in "), observed
     edge = next(broker for broker in sandbox.settings.brokers if broker.name == "edge")
