@@ -134,10 +134,10 @@ async def test_members_at_a_gate_and_in_the_fleet_reach_each_other(gate: Deploym
     member = await gate.connect("fleet", "choria", inbox_prefix=INBOX)
     await echo(member, "mcollective.node.m1")
     await reachable(outside, "mcollective.node.m1")
-    assert await answered(outside, "mcollective.node.m1") == b"received hello"
+    assert await answered(outside, "mcollective.node.m1") == b"heard hello"
     await echo(outside, "mcollective.broadcast.agent.rpcutil")
     await reachable(member, "mcollective.broadcast.agent.rpcutil")
-    assert await answered(member, "mcollective.broadcast.agent.rpcutil") == b"received hello"
+    assert await answered(member, "mcollective.broadcast.agent.rpcutil") == b"heard hello"
 
     streams = member.jetstream()
     await streams.add_stream(name="EVENTS", subjects=["choria.lifecycle.>"])
@@ -268,7 +268,7 @@ async def test_branch_network_is_in_the_fleets_account(gates: bool, tmp_path: Pa
             member = await deployment.connect("fleet", "choria")
             await echo(inside, "acme.private")
             await reachable(member, "acme.private")
-            assert await answered(member, "acme.private") == b"received hello"
+            assert await answered(member, "acme.private") == b"heard hello"
             await inside.close()
     finally:
         await deployment.stop()
