@@ -16,14 +16,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from broker_auth.errors import InputError, OperationError
-from broker_auth.sandbox.lifetime import dies_with_parent
+from broker_auth.sandbox.process import LoggedProcess
 
 BINARY_VARIABLE = "BROKER_AUTH_NATS_SERVER"
 START_TIMEOUT = 30.0  # seconds; an idle machine needs 0.1, a busy one more
@@ -97,28 +95,26 @@ def check_configuration(config: Path, *, binary: Path | None = None) -> None:
         raise OperationError(f"nats-server refuses {config}: {_failure((done.stdout + done.stderr).splitlines())}")
 
 
-class NatsServer:
+class NatsServer(LoggedProcess):
     """A nats-server process; a synchronous and asynchronous context manager.
-
-    If started from the main thread on Linux, the server dies with this process, even if this is killed.
 
     Attributes:
         config: its configuration file.
-        log_file: its log, across restarts.
     """
+
+    keeps_log = False  # its ports may differ after a restart
 
     def __init__(
         self, config: Path, *, log_file: Path | None = None, binary: Path | None = None, debug: bool = False
     ) -> None:
+        super().__init__(f"nats-server on {config}", log_file or config.with_suffix(".log"))
         self.config = config
-        self.log_file = log_file or config.with_suffix(".log")
         self._binary = binary
         self._options = ["-D"] if debug else []
-        self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
-        self._lines: list[str] = []
-        self._ended = False
-        self._changed = threading.Condition()
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [str(self._binary or find_binary()), "-c", str(self.config), *self._options]
 
     # -- lifecycle ----------------------------------------------------------------------------
 
@@ -129,7 +125,7 @@ class NatsServer:
             OperationError: it ended, or was not ready within ``timeout`` seconds; it has been stopped.
             InputError: nats-server is not installed.
         """
-        self._launch()
+        self.launch()
         self._await_ready(timeout)
 
     def restart(self, timeout: float = START_TIMEOUT) -> None:
@@ -149,12 +145,6 @@ class NatsServer:
             self._process.kill()
         self._reap()
 
-    def kill(self) -> None:
-        """Kill the server like a crash (SIGKILL)."""
-        if self._process is not None:
-            self._process.kill()
-            self._reap()
-
     def reload(self, timeout: float = START_TIMEOUT) -> None:
         """Reload the configuration (SIGHUP), and wait for the result.
 
@@ -166,22 +156,6 @@ class NatsServer:
         line = self.wait_for_log(r"Reloaded server configuration|Failed to reload", timeout, since=mark)
         if "Failed to reload" in line:
             raise OperationError(f"nats-server did not reload {self.config}: {line}")
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the server (SIGSTOP, SIGCONT, SIGUSR2…)."""
-        self._running().send_signal(number)
-
-    # -- state and log ------------------------------------------------------------------------
-
-    @property
-    def running(self) -> bool:
-        """Whether the process is running."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._running().pid
 
     def port(self, listener: str = "client", timeout: float = START_TIMEOUT) -> int:
         """Return the port of a listener: ``client``, ``websocket``, ``leaf``, ``cluster`` or ``monitor``.
@@ -195,37 +169,9 @@ class NatsServer:
         assert match
         return int(match.group(1))
 
-    def mark(self) -> int:
-        """Return the number of lines logged since the start, for the ``since`` of :meth:`wait_for_log`."""
-        with self._changed:
-            return len(self._lines)
-
-    def log(self) -> list[str]:
-        """Return the lines logged since the start."""
-        with self._changed:
-            return list(self._lines)
-
-    def wait_for_log(self, pattern: str | re.Pattern[str], timeout: float = START_TIMEOUT, *, since: int = 0) -> str:
-        """Return the first line from ``since`` on that matches; wait up to ``timeout`` seconds for it.
-
-        Raises:
-            OperationError: no line matched in time, or the server ended.
-        """
-        expression = re.compile(pattern)
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while True:
-                for line in self._lines[since:]:
-                    if expression.search(line):
-                        return line
-                since = max(since, len(self._lines))
-                if self._ended:
-                    raise OperationError(f"nats-server on {self.config} ended: {_failure(self._lines)}")
-                if not self._changed.wait(deadline - time.monotonic()):
-                    raise OperationError(
-                        f"nats-server on {self.config} did not log '{expression.pattern}' within {timeout:g} s; "
-                        f"see {self.log_file}"
-                    )
+    def failure(self, lines: Sequence[str]) -> str:
+        """Return the line that contains the reason why nats-server ended."""
+        return _failure(lines)
 
     # -- context managers ---------------------------------------------------------------------
 
@@ -239,7 +185,7 @@ class NatsServer:
         self.stop()
 
     async def __aenter__(self) -> NatsServer:
-        self._launch()  # in this thread, which lives as long as the loop: see :func:`.dies_with_parent`
+        self.launch()  # in this thread, which lives as long as the loop: see :func:`.lifetime.dies_with_parent`
         try:
             await asyncio.to_thread(self._await_ready, START_TIMEOUT)
         except asyncio.CancelledError:
@@ -254,23 +200,6 @@ class NatsServer:
 
     # -- internals ----------------------------------------------------------------------------
 
-    def _launch(self) -> None:
-        if self._process is not None:
-            raise OperationError(f"nats-server on {self.config} is running already")
-        command = [str(self._binary or find_binary()), "-c", str(self.config), *self._options]
-        self._lines, self._ended = [], False
-        self._process = subprocess.Popen(  # noqa: S603 - our own program and file
-            dies_with_parent(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C must not reach the server; this process stops it
-        )
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        self._reader.start()
-
     def _await_ready(self, timeout: float) -> None:
         try:
             self.wait_for_log(_READY, timeout)
@@ -278,33 +207,8 @@ class NatsServer:
             self.kill()
             raise
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr
-        with process.stderr as source, self.log_file.open("a", encoding="utf-8", buffering=1) as sink:
-            for line in source:
-                sink.write(line)
-                with self._changed:
-                    self._lines.append(line.rstrip("\n"))
-                    self._changed.notify_all()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
 
-    def _reap(self) -> None:
-        process, reader = self._process, self._reader
-        if process is None or reader is None:  # another thread has reaped it
-            return
-        process.wait()
-        reader.join()
-        self._process = None
-
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is None:
-            raise OperationError(f"nats-server on {self.config} is not running")
-        return self._process
-
-
-def _failure(lines: list[str]) -> str:
+def _failure(lines: Sequence[str]) -> str:
     """Return the line that contains the reason why nats-server ended."""
     errors = [line for line in lines if "[FTL]" in line or "[ERR]" in line or line.startswith("nats-server: ")]
     return (errors or lines or ["it logged nothing"])[-1].strip()

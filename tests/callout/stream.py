@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from nats.errors import Error as NatsError
 
-from tests.callout.deployment import Deployment
+from tests.callout.deployment import FleetDeployment
 
 RATE = 40  # connects a second, over all brokers together, unless this machine is too slow for it
 AT_ONCE = 16  # connects that are not decided yet, besides bursts
@@ -42,7 +42,7 @@ class Tally:
 class Stream:
     """Connects to every broker in turn, as a fleet member who gives up after one try."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: FleetDeployment) -> None:
         self.tallies: list[Tally] = []
         self._deployment = deployment
         self._attempts: set[asyncio.Task[None]] = set()

@@ -13,22 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.callout.deployment import Deployment, Service
+from broker_auth.sandbox.service import ServiceProcess
+from tests.callout.deployment import FleetDeployment
 from tests.callout.stream import Stream
 
 pytestmark = pytest.mark.e2e
 _CALM_SECONDS = 1.5  # a phase in which nothing happens is waited for by the clock alone
 
 
-async def logged(service: Service, pattern: str, since: int) -> None:
-    """Wait for a line while the stream goes on."""
-    await asyncio.to_thread(service.wait_for_log, pattern, since=since)
-
-
 async def test_no_planned_change_loses_a_connection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    deployment = Deployment(tmp_path, ("east", "west"))
+    deployment = FleetDeployment(tmp_path, ("east", "west"))
     stream = Stream(deployment)
-    first, second = (Service(deployment, "--workers", "2", name=name) for name in ("first", "second"))
+    first, second = (deployment.service("--workers", "2", name=name) for name in ("first", "second"))
     with deployment.running(), first, second:
         await _planned(stream, deployment, first, second)
         await _mishaps(stream, deployment, first, second)
@@ -46,7 +42,7 @@ async def test_no_planned_change_loses_a_connection(tmp_path: Path, capsys: pyte
         assert not names["a broker restarts: the other one"].lost
 
 
-async def _planned(stream: Stream, deployment: Deployment, first: Service, second: Service) -> None:
+async def _planned(stream: Stream, deployment: FleetDeployment, first: ServiceProcess, second: ServiceProcess) -> None:
     async with stream.phase("nothing happens"):
         await asyncio.sleep(_CALM_SECONDS)
     async with stream.phase("a service is drained and started") as tally:
@@ -55,39 +51,39 @@ async def _planned(stream: Stream, deployment: Deployment, first: Service, secon
             first.signal(signal.SIGTERM)
             await asyncio.to_thread(first.wait)
             mark = first.mark()
-            first.start()
-            await logged(first, "ready brokers=", mark)
+            first.launch()
+            await first.logged("ready brokers=", since=mark)
     async with stream.phase("reload") as tally:
         for service in (first, second, first):
             await stream.burst(tally)
             mark = service.mark()
             service.signal(signal.SIGHUP)
-            await logged(service, "reloaded", mark)
+            await service.logged("reloaded", since=mark)
     assert "not reloaded" not in "\n".join(first.log() + second.log())
 
 
-async def _mishaps(stream: Stream, deployment: Deployment, first: Service, second: Service) -> None:
+async def _mishaps(stream: Stream, deployment: FleetDeployment, first: ServiceProcess, second: ServiceProcess) -> None:
     async with stream.phase("a worker is killed"):
         mark = first.mark()
         os.kill(first.workers[0], signal.SIGKILL)
-        await logged(first, "broker west: subscribed", mark)
+        await first.logged("broker west: subscribed", since=mark)
         await asyncio.sleep(0.5)  # the last who ask while one worker is missing; nothing outside tells when that is
     async with stream.phase("a worker is stopped"):
         mark = first.mark()
         os.kill(first.workers[0], signal.SIGSTOP)
-        await logged(first, "is killed", mark)
-        await logged(first, "broker west: subscribed", mark)
+        await first.logged("is killed", since=mark)
+        await first.logged("broker west: subscribed", since=mark)
     async with stream.phase("a service is killed, workers and all"):
-        os.killpg(first.process.pid, signal.SIGKILL)
+        os.killpg(first.pid, signal.SIGKILL)
         await asyncio.to_thread(first.wait)
         mark = first.mark()
-        first.start()
-        await logged(first, "ready brokers=", mark)
+        first.launch()
+        await first.logged("ready brokers=", since=mark)
     mark = second.mark()
     async with stream.phase("a broker restarts: the other one", ("east",)):
         await asyncio.to_thread(deployment.servers["west"].stop)
         deployment.servers["west"].start()
         for _ in second.workers:
-            await logged(second, "broker west: subscribed again", mark)
+            await second.logged("broker west: subscribed again", since=mark)
     async with stream.phase("afterwards"):
         await asyncio.sleep(_CALM_SECONDS)

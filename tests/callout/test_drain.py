@@ -23,8 +23,9 @@ from broker_auth.callout.request import XKEY_HEADER
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer
+from broker_auth.sandbox.service import ServiceProcess
 from tests.builders.requests import Server, fleet
-from tests.callout.deployment import Deployment, Service, eventually
+from tests.callout.deployment import FleetDeployment, eventually
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -44,8 +45,8 @@ accounts {{ AUTH {{ users: [
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Deployment:
-    site = Deployment(tmp_path)
+def deployment(tmp_path: Path) -> FleetDeployment:
+    site = FleetDeployment(tmp_path)
     seed = site.settings().zone("fleet").nkey_seed
     assert seed
     text = CONFIG.format(
@@ -66,7 +67,7 @@ class Asking:
         answers: by the subject that they came at. A busy machine may answer some requests twice (fact 4).
     """
 
-    def __init__(self, deployment: Deployment, client: Client) -> None:
+    def __init__(self, deployment: FleetDeployment, client: Client) -> None:
         seed = deployment.settings().zone("fleet").xkey_seed
         assert seed
         self.answers: dict[str, bytes] = {}
@@ -120,13 +121,13 @@ class Asking:
 
 
 @pytest.fixture
-def service(deployment: Deployment) -> Iterator[Service]:
-    with deployment.running(), Service(deployment, "--workers", "2") as running:
+def service(deployment: FleetDeployment) -> Iterator[ServiceProcess]:
+    with deployment.running(), deployment.service("--workers", "2") as running:
         yield running
 
 
 @pytest.fixture
-async def asking(deployment: Deployment, service: Service) -> AsyncIterator[Asking]:
+async def asking(deployment: FleetDeployment, service: ServiceProcess) -> AsyncIterator[Asking]:
     client = await deployment.watch()
     asking = Asking(deployment, client)
     await asking.listen()
@@ -141,7 +142,7 @@ def told(pid: int, number: signal.Signals) -> bool:
     return bool(int(pending.split()[1], 16) & 1 << number - 1)
 
 
-async def test_everything_received_is_answered_before_the_end(service: Service, asking: Asking) -> None:
+async def test_everything_received_is_answered_before_the_end(service: ServiceProcess, asking: Asking) -> None:
     requests = [asking.request() for _ in range(REQUESTS)]
     workers = service.workers
     for worker in workers:  # so that all are there when it is told to end
@@ -161,7 +162,7 @@ async def test_everything_received_is_answered_before_the_end(service: Service, 
     assert asking.readable()
 
 
-async def test_nothing_is_lost_by_reloading(service: Service, asking: Asking) -> None:
+async def test_nothing_is_lost_by_reloading(service: ServiceProcess, asking: Asking) -> None:
     stop = asyncio.Event()
     asked = asyncio.create_task(asking.keep_asking(stop))
     for _ in range(RELOADS):

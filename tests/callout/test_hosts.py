@@ -21,7 +21,8 @@ from nats.errors import Error as NatsError
 from broker_auth.callout.hedging import Duty
 from broker_auth.natsio.subjects import PEERS_SUBJECT
 from broker_auth.sandbox.natsserver import free_port
-from tests.callout.deployment import Deployment, Service, eventually
+from broker_auth.sandbox.service import ServiceProcess
+from tests.callout.deployment import FleetDeployment, eventually
 from tests.chaos.site import CLOCK
 from tests.deadlines import HANG_SECONDS
 
@@ -31,13 +32,13 @@ AT_ONCE = 8  # so that a slow machine is not asked for more than it can do
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    site = Deployment(tmp_path_factory.mktemp("hosts"))
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetDeployment]:
+    site = FleetDeployment(tmp_path_factory.mktemp("hosts"))
     with site.running():
         yield site
 
 
-async def lost(deployment: Deployment, logins: int = LOGINS) -> int:
+async def lost(deployment: FleetDeployment, logins: int = LOGINS) -> int:
     """Count those of some logins, one each 25 ms, that are not let in at the first try."""
     room = asyncio.Semaphore(AT_ONCE)
 
@@ -57,7 +58,7 @@ async def lost(deployment: Deployment, logins: int = LOGINS) -> int:
     return sum(result is not None for result in results)
 
 
-async def heard(deployment: Deployment, *services: tuple[Service, int]) -> None:
+async def heard(deployment: FleetDeployment, *services: tuple[ServiceProcess, int]) -> None:
     """Wait until two workers hear each other: one says that it is the guard, the other that it is the deputy."""
     for service, port in services:
         await asyncio.to_thread(eventually_ready, service, port)
@@ -71,7 +72,7 @@ async def heard(deployment: Deployment, *services: tuple[Service, int]) -> None:
     await observer.close()
 
 
-def eventually_ready(service: Service, port: int) -> None:
+def eventually_ready(service: ServiceProcess, port: int) -> None:
     deadline = time.monotonic() + HANG_SECONDS
     while status(port) != 200:
         assert time.monotonic() < deadline, service.log()[-5:]
@@ -93,12 +94,13 @@ def total(port: int, metric: str) -> float:
 
 
 @contextlib.contextmanager
-def two(deployment: Deployment, **environ: str) -> Iterator[tuple[tuple[Service, int], tuple[Service, int]]]:
+def two(
+    deployment: FleetDeployment, **environ: str
+) -> Iterator[tuple[tuple[ServiceProcess, int], tuple[ServiceProcess, int]]]:
     """Two services of one worker each, with their health's ports."""
     ports = free_port(), free_port()
     first, second = [
-        Service(
-            deployment,
+        deployment.service(
             "--workers",
             "1",
             name=f"host{number}",
@@ -111,16 +113,16 @@ def two(deployment: Deployment, **environ: str) -> Iterator[tuple[tuple[Service,
         yield (first, ports[0]), (second, ports[1])
 
 
-async def test_a_host_that_stands_still_costs_no_login(deployment: Deployment) -> None:
+async def test_a_host_that_stands_still_costs_no_login(deployment: FleetDeployment) -> None:
     with two(deployment) as (first, second):
         await heard(deployment, first, second)
         for (stopped, _), (_, port) in ((first, second), (second, first)):
-            os.killpg(stopped.process.pid, signal.SIGSTOP)
+            os.killpg(stopped.pid, signal.SIGSTOP)
             try:
                 assert await lost(deployment) == 0
                 await eventually(functools.partial(total, port, "broker_auth_answered_for_others_total"))
             finally:
-                os.killpg(stopped.process.pid, signal.SIGCONT)
+                os.killpg(stopped.pid, signal.SIGCONT)
             assert await lost(deployment, 20) == 0
         lines = [line.partition("audit: {") for line in (*first[0].log(), *second[0].log())]
         records = [json.loads("{" + rest) for _, found, rest in lines if found]
@@ -130,7 +132,7 @@ async def test_a_host_that_stands_still_costs_no_login(deployment: Deployment) -
 
 
 async def test_a_host_whose_clock_is_wrong_costs_no_login_asks_for_none_and_comes_back(
-    deployment: Deployment, tmp_path: Path
+    deployment: FleetDeployment, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     ahead = tmp_path / "ahead"
@@ -150,10 +152,10 @@ async def test_a_host_whose_clock_is_wrong_costs_no_login_asks_for_none_and_come
 
 
 async def test_a_broker_rendered_by_an_older_version_is_served_as_before(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = FleetDeployment(tmp_path)
     config = tmp_path / "east.conf"
     config.write_text(config.read_text().replace(f'"{PEERS_SUBJECT}"', '"nobody"'))
-    with deployment.running(), Service(deployment, "--workers", "2") as service:
+    with deployment.running(), deployment.service("--workers", "2") as service:
         assert await lost(deployment, 10) == 0
         assert len([line for line in service.log() if "render it again and restart" in line]) == 2, (
             "one for each worker"

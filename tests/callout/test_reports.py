@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from broker_auth.sandbox.natsserver import free_port
-from tests.callout.deployment import Deployment, Service
+from tests.callout.deployment import FleetDeployment
 from tests.cli.running import run
 
 pytestmark = pytest.mark.e2e
 
 
-def older(directory: Path) -> Deployment:
+def older(directory: Path) -> FleetDeployment:
     """Return a broker shared by nodes and provisioners whose configuration does not permit counting."""
-    deployment = Deployment(directory)
+    deployment = FleetDeployment(directory)
     deployment.write_config(f"plugin.broker_auth.broker.east.server.websocket.listen = 127.0.0.1:{free_port()}")
     deployment.render_again()
     _forget_reports(directory / "east.conf")
@@ -27,7 +27,7 @@ def older(directory: Path) -> Deployment:
 async def test_service_works_with_a_configuration_of_an_older_version(tmp_path: Path) -> None:
     """The service logs once what is missing, and serves the broker."""
     deployment = older(tmp_path)
-    with deployment.running(), Service(deployment) as service:
+    with deployment.running(), deployment.service() as service:
         service.wait_for_log("broker east: does not let the service count connections")
         for client in (await deployment.connect(), await deployment.provisioner()):
             await client.close()

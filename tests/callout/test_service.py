@@ -20,7 +20,7 @@ from broker_auth.cli import main
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from broker_auth.sandbox.natsserver import free_port
-from tests.callout.deployment import FLEET_NAME, PASSWORD, Deployment, Service, eventually
+from tests.callout.deployment import FLEET_NAME, PASSWORD, FleetDeployment, eventually
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -32,7 +32,7 @@ class Live:
     """One broker and one service with everything switched on."""
 
     def __init__(self, directory: Path) -> None:
-        self.deployment = Deployment(directory)
+        self.deployment = FleetDeployment(directory)
         self.audit = directory / "audit.jsonl"
         self.metrics = f"127.0.0.1:{free_port()}"
         self.deployment.write_config(
@@ -42,7 +42,7 @@ class Live:
             "plugin.broker_auth.workers = 2",
         )
         self.deployment.render_again()
-        self.service = Service(self.deployment)
+        self.service = self.deployment.service()
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.audit.read_text().splitlines()]
@@ -191,7 +191,7 @@ async def test_workers_stay_small(live: Live) -> None:
 def test_the_supervisor_has_no_threads(live: Live) -> None:
     """It forks, which is safe without any."""
     assert live.page("/metrics")[0] == 200
-    assert len(list(Path(f"/proc/{live.service.process.pid}/task").iterdir())) == 1
+    assert len(list(Path(f"/proc/{live.service.pid}/task").iterdir())) == 1
 
 
 async def test_health_and_readiness_are_good_while_it_serves(live: Live) -> None:
@@ -238,14 +238,14 @@ async def _ask_all(client: Client, subject: str, count: int) -> list[dict[str, A
 
 async def test_a_connection_nobody_answered_is_recorded_too(tmp_path: Path) -> None:
     """The service cannot open what the server encrypts, so it must not answer, and has nothing to record itself."""
-    deployment = Deployment(tmp_path)
+    deployment = FleetDeployment(tmp_path)
     conf = tmp_path / "east.conf"
     # The server gives up after a second, before its early PING lets the client believe that it is in.
     conf.write_text(conf.read_text().replace("\n  timeout: 10\n  auth_callout", "\n  timeout: 1\n  auth_callout", 1))
     audit = tmp_path / "audit.jsonl"
     deployment.write_config(f"plugin.broker_auth.audit.output = file:{audit}")
     deployment.write_secret("curve.seed", generate_seed(NkeyKind.CURVE))
-    with deployment.running(), Service(deployment) as service:
+    with deployment.running(), deployment.service() as service:
         with pytest.raises(NatsError):
             await deployment.connect(name="unlucky")
         service.wait_for_log("request not answered: seal")

@@ -15,7 +15,8 @@ from nats.errors import Error as NatsError
 from broker_auth.cli import main
 from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
-from tests.callout.deployment import PASSWORD, Deployment, Service, eventually
+from broker_auth.sandbox.service import ServiceProcess
+from tests.callout.deployment import PASSWORD, FleetDeployment, eventually
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -23,18 +24,18 @@ NEW = "hunter2-changed"
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    with Deployment(tmp_path).running() as running:
+def deployment(tmp_path: Path) -> Iterator[FleetDeployment]:
+    with FleetDeployment(tmp_path).running() as running:
         yield running
 
 
 @pytest.fixture
-def service(deployment: Deployment) -> Iterator[Service]:
-    with Service(deployment) as running:
+def service(deployment: FleetDeployment) -> Iterator[ServiceProcess]:
+    with deployment.service() as running:
         yield running
 
 
-def reload(service: Service, outcome: str = "reloaded") -> list[str]:
+def reload(service: ServiceProcess, outcome: str = "reloaded") -> list[str]:
     """Send SIGHUP; return the lines logged until the outcome."""
     mark = service.mark()
     service.signal(signal.SIGHUP)
@@ -42,7 +43,7 @@ def reload(service: Service, outcome: str = "reloaded") -> list[str]:
     return service.log(mark)
 
 
-async def gets_in(deployment: Deployment, password: str) -> bool:
+async def gets_in(deployment: FleetDeployment, password: str) -> bool:
     try:
         client = await deployment.provisioner(password)
     except NatsError:
@@ -51,7 +52,7 @@ async def gets_in(deployment: Deployment, password: str) -> bool:
     return True
 
 
-async def test_changed_password_applies_after_the_reload(deployment: Deployment, service: Service) -> None:
+async def test_changed_password_applies_after_the_reload(deployment: FleetDeployment, service: ServiceProcess) -> None:
     deployment.write_config(password=NEW)
     assert await gets_in(deployment, PASSWORD)
     assert not await gets_in(deployment, NEW)
@@ -60,7 +61,7 @@ async def test_changed_password_applies_after_the_reload(deployment: Deployment,
     assert not await gets_in(deployment, PASSWORD)
 
 
-async def test_two_passwords_overlap_while_one_is_rotated(deployment: Deployment, service: Service) -> None:
+async def test_two_passwords_overlap_while_one_is_rotated(deployment: FleetDeployment, service: ServiceProcess) -> None:
     key = "plugin.broker_auth.provisioning.previous_client_password"
     deployment.write_config(f"{key} = {PASSWORD}", password=NEW)
     reload(service)
@@ -68,7 +69,7 @@ async def test_two_passwords_overlap_while_one_is_rotated(deployment: Deployment
     assert await gets_in(deployment, PASSWORD)
 
 
-async def test_changed_ca_applies_after_the_reload(deployment: Deployment, service: Service) -> None:
+async def test_changed_ca_applies_after_the_reload(deployment: FleetDeployment, service: ServiceProcess) -> None:
     other = deployment.directory / "other.pem"
     other.write_bytes(CertificateAuthority.create().certificate_pem)
     deployment.write_config()
@@ -81,7 +82,9 @@ async def test_changed_ca_applies_after_the_reload(deployment: Deployment, servi
         await deployment.connect()
 
 
-async def test_broken_configuration_is_refused_with_every_problem(deployment: Deployment, service: Service) -> None:
+async def test_broken_configuration_is_refused_with_every_problem(
+    deployment: FleetDeployment, service: ServiceProcess
+) -> None:
     deployment.write_config("plugin.broker_auth.tokn_leeway = 5s", "plugin.broker_auth.workers = 0", password=NEW)
     (deployment.directory / "signer.pem").write_text("garbage")
     workers = service.workers
@@ -95,7 +98,7 @@ async def test_broken_configuration_is_refused_with_every_problem(deployment: De
 
 
 async def test_worker_replaced_after_a_refused_reload_uses_the_accepted_configuration(
-    deployment: Deployment, service: Service
+    deployment: FleetDeployment, service: ServiceProcess
 ) -> None:
     deployment.write_config("plugin.broker_auth.workers = 0", password=NEW)
     (deployment.directory / "signer.pem").write_text("garbage")
@@ -109,7 +112,7 @@ async def test_worker_replaced_after_a_refused_reload_uses_the_accepted_configur
     assert await gets_in(deployment, PASSWORD)
 
 
-async def test_the_number_of_workers_changes(deployment: Deployment, service: Service) -> None:
+async def test_the_number_of_workers_changes(deployment: FleetDeployment, service: ServiceProcess) -> None:
     (old,) = service.workers
     deployment.write_config("plugin.broker_auth.workers = 3")
     reload(service)
@@ -117,7 +120,7 @@ async def test_the_number_of_workers_changes(deployment: Deployment, service: Se
     assert old not in service.workers
 
 
-async def test_many_reload_requests_are_served(deployment: Deployment, service: Service) -> None:
+async def test_many_reload_requests_are_served(deployment: FleetDeployment, service: ServiceProcess) -> None:
     for _ in range(5):
         service.signal(signal.SIGHUP)
     service.wait_for_log("reloaded")
@@ -128,27 +131,27 @@ async def test_many_reload_requests_are_served(deployment: Deployment, service: 
             pass
 
 
-def test_stopping_during_a_reload_ends_every_worker(deployment: Deployment, service: Service) -> None:
+def test_stopping_during_a_reload_ends_every_worker(deployment: FleetDeployment, service: ServiceProcess) -> None:
     deployment.write_secret("user.seed", generate_seed(NkeyKind.USER))  # the new workers cannot log in
     old = service.workers
     service.signal(signal.SIGHUP)
     service.wait_for_log("authenticated this service as an ordinary client")
     both = service.workers
     assert len(both) == 2
-    assert service.stop() == 0
+    assert service.terminate() == 0
     assert not [pid for pid in {*old, *both} if Path(f"/proc/{pid}").exists()]
 
 
-def test_reload_logs_changes_that_need_a_restart(deployment: Deployment, service: Service) -> None:
+def test_reload_logs_changes_that_need_a_restart(deployment: FleetDeployment, service: ServiceProcess) -> None:
     deployment.write_config("plugin.broker_auth.metrics.listen = 127.0.0.1:1")
     lines = reload(service)
     assert any("plugin.broker_auth.metrics.listen has changed; restart the service" in line for line in lines)
 
 
-async def test_rotated_audit_files_are_released(deployment: Deployment, tmp_path: Path) -> None:
+async def test_rotated_audit_files_are_released(deployment: FleetDeployment, tmp_path: Path) -> None:
     audit = tmp_path / "audit.jsonl"
     deployment.write_config(f"plugin.broker_auth.audit.output = file:{audit}")
-    with Service(deployment, "--workers", "2") as service:
+    with deployment.service("--workers", "2") as service:
         await (await deployment.connect()).close()
         before = await eventually(audit.read_bytes)
         rotated = audit.rename(tmp_path / "audit.jsonl.1")
@@ -170,18 +173,18 @@ def _files(pid: int) -> list[str]:
 
 
 @pytest.fixture
-def command(deployment: Deployment) -> Callable[[], Result]:
+def command(deployment: FleetDeployment) -> Callable[[], Result]:
     return lambda: CliRunner().invoke(main, ["reload", "--config", str(deployment.config)])
 
 
-def with_pid_file(deployment: Deployment, *extra: str, password: str = PASSWORD) -> None:
+def with_pid_file(deployment: FleetDeployment, *extra: str, password: str = PASSWORD) -> None:
     deployment.write_config("plugin.broker_auth.pid_file = service.pid", *extra, password=password)
 
 
-async def test_command_reloads(deployment: Deployment, command: Callable[[], Result]) -> None:
+async def test_command_reloads(deployment: FleetDeployment, command: Callable[[], Result]) -> None:
     with_pid_file(deployment)
-    with Service(deployment) as service:
-        assert int((deployment.directory / "service.pid").read_text().splitlines()[0]) == service.process.pid
+    with deployment.service() as service:
+        assert int((deployment.directory / "service.pid").read_text().splitlines()[0]) == service.pid
         with_pid_file(deployment, password=NEW)
         done = command()
         assert (done.exit_code, done.stderr) == (0, "")
@@ -190,10 +193,10 @@ async def test_command_reloads(deployment: Deployment, command: Callable[[], Res
 
 
 async def test_command_reports_problems_without_signalling(
-    deployment: Deployment, command: Callable[[], Result]
+    deployment: FleetDeployment, command: Callable[[], Result]
 ) -> None:
     with_pid_file(deployment)
-    with Service(deployment) as service:
+    with deployment.service() as service:
         with_pid_file(deployment, "plugin.broker_auth.workers = 0", "plugin.broker_auth.token_leeway = 2m")
         mark = service.mark()
         done = command()
@@ -203,13 +206,13 @@ async def test_command_reports_problems_without_signalling(
 
 
 def test_command_reports_a_refused_reload(
-    deployment: Deployment, command: Callable[[], Result], tmp_path: Path
+    deployment: FleetDeployment, command: Callable[[], Result], tmp_path: Path
 ) -> None:
     """The command cannot check the environment variables of the service."""
     with_pid_file(deployment)
     audit = tmp_path / "audit" / "records.jsonl"
     audit.parent.mkdir()
-    with Service(deployment, BROKER_AUTH_AUDIT_OUTPUT=f"file:{audit}") as service:
+    with deployment.service(BROKER_AUTH_AUDIT_OUTPUT=f"file:{audit}") as service:
         audit.unlink()
         audit.parent.rmdir()
         done = command()
@@ -218,14 +221,14 @@ def test_command_reports_a_refused_reload(
         service.wait_for_log("not reloaded: audit file")
 
 
-def test_command_reports_a_missing_service(deployment: Deployment, command: Callable[[], Result]) -> None:
+def test_command_reports_a_missing_service(deployment: FleetDeployment, command: Callable[[], Result]) -> None:
     with_pid_file(deployment)
     done = command()
     assert done.exit_code == 1
     assert "no service runs with the pid file" in done.stderr
 
 
-def test_command_needs_a_pid_file(deployment: Deployment, command: Callable[[], Result]) -> None:
+def test_command_needs_a_pid_file(deployment: FleetDeployment, command: Callable[[], Result]) -> None:
     done = command()
     assert done.exit_code == 1
     assert "plugin.broker_auth.pid_file is not set" in done.stderr

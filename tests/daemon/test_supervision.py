@@ -19,13 +19,13 @@ from broker_auth.daemon.slot import Cause
 from broker_auth.daemon.supervisor import DRAIN_DEADLINE, HEARTBEAT_TIMEOUT, TAKEOVER_SECONDS, Supervisor
 from broker_auth.daemon.worker import Heartbeat, prepare
 from broker_auth.errors import BrokerAuthError, ConfigurationError, OperationError
-from tests.callout.deployment import Deployment
+from tests.callout.deployment import FleetDeployment
 from tests.daemon.played import PlayedChild, Starter, run, suspend
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    deployment = Deployment(tmp_path_factory.mktemp("supervised"), ("east", "west"))
+    deployment = FleetDeployment(tmp_path_factory.mktemp("supervised"), ("east", "west"))
     return prepare(deployment.settings().serving("fleet"))
 
 

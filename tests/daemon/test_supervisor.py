@@ -15,22 +15,23 @@ from nats.errors import Error as NatsError
 
 from broker_auth.daemon.pidfile import PidFile, running
 from broker_auth.errors import OperationError
-from tests.callout.deployment import Deployment, Service, eventually
+from broker_auth.sandbox.service import ServiceProcess
+from tests.callout.deployment import FleetDeployment, eventually
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    supervised = Deployment(tmp_path_factory.mktemp("supervised"))
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetDeployment]:
+    supervised = FleetDeployment(tmp_path_factory.mktemp("supervised"))
     with supervised.running():
         yield supervised
 
 
 @pytest.fixture
-def service(deployment: Deployment) -> Iterator[Service]:
-    with Service(deployment, "--workers", "2") as running_service:
+def service(deployment: FleetDeployment) -> Iterator[ServiceProcess]:
+    with deployment.service("--workers", "2") as running_service:
         yield running_service
 
 
@@ -42,7 +43,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-async def test_killed_worker_is_replaced(deployment: Deployment, service: Service) -> None:
+async def test_killed_worker_is_replaced(deployment: FleetDeployment, service: ServiceProcess) -> None:
     first, second = service.workers
     mark = service.mark()
     os.kill(first, signal.SIGKILL)
@@ -55,7 +56,7 @@ async def test_killed_worker_is_replaced(deployment: Deployment, service: Servic
     await (await deployment.connect()).close()
 
 
-async def test_suspended_worker_is_killed_and_replaced(deployment: Deployment, service: Service) -> None:
+async def test_suspended_worker_is_killed_and_replaced(deployment: FleetDeployment, service: ServiceProcess) -> None:
     stopped, other = service.workers
     mark = service.mark()
     os.kill(stopped, signal.SIGSTOP)
@@ -67,9 +68,11 @@ async def test_suspended_worker_is_killed_and_replaced(deployment: Deployment, s
     await (await deployment.connect()).close()
 
 
-async def test_a_worker_is_replaced_as_soon_as_the_system_allows_it(deployment: Deployment, service: Service) -> None:
+async def test_a_worker_is_replaced_as_soon_as_the_system_allows_it(
+    deployment: FleetDeployment, service: ServiceProcess
+) -> None:
     """Out of memory or descriptors, as the death of a worker may have been."""
-    (victim, _), supervisor = service.workers, service.process.pid
+    (victim, _), supervisor = service.workers, service.pid
     before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
     mark = service.mark()
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, before[1]))
@@ -82,7 +85,7 @@ async def test_a_worker_is_replaced_as_soon_as_the_system_allows_it(deployment: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_service_drains_on_signal(service: Service, number: signal.Signals) -> None:
+def test_service_drains_on_signal(service: ServiceProcess, number: signal.Signals) -> None:
     workers = service.workers
     service.signal(number)
     assert service.wait() == 0
@@ -90,21 +93,21 @@ def test_service_drains_on_signal(service: Service, number: signal.Signals) -> N
     assert "drained" in service.log()[-1]
 
 
-def test_interrupting_the_process_group_is_not_an_error(service: Service) -> None:
+def test_interrupting_the_process_group_is_not_an_error(service: ServiceProcess) -> None:
     """Ctrl-C in a terminal is sent to workers and supervisor."""
-    os.killpg(service.process.pid, signal.SIGINT)
+    os.killpg(service.pid, signal.SIGINT)
     assert service.wait() == 0
     assert not [line for line in service.log() if " ERROR " in line]
 
 
-async def test_workers_end_with_a_killed_supervisor(service: Service) -> None:
+async def test_workers_end_with_a_killed_supervisor(service: ServiceProcess) -> None:
     workers = service.workers
-    service.process.kill()
+    service.signal(signal.SIGKILL)
     service.wait()
     await eventually(lambda: not any(alive(pid) for pid in workers))
 
 
-async def test_suspended_worker_does_not_block_shutdown(service: Service) -> None:
+async def test_suspended_worker_does_not_block_shutdown(service: ServiceProcess) -> None:
     stopped = service.workers[0]
     os.kill(stopped, signal.SIGSTOP)
     service.signal(signal.SIGTERM)
@@ -114,9 +117,10 @@ async def test_suspended_worker_does_not_block_shutdown(service: Service) -> Non
 
 
 async def test_waits_for_brokers_that_are_down(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path, ("east", "west"))
+    deployment = FleetDeployment(tmp_path, ("east", "west"))
     with deployment.servers["east"]:
-        service = Service(deployment).start()
+        service = deployment.service()
+        service.launch()
         try:
             service.wait_for_log("broker east: subscribed")
             await (await deployment.connect("east")).close()
@@ -125,21 +129,22 @@ async def test_waits_for_brokers_that_are_down(tmp_path: Path) -> None:
                 service.wait_for_log("ready brokers=east,west")
                 await (await deployment.connect("west")).close()
         finally:
-            assert service.stop() == 0
+            assert service.terminate() == 0
 
 
 @pytest.mark.parametrize(
     "greeting", [b"INFO {not json}\r\n", b"INFO []\r\n", b"\xff\xfe\x00\r\n", b"220 mail\r\n", b""]
 )
 async def test_retries_endpoint_that_does_not_speak_nats(tmp_path: Path, greeting: bytes) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = FleetDeployment(tmp_path)
 
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting)
         writer.close()
 
     impostor = await asyncio.start_server(greet, "127.0.0.1", deployment.ports["east"])
-    service = Service(deployment).start()
+    service = deployment.service()
+    service.launch()
     try:
         await asyncio.to_thread(service.wait_for_log, "WARNING .* broker east: ")
         impostor.close()
@@ -148,12 +153,12 @@ async def test_retries_endpoint_that_does_not_speak_nats(tmp_path: Path, greetin
             await asyncio.to_thread(service.wait_for_log, "ready brokers=east")
             await (await deployment.connect()).close()
     finally:
-        assert service.stop() == 0
+        assert service.terminate() == 0
     assert not [line for line in service.log() if "Traceback" in line]
 
 
-async def test_connections_survive_without_any_service(deployment: Deployment) -> None:
-    with Service(deployment):
+async def test_connections_survive_without_any_service(deployment: FleetDeployment) -> None:
+    with deployment.service():
         client = await deployment.connect()
         received = await client.subscribe("still.here")
     with pytest.raises((NatsError, TimeoutError)):
@@ -164,9 +169,10 @@ async def test_connections_survive_without_any_service(deployment: Deployment) -
 
 
 def test_bad_configuration_fails_at_start_with_every_problem(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = FleetDeployment(tmp_path)
     deployment.write_config("plugin.broker_auth.tokn_leeway = 5s", "plugin.broker_auth.workers = 0")
-    service = Service(deployment).start()
+    service = deployment.service()
+    service.launch()
     assert service.wait() == 1
     errors = service.log()
     assert len(errors) == 2
@@ -175,17 +181,19 @@ def test_bad_configuration_fails_at_start_with_every_problem(tmp_path: Path) -> 
 
 
 def test_audit_file_that_cannot_be_opened_fails_the_start(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = FleetDeployment(tmp_path)
     deployment.write_config("plugin.broker_auth.audit.output = file:missing/audit.jsonl")
-    service = Service(deployment).start()
+    service = deployment.service()
+    service.launch()
     assert service.wait() == 1
     assert service.log()[-1].startswith("Error: audit file")
 
 
-def test_metrics_address_in_use_fails_the_start(deployment: Deployment, tmp_path: Path) -> None:
-    other = Deployment(tmp_path)
+def test_metrics_address_in_use_fails_the_start(deployment: FleetDeployment, tmp_path: Path) -> None:
+    other = FleetDeployment(tmp_path)
     other.write_config(f"plugin.broker_auth.metrics.listen = 127.0.0.1:{deployment.ports['east']}")
-    service = Service(other).start()
+    service = other.service()
+    service.launch()
     assert service.wait() == 1
     assert "Error: plugin.broker_auth.metrics.listen" in service.log()[-1]
 
@@ -212,12 +220,12 @@ def test_stale_pid_file_is_recognized(tmp_path: Path) -> None:
 
 
 def test_service_manager_is_notified_of_start_reload_and_stop(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = FleetDeployment(tmp_path)
     address = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, deployment.servers["east"]:
         manager.bind(str(address))
         manager.settimeout(HANG_SECONDS)
-        with Service(deployment, NOTIFY_SOCKET=str(address), WATCHDOG_USEC="2000000") as service:
+        with deployment.service(NOTIFY_SOCKET=str(address), WATCHDOG_USEC="2000000") as service:
             messages = _receive(manager, "READY=1")
             service.signal(signal.SIGHUP)
             messages += _receive(manager, "RELOADING=1")

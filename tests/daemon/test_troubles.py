@@ -18,7 +18,7 @@ from broker_auth.operate.doctor.service import examine_service
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.settings.model import Settings
 from tests.builders.clock import DAY, NOW
-from tests.callout.deployment import Deployment, Service, eventually
+from tests.callout.deployment import FleetDeployment, eventually
 from tests.deadlines import HANG_SECONDS
 
 
@@ -60,14 +60,14 @@ def test_each_trouble_is_one_line(zone: ZoneState, expected: list[str]) -> None:
 
 @pytest.mark.e2e
 async def test_full_audit_disk_is_reported_and_blocks_no_login(tmp_path: Path) -> None:
-    deployment, metrics = Deployment(tmp_path), f"127.0.0.1:{free_port()}"
+    deployment, metrics = FleetDeployment(tmp_path), f"127.0.0.1:{free_port()}"
     environ = {"BROKER_AUTH_AUDIT_OUTPUT": "file:/dev/full", "BROKER_AUTH_METRICS_LISTEN": metrics}
 
     def page(path: str) -> str:
         with urllib.request.urlopen(f"http://{metrics}{path}", timeout=HANG_SECONDS) as answer:
             return str(answer.read().decode())
 
-    with deployment.running(), Service(deployment, **environ) as service:
+    with deployment.running(), deployment.service(**environ) as service:
         assert json.loads(page("/healthz"))["troubles"] == []
         await (await deployment.connect()).close()
         await eventually(lambda: json.loads(page("/healthz"))["troubles"])
@@ -81,7 +81,7 @@ async def test_full_audit_disk_is_reported_and_blocks_no_login(tmp_path: Path) -
         await (await deployment.connect()).close()
 
 
-def _listening(deployment: Deployment, metrics: str) -> Settings:
+def _listening(deployment: FleetDeployment, metrics: str) -> Settings:
     return dataclasses.replace(deployment.settings(), metrics_listen=metrics)
 
 

@@ -141,12 +141,12 @@ async def test_edge_cannot_block_or_delay_a_reload_of_the_fleet(running: Served)
     before, workers = path.read_text(), running.processes()
     try:
         path.write_text(generate_seed(NkeyKind.USER))
-        since = len(sandbox.service.log)
+        since = sandbox.service.mark()
         sandbox.service.signal(signal.SIGHUP)
-        await sandbox.service.wait_for_log("(zone fleet)", since)
+        await sandbox.service.logged(r"\(zone fleet\)", since=since)
         # The edge's new workers have 15 s, and have not timed out yet.
-        assert not [line for line in sandbox.service.log[since:] if "(zone edge)" in line]
-        refused = await sandbox.service.wait_for_log("not reloaded (zone edge)", since)
+        assert not [line for line in sandbox.service.log(since) if "(zone edge)" in line]
+        refused = await sandbox.service.logged(r"not reloaded \(zone edge\)", since=since)
         assert "workers cannot subscribe at edge" in refused
     finally:
         path.write_text(before)
@@ -161,7 +161,7 @@ async def test_fleet_logs_in_while_every_process_of_the_edge_is_dead_or_suspende
     running: Served, number: signal.Signals
 ) -> None:
     pids = running.processes()["edge"]
-    since = len(running.sandbox.service.log)
+    since = running.sandbox.service.mark()
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):  # a worker ends with its supervisor
             os.kill(pid, number)
@@ -170,7 +170,7 @@ async def test_fleet_logs_in_while_every_process_of_the_edge_is_dead_or_suspende
     if number is signal.SIGSTOP:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-    await running.sandbox.service.wait_for_log("broker edge: subscribed at", since if number is signal.SIGKILL else 0)
+    await running.sandbox.service.logged("broker edge: subscribed at", since=since if number is signal.SIGKILL else 0)
     await eventually(lambda: running.page("/readyz/edge")[0] == 200)
     await (await connect(running.sandbox.node_url, "waiting.example.net", running.sandbox.credentials("node"))).close()
 
@@ -184,16 +184,16 @@ async def test_removed_zone_ends_and_later_reloads_reach_the_others(running: Ser
     try:
         config.write_text("\n".join(lines).replace("brokers = fleet, edge", "brokers = fleet"))
         for _ in range(2):
-            since = len(sandbox.service.log)
+            since = sandbox.service.mark()
             sandbox.service.signal(signal.SIGHUP)
-            await sandbox.service.wait_for_log("(zone fleet)", since)
+            await sandbox.service.logged(r"\(zone fleet\)", since=since)
             await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in edge))
         assert running.page("/readyz/edge")[0] == 404
     finally:
         config.write_text(before)
-    since = len(sandbox.service.log)
+    since = sandbox.service.mark()
     sandbox.service.signal(signal.SIGHUP)
-    await sandbox.service.wait_for_log("broker edge: subscribed", since)
+    await sandbox.service.logged("broker edge: subscribed", since=since)
     await (await connect(sandbox.node_url, "waiting.example.net", sandbox.credentials("node"))).close()
 
 

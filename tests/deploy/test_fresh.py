@@ -73,9 +73,9 @@ async def test_why_and_reload_work_without_options(fresh: Fresh) -> None:
     with pytest.raises(ConnectRefusedError):
         await connect(edge, NODE, Credentials(ca=fresh.pki("ca.pem")))
     assert NODE in json.dumps(await fresh.document("why", NODE))
-    since = len(fresh.service.log)
+    since = fresh.service.mark()
     await fresh.run("reload")
-    await fresh.service.wait_for_log("reloaded ", since)
+    await fresh.service.logged("reloaded ", since=since)
 
 
 async def test_reports_and_doctor_cover_the_edge(fresh: Fresh) -> None:

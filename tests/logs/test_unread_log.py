@@ -17,7 +17,7 @@ from nats.errors import Error as NatsError
 
 from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import free_port
-from tests.callout.deployment import Deployment, eventually
+from tests.callout.deployment import FleetDeployment, eventually
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -25,7 +25,7 @@ LOGINS = 40  # each writes more than the pipe holds
 
 
 async def test_unread_log_delays_no_login(tmp_path: Path) -> None:
-    deployment, metrics = Deployment(tmp_path), f"127.0.0.1:{free_port()}"
+    deployment, metrics = FleetDeployment(tmp_path), f"127.0.0.1:{free_port()}"
     deployment.write_config(
         "plugin.broker_auth.audit.output = log, stdout", f"plugin.broker_auth.metrics.listen = {metrics}"
     )

@@ -42,7 +42,7 @@ async def test_service_and_doctor_warn_of_an_unsafe_version(tmp_path: Path, monk
     deployment = ObservedSite(tmp_path)
     with deployment.running(linked=False):
         assert deployment.service
-        deployment.service.wait_for(f"broker fleet: upgrade nats-server '{servers.BROKEN}'")
+        deployment.service.wait_for_log(f"broker fleet: upgrade nats-server '{servers.BROKEN}'")
         findings = await examine_listeners(Context(access=deployment.access()), deployment.settings().brokers[0])
     errors = [item.what for item in findings if item.code == "server.defect" and item.severity is Severity.ERROR]
     assert any("CVE-2026-33249" in what for what in errors)

@@ -19,7 +19,7 @@ from broker_auth.natsio.tls import tls_context
 from broker_auth.operate.access import AccessError, Login, connect
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.secret import Secret
-from tests.callout.deployment import Deployment, Service
+from tests.callout.deployment import FleetDeployment
 from tests.deadlines import HANG_SECONDS
 
 INFO = {"server_id": "N", "version": "2.15.1", "proto": 1, "nonce": "of another server", "max_payload": 1024}
@@ -91,24 +91,25 @@ async def test_tls_is_not_required_without_tls_in_the_configuration() -> None:
 
 @pytest.mark.e2e
 async def test_service_does_not_sign_a_nonce_in_clear(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = FleetDeployment(tmp_path)
     assert tls_context(deployment.settings().brokers[0].tls) is not None
     between = Between(deployment.ports["east"], greeting())
-    service = Service(deployment).start()
+    service = deployment.service()
+    service.launch()
     try:
         async with between.listening():
             await asyncio.to_thread(service.wait_for_log, "broker east: the server offers no TLS")
             async with asyncio.timeout(HANG_SECONDS):
                 await between.gone.wait()
     finally:
-        service.stop()
+        service.terminate()
     assert set(between.received) == {b""}
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("message", [b"MSG $SYS.REQ.USER.AUTH 1 reply 900000000\r\n", b"MSG " + b"x" * 9_000_000])
 async def test_connection_to_broker_with_endless_message_is_closed(tmp_path: Path, message: bytes) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = FleetDeployment(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
     left = asyncio.Event()
@@ -125,13 +126,14 @@ async def test_connection_to_broker_with_endless_message_is_closed(tmp_path: Pat
         left.set()
         writer.close()
 
-    service = Service(deployment).start()
+    service = deployment.service()
+    service.launch()
     try:
         async with await asyncio.start_server(talk, "127.0.0.1", deployment.ports["east"]):
             async with asyncio.timeout(HANG_SECONDS):
                 await left.wait()
     finally:
-        service.stop()
+        service.terminate()
     log = "\n".join(service.log())
     assert "Traceback" not in log
     assert "PINGs" not in log, "it left for want of an answer, not because of the message"

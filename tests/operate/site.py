@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +12,12 @@ from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.operate.access import Access
-from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.natsserver import NatsServer, free_port
+from broker_auth.sandbox.service import READY, ServiceProcess
 from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
-from tests.deadlines import HANG_SECONDS
 
 LEAF_NAME: Final = "edge.leaf.example.net"
 MEMBER: Final = "member.example.net"
@@ -88,7 +82,7 @@ class Site:
         self.authority = CertificateAuthority.create()
         self.edits: dict[str, Edit] = {}
         self.servers: dict[str, NatsServer] = {}
-        self.service: Serving | None = None
+        self.service: ServiceProcess | None = None
         self.ports = {name: free_port() for name in ("fleet", "edge", "leaf")}
         self.break_glass = generate_seed(NkeyKind.USER)
         self.edge_break_glass = generate_seed(NkeyKind.USER)
@@ -179,71 +173,13 @@ class Site:
             yield self
 
 
-class Serving:
-    """``broker-auth serve`` as a process, and what it logs."""
-
-    def __init__(self, config: Path) -> None:
-        self.lines: list[str] = []
-        self._news = threading.Condition()
-        self._ended = False
-        self.process = subprocess.Popen(
-            dies_with_parent([sys.executable, "-m", "broker_auth", "serve", "--config", str(config)]),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ},
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def mark(self) -> int:
-        """How many lines there are, to wait for later ones."""
-        with self._news:
-            return len(self.lines)
-
-    def wait_for(self, text: str, seconds: float = HANG_SECONDS, *, since: int = 0) -> None:
-        """Until a line after ``since`` holds ``text``."""
-        deadline = time.monotonic() + seconds
-        with self._news:
-            while not any(text in line for line in self.lines[since:]):
-                if self._ended or not self._news.wait(deadline - time.monotonic()):
-                    raise AssertionError(f"no {text!r} in the service's log:\n" + "".join(self.lines[-20:]))
-
-    def write_audit(self, path: Path) -> Path:
-        """The audit records logged so far, as an audit file holds them."""
-        with self._news:
-            records = [line.partition(": {")[2] for line in self.lines if "broker_auth.audit: {" in line]
-        path.write_text("".join("{" + record for record in records))
-        return path
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)  # it leads its own session: workers too
-            self.process.wait()
-        self._reader.join(5)
-
-    def _read(self) -> None:
-        assert self.process.stderr
-        with self.process.stderr as source:
-            for line in source:
-                with self._news:
-                    self.lines.append(line)
-                    self._news.notify_all()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
-
-
 @contextlib.contextmanager
-def serving(config: Path, *, ready: str = "ready brokers=") -> Iterator[Serving]:
-    """The service, from the log line ``ready`` until the end of the block."""
-    service = Serving(config)
+def serving(config: Path, *, ready: str = READY) -> Iterator[ServiceProcess]:
+    """Run a service from its log line ``ready`` until the end of the block."""
+    service = ServiceProcess(config, config.with_name("serve.log"))
+    service.launch()
     try:
-        service.wait_for(ready)
+        service.wait_for_log(ready)
         yield service
     finally:
-        service.stop()
+        service.terminate()

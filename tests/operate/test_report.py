@@ -24,6 +24,7 @@ from broker_auth.operate.report.gathering import Ask, State
 from broker_auth.operate.report.selection import Selection, overlap
 from broker_auth.operate.report.waiting import waiting_nodes
 from broker_auth.sandbox.lifetime import dies_with_parent
+from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.secret import Secret
 from tests.deadlines import HANG_SECONDS
 from tests.operate.site import MEMBER, PROVISIONER, Site
@@ -153,6 +154,13 @@ async def test_closed_connections_can_be_asked_for(site: Site) -> None:
     assert closed[0].reason == "Client Closed"
 
 
+def write_audit(service: ServiceProcess, path: Path) -> Path:
+    """Write the audit records in the service's log to a file, and return it."""
+    records = [line.partition(": {")[2] for line in service.log() if "broker_auth.audit: {" in line]
+    path.write_text("".join(f"{{{record}\n" for record in records))
+    return path
+
+
 async def test_waiting_nodes_with_attempts_and_last_denial(site: Site, tmp_path: Path) -> None:
     assert site.service
     with pytest.raises(AccessError):
@@ -161,8 +169,8 @@ async def test_waiting_nodes_with_attempts_and_last_denial(site: Site, tmp_path:
         await node(site, "refused.example.net", token="e30.e30.e30")
     mark = site.service.mark()
     async with crowd(site), Observer(as_provisioner(site)) as observer:
-        site.service.wait_for(f'"name":"{MEMBER}"', since=mark)  # the last of the crowd
-        audit = site.service.write_audit(tmp_path / "audit.json")
+        site.service.wait_for_log(f'"name":"{MEMBER}"', since=mark)  # the last of the crowd
+        audit = write_audit(site.service, tmp_path / "audit.json")
         records = read_recent_decisions(audit)
         report = await observer.report(Ask(), rules_of(records))
         now = max(record.time for record in records)
