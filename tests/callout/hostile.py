@@ -1,4 +1,4 @@
-"""A broker in strange hands: speaks enough NATS to be subscribed at, and then does what a test wants."""
+"""A broker under an attacker's control: it speaks enough NATS for subscriptions, then does what a test needs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any, Final
 from broker_auth.natsio.subjects import PEERS_SUBJECT
 
 INFO: Final = {"server_id": "N", "version": "2.15.1", "proto": 1, "headers": True, "max_payload": 1048576}
-WORDS: Final = PEERS_SUBJECT.encode()
+PEERS: Final = PEERS_SUBJECT.encode()
 REQUEST: Final = b"$SYS.REQ.USER.AUTH"
 
 
 class HostileBroker:
-    """Listens at a port; one connection counts, the newest one on which TLS is up if there is any.
+    """A listener that uses one connection: the newest, after its TLS handshake if there is TLS.
 
     Attributes:
-        connections: how many have been made.
+        connections: number of connections so far.
         answers: payloads published to it, in order.
         subscribed: set when the newest connection has subscribed to requests.
     """
@@ -54,7 +54,7 @@ class HostileBroker:
             await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
     def stop_reading(self) -> None:
-        """Read nothing more on the newest connection; what is sent there piles up."""
+        """Stop reading the newest connection, so that its data piles up."""
         self.reading = False
         assert self._writer is not None
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
@@ -118,5 +118,5 @@ class HostileBroker:
                         self.subscribed.set()
                 case b"PUB":
                     payload = await reader.readexactly(int(words[-1]) + 2)
-                    if words[1] != WORDS:  # what workers tell one another is no answer
+                    if words[1] != PEERS:  # messages between workers are not answers
                         self.answers.put_nowait((words[1].decode(), payload[:-2]))

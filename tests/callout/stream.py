@@ -1,4 +1,4 @@
-"""A steady stream of real connects, each counted: let in, refused, or lost, and why."""
+"""A steady stream of real connects, each counted as admitted or lost, with the cause."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TRY_SECONDS = 15.0  # after which a connect counts as lost; the server decides 
 
 @dataclass
 class Tally:
-    """What became of the connects begun in one phase.
+    """Results of the connects begun in one phase.
 
     Attributes:
         lost: by cause.
-        slowest: seconds until the slowest of those let in was.
+        slowest: longest seconds until an admission.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Tally:
 
 
 class Stream:
-    """Connects to every broker in turn, as a fleet member who gives up after one try."""
+    """A fleet member that connects to the brokers by rotation, once each time."""
 
     def __init__(self, deployment: FleetDeployment) -> None:
         self.tallies: list[Tally] = []
@@ -49,7 +49,7 @@ class Stream:
 
     @contextlib.asynccontextmanager
     async def phase(self, name: str, brokers: tuple[str, ...] | None = None) -> AsyncIterator[Tally]:
-        """A phase in which something is done; ends when every connect begun in it has."""
+        """Connect during the block; return when every connect begun in it has ended."""
         tally = Tally(name)
         self.tallies.append(tally)
         pump = asyncio.create_task(self._pump(tally, brokers or tuple(self._deployment.ports)))
@@ -61,7 +61,7 @@ class Stream:
             await asyncio.gather(*self._attempts)
 
     async def burst(self, tally: Tally) -> None:
-        """Many connects at once besides, and a moment for some of them to arrive: now is a bad time to end."""
+        """Begin many connects at once; return when some have ended, which is a bad time to stop a service."""
         for number in range(BURST):
             self._begin(tally, tuple(self._deployment.ports)[number % 2])
         while len(self._attempts) > BURST * 2 // 3:

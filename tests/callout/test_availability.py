@@ -1,7 +1,7 @@
-"""Two services, two brokers, a steady stream of connects, and one mishap after the other.
+"""Two services, two brokers, a steady stream of connects, and one failure after the other.
 
-Planned changes lose nobody. What is killed loses at most what it held; what hangs takes its share
-with it until the watchdog ends it. ``docs/availability.md`` holds the figures that this prints.
+Planned changes lose no connect. A killed process loses at most the requests it held; a suspended worker's share is
+answered by another one until the watchdog kills it. ``docs/availability.md`` holds the figures that this prints.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tests.callout.deployment import FleetDeployment
 from tests.callout.stream import Stream
 
 pytestmark = pytest.mark.e2e
-_CALM_SECONDS = 1.5  # a phase in which nothing happens is waited for by the clock alone
+_CALM_SECONDS = 1.5  # a phase in which nothing happens ends by the clock
 
 
-async def test_no_planned_change_loses_a_connection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_planned_changes_lose_no_connection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     deployment = FleetDeployment(tmp_path, ("east", "west"))
     stream = Stream(deployment)
     first, second = (deployment.service("--workers", "2", name=name) for name in ("first", "second"))
@@ -38,7 +38,7 @@ async def test_no_planned_change_loses_a_connection(tmp_path: Path, capsys: pyte
         assert sum(names["a service is killed, workers and all"].lost.values()) <= 4
         # A stopped worker keeps its share, a quarter, until it is replaced; another answers for it.
         assert not names["a worker is stopped"].lost
-        # While a broker is down nobody gets into it; the other is not touched.
+        # A broker that is down admits nobody; the other one is not affected.
         assert not names["a broker restarts: the other one"].lost
 
 
@@ -67,7 +67,7 @@ async def _mishaps(stream: Stream, deployment: FleetDeployment, first: ServicePr
         mark = first.mark()
         os.kill(first.workers[0], signal.SIGKILL)
         await first.logged("broker west: subscribed", since=mark)
-        await asyncio.sleep(0.5)  # the last who ask while one worker is missing; nothing outside tells when that is
+        await asyncio.sleep(0.5)  # connects while one worker is missing; nothing outside shows when that ends
     async with stream.phase("a worker is stopped"):
         mark = first.mark()
         os.kill(first.workers[0], signal.SIGSTOP)

@@ -36,7 +36,7 @@ ODD = "odd.example.net"
 
 
 def from_(asked: AuthorizationRequest, cid: int) -> AuthorizationRequest:
-    """The same request by another connection."""
+    """Return the same request by another connection."""
     return msgspec.structs.replace(
         asked,
         user_nkey=public_nkey(generate_seed(NkeyKind.USER)),
@@ -44,8 +44,8 @@ def from_(asked: AuthorizationRequest, cid: int) -> AuthorizationRequest:
     )
 
 
-class Site:
-    """A callout with a real audit file, begun anew."""
+class AuditedCallout:
+    """A callout with a new audit file."""
 
     def __init__(
         self, directory: Path, *, policy: Policy | None = None, writer: ReplyWriter | None = None, sealed: bool = False
@@ -71,7 +71,7 @@ class Site:
         self._audit.close()
 
     def answers(self, messages: Sequence[bytes], xkey: str | None = None, now: float = NOW) -> list[bytes | None]:
-        """What those messages are answered that can be opened, all in one turn."""
+        """Return the answers to the messages that can be opened, as one batch."""
         requests = [self.callout.open(message, xkey) for message in messages]
         batch = [Exchange(request) for request in requests if request is not None]
         self.callout.conclude(batch, now)
@@ -84,93 +84,95 @@ class Site:
         return Exchange(opened, broker)
 
     def records(self) -> list[dict[str, Any]]:
-        """What the audit file holds."""
+        """Return the records in the audit file."""
         self._audit.flush()
         return [json.loads(line) for line in self._file.read_text().splitlines()]
 
 
 def claims(answer: bytes | None) -> dict[str, Any]:
-    """An answer's claims, its signature verified."""
+    """Return the claims of an answer, after verifying its signature."""
     assert answer is not None
     return opened(answer)
 
 
 def cut(message: bytes) -> bytes:
-    """The message with another signature."""
+    """Return the message with another signature."""
     return message[:-4] + (b"AAAA" if message[-4:] != b"AAAA" else b"BBBB")
 
 
 def test_nodes_of_one_batch_count_before_they_are_reported(tmp_path: Path) -> None:
     """The gauge has a limit of three, and one connection is reported."""
     asked = [from_(node(), cid) for cid in range(1, 6)] + [from_(provisioner(), 6), from_(fleet(), 7)]
-    with Site(tmp_path, policy=changed(x509_policy(), gauge=gauge(1))) as site:
-        site.answers([SERVER.wire(one) for one in asked])
-        codes = [record["code"] for record in site.records()]
+    with AuditedCallout(tmp_path, policy=changed(x509_policy(), gauge=gauge(1))) as audited:
+        audited.answers([SERVER.wire(one) for one in asked])
+        codes = [record["code"] for record in audited.records()]
     assert codes == ["admitted"] * 2 + ["provisioning_full"] * 3 + ["admitted"] * 2
 
 
-def test_each_gets_its_own_answer_and_record(tmp_path: Path) -> None:
+def test_each_request_gets_its_own_answer_and_record(tmp_path: Path) -> None:
     asked = [
         from_(one, cid)
         for cid, one in enumerate([fleet(), node(), node(name="a b"), provisioner(password="wrong"), fleet()], 1)
     ]
-    with Site(tmp_path) as site:
-        answers = [claims(answer) for answer in site.answers([SERVER.wire(one) for one in asked])]
+    with AuditedCallout(tmp_path) as audited:
+        answers = [claims(answer) for answer in audited.answers([SERVER.wire(one) for one in asked])]
         assert [answer["sub"] for answer in answers] == [one.user_nkey for one in asked]
-        told = [answer["nats"].get("error") for answer in answers]
-        assert told == [None, None, "connection name not accepted", "wrong password", None]
-        assert [(record["cid"], record["code"]) for record in site.records()] == [
+        errors = [answer["nats"].get("error") for answer in answers]
+        assert errors == [None, None, "connection name not accepted", "wrong password", None]
+        assert [(record["cid"], record["code"]) for record in audited.records()] == [
             (1, "admitted"),
             (2, "admitted"),
             (3, "node_name"),
             (4, "provisioner_password"),
             (5, "admitted"),
         ]
-        assert site.callout.stats.decisions == {
+        assert audited.callout.stats.decisions == {
             ("verified_tls", "admitted"): 2,
             ("provisioning", "admitted"): 1,
             ("provisioning", "node_name"): 1,
             ("provisioner", "provisioner_password"): 1,
         }
-        assert sum(site.callout.stats.latency) == 5
+        assert sum(audited.callout.stats.latency) == 5
 
 
-def test_a_record_says_which_zone_decided_and_which_broker_asked(tmp_path: Path) -> None:
-    with Site(tmp_path) as site:
-        asked = [site.exchange(SERVER.wire(from_(fleet(), cid)), broker) for cid, broker in ((1, "east"), (2, "west"))]
-        site.callout.conclude(asked, NOW)
-        assert [(r["cid"], r["zone"], r["broker"]) for r in site.records()] == [
+def test_record_names_zone_and_broker(tmp_path: Path) -> None:
+    with AuditedCallout(tmp_path) as audited:
+        asked = [
+            audited.exchange(SERVER.wire(from_(fleet(), cid)), broker) for cid, broker in ((1, "east"), (2, "west"))
+        ]
+        audited.callout.conclude(asked, NOW)
+        assert [(r["cid"], r["zone"], r["broker"]) for r in audited.records()] == [
             (1, "fleet", "east"),
             (2, "fleet", "west"),
         ]
 
 
-def test_what_must_not_be_answered_leaves_a_gap_and_no_record(tmp_path: Path) -> None:
+def test_unanswerable_requests_get_neither_answer_nor_record(tmp_path: Path) -> None:
     late = SERVER.wire(from_(fleet(), 2), now=NOW - 10)
     unsigned = cut(SERVER.wire(from_(fleet(), 3)))
     good = [SERVER.wire(from_(node(), cid)) for cid in (1, 4)]
-    with Site(tmp_path) as site:
-        first, second, third, fourth = site.answers([good[0], late, unsigned, good[1]])
+    with AuditedCallout(tmp_path) as audited:
+        first, second, third, fourth = audited.answers([good[0], late, unsigned, good[1]])
         assert second is third is None
         assert "jwt" in claims(first)["nats"]
         assert "jwt" in claims(fourth)["nats"]
-        assert [record["cid"] for record in site.records()] == [1, 4]
-        assert site.callout.stats.unanswered == {WireFault.LATE: 1, WireFault.SIGNATURE: 1}
+        assert [record["cid"] for record in audited.records()] == [1, 4]
+        assert audited.callout.stats.unanswered == {WireFault.LATE: 1, WireFault.SIGNATURE: 1}
 
 
-def test_sealed_requests_are_answered_sealed_each_for_its_server(tmp_path: Path) -> None:
-    with Site(tmp_path, sealed=True) as site:
+def test_sealed_requests_get_sealed_answers_for_their_server(tmp_path: Path) -> None:
+    with AuditedCallout(tmp_path, sealed=True) as audited:
         asked = [SERVER.sealed(from_(one, cid), SERVICE) for cid, one in enumerate([node(), fleet(), node(name="a b")])]
-        answers = site.answers([message for message, _ in asked], SERVER.xkey)
-        told = []
+        answers = audited.answers([message for message, _ in asked], SERVER.xkey)
+        errors = []
         for answer in answers:
             assert answer is not None
-            told.append(claims(SERVER.open(answer, SERVICE))["nats"].get("error"))
-        assert told == [None, None, "connection name not accepted"]
+            errors.append(claims(SERVER.open(answer, SERVICE))["nats"].get("error"))
+        assert errors == [None, None, "connection name not accepted"]
 
 
 class Failing(ReplyWriter):
-    """Cannot write the answer of one name, which no real name has been found to do."""
+    """A writer that fails at one name; no known name does that."""
 
     def write(self, decided: Sequence[Decided], now: float) -> None:
         if any(one.request.connect_opts.name == ODD for one in decided):
@@ -178,22 +180,22 @@ class Failing(ReplyWriter):
         super().write(decided, now)
 
 
-def test_an_answer_that_cannot_be_made_takes_no_other_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Site(tmp_path, writer=Failing(ISSUER_SEED, None)) as site:
+def test_failing_answer_does_not_affect_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with AuditedCallout(tmp_path, writer=Failing(ISSUER_SEED, None)) as audited:
         asked = [from_(node(name=name), cid) for cid, name in enumerate(["a", ODD, "c"], 1)]
         late = SERVER.wire(from_(fleet(), 4), now=NOW - 10)
-        first, second, third, fourth = site.answers([*(SERVER.wire(one) for one in asked), late])
+        first, second, third, fourth = audited.answers([*(SERVER.wire(one) for one in asked), late])
         assert claims(first)["sub"] == asked[0].user_nkey
         assert second is fourth is None
         assert claims(third)["sub"] == asked[2].user_nkey
-        assert [record["cid"] for record in site.records()] == [1, 3]
-        assert site.callout.stats.reply_failures == 1
-        assert site.callout.stats.unanswered == {WireFault.LATE: 1}, "the batch is concluded again, and counted once"
+        assert [record["cid"] for record in audited.records()] == [1, 3]
+        assert audited.callout.stats.reply_failures == 1
+        assert audited.callout.stats.unanswered == {WireFault.LATE: 1}, "the batch is concluded again, and counted once"
         assert "no answer could be created" in caplog.text
 
 
 class Broken(TokenVerifier):
-    """Fails at one token, which no real token has been found to make it do."""
+    """A verifier that fails at one token; no known token does that."""
 
     def examine(self, raw: str) -> Verified | Rejected:
         if raw == ODD:
@@ -201,18 +203,18 @@ class Broken(TokenVerifier):
         return super().examine(raw)
 
 
-def test_a_decision_that_fails_is_a_denial_and_takes_no_other_with_it(
+def test_failing_decision_is_a_denial_and_does_not_affect_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Site(tmp_path, policy=replace(x509_policy(), tokens=Broken(TrustedKeys(issuers={})))) as site:
+    with AuditedCallout(tmp_path, policy=replace(x509_policy(), tokens=Broken(TrustedKeys(issuers={})))) as audited:
         asked = [from_(one, cid) for cid, one in enumerate([fleet(), node(auth_token=ODD), fleet()])]
-        answers = [claims(answer)["nats"] for answer in site.answers([SERVER.wire(one) for one in asked])]
+        answers = [claims(answer)["nats"] for answer in audited.answers([SERVER.wire(one) for one in asked])]
         assert [answer.get("error") for answer in answers] == [None, "internal error", None]
-        assert [record["code"] for record in site.records()] == ["admitted", "internal_error", "admitted"]
+        assert [record["code"] for record in audited.records()] == ["admitted", "internal_error", "admitted"]
         assert "decision failed" in caplog.text
 
 
-SITES: dict[bool, tuple[bytes, str | None]] = {
+GOOD: dict[bool, tuple[bytes, str | None]] = {
     False: (SERVER.wire(fleet()), None),
     True: SERVER.sealed(fleet(), SERVICE),
 }
@@ -222,13 +224,13 @@ MESSAGES = st.binary(max_size=300) | st.lists(FLIPS, min_size=1, max_size=4)
 
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.booleans(), st.lists(MESSAGES, max_size=4), st.lists(MESSAGES, max_size=4))
-def test_whatever_arrives_beside_it_a_good_request_is_answered(
+def test_good_request_is_answered_beside_any_others(
     tmp_path: Path, sealed: bool, before: list[Any], after: list[Any]
 ) -> None:
-    good, xkey = SITES[sealed]
+    good, xkey = GOOD[sealed]
 
     def message(chosen: bytes | list[tuple[int, int]]) -> bytes:
-        """Any bytes, or a good message with some of its bytes changed."""
+        """Return any bytes, or a good message with some of its bytes changed."""
         if isinstance(chosen, bytes):
             return chosen
         changed = bytearray(good)
@@ -236,11 +238,11 @@ def test_whatever_arrives_beside_it_a_good_request_is_answered(
             changed[at % len(changed)] ^= bits
         return bytes(changed)
 
-    with Site(tmp_path, sealed=sealed) as site:
+    with AuditedCallout(tmp_path, sealed=sealed) as audited:
         messages = [*map(message, before), good, *map(message, after)]
-        answered = [answer for answer in site.answers(messages, xkey) if answer is not None]
-        # A change may leave a message what it was: the same byte twice, or the spare bits of its signature's base64.
+        answered = [answer for answer in audited.answers(messages, xkey) if answer is not None]
+        # Some changes have no effect: the same byte twice, or unused bits of the base64 of its signature.
         same, signed = sum(one == good for one in messages), good.rpartition(b".")[0]
         assert same <= len(answered) <= sum(one == good or one.rpartition(b".")[0] == signed for one in messages)
-        assert len(site.records()) == len(answered)
-        assert site.callout.stats.reply_failures == 0
+        assert len(audited.records()) == len(answered)
+        assert audited.callout.stats.reply_failures == 0

@@ -1,8 +1,8 @@
-"""Whoever asks is answered, though the service is told to end or to reload: by requests of our own.
+"""Every request is answered while the service stops or reloads; the test sends the requests.
 
-nats-server lets nobody publish requests where it calls out itself (fact 24), so here it has the
-same account without the callout, and the test plays its part. How fast the machine is does not
-matter: no request waits long enough to be dropped because its client would have given up.
+With a callout, nats-server refuses requests of clients (fact 24), so here it has the same account without a callout,
+and the test plays its part. The speed of the machine does not matter: no request waits long enough to be dropped
+because its client would have given up.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from tests.callout.deployment import FleetDeployment, eventually
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
-REQUESTS = 1200  # that wait when the end comes: far less work than would make anybody wait too long
-AT_ONCE = 60  # that are asked and not answered, throughout a reload
+REQUESTS = 1200  # that wait when the service stops: few enough that none becomes too old
+AT_ONCE = 60  # unanswered requests throughout a reload
 RELOADS = 5
 AHEAD = 30  # seconds that the server's clock is ahead of the service's: no request becomes late
 CONFIG = """
@@ -46,25 +46,25 @@ accounts {{ AUTH {{ users: [
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> FleetDeployment:
-    site = FleetDeployment(tmp_path)
-    seed = site.settings().zone("fleet").nkey_seed
+    deployment = FleetDeployment(tmp_path)
+    seed = deployment.settings().zone("fleet").nkey_seed
     assert seed
     text = CONFIG.format(
-        port=site.ports["east"],
+        port=deployment.ports["east"],
         path=tmp_path,
-        observer=public_nkey(site.observer),
+        observer=public_nkey(deployment.observer),
         service=public_nkey(seed.reveal()),
     )
     (tmp_path / "plain.conf").write_text(text)
-    site.servers["east"] = NatsServer(tmp_path / "plain.conf")
-    return site
+    deployment.servers["east"] = NatsServer(tmp_path / "plain.conf")
+    return deployment
 
 
 class Asking:
-    """Plays nats-server: sends requests, and keeps the answers.
+    """A client that plays nats-server: it sends requests, and keeps the answers.
 
     Attributes:
-        answers: by the subject that they came at. A busy machine may answer some requests twice (fact 4).
+        answers: by reply subject. A busy machine may answer some requests twice (fact 4).
     """
 
     def __init__(self, deployment: FleetDeployment, client: Client) -> None:
@@ -76,14 +76,14 @@ class Asking:
         self._client = client
         self._inbox = client.new_inbox()
         self._numbers = itertools.count()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def listen(self) -> None:
         await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
         await round_trip(self._client)
 
     def request(self) -> tuple[bytes, str, str]:
-        """One that was not sent yet: what it says, the server's xkey and where to answer."""
+        """Return a new request: its data, the server's xkey, and the reply subject."""
         number, now = next(self._numbers), int(time.time()) + AHEAD
         data, header = self._server.sealed(fleet(name=f"node{number}"), self._xkey, now=now)
         return data, header, f"{self._inbox}.{number}"
@@ -96,14 +96,14 @@ class Asking:
         await round_trip(self._client)
 
     async def until_answered(self, count: int, deadline: float = HANG_SECONDS) -> None:
-        """Return once there are so many answers; a request that was lost makes this raise TimeoutError."""
+        """Wait for ``count`` answers; a lost request raises TimeoutError."""
         async with asyncio.timeout(deadline):
             while len(self.answers) < count:
-                self._news.clear()
-                await self._news.wait()
+                self._changed.clear()
+                await self._changed.wait()
 
     async def keep_asking(self, stop: asyncio.Event) -> int:
-        """Ask as fast as is answered; how many were asked."""
+        """Ask as fast as answers arrive; return the number of requests."""
         for asked in itertools.count():
             if stop.is_set():
                 break
@@ -112,12 +112,12 @@ class Asking:
         return asked
 
     def readable(self) -> bool:
-        """Whether every answer is one, to this server."""
+        """Return whether every answer can be opened by this server."""
         return all(self._server.open(answer, self._xkey) for answer in self.answers.values())
 
     async def _on_answer(self, message: Msg) -> None:
         self.answers[message.subject] = message.data
-        self._news.set()
+        self._changed.set()
 
 
 @pytest.fixture
@@ -135,24 +135,26 @@ async def asking(deployment: FleetDeployment, service: ServiceProcess) -> AsyncI
     await client.close()
 
 
-def told(pid: int, number: signal.Signals) -> bool:
-    """Whether a signal waits for this process."""
+def is_signalled(pid: int, number: signal.Signals) -> bool:
+    """Return whether a signal is pending for this process."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
     return bool(int(pending.split()[1], 16) & 1 << number - 1)
 
 
-async def test_everything_received_is_answered_before_the_end(service: ServiceProcess, asking: Asking) -> None:
+async def test_every_received_request_is_answered_before_the_service_ends(
+    service: ServiceProcess, asking: Asking
+) -> None:
     requests = [asking.request() for _ in range(REQUESTS)]
     workers = service.workers
-    for worker in workers:  # so that all are there when it is told to end
+    for worker in workers:  # so that all requests have arrived when it gets the signal
         os.kill(worker, signal.SIGSTOP)
     try:
         for request in requests:
             await asking.send(*request)
         await asking.sent()
         service.signal(signal.SIGTERM)
-        await eventually(lambda: all(told(worker, signal.SIGTERM) for worker in workers))
+        await eventually(lambda: all(is_signalled(worker, signal.SIGTERM) for worker in workers))
         assert not asking.answers
     finally:
         for worker in workers:
@@ -162,14 +164,14 @@ async def test_everything_received_is_answered_before_the_end(service: ServicePr
     assert asking.readable()
 
 
-async def test_nothing_is_lost_by_reloading(service: ServiceProcess, asking: Asking) -> None:
+async def test_reloads_lose_no_request(service: ServiceProcess, asking: Asking) -> None:
     stop = asyncio.Event()
     asked = asyncio.create_task(asking.keep_asking(stop))
     for _ in range(RELOADS):
         await asking.until_answered(len(asking.answers) + AT_ONCE)
         mark, before = service.mark(), len(asking.answers)
         service.signal(signal.SIGHUP)
-        await asyncio.to_thread(service.wait_for_log, "reloaded", since=mark)
+        await service.logged("reloaded", since=mark)
         assert len(asking.answers) > before
     stop.set()
     await asking.until_answered(await asked)

@@ -1,4 +1,4 @@
-"""A broker that does not read, floods or talks nonsense costs its own clients, and nobody else's."""
+"""A broker that does not read, floods or sends invalid data affects only its own clients."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Scene:
     server: PlayedServer = field(default_factory=PlayedServer)
 
     def request(self, number: int = 0) -> bytes:
-        """Return a request of this moment: the service answers none that is older than a second or two."""
+        """Return a request of this moment: the service does not answer old ones."""
         return Maker(TRUST, self.server, time.time()).mtls(number).request.wire
 
     async def honest_login(self) -> None:
-        """A login through the honest broker is answered, which the service does in time or not at all."""
+        """Log in through the honest broker; the service answers in time or not at all."""
         while not self.honest.answers.empty():
             self.honest.answers.get_nowait()
         self.honest.ask(self.request(), "inbox.login")
@@ -62,13 +62,15 @@ class Scene:
 @pytest.fixture
 async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     monkeypatch.setattr(client, "MAX_UNSENT_BYTES", 256 * 1024)
-    site = BenchDeployment(tmp_path, TRUST, xkey=False, brokers=(Broker("honest", "fleet"), Broker("stolen", "fleet")))
-    settings = load(site.config, {}, serving=True).serving("fleet")
+    deployment = BenchDeployment(
+        tmp_path, TRUST, xkey=False, brokers=(Broker("honest", "fleet"), Broker("stolen", "fleet"))
+    )
+    settings = load(deployment.config, {}, serving=True).serving("fleet")
     service = Service(settings, make_callout(settings, build_policy(settings), Audit([])), tls_contexts(settings))
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         honest, stolen = [
-            await stack.enter_async_context(HostileBroker(broker.port).listening()) for broker in site.brokers
+            await stack.enter_async_context(HostileBroker(broker.port).listening()) for broker in deployment.brokers
         ]
         serving = asyncio.create_task(service.run(stop))
         async with asyncio.timeout(HANG_SECONDS):
@@ -79,10 +81,10 @@ async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             await asyncio.gather(serving, return_exceptions=True)
 
 
-async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(
+async def test_broker_that_does_not_read_is_dropped_and_reconnected(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "DEAD_CHECKS", 10**6)  # on a slow machine it would be dropped for these first
+    monkeypatch.setattr(client, "DEAD_CHECKS", 10**6)  # on a slow machine these would come first
     scene.stolen.stop_reading()
     stats = scene.service.callout.stats
     asked = 0
@@ -94,7 +96,7 @@ async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(
             asked += 50
             await scene.stolen.flush()
             await scene.honest_login()
-    assert 0 < stats.reply_failures <= asked, "what was lost is counted"
+    assert 0 < stats.reply_failures <= asked, "lost answers are counted"
     assert scene.service.oldest < OLDEST_SECONDS
     async with asyncio.timeout(HANG_SECONDS):
         await eventually(lambda: scene.stolen.connections > 1)
@@ -105,14 +107,14 @@ async def test_a_broker_that_reads_no_answers_is_dropped_and_connected_to_again(
             pass
 
 
-async def test_a_broker_that_stops_reading_with_little_unsent_is_dropped_too(
+async def test_broker_that_stops_reading_with_little_unsent_data_is_dropped(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "STALL_SECONDS", 0.5)
-    link = next(link for link in scene.service.connections if link.name == "stolen")
-    inner = link._client
+    connection = next(connection for connection in scene.service.connections if connection.name == "stolen")
+    inner = connection._client
     assert inner is not None
-    # As where the socket takes nothing more.
+    # Like a socket whose buffer is full.
     inner.__class__ = type("Stalled", (client.BrokerClient,), {"unsent": property(lambda _: 17)})
     await eventually(lambda: scene.service.callout.stats.dropped["stolen"])
     await eventually(lambda: scene.stolen.connections > 1)
@@ -120,22 +122,22 @@ async def test_a_broker_that_stops_reading_with_little_unsent_is_dropped_too(
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
-        pytest.param(b"INFO []\r\n", id="info is no object"),
+        pytest.param(b"INFO []\r\n", id="info is not an object"),
         pytest.param(b'INFO {"max_payload": "x"}\r\n', id="info of wrong types"),
         pytest.param(b"MSG \xff\xfe 1 3\r\nabc\r\n", id="subject is not UTF-8"),
-        pytest.param(b"PONG\r\n" * 1000, id="answers to nothing"),
+        pytest.param(b"PONG\r\n" * 1000, id="unexpected pongs"),
         pytest.param(b"-ERR 'a\x1b[2J'\r\n", id="error"),
         pytest.param(b"HMSG $SYS.REQ.USER.AUTH 1 r 4000000 5\r\n", id="header larger than its message"),
         pytest.param(b"nonsense\r\n", id="nonsense"),
         pytest.param(b"PING\r\n" * 5000, id="pings"),
     ],
 )
-async def test_nonsense_from_one_broker_leaves_the_other_served_and_is_recovered_from(
-    scene: Scene, said: bytes
+async def test_invalid_data_of_one_broker_does_not_affect_others_and_is_recovered_from(
+    scene: Scene, data: bytes
 ) -> None:
-    scene.stolen.send(said)
+    scene.stolen.send(data)
     await scene.honest_login()
     await asyncio.sleep(0)  # the service reads what was sent
     async with asyncio.timeout(HANG_SECONDS):
@@ -173,7 +175,7 @@ async def test_a_broker_that_announces_no_number_as_its_largest_message_is_not_c
     assert not scene.serving.done()
 
 
-async def test_addresses_that_a_broker_names_are_not_connected_to(scene: Scene) -> None:
+async def test_addresses_announced_by_a_broker_are_not_used(scene: Scene) -> None:
     visited = asyncio.Event()
 
     async def meet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -184,15 +186,15 @@ async def test_addresses_that_a_broker_names_are_not_connected_to(scene: Scene) 
         port = elsewhere.sockets[0].getsockname()[1]
         scene.stolen.send(b'INFO {"connect_urls": ["127.0.0.1:%d"]}\r\n' % port * 50)
         await scene.honest_login()
-        link = next(link for link in scene.service.connections if link.name == "stolen")
-        assert link._client is not None
-        assert len(link._client.servers) == 1
+        connection = next(connection for connection in scene.service.connections if connection.name == "stolen")
+        assert connection._client is not None
+        assert len(connection._client.servers) == 1
         scene.stolen.send(b"nonsense\r\n")
         await eventually(lambda: scene.stolen.connections > 1)
     assert not visited.is_set()
 
 
-async def test_a_flood_that_claims_verified_chains_does_not_delay_another_brokers_login(scene: Scene) -> None:
+async def test_flood_of_claimed_chains_does_not_delay_another_brokers_login(scene: Scene) -> None:
     ending = asyncio.Event()
 
     async def flood() -> None:
@@ -200,7 +202,7 @@ async def test_a_flood_that_claims_verified_chains_does_not_delay_another_broker
             for wire in [scene.request(number) for number in range(8)] * 5:
                 scene.stolen.ask(wire, "inbox.flood")
             await scene.stolen.flush()
-            await asyncio.sleep(0)  # a flush that need not wait lets nobody else run
+            await asyncio.sleep(0)  # a flush that does not wait blocks other tasks
 
     flooding = asyncio.create_task(flood())
     for _ in range(10):
@@ -209,7 +211,7 @@ async def test_a_flood_that_claims_verified_chains_does_not_delay_another_broker
     await flooding
 
 
-async def test_what_ends_although_it_must_not_ends_the_service_in_order(
+async def test_unexpected_end_of_a_task_ends_the_service_in_order(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(scene.service._backlog, "take", lambda _: 1 / 0)
@@ -221,22 +223,20 @@ async def test_what_ends_although_it_must_not_ends_the_service_in_order(
 
 
 @pytest.mark.parametrize("iat", [b"1" + b"0" * 400, b"-1", b"1e400", b"18446744073709551616"])
-async def test_a_time_that_is_none_costs_the_message_and_not_the_worker(scene: Scene, iat: bytes) -> None:
-    """As a request, and as a copy of one that this worker is to answer for others."""
+async def test_invalid_time_costs_the_message_and_not_the_worker(scene: Scene, iat: bytes) -> None:
+    """Both in a request, and in a copy that this worker would answer for others."""
     wire = scene.request()
     header, body, _ = wire.split(b".")
     claims = re.sub(rb'"iat":\d+', b'"iat":' + iat, decode(body))
     data = header + b"." + encode(claims) + b"." + b"A" * 86
-    (link,) = [link for link in scene.service.connections if link.name == "stolen"]
+    (connection,) = [connection for connection in scene.service.connections if connection.name == "stolen"]
     scene.stolen.ask(data, "inbox.odd")
-    scene.service._answer_held(link, [Held("inbox.copy", data, None)])
+    scene.service._answer_held(connection, [Held("inbox.copy", data, None)])
     await scene.honest_login()
     assert not scene.serving.done()
 
 
-async def test_stopping_does_not_wait_for_a_broker_that_does_not_take_part(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_stopping_does_not_wait_for_an_unresponsive_broker(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker_auth.callout.connection.DRAIN_SECONDS", 1.0)
     scene.stolen.stop_reading()
     scene.honest.ask(scene.request(), "inbox.last")

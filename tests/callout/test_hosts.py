@@ -1,4 +1,4 @@
-"""Two services as on two hosts: one that stands still, has a wrong clock or may not listen costs no login."""
+"""Two services like on two hosts: a suspended one, a wrong clock or a missing permission costs no login."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
 LOGINS = 40
-AT_ONCE = 8  # so that a slow machine is not asked for more than it can do
+AT_ONCE = 8  # bounds the load on a slow machine
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetDeployment]:
-    site = FleetDeployment(tmp_path_factory.mktemp("hosts"))
-    with site.running():
-        yield site
+    deployment = FleetDeployment(tmp_path_factory.mktemp("hosts"))
+    with deployment.running():
+        yield deployment
 
 
 async def lost(deployment: FleetDeployment, logins: int = LOGINS) -> int:
-    """Count those of some logins, one each 25 ms, that are not let in at the first try."""
+    """Count the logins, one each 25 ms, that are not admitted at the first attempt."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one() -> None:
@@ -58,16 +58,16 @@ async def lost(deployment: FleetDeployment, logins: int = LOGINS) -> int:
     return sum(result is not None for result in results)
 
 
-async def heard(deployment: FleetDeployment, *services: tuple[ServiceProcess, int]) -> None:
-    """Wait until two workers hear each other: one says that it is the guard, the other that it is the deputy."""
+async def peers_are_known(deployment: FleetDeployment, *services: tuple[ServiceProcess, int]) -> None:
+    """Wait until two workers know each other: one announces itself as the guard, the other as the deputy."""
     for service, port in services:
         await asyncio.to_thread(eventually_ready, service, port)
     observer = await deployment.watch()
-    words = await observer.subscribe(PEERS_SUBJECT)
+    messages = await observer.subscribe(PEERS_SUBJECT)
     duties: dict[bytes, bytes] = {}
     async with asyncio.timeout(HANG_SECONDS):
         while sorted(duties.values()) != [Duty.DEPUTY.encode(), Duty.GUARD.encode()]:
-            _, worker, _, _, duty, *_ = (await words.next_msg(HANG_SECONDS)).data.split()
+            _, worker, _, _, duty, *_ = (await messages.next_msg(HANG_SECONDS)).data.split()
             duties[worker] = duty
     await observer.close()
 
@@ -94,10 +94,10 @@ def total(port: int, metric: str) -> float:
 
 
 @contextlib.contextmanager
-def two(
+def two_hosts(
     deployment: FleetDeployment, **environ: str
 ) -> Iterator[tuple[tuple[ServiceProcess, int], tuple[ServiceProcess, int]]]:
-    """Two services of one worker each, with their health's ports."""
+    """Run two services of one worker each; yield them with the ports of their health pages."""
     ports = free_port(), free_port()
     first, second = [
         deployment.service(
@@ -113,9 +113,9 @@ def two(
         yield (first, ports[0]), (second, ports[1])
 
 
-async def test_a_host_that_stands_still_costs_no_login(deployment: FleetDeployment) -> None:
-    with two(deployment) as (first, second):
-        await heard(deployment, first, second)
+async def test_suspended_host_costs_no_login(deployment: FleetDeployment) -> None:
+    with two_hosts(deployment) as (first, second):
+        await peers_are_known(deployment, first, second)
         for (stopped, _), (_, port) in ((first, second), (second, first)):
             os.killpg(stopped.pid, signal.SIGSTOP)
             try:
@@ -125,19 +125,19 @@ async def test_a_host_that_stands_still_costs_no_login(deployment: FleetDeployme
                 os.killpg(stopped.pid, signal.SIGCONT)
             assert await lost(deployment, 20) == 0
         lines = [line.partition("audit: {") for line in (*first[0].log(), *second[0].log())]
-        records = [json.loads("{" + rest) for _, found, rest in lines if found]
+        records = [json.loads("{" + rest) for _, separator, rest in lines if separator]
         cids = [record["cid"] for record in records if record["event"] == "decision"]
-        # Some are answered twice where this machine is busy, which does no harm (fact 4).
+        # A busy machine may answer some requests twice, which is harmless (fact 4).
         assert len(set(cids)) >= 2 * (LOGINS + 20)
 
 
-async def test_a_host_whose_clock_is_wrong_costs_no_login_asks_for_none_and_comes_back(
+async def test_host_with_wrong_clock_costs_no_login_unsubscribes_and_returns(
     deployment: FleetDeployment, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     ahead = tmp_path / "ahead"
-    with two(deployment, PYTHONPATH=str(tmp_path), CHAOS_CLOCK=str(ahead)) as (first, second):
-        await heard(deployment, first, second)
+    with two_hosts(deployment, PYTHONPATH=str(tmp_path), CHAOS_CLOCK=str(ahead)) as (first, second):
+        await peers_are_known(deployment, first, second)
         service, port = first
         ahead.write_bytes(b"x" * 30)
         assert await lost(deployment) == 0
@@ -151,7 +151,7 @@ async def test_a_host_whose_clock_is_wrong_costs_no_login_asks_for_none_and_come
         await eventually(lambda: status(port) == 200)
 
 
-async def test_a_broker_rendered_by_an_older_version_is_served_as_before(tmp_path: Path) -> None:
+async def test_broker_rendered_by_an_older_version_is_served(tmp_path: Path) -> None:
     deployment = FleetDeployment(tmp_path)
     config = tmp_path / "east.conf"
     config.write_text(config.read_text().replace(f'"{PEERS_SUBJECT}"', '"nobody"'))

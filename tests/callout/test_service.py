@@ -1,4 +1,4 @@
-"""The service against a real nats-server: what it decides is seen everywhere it is said to be seen."""
+"""The service with a real nats-server: decisions appear in audit outputs, metrics and commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WRONG = "wrong"
 
 
 class Live:
-    """One broker and one service with everything switched on."""
+    """A broker and a service with every output enabled."""
 
     def __init__(self, directory: Path) -> None:
         self.deployment = FleetDeployment(directory)
@@ -56,7 +56,7 @@ class Live:
                 return error.code, error.read().decode()
 
     def samples(self) -> dict[tuple[str, tuple[str, ...]], float]:
-        """Every sample, by its name and its labels' values in the order of their names."""
+        """Return all samples, by name and by label values in the order of the label names."""
         families = text_string_to_metric_families(self.page("/metrics")[1])
         return {
             (s.name, tuple(v for _, v in sorted(s.labels.items()))): s.value
@@ -67,9 +67,9 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    site = Live(tmp_path_factory.mktemp("live"))
-    with site.deployment.running(), site.service:
-        yield site
+    running = Live(tmp_path_factory.mktemp("live"))
+    with running.deployment.running(), running.service:
+        yield running
 
 
 async def denied(live: Live, name: str, password: str = WRONG) -> None:
@@ -78,7 +78,7 @@ async def denied(live: Live, name: str, password: str = WRONG) -> None:
 
 
 async def admitted(live: Live, name: str) -> int:
-    """Get in as a fleet member; the connection's id."""
+    """Connect as a fleet member; return the connection's id."""
     client: Client = await live.deployment.connect(name=name)
     cid = client.client_id
     await client.close()
@@ -86,7 +86,7 @@ async def admitted(live: Live, name: str) -> int:
     return cid
 
 
-async def test_a_decision_is_recorded_in_the_file(live: Live) -> None:
+async def test_decision_is_recorded_in_the_file(live: Live) -> None:
     cid = await admitted(live, "recorded")
     record = await eventually(lambda: next((r for r in live.records() if r.get("cid") == cid), None))
     assert record["event"] == "decision"
@@ -96,7 +96,7 @@ async def test_a_decision_is_recorded_in_the_file(live: Live) -> None:
     assert record["micros"] > 0
 
 
-async def test_the_stored_request_can_be_explained_and_holds_no_password(live: Live, tmp_path: Path) -> None:
+async def test_stored_request_can_be_explained_and_contains_no_password(live: Live, tmp_path: Path) -> None:
     await denied(live, "explained", password="not-the-password")
     record = await eventually(lambda: next((r for r in live.records() if r.get("name") == "explained"), None))
     stored = tmp_path / "record.json"
@@ -106,17 +106,17 @@ async def test_the_stored_request_can_be_explained_and_holds_no_password(live: L
     assert "not-the-password" not in everything
     assert PASSWORD not in everything
     done = CliRunner().invoke(main, ["explain", str(stored), "--config", str(live.deployment.config), "--json"])
-    # The password was removed, so the repetition gets further than the original did.
+    # The password was removed, so its check is skipped.
     assert json.loads(done.stdout)["rule"] == "provisioner"
 
 
-async def test_log_and_standard_output_have_the_records_too(live: Live) -> None:
+async def test_log_and_standard_output_contain_the_records(live: Live) -> None:
     await denied(live, "everywhere")
     await eventually(lambda: '"name":"everywhere"' in live.service.out_file.read_text())
     live.service.wait_for_log(r'WARNING \d+ broker_auth.audit: \{"event":"decision".*"name":"everywhere"')
 
 
-async def test_records_are_published_where_the_rendered_configuration_lets_them_out(live: Live) -> None:
+async def test_records_are_published_with_the_rendered_permissions(live: Live) -> None:
     fleet = await live.deployment.connect(name="subscriber")
     received = await fleet.subscribe(SUBJECT)
     await round_trip(fleet)
@@ -130,7 +130,7 @@ async def test_records_are_published_where_the_rendered_configuration_lets_them_
     await fleet.close()
 
 
-async def test_a_denial_is_one_short_record(live: Live) -> None:
+async def test_denial_is_one_short_record(live: Live) -> None:
     await denied(live, "refused")
     record = await eventually(lambda: next((r for r in live.records() if r.get("name") == "refused"), None))
     await denied(live, "refused later")
@@ -160,7 +160,7 @@ async def test_metrics_count_each_decision_over_all_workers(live: Live) -> None:
     await eventually(lambda: live.samples().get(key, 0) == recorded)
 
 
-async def test_metrics_tell_the_state_of_the_service(live: Live) -> None:
+async def test_metrics_show_the_state_of_the_service(live: Live) -> None:
     await admitted(live, "measured")
     samples = await eventually(lambda: _with(live, "broker_auth_decision_seconds_count"))
     assert samples["broker_auth_workers", ("fleet",)] == 2
@@ -188,13 +188,13 @@ async def test_workers_stay_small(live: Live) -> None:
     assert max(sizes) < 60 * 1024 * 1024
 
 
-def test_the_supervisor_has_no_threads(live: Live) -> None:
-    """It forks, which is safe without any."""
+def test_supervisor_has_no_threads(live: Live) -> None:
+    """It forks, which is safe only without threads."""
     assert live.page("/metrics")[0] == 200
     assert len(list(Path(f"/proc/{live.service.pid}/task").iterdir())) == 1
 
 
-async def test_health_and_readiness_are_good_while_it_serves(live: Live) -> None:
+async def test_health_and_readiness_are_ok_while_serving(live: Live) -> None:
     for path in ("/healthz", "/readyz"):
         status, body = live.page(path)
         assert status == 200
@@ -231,16 +231,16 @@ async def _ask_all(client: Client, subject: str, count: int) -> list[dict[str, A
     inbox = client.new_inbox()
     answers = await client.subscribe(inbox)
     await client.publish(subject, b"", reply=inbox)
-    found = [json.loads((await answers.next_msg(timeout=HANG_SECONDS)).data) for _ in range(count)]
+    results = [json.loads((await answers.next_msg(timeout=HANG_SECONDS)).data) for _ in range(count)]
     await answers.unsubscribe()
-    return found
+    return results
 
 
-async def test_a_connection_nobody_answered_is_recorded_too(tmp_path: Path) -> None:
-    """The service cannot open what the server encrypts, so it must not answer, and has nothing to record itself."""
+async def test_unanswered_connection_is_recorded(tmp_path: Path) -> None:
+    """The service cannot open the request, so it must not answer, and only the server can report the connection."""
     deployment = FleetDeployment(tmp_path)
     conf = tmp_path / "east.conf"
-    # The server gives up after a second, before its early PING lets the client believe that it is in.
+    # The server gives up after a second, before its early PING, after which nats-py reports a connection.
     conf.write_text(conf.read_text().replace("\n  timeout: 10\n  auth_callout", "\n  timeout: 1\n  auth_callout", 1))
     audit = tmp_path / "audit.jsonl"
     deployment.write_config(f"plugin.broker_auth.audit.output = file:{audit}")

@@ -1,6 +1,6 @@
-"""Whoever has taken an edge, with every key and certificate on it, and what that is worth against the fleet.
+"""Attacks on the fleet by a stolen edge, with every key and certificate on it.
 
-The thief is written here: it speaks NATS by itself and does what no honest server does.
+The attacker is part of this module: it speaks NATS and does things that nats-server does not.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ pytestmark = pytest.mark.e2e
 
 
 class Relay:
-    """Poses as the edge towards the service, and shows it the fleet's nonce.
+    """A server that poses as the edge, and sends the fleet's nonce to the service.
 
     Attributes:
-        connect: what the service said in CONNECT, signature and all.
+        connect: the CONNECT line of the service, with its signature.
     """
 
-    def __init__(self, site: Sandbox, nonce: str) -> None:
-        self._site = site
+    def __init__(self, sandbox: Sandbox, nonce: str) -> None:
+        self._sandbox = sandbox
         self._nonce = nonce
         self.connect: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Relay]:
-        url = urlsplit(self._site.deployment.settings.brokers[1].urls[0])
+        url = urlsplit(self._sandbox.deployment.settings.brokers[1].urls[0])
         server = await asyncio.start_server(self._serve, url.hostname, url.port)
         async with server:
             yield self
@@ -57,17 +57,17 @@ class Relay:
         with contextlib.suppress(OSError, ConnectionError, asyncio.IncompleteReadError):
             writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            pki = self._site.directory / "pki"
+            pki = self._sandbox.directory / "pki"
             context.load_cert_chain(pki / "edge.pem", pki / "edge.key")
             await writer.start_tls(context)
-            said = await reader.readuntil(b"\r\n")
-            if said.startswith(b"CONNECT") and not self.connect.done():
-                self.connect.set_result(said)
+            message = await reader.readuntil(b"\r\n")
+            if message.startswith(b"CONNECT") and not self.connect.done():
+                self.connect.set_result(message)
         writer.close()
 
 
 class Thief:
-    """A connection to the fleet's listener, with the certificate of a member to be let through TLS at all."""
+    """A connection to the fleet's listener; TLS demands a member's certificate."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, info: dict[str, Any]) -> None:
         self._reader = reader
@@ -75,16 +75,16 @@ class Thief:
         self.nonce: str = info["nonce"]
 
     @staticmethod
-    async def reach(site: Sandbox) -> Thief:
-        url = urlsplit(site.fleet_url)
+    async def reach(sandbox: Sandbox) -> Thief:
+        url = urlsplit(sandbox.fleet_url)
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         info = json.loads((await reader.readuntil(b"\r\n")).partition(b" ")[2])
-        member = site.credentials("fleet")
+        member = sandbox.credentials("fleet")
         await writer.start_tls(member.tls(), server_hostname=url.hostname)
         return Thief(reader, writer, info)
 
     async def log_in(self, connect: bytes) -> str:
-        """The account that the fleet's server puts it in, or why it does not."""
+        """Send the CONNECT line; return the account in which the fleet's server places it, or the error."""
         self._writer.write(connect + b"PING\r\n")
         account = ""
         async with asyncio.timeout(HANG_SECONDS):
@@ -105,65 +105,65 @@ class Thief:
             await self._writer.wait_closed()
 
 
-async def relayed(site: Sandbox) -> tuple[str, bytes]:
-    """Where the fleet puts who says what the service signs for the edge, and what that was."""
-    await site.servers["edge"].__aexit__(None, None, None)
-    thief = await Thief.reach(site)
+async def relayed(sandbox: Sandbox) -> tuple[str, bytes]:
+    """Send a CONNECT of the service to the fleet; return the result of the login, and the line."""
+    await sandbox.servers["edge"].__aexit__(None, None, None)
+    thief = await Thief.reach(sandbox)
     try:
-        async with Relay(site, thief.nonce).listening() as relay, asyncio.timeout(HANG_SECONDS):
-            said = await relay.connect
-        return await thief.log_in(said), said
+        async with Relay(sandbox, thief.nonce).listening() as relay, asyncio.timeout(HANG_SECONDS):
+            message = await relay.connect
+        return await thief.log_in(message), message
     finally:
         await thief.close()
 
 
-async def test_what_the_service_signs_for_an_edge_opens_nothing_at_the_fleet(tmp_path: Path) -> None:
+async def test_signature_for_an_edge_is_useless_at_the_fleet(tmp_path: Path) -> None:
     """The fleet's nonce, shown by the thief to the service, comes back signed with a key the fleet does not know."""
-    async with Sandbox(tmp_path, Topology.EDGE) as site:
-        answer, said = await relayed(site)
-        assert b'"sig"' in said
-        # The service's own user is none there: what is left is the certificate that the thief had already.
+    async with Sandbox(tmp_path, Topology.EDGE) as sandbox:
+        answer, message = await relayed(sandbox)
+        assert b'"sig"' in message
+        # The fleet does not know the edge's service user; only the certificate counts, which the thief had before.
         assert answer == "choria"
-        record = site.audit_record("broker-auth")
+        record = sandbox.audit_record("broker-auth")
         assert record is not None
         assert (record.rule, record.account) == ("verified_tls", "choria")
         for number in range(10):
-            await (await connect(site.fleet_url, f"m{number}", site.credentials("fleet"))).close()
+            await (await connect(sandbox.fleet_url, f"m{number}", sandbox.credentials("fleet"))).close()
 
 
-async def test_the_fleet_logs_in_while_a_stolen_edge_does_its_worst(tmp_path: Path) -> None:
-    """It claims verified chains with costly keys, as fast as it can, reads no answer, and says no to a reload.
+async def test_fleet_logs_in_during_attacks_by_a_stolen_edge(tmp_path: Path) -> None:
+    """The edge claims chains with costly keys, as fast as it can, reads no answer, and delays a reload.
 
     Logins succeed only within the fleet's own time limit for them, which bounds how long each may take.
     """
-    async with Sandbox(tmp_path, Topology.EDGE) as site:
-        await site.servers["edge"].__aexit__(None, None, None)
-        async with stolen(site) as edge:
-            flooding = asyncio.create_task(flood(site, edge))
-            await eventually(lambda: "edge" in zones(site))
+    async with Sandbox(tmp_path, Topology.EDGE) as sandbox:
+        await sandbox.servers["edge"].__aexit__(None, None, None)
+        async with stolen(sandbox) as edge:
+            flooding = asyncio.create_task(flood(sandbox, edge))
+            await eventually(lambda: "edge" in zones(sandbox))
             for number in range(30):
                 if number == 10:
-                    site.service.signal(signal.SIGHUP)
-                await (await connect(site.fleet_url, f"member{number}", site.credentials("fleet"))).close()
-            assert "not reloaded" not in await site.service.logged(r"\(zone fleet\)")
+                    sandbox.service.signal(signal.SIGHUP)
+                await (await connect(sandbox.fleet_url, f"member{number}", sandbox.credentials("fleet"))).close()
+            assert "not reloaded" not in await sandbox.service.logged(r"\(zone fleet\)")
             assert not flooding.done()
             flooding.cancel()
             await asyncio.gather(flooding, return_exceptions=True)
-        assert zones(site, "admit") == {"fleet"}
+        assert zones(sandbox, "admit") == {"fleet"}
 
 
-def zones(site: Sandbox, *decisions: str) -> set[str]:
+def zones(sandbox: Sandbox, *decisions: str) -> set[str]:
     """Return the zones that have decided about connections; of some decisions only, if any are named."""
-    return {record.zone for record in site.audit_records() if not decisions or record.decision in decisions}
+    return {record.zone for record in sandbox.audit_records() if not decisions or record.decision in decisions}
 
 
 @contextlib.asynccontextmanager
-async def stolen(site: Sandbox) -> AsyncIterator[HostileBroker]:
-    """The edge in the thief's hands, once the service has subscribed there."""
+async def stolen(sandbox: Sandbox) -> AsyncIterator[HostileBroker]:
+    """Run a hostile broker in place of the edge; yield it once the service has subscribed there."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    pki = site.directory / "pki"
+    pki = sandbox.directory / "pki"
     context.load_cert_chain(pki / "edge.pem", pki / "edge.key")
-    port = urlsplit(site.deployment.settings.brokers[1].urls[0]).port
+    port = urlsplit(sandbox.deployment.settings.brokers[1].urls[0]).port
     assert port
     async with HostileBroker(port, tls=context).listening() as edge:
         async with asyncio.timeout(HANG_SECONDS):
@@ -171,9 +171,9 @@ async def stolen(site: Sandbox) -> AsyncIterator[HostileBroker]:
         yield edge
 
 
-async def flood(site: Sandbox, edge: HostileBroker) -> None:
-    """Ask without end, and read nothing of what comes back."""
-    seed = site.deployment.settings.zone("edge").xkey_seed
+async def flood(sandbox: Sandbox, edge: HostileBroker) -> None:
+    """Send requests endlessly, without reading the answers."""
+    seed = sandbox.deployment.settings.zone("edge").xkey_seed
     assert seed
     service = decode_public(public_nkey(seed.reveal()), NkeyKind.CURVE)
     server, chain = Server(), fleet_chain()
@@ -187,15 +187,15 @@ async def flood(site: Sandbox, edge: HostileBroker) -> None:
                 edge.stop_reading()
             await edge.flush()
             await asyncio.sleep(0)
-        except (OSError, KeyError, AttributeError):  # the last of a TLS connection that has ended (CPython 3.11)
+        except (OSError, KeyError, AttributeError):  # a TLS connection that has ended (CPython 3.11)
             await asyncio.sleep(0.05)  # the service has dropped this connection, and makes another
 
 
-async def test_with_the_fleets_keys_at_the_edge_the_relay_opens_the_callout_account(tmp_path: Path) -> None:
-    """The attack works where an edge has no keys of its own: it is what `config check` warns of."""
+async def test_relay_opens_the_callout_account_if_the_edge_shares_the_fleets_keys(tmp_path: Path) -> None:
+    """This attack works if an edge has the fleet's keys; `config check` warns of that."""
     changes = {f"plugin.broker_auth.zone.edge.{key}": None for key in _ZONE_KEYS}
-    async with Sandbox(tmp_path, Topology.EDGE, changes=changes) as site:
-        answer, _ = await relayed(site)
+    async with Sandbox(tmp_path, Topology.EDGE, changes=changes) as sandbox:
+        answer, _ = await relayed(sandbox)
         assert answer == "AUTH"
 
 

@@ -16,7 +16,7 @@ from broker_auth.sandbox.natsserver import BINARY_VARIABLE
 from broker_auth.sandbox.sandbox import Sandbox
 from tests import servers
 from tests.nats_server.wire import Wire
-from tests.operate.site import Site as ObservedSite
+from tests.operate.deployment import EdgeDeployment
 
 pytestmark = pytest.mark.e2e
 
@@ -39,7 +39,7 @@ async def test_system_works_on_the_oldest_supported_version(
 
 async def test_service_and_doctor_warn_of_an_unsafe_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(BINARY_VARIABLE, str(servers.server(servers.BROKEN)))
-    deployment = ObservedSite(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     with deployment.running(linked=False):
         assert deployment.service
         deployment.service.wait_for_log(f"broker fleet: upgrade nats-server '{servers.BROKEN}'")

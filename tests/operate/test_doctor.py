@@ -27,21 +27,21 @@ from broker_auth.operate.doctor.probe import ProbeTarget, read_info
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
-from tests.operate.site import Edit, Site
+from tests.operate.deployment import EdgeDeployment, Edit
 
 pytestmark = pytest.mark.e2e
 Codes = dict[str, set[str | None]]
 ERROR, WARNING, SKIPPED = Severity.ERROR, Severity.WARNING, Severity.SKIPPED
 
 
-def operator(deployment: Site, *, break_glass: bool = True) -> Access:
+def operator(deployment: EdgeDeployment, *, break_glass: bool = True) -> Access:
     """Return the access of an operator with a provisioner's certificate and, by default, the break-glass seeds."""
     seeds = deployment.break_glass_seeds if break_glass else ()
     files = {"certificate": deployment.directory / "provisioner.pem", "key": deployment.directory / "provisioner.key"}
     return deployment.access(break_glass=seeds, **files)
 
 
-async def look(deployment: Site, access: Access | None = None, **options: Any) -> tuple[Finding, ...]:
+async def look(deployment: EdgeDeployment, access: Access | None = None, **options: Any) -> tuple[Finding, ...]:
     context = Context(
         access=access or operator(deployment), provisioning_token=Secret(deployment.provisioning_token()), **options
     )
@@ -277,7 +277,7 @@ def in_directory(edit: Edit, directory: Path) -> Edit:
     return lambda text: edit(text).replace('"@', f'"{directory}/')
 
 
-def plant(deployment: Site, fault: Fault) -> None:
+def plant(deployment: EdgeDeployment, fault: Fault) -> None:
     """Apply the edits of a fault, and write the files that some of them need (``@`` is the directory)."""
     for name, edit in (("fleet", fault.fleet), ("edge", fault.edge)):
         if edit:
@@ -291,7 +291,7 @@ def plant(deployment: Site, fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 async def test_doctor_finds_each_planted_fault(fault: Fault, tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     plant(deployment, fault)
     with deployment.running(service=fault.service, linked=fault.linked):
         findings = await look(deployment, operator(deployment, break_glass=fault.break_glass))
@@ -309,7 +309,7 @@ async def test_doctor_finds_each_planted_fault(fault: Fault, tmp_path: Path) -> 
 
 
 async def test_doctor_reports_no_error_for_a_correct_deployment(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     for name in ("break-glass.seed", "edge-break-glass.seed"):
         (tmp_path / name).unlink()
     with deployment.running():
@@ -323,14 +323,14 @@ async def test_doctor_reports_no_error_for_a_correct_deployment(tmp_path: Path) 
 
 
 def test_edge_that_could_act_as_fleet_member_is_warned_of(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     deployment.write_config("plugin.broker_auth.broker.fleet.server.leaf.tls.ca = ca.pem")
     matching = examine_configuration(check(deployment.config, {}, serving=True))
     assert [item.severity for item in matching if "can connect as a fleet member" in item.what] == [WARNING]
 
 
 async def test_doctor_reports_skipped_checks(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     with deployment.running():
         findings = await examine(Context(access=deployment.access()), check(deployment.config, {}, serving=True))
     assert codes(findings, SKIPPED) == {
@@ -341,7 +341,7 @@ async def test_doctor_reports_skipped_checks(tmp_path: Path) -> None:
 
 
 async def test_missing_and_different_streams_are_reported(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     with deployment.running():
         missing = await look(deployment)
         await change_streams(deployment.access(), dry_run=False)
@@ -355,7 +355,7 @@ async def test_missing_and_different_streams_are_reported(tmp_path: Path) -> Non
 
 async def test_other_user_in_the_callout_account_is_an_error(tmp_path: Path) -> None:
     """Fact 4: another user of that account may answer first."""
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     seed = generate_seed(NkeyKind.USER)
     foreign = public_nkey(seed)
 
@@ -373,7 +373,7 @@ async def test_other_user_in_the_callout_account_is_an_error(tmp_path: Path) -> 
 
 
 async def test_clock_skew_and_expired_certificates_are_reported(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     with deployment.running():
         version = parse_version((await read_info(ProbeTarget(deployment.url("fleet")))).version)
         apart = await look(deployment, now=lambda: time.time() + 30)
@@ -388,7 +388,7 @@ async def test_clock_skew_and_expired_certificates_are_reported(tmp_path: Path) 
 
 
 async def test_used_stored_and_missing_break_glass_users_are_warned_of(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     with deployment.running():
         before = await look(deployment, operator(deployment, break_glass=False))
         client = await operator(deployment).system(deployment.settings().brokers[0])
@@ -405,7 +405,7 @@ async def test_used_stored_and_missing_break_glass_users_are_warned_of(tmp_path:
 
 
 async def test_password_that_the_service_has_not_loaded_is_reported(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     with deployment.running():
         deployment.write_config("plugin.choria.network.system.password = another")
         findings = await look(deployment)
@@ -413,7 +413,7 @@ async def test_password_that_the_service_has_not_loaded_is_reported(tmp_path: Pa
 
 
 async def test_missing_system_user_is_warned_of(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     text = re.sub(r"plugin.choria.network.system[^\n]*\n", "", deployment.config.read_text())
     deployment.write_secret("broker.conf", text)
     with deployment.running():
@@ -421,13 +421,13 @@ async def test_missing_system_user_is_warned_of(tmp_path: Path) -> None:
     assert codes(findings, WARNING)["system.no_user"] == {"fleet"}
 
 
-def cli(deployment: Site, *more: str) -> subprocess.CompletedProcess[str]:
+def cli(deployment: EdgeDeployment, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "broker_auth", "doctor", "--config", str(deployment.config), *more]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 async def test_exit_code_reflects_errors(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     with deployment.running():
         await change_streams(deployment.access(), dry_run=False)
         well = await asyncio.to_thread(cli, deployment, "--json")

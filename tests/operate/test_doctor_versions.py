@@ -12,7 +12,7 @@ from broker_auth.operate.doctor.callout import _latency
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners, examine_version
 from tests import servers
-from tests.operate.site import Site
+from tests.operate.deployment import EdgeDeployment
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_latency_is_compared_with_client_timeouts(seconds: float, severity: Seve
     ],
 )
 async def test_information_sent_before_tls_is_checked(greeting: bytes, codes: set[str], tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
 
     async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(greeting)

@@ -1,6 +1,6 @@
-"""Two provisioners elect a leader by a bucket of the fleet, which they reach from the provisioning account.
+"""Two provisioners elect a leader with a bucket of the fleet, which they reach from the provisioning account.
 
-Fact 19, with the real service deciding who is a provisioner, over real TLS.
+Fact 19, with the real service and real TLS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from broker_auth.operate.access import Access, Login, connect, request_json
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.secret import Secret
 from tests.deadlines import HANG_SECONDS
-from tests.operate.site import Site
+from tests.operate.deployment import EdgeDeployment
 
 pytestmark = pytest.mark.e2e
 BUCKET: Final = "CHORIA_LEADER_ELECTION"  # as Choria's clients name it
@@ -31,7 +31,7 @@ WRONG_LAST_SEQUENCE: Final = (10071, 10164)  # the second on replicated streams
 
 
 class Candidate:
-    """Campaigns as Choria's provisioner does: one key, written only if nobody else wrote it meanwhile."""
+    """A candidate like Choria's provisioner: it writes one key, unless another client has written it meanwhile."""
 
     def __init__(self, name: str, client: Client, prefix: str = "", key: str = KEY) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Candidate:
         self._subject = prefix + key
 
     async def campaign(self) -> bool:
-        """Take the lead, or keep it."""
+        """Try to take or keep the lead; return whether it succeeded."""
         headers = {"Nats-Expected-Last-Subject-Sequence": str(self.sequence)}
         reply = await self.client.request(self._subject, self.name.encode(), timeout=HANG_SECONDS, headers=headers)
         answer = json.loads(reply.data)
@@ -53,8 +53,8 @@ class Candidate:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site")).running() as running:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeDeployment]:
+    with EdgeDeployment(tmp_path_factory.mktemp("deployment")).running() as running:
         settings = running.settings()
         streams = replace(settings.streams, provisioner_election_ttl=LIFETIME)
         access = Access(settings=replace(settings, streams=streams))
@@ -63,10 +63,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-async def provisioners(site: Site) -> AsyncIterator[list[Client]]:
-    access = site.access(certificate=site.directory / "provisioner.pem", key=site.directory / "provisioner.key")
+async def provisioners(deployment: EdgeDeployment) -> AsyncIterator[list[Client]]:
+    access = deployment.access(
+        certificate=deployment.directory / "provisioner.pem", key=deployment.directory / "provisioner.key"
+    )
     async with AsyncExitStack() as stack:
-        clients = [await access.provisioner(site.settings().brokers[0]) for _ in range(2)]
+        clients = [await access.provisioner(deployment.settings().brokers[0]) for _ in range(2)]
         for client in clients:
             stack.push_async_callback(client.close)
         yield clients
@@ -78,7 +80,7 @@ async def until_won(candidate: Candidate) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_one_leads_and_the_other_takes_over_when_it_stops(provisioners: list[Client]) -> None:
+async def test_other_provisioner_takes_over_when_the_leader_stops(provisioners: list[Client]) -> None:
     # The second is a client that puts a prefix before all its stream subjects, as Choria's does.
     first, second = Candidate("p1", provisioners[0]), Candidate("p2", provisioners[1], "choria.streams.")
     await until_won(first)
@@ -96,10 +98,10 @@ async def test_one_leads_and_the_other_takes_over_when_it_stops(provisioners: li
     assert await second.campaign()
 
 
-async def test_the_fleet_sees_who_leads(site: Site, provisioners: list[Client]) -> None:
+async def test_fleet_can_read_the_leader(deployment: EdgeDeployment, provisioners: list[Client]) -> None:
     candidate = Candidate("the leader", provisioners[0])
     await until_won(candidate)
-    fleet = await site.access().fleet(site.settings().brokers[0])
+    fleet = await deployment.access().fleet(deployment.settings().brokers[0])
     try:
         bucket = await fleet.jetstream().key_value(OWN_BUCKET)
         assert (await bucket.get("provisioner")).value == b"the leader"
@@ -107,7 +109,7 @@ async def test_the_fleet_sees_who_leads(site: Site, provisioners: list[Client]) 
         await fleet.close()
 
 
-async def test_provisioners_see_the_bucket_and_no_other_stream(provisioners: list[Client]) -> None:
+async def test_provisioners_can_read_only_the_bucket(provisioners: list[Client]) -> None:
     info = await request_json(provisioners[0], f"choria.streams.STREAM.INFO.KV_{BUCKET}")
     assert info["config"]["name"] == f"KV_{OWN_BUCKET}"
     for subject in ("choria.streams.STREAM.INFO.CHORIA_EVENTS", f"$KV.{BUCKET}.other", f"$KV.{OWN_BUCKET}.other"):
@@ -115,21 +117,23 @@ async def test_provisioners_see_the_bucket_and_no_other_stream(provisioners: lis
             await provisioners[0].request(subject, b"", timeout=HANG_SECONDS)
 
 
-async def test_a_client_that_goes_on_with_the_name_it_is_told_is_elected(provisioners: list[Client]) -> None:
+async def test_client_that_uses_the_reported_bucket_name_is_elected(provisioners: list[Client]) -> None:
     """nats.go, and so Choria, takes the bucket's name from the stream's configuration (mapStreamToKVS in kv.go)."""
     api = "choria.streams.STREAM.INFO."
-    told = (await request_json(provisioners[0], f"{api}KV_{BUCKET}"))["config"]["name"]
-    assert (await request_json(provisioners[0], api + told))["config"]["name"] == told
-    key = f"$KV.{told.removeprefix('KV_')}.provisioner"
+    reported = (await request_json(provisioners[0], f"{api}KV_{BUCKET}"))["config"]["name"]
+    assert (await request_json(provisioners[0], api + reported))["config"]["name"] == reported
+    key = f"$KV.{reported.removeprefix('KV_')}.provisioner"
     candidate = Candidate("p1", provisioners[0], "choria.streams.", key)
     await until_won(candidate)
     assert not await Candidate("p2", provisioners[1]).campaign(), "one key under every name"
     assert await candidate.campaign()
 
 
-async def test_a_provisioner_cannot_see_or_erase_other_elections(site: Site, provisioners: list[Client]) -> None:
+async def test_provisioner_cannot_read_or_erase_other_elections(
+    deployment: EdgeDeployment, provisioners: list[Client]
+) -> None:
     """A stolen edge can do what a provisioner can: its link carries the whole provisioning account."""
-    fleet = await site.access().fleet(site.settings().brokers[0])
+    fleet = await deployment.access().fleet(deployment.settings().brokers[0])
     try:
         others = await fleet.jetstream().key_value(BUCKET)
         await until_won(Candidate("p1", provisioners[0]))
@@ -150,9 +154,9 @@ async def test_a_provisioner_cannot_see_or_erase_other_elections(site: Site, pro
         await fleet.close()
 
 
-async def test_a_waiting_node_cannot_campaign(site: Site) -> None:
-    login = Login(what="a node", token=Secret(site.provisioning_token()), name="node1.example.net")
-    node = await connect(site.url("edge"), login, site.access().tls(site.settings().brokers[1]))
+async def test_waiting_node_cannot_campaign(deployment: EdgeDeployment) -> None:
+    login = Login(what="a node", token=Secret(deployment.provisioning_token()), name="node1.example.net")
+    node = await connect(deployment.url("edge"), login, deployment.access().tls(deployment.settings().brokers[1]))
     refused: asyncio.Queue[str] = asyncio.Queue()
 
     async def keep(error: Exception) -> None:
@@ -166,8 +170,8 @@ async def test_a_waiting_node_cannot_campaign(site: Site) -> None:
         await node.close()
 
 
-async def test_creating_twice_is_a_lost_race(provisioners: list[Client]) -> None:
-    """Both find no leader at the same moment: exactly one wins."""
+async def test_only_one_of_two_simultaneous_candidates_wins(provisioners: list[Client]) -> None:
+    """Both see that there is no leader at the same moment."""
     candidates = [Candidate(f"racer {number}", client) for number, client in enumerate(provisioners)]
     won: list[bool] = []
     async with asyncio.timeout(HANG_SECONDS):

@@ -113,7 +113,7 @@ def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
     assert not complaints
 
 
-def test_the_units_users_are_made_and_their_directories_are_those_of_init() -> None:
+def test_unit_users_are_created_and_directories_match_init() -> None:
     made = set(re.findall(r"^u (\S+) ", (EXAMPLES / "systemd" / "broker-auth.sysusers").read_text(), re.MULTILINE))
     users = set()
     for name in UNITS:
@@ -131,7 +131,7 @@ def test_the_units_users_are_made_and_their_directories_are_those_of_init() -> N
         assert path in written
 
 
-def test_the_unit_is_what_the_service_speaks() -> None:
+def test_unit_matches_the_notifications_of_the_service() -> None:
     text = UNIT.read_text()
     for needed in (
         "Type=notify",

@@ -1,4 +1,4 @@
-"""Reports end in time and size whatever a broker answers, and say what is missing."""
+"""Reports are bounded in time and size for any answer of a broker, and name what is missing."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def page(server: str = "N1", rows: int = 1, total: int = 1, **more: Any) -> byte
     return encoded({"server": {"id": server, "name": server}, "data": {"total": total, "connections": connections}})
 
 
-class Liar(HostileBroker):
-    """Answers requests with whatever ``reply`` yields: payloads, and seconds to pause."""
+class InvalidAnswers(HostileBroker):
+    """A broker that answers requests with what ``reply`` yields: payloads, and seconds to pause."""
 
     def __init__(self, port: int, reply: Reply) -> None:
         super().__init__(port)
@@ -73,9 +73,9 @@ class Liar(HostileBroker):
 
 @asynccontextmanager
 async def asked(reply: Reply) -> AsyncIterator[Client]:
-    liar = Liar(free_port(), reply)
-    async with liar.listening(), asyncio.timeout(HANG_SECONDS):
-        client = await connect(f"nats://127.0.0.1:{liar.port}", Login(what="an operator"), None)
+    broker = InvalidAnswers(free_port(), reply)
+    async with broker.listening(), asyncio.timeout(HANG_SECONDS):
+        client = await connect(f"nats://127.0.0.1:{broker.port}", Login(what="an operator"), None)
         try:
             yield client
         finally:
@@ -83,7 +83,7 @@ async def asked(reply: Reply) -> AsyncIterator[Client]:
 
 
 def system(first: Callable[[], Iterator[bytes | float]], further: Callable[[int], bytes] = lambda _: page()) -> Reply:
-    """Answers as one honest server would, but for the pages."""
+    """Return the answers of a single honest server, except for its pages."""
 
     def reply(subject: str, options: dict[str, Any]) -> Iterator[bytes | float]:
         if subject == "$SYS.REQ.SERVER.PING":
@@ -103,7 +103,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "MAX_SERVERS", 20)
 
 
-async def test_an_honest_server_is_shown_whole() -> None:
+async def test_every_page_of_an_honest_server_is_shown() -> None:
     def further(offset: int) -> bytes:
         return page(rows=min(1024, 2500 - offset), total=2500)
 
@@ -111,20 +111,20 @@ async def test_an_honest_server_is_shown_whole() -> None:
         asked(system(lambda: iter([page(rows=1024, total=2500)]), further)) as client,
         asyncio.timeout(HANG_SECONDS),
     ):
-        found = await ask_system(client, Ask())
-    assert sum(len(answer.data.connections) for answer in found.answers if answer.data) == 2500
-    assert found.missing == []
+        result = await ask_system(client, Ask())
+    assert sum(len(answer.data.connections) for answer in result.answers if answer.data) == 2500
+    assert result.missing == []
 
 
-async def test_a_server_that_always_has_another_page_is_cut_off() -> None:
+async def test_endless_pages_are_cut_off() -> None:
     endless = system(lambda: iter([page(rows=1024, total=10**12)]), lambda _: page(rows=1024, total=10**12))
     async with asked(endless) as client:
-        found = await ask_system(client, Ask())
-    assert sum(len(answer.data.connections) for answer in found.answers if answer.data) <= 5000
-    assert found.missing == ["its servers list more than 5000 connections; the rest is not shown"]
+        result = await ask_system(client, Ask())
+    assert sum(len(answer.data.connections) for answer in result.answers if answer.data) <= 5000
+    assert result.missing == ["its servers list more than 5000 connections; the rest is not shown"]
 
 
-async def test_empty_further_pages_end_it() -> None:
+async def test_empty_page_ends_the_report() -> None:
     async with asked(system(lambda: iter([page(rows=1024, total=10**12)]), lambda _: page(rows=0))) as client:
         assert len((await ask_system(client, Ask())).answers) == 1
 
@@ -132,12 +132,12 @@ async def test_empty_further_pages_end_it() -> None:
 async def test_large_answers_are_cut_off() -> None:
     large = system(lambda: iter([page(rows=1, total=10**6)]), lambda _: page(rows=1, name="x" * 200_000))
     async with asked(large) as client:
-        found = await ask_system(client, Ask())
-    assert found.missing == ["its servers answer with more than 1 MiB; the rest is not shown"]
-    assert all(len(row.name) <= 256 for answer in found.answers if answer.data for row in answer.data.connections)
+        result = await ask_system(client, Ask())
+    assert result.missing == ["its servers answer with more than 1 MiB; the rest is not shown"]
+    assert all(len(row.name) <= 256 for answer in result.answers if answer.data for row in answer.data.connections)
 
 
-async def test_answers_that_never_end_do(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_answers_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "ANSWER_SECONDS", 1.0)
 
     def for_ever(_: str, __: dict[str, Any]) -> Iterator[bytes | float]:
@@ -148,27 +148,27 @@ async def test_answers_that_never_end_do(monkeypatch: pytest.MonkeyPatch) -> Non
             number += 1
 
     async with asked(for_ever) as client:
-        found = await gather(client, "$SYS.REQ.ACCOUNT.PING.CONNZ", Ask())
-    assert len(found.answers) == 5
-    assert any("answers more than once" in line for line in found.missing)
-    assert any("for more than 1 s" in line for line in found.missing)
+        result = await gather(client, "$SYS.REQ.ACCOUNT.PING.CONNZ", Ask())
+    assert len(result.answers) == 5
+    assert any("answers more than once" in line for line in result.missing)
+    assert any("for more than 1 s" in line for line in result.missing)
 
 
-async def test_servers_without_number_are_cut_off() -> None:
+async def test_number_of_servers_is_bounded() -> None:
     def many(_: str, __: dict[str, Any]) -> Iterator[bytes | float]:
         yield from (page(f"N{number}") for number in range(10_000))
 
     async with asked(many) as client:
-        found = await gather(client, "$SYS.REQ.ACCOUNT.PING.CONNZ", Ask())
-    assert len(found.answers) == 20
-    assert found.missing == ["more than 20 servers answer; the rest is not shown"]
+        result = await gather(client, "$SYS.REQ.ACCOUNT.PING.CONNZ", Ask())
+    assert len(result.answers) == 20
+    assert result.missing == ["more than 20 servers answer; the rest is not shown"]
 
 
-NONSENSE = [
+INVALID = [
     pytest.param(b"", id="nothing"),
     pytest.param(b"[" * 100_000, id="nested"),
     pytest.param(b"[]", id="list"),
-    pytest.param(encoded({"error": "no"}), id="error is no object"),
+    pytest.param(encoded({"error": "no"}), id="error is not an object"),
     pytest.param(encoded({"error": {"description": "a\x1b[2J"}}), id="error with controls"),
     pytest.param(encoded({"server": 7, "data": []}), id="wrong types"),
     pytest.param(encoded({"server": {"id": "N"}, "data": {"connections": [{"cid": "x"}]}}), id="wrong row"),
@@ -176,25 +176,25 @@ NONSENSE = [
 ]
 
 
-@pytest.mark.parametrize("said", NONSENSE)
-async def test_nonsense_is_named_and_ends_it(said: bytes) -> None:
-    async with asked(system(lambda: iter([said]))) as client:
-        found = await ask_system(client, Ask())
-    (line,) = found.missing
+@pytest.mark.parametrize("payload", INVALID)
+async def test_invalid_answer_is_reported_as_missing(payload: bytes) -> None:
+    async with asked(system(lambda: iter([payload]))) as client:
+        result = await ask_system(client, Ask())
+    (line,) = result.missing
     assert "CONNZ" in line
     assert line.isprintable()
     assert len(line) < 500
 
 
-@pytest.mark.parametrize("said", NONSENSE)
-async def test_nonsense_in_place_of_the_first_answer_is_an_error_of_ours(said: bytes) -> None:
-    async with asked(lambda *_: iter([said])) as client:
+@pytest.mark.parametrize("payload", INVALID)
+async def test_invalid_first_answer_raises_an_operation_error(payload: bytes) -> None:
+    async with asked(lambda *_: iter([payload])) as client:
         for ask in (cluster_peers(client), current_config(client, "CHORIA_EVENTS"), ask_system(client, Ask())):
             with contextlib.suppress(OperationError):
                 await ask
 
 
-async def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_oversized_message_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker_auth.operate.access._LoginClient.max_message_bytes", 100_000)
     async with asked(lambda *_: iter([b"x" * 200_000])) as client:
         with pytest.raises(OperationError, match="no answer"):
@@ -202,6 +202,6 @@ async def test_a_message_without_end_ends_the_connection(monkeypatch: pytest.Mon
         await eventually(lambda: client.is_closed)
 
 
-def test_a_time_that_a_server_made_up_ends_no_report() -> None:
+def test_invalid_server_time_is_ignored() -> None:
     assert parse_server_time("yesterday") is None
     assert parse_server_time("2026-11-21T22:43:12.267449897Z") == datetime(2026, 11, 21, 22, 43, 12, 267449, UTC)

@@ -12,7 +12,7 @@ from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests import servers
 from tests.cli.running import run
-from tests.operate.site import Site
+from tests.operate.deployment import EdgeDeployment
 
 URLS = "plugin.broker_auth.broker.{}.urls"
 # A server that knows the service's nkey as somebody of the fleet's.
@@ -23,7 +23,7 @@ accounts {{ choria: {{ users: [ {{ nkey: {nkey} }} ] }} }}
 """
 
 
-def problems(deployment: Site, code: int) -> dict[str, list[str]]:
+def problems(deployment: EdgeDeployment, code: int) -> dict[str, list[str]]:
     """Return the problems by key."""
     checked = run("config", "check", deployment.config, "--live", "--json")
     assert (checked.code, checked.json["valid"]) == (code, code == 0)
@@ -38,7 +38,7 @@ def problems(deployment: Site, code: int) -> dict[str, list[str]]:
 @pytest.mark.e2e
 def test_brokers_that_know_the_service_pass(tmp_path: Path) -> None:
     """The check needs no running service."""
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     with deployment.running(service=False, linked=False):
         assert problems(deployment, 0) == {}
         text = run("config", "check", deployment.config, "--live")
@@ -47,7 +47,7 @@ def test_brokers_that_know_the_service_pass(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_every_broker_that_cannot_be_served_is_reported(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     with deployment.running(service=False, linked=False):
         deployment.write_secret("edge-user.seed", generate_seed(NkeyKind.USER))
         (tmp_path / "other-ca.pem").write_bytes(CertificateAuthority.create().certificate_pem)
@@ -66,7 +66,7 @@ def test_every_broker_that_cannot_be_served_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_each_address_of_a_broker_is_checked(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     nobody = f"tls://127.0.0.1:{free_port()}"
     with deployment.running(service=False, linked=False):
         deployment.write_config(f"{URLS.format('fleet')} = {deployment.url('fleet')}, {nobody}")
@@ -76,7 +76,7 @@ def test_each_address_of_a_broker_is_checked(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 def test_broker_that_treats_the_service_as_a_client_is_an_error(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     seed = deployment.settings().zone("fleet").nkey_seed
     assert seed
     config = tmp_path / "misplaced.conf"
@@ -90,7 +90,7 @@ def test_broker_that_treats_the_service_as_a_client_is_an_error(tmp_path: Path) 
 
 @pytest.mark.e2e
 def test_unsafe_version_is_an_error(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     rendered = deployment.server("edge")
     with NatsServer(rendered.config, binary=servers.server(servers.BROKEN)):
         by_key = problems(deployment, 1)[URLS.format("edge")]
@@ -99,14 +99,14 @@ def test_unsafe_version_is_an_error(tmp_path: Path) -> None:
 
 
 def test_invalid_configuration_is_not_checked_live(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     deployment.write_config("plugin.broker_auth.wrokers = 2")
     checked = run("config", "check", deployment.config, "--live", "--json")
     assert [item["key"] for item in checked.json["problems"]] == ["plugin.broker_auth.wrokers"]
 
 
 def test_zone_without_seed_here_is_a_warning(tmp_path: Path) -> None:
-    deployment = Site(tmp_path)
+    deployment = EdgeDeployment(tmp_path)
     (tmp_path / "edge-user.seed").unlink()
     checked = run("config", "check", deployment.config, "--live", "--json").json
     assert [item["key"] for item in checked["problems"]] == [URLS.format("fleet")]  # no server is running there

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from broker_auth.sandbox.natsserver import NatsServer, free_port
-from tests.operate.site import serving
+from tests.operate.deployment import serving
 
 pytestmark = pytest.mark.e2e
 

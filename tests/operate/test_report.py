@@ -1,4 +1,4 @@
-"""Reports from real servers: every connection of fleet and edge, and who waits."""
+"""Reports from real servers: all connections of fleet and edge, and waiting nodes."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ from broker_auth.sandbox.lifetime import dies_with_parent
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.secret import Secret
 from tests.deadlines import HANG_SECONDS
-from tests.operate.site import MEMBER, PROVISIONER, Site
+from tests.operate.deployment import MEMBER, PROVISIONER, EdgeDeployment
 
 pytestmark = pytest.mark.e2e
 NODES = ("node1.example.net", "node2.example.net", "node3.example.net")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site")).running() as running:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeDeployment]:
+    with EdgeDeployment(tmp_path_factory.mktemp("deployment")).running() as running:
         yield running
 
 
-def as_provisioner(site: Site, **more: Any) -> Access:
-    """An operator whose certificate may be the provisioner's."""
-    files = {"certificate": site.directory / "provisioner.pem", "key": site.directory / "provisioner.key"}
-    return site.access(**files, **more)
+def as_provisioner(deployment: EdgeDeployment, **more: Any) -> Access:
+    """Return the access of an operator with the provisioner's certificate."""
+    files = {"certificate": deployment.directory / "provisioner.pem", "key": deployment.directory / "provisioner.key"}
+    return deployment.access(**files, **more)
 
 
-async def node(site: Site, name: str, token: str | None = None) -> Client:
-    login = Login(what="a node", token=Secret(token or site.provisioning_token()), name=name)
-    return await connect(site.url("edge"), login, site.access().tls(site.settings().brokers[1]))
+async def node(deployment: EdgeDeployment, name: str, token: str | None = None) -> Client:
+    login = Login(what="a node", token=Secret(token or deployment.provisioning_token()), name=name)
+    return await connect(deployment.url("edge"), login, deployment.access().tls(deployment.settings().brokers[1]))
 
 
 @asynccontextmanager
-async def crowd(site: Site) -> AsyncIterator[list[Client]]:
-    """Three waiting nodes, one provisioner, one member of the fleet that listens to something."""
-    fleet = site.settings().brokers[0]
+async def connected(deployment: EdgeDeployment) -> AsyncIterator[list[Client]]:
+    """Connect three waiting nodes, one provisioner, and one member of the fleet with a subscription."""
+    fleet = deployment.settings().brokers[0]
     async with AsyncExitStack() as stack:
-        clients = [await node(site, name) for name in NODES]
-        clients.append(await as_provisioner(site).provisioner(fleet))
-        clients.append(await site.access().fleet(fleet))
+        clients = [await node(deployment, name) for name in NODES]
+        clients.append(await as_provisioner(deployment).provisioner(fleet))
+        clients.append(await deployment.access().fleet(fleet))
         for client in clients:
             stack.push_async_callback(client.close)
         await clients[-1].subscribe("choria.lifecycle.event.>")
@@ -65,8 +65,8 @@ async def crowd(site: Site) -> AsyncIterator[list[Client]]:
         yield clients
 
 
-async def test_the_whole_of_fleet_and_edge_is_seen_with_the_break_glass_seed(site: Site) -> None:
-    async with crowd(site), Observer(site.access(break_glass=site.break_glass_seeds)) as observer:
+async def test_break_glass_seeds_show_fleet_and_edge_completely(deployment: EdgeDeployment) -> None:
+    async with connected(deployment), Observer(deployment.access(break_glass=deployment.break_glass_seeds)) as observer:
         report = await observer.report(Ask())
     assert report.missing == ()
     seen = {(item.server, item.account, item.identity) for item in Selection().apply(report.connections)}
@@ -82,8 +82,8 @@ async def test_the_whole_of_fleet_and_edge_is_seen_with_the_break_glass_seed(sit
     }
 
 
-async def test_without_it_the_edge_is_seen_over_the_leaf_link(site: Site) -> None:
-    async with crowd(site), Observer(as_provisioner(site)) as observer:
+async def test_provisioner_sees_the_edge_over_the_leaf_link(deployment: EdgeDeployment) -> None:
+    async with connected(deployment), Observer(as_provisioner(deployment)) as observer:
         report = await observer.report(Ask(account="provisioning"))
         again = await observer.report(Ask(account="provisioning"))
     assert report.missing == ()
@@ -97,16 +97,18 @@ async def test_without_it_the_edge_is_seen_over_the_leaf_link(site: Site) -> Non
     assert kept == {name: item.cid for name, item in seen.items()}
 
 
-async def test_more_connections_than_one_answer_holds(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_of_several_pages_are_shown(
+    deployment: EdgeDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gathering, "PAGE", 2)
-    async with crowd(site), Observer(site.access(break_glass=site.break_glass_seeds)) as observer:
+    async with connected(deployment), Observer(deployment.access(break_glass=deployment.break_glass_seeds)) as observer:
         report = await observer.report(Ask(account="provisioning"))
     assert {item.name for item in Selection(server="edge").apply(report.connections)} == set(NODES)
 
 
-async def test_a_broker_that_cannot_be_seen_is_named(site: Site) -> None:
-    """A fleet member's certificate is not a provisioner's, so nothing opens the edge."""
-    async with Observer(site.access()) as observer:
+async def test_inaccessible_broker_is_reported_as_missing(deployment: EdgeDeployment) -> None:
+    """A fleet member's certificate is not a provisioner's, so the edge is inaccessible."""
+    async with Observer(deployment.access()) as observer:
         report = await observer.report(Ask())
     assert len(report.missing) == 1
     assert "broker edge" in report.missing[0]
@@ -114,8 +116,8 @@ async def test_a_broker_that_cannot_be_seen_is_named(site: Site) -> None:
     assert {item.server for item in report.connections} == {"fleet"}
 
 
-async def test_selection_filters_and_sorts(site: Site) -> None:
-    async with crowd(site) as clients, Observer(as_provisioner(site)) as observer:
+async def test_selection_filters_and_sorts(deployment: EdgeDeployment) -> None:
+    async with connected(deployment) as clients, Observer(as_provisioner(deployment)) as observer:
         for _ in range(3):
             await clients[1].publish("choria.lifecycle.event.startup", b"x" * 500)
         await round_trip(clients[1])
@@ -134,19 +136,19 @@ async def test_selection_filters_and_sorts(site: Site) -> None:
     assert names(text="NODE2") == [NODES[1]]
     assert names(host="10.0.0.0/8") == []
     assert set(names(host="127.0.0.1")) >= set(NODES)
-    heard = Selection(subject="choria.lifecycle.event.startup").apply(report.connections)
-    assert [item.identity for item in heard] == [MEMBER]
+    subscribers = Selection(subject="choria.lifecycle.event.startup").apply(report.connections)
+    assert [item.identity for item in subscribers] == [MEMBER]
     leafs = [item.cid for item in report.connections if item.kind == "Leafnode" and item.server == "fleet"]
     shown = Selection(kinds=frozenset({"Leafnode"}), server="fleet").apply(report.connections)
     assert [item.cid for item in shown] == leafs  # nats-server 2.10 lists none
 
 
-async def test_closed_connections_can_be_asked_for(site: Site) -> None:
-    gone = await node(site, "short-lived.example.net")
+async def test_closed_connections_can_be_listed(deployment: EdgeDeployment) -> None:
+    gone = await node(deployment, "short-lived.example.net")
     await gone.close()
-    access = site.access(break_glass=site.break_glass_seeds)
+    access = deployment.access(break_glass=deployment.break_glass_seeds)
     async with Observer(access) as observer, asyncio.timeout(HANG_SECONDS):
-        while True:  # nats-server closes in its own time
+        while True:  # nats-server lists a closed connection later
             report = await observer.report(Ask(state=State.CLOSED))
             if closed := Selection(name="short-lived.example.net").apply(report.connections):
                 break
@@ -161,16 +163,16 @@ def write_audit(service: ServiceProcess, path: Path) -> Path:
     return path
 
 
-async def test_waiting_nodes_with_attempts_and_last_denial(site: Site, tmp_path: Path) -> None:
-    assert site.service
+async def test_waiting_nodes_have_attempts_and_last_denial(deployment: EdgeDeployment, tmp_path: Path) -> None:
+    assert deployment.service
     with pytest.raises(AccessError):
-        await node(site, NODES[0], token="e30.e30.e30")
+        await node(deployment, NODES[0], token="e30.e30.e30")
     with pytest.raises(AccessError):
-        await node(site, "refused.example.net", token="e30.e30.e30")
-    mark = site.service.mark()
-    async with crowd(site), Observer(as_provisioner(site)) as observer:
-        site.service.wait_for_log(f'"name":"{MEMBER}"', since=mark)  # the last of the crowd
-        audit = write_audit(site.service, tmp_path / "audit.json")
+        await node(deployment, "refused.example.net", token="e30.e30.e30")
+    mark = deployment.service.mark()
+    async with connected(deployment), Observer(as_provisioner(deployment)) as observer:
+        deployment.service.wait_for_log(f'"name":"{MEMBER}"', since=mark)  # the last one to connect
+        audit = write_audit(deployment.service, tmp_path / "audit.json")
         records = read_recent_decisions(audit)
         report = await observer.report(Ask(), rules_of(records))
         now = max(record.time for record in records)
@@ -210,47 +212,52 @@ def test_subjects_overlap(one: str, other: str, expected: bool) -> None:
     assert overlap(other, one) is expected
 
 
-def cli(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "broker_auth", *arguments, "--config", str(site.config)]
+def cli(deployment: EdgeDeployment, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "broker_auth", *arguments, "--config", str(deployment.config)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def seeds(site: Site) -> tuple[str, ...]:
-    """The options that open the system accounts of both zones."""
-    paths = [site.directory / name for name in ("break-glass.seed", "edge-break-glass.seed")]
+def seeds(deployment: EdgeDeployment) -> tuple[str, ...]:
+    """Return the options for logins to the system accounts of both zones."""
+    paths = [deployment.directory / name for name in ("break-glass.seed", "edge-break-glass.seed")]
     return tuple(option for path in paths for option in ("--break-glass", str(path)))
 
 
-def test_the_command_prints_the_list_scripts_rely_on(site: Site) -> None:
-    done = cli(site, "report", "conns", "--json", "--account", "AUTH", *seeds(site))
+def test_command_prints_the_documented_fields(deployment: EdgeDeployment) -> None:
+    done = cli(deployment, "report", "conns", "--json", "--account", "AUTH", *seeds(deployment))
     assert (done.returncode, done.stderr) == (0, "")
     rows = json.loads(done.stdout)
     assert {row["server"] for row in rows} == {"fleet", "edge"}
     promised = {"server", "account", "name", "identity", "ip", "port", "tls", "connected", "rule"}
     assert all(promised <= set(row) for row in rows)
-    table = cli(site, "report", "conns", "--account", "AUTH", *seeds(site))
+    table = cli(deployment, "report", "conns", "--account", "AUTH", *seeds(deployment))
     assert table.returncode == 0
     assert "2 connections on 2 servers" in table.stdout
     assert "auth_user" in table.stdout
 
 
-def test_what_is_missing_is_an_error_beside_the_rest(site: Site) -> None:
-    done = cli(site, "report", "conns", "--json")
+def test_missing_broker_is_an_error_and_the_rest_is_printed(deployment: EdgeDeployment) -> None:
+    done = cli(deployment, "report", "conns", "--json")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: broker edge")
     assert {row["server"] for row in json.loads(done.stdout)} == {"fleet"}
 
 
-async def test_rules_and_denials_come_from_the_configured_audit_file(site: Site) -> None:
+async def test_rules_and_denials_come_from_the_configured_audit_file(deployment: EdgeDeployment) -> None:
     with pytest.raises(AccessError):
-        await node(site, "denied.example.net", token="e30.e30.e30")
+        await node(deployment, "denied.example.net", token="e30.e30.e30")
     with pytest.raises(AccessError):
-        await node(site, f"{CANARY}-0123", token="e30.e30.e30")
-    pair = ("--certificate", str(site.directory / "provisioner.pem"), "--key", str(site.directory / "provisioner.key"))
-    async with crowd(site):
+        await node(deployment, f"{CANARY}-0123", token="e30.e30.e30")
+    pair = (
+        "--certificate",
+        str(deployment.directory / "provisioner.pem"),
+        "--key",
+        str(deployment.directory / "provisioner.key"),
+    )
+    async with connected(deployment):
         waiting, conns = (
-            await asyncio.to_thread(cli, site, "report", "waiting", "--json", *pair),
-            await asyncio.to_thread(cli, site, "report", "conns", "--json", "--rule", "provisioning", *pair),
+            await asyncio.to_thread(cli, deployment, "report", "waiting", "--json", *pair),
+            await asyncio.to_thread(cli, deployment, "report", "conns", "--json", "--rule", "provisioning", *pair),
         )
     assert (waiting.returncode, conns.returncode) == (0, 0), waiting.stderr + conns.stderr
     nodes = {item["name"]: item for item in json.loads(waiting.stdout)}
@@ -261,9 +268,9 @@ async def test_rules_and_denials_come_from_the_configured_audit_file(site: Site)
     assert {row["name"] for row in json.loads(conns.stdout)} == set(NODES)
 
 
-def test_watching_draws_again_until_interrupted(site: Site) -> None:
-    command = [sys.executable, "-m", "broker_auth", "report", "conns", "--config", str(site.config)]
-    command += [*seeds(site), "--watch", "--interval", "100ms"]
+def test_watch_refreshes_until_interrupted(deployment: EdgeDeployment) -> None:
+    command = [sys.executable, "-m", "broker_auth", "report", "conns", "--config", str(deployment.config)]
+    command += [*seeds(deployment), "--watch", "--interval", "100ms"]
     with subprocess.Popen(
         dies_with_parent(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -279,6 +286,6 @@ def test_watching_draws_again_until_interrupted(site: Site) -> None:
         assert process.stderr.read() == ""
 
 
-def test_watching_and_json_do_not_go_together(site: Site) -> None:
-    done = cli(site, "report", "waiting", "--watch", "--json")
+def test_watch_with_json_is_a_usage_error(deployment: EdgeDeployment) -> None:
+    done = cli(deployment, "report", "waiting", "--watch", "--json")
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""Choria's streams on a real JetStream: made, kept, changed, and shown before they change."""
+"""Choria's streams on a real JetStream: they are created, kept and changed, and changes are shown first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
 from broker_auth.settings.model import StreamSettings
 from tests.deadlines import HANG_SECONDS
-from tests.operate.site import Site
+from tests.operate.deployment import EdgeDeployment
 
 pytestmark = pytest.mark.e2e
 EVENTS = ("CHORIA_EVENTS", "CHORIA_MACHINE", "CHORIA_STREAM_ADVISORIES")
@@ -70,7 +70,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
 
 @pytest.fixture
 async def fleet(server: NatsServer) -> AsyncIterator[Client]:
-    """The fleet's account with no stream in it."""
+    """Yield a client of the fleet's account, which has no stream."""
     async with entered(server, "fleet") as (client,):
         streams = client.jetstream()
         for name in NAMES:
@@ -83,7 +83,7 @@ async def actions(client: Client, settings: StreamSettings, peers: int = 1) -> d
     return {change.name: change.action for change in await plan(client, target_streams(settings, peers))}
 
 
-async def test_they_are_made_as_choria_makes_them_and_then_nothing_is_left_to_do(fleet: Client) -> None:
+async def test_streams_are_created_like_chorias_and_then_need_no_change(fleet: Client) -> None:
     settings = StreamSettings()
     assert await actions(fleet, settings) == dict.fromkeys(NAMES, Action.CREATE)
     await apply(fleet, await plan(fleet, target_streams(settings, 1)))
@@ -108,7 +108,7 @@ async def test_they_are_made_as_choria_makes_them_and_then_nothing_is_left_to_do
     assert made[BUCKETS[1]]["deny_purge"]
 
 
-async def test_the_bucket_is_one_for_key_value_clients(fleet: Client) -> None:
+async def test_buckets_work_with_key_value_clients(fleet: Client) -> None:
     await apply(fleet, await plan(fleet, target_streams(StreamSettings(), 1)))
     for name in BUCKETS:
         bucket = await fleet.jetstream().key_value(name.removeprefix("KV_"))
@@ -116,7 +116,7 @@ async def test_the_bucket_is_one_for_key_value_clients(fleet: Client) -> None:
         assert (await bucket.get("provisioner")).value == b"one"
 
 
-async def test_only_what_differs_is_changed_and_the_rest_is_kept(fleet: Client) -> None:
+async def test_only_differences_are_changed(fleet: Client) -> None:
     settings = StreamSettings()
     await apply(fleet, await plan(fleet, target_streams(settings, 1)))
     tuned = await current_config(fleet, "CHORIA_MACHINE") or {}
@@ -140,8 +140,8 @@ async def test_only_what_differs_is_changed_and_the_rest_is_kept(fleet: Client) 
     assert (machine["max_age"], machine["max_bytes"], machine["max_msgs"]) == (60 * 10**9, 1_000_000, 5000)
 
 
-async def test_streams_of_an_earlier_release_get_the_bounds_they_lack(fleet: Client) -> None:
-    """As 0.1.0 made them: no bound on messages, two minutes of message ids in memory, no bucket for provisioners."""
+async def test_streams_of_an_earlier_release_get_missing_bounds(fleet: Client) -> None:
+    """Release 0.1.0 had no bound on messages, two minutes of message ids in memory, no bucket for provisioners."""
     for item in target_streams(StreamSettings(), 1)[:-1]:
         config = {
             key: value for key, value in (item.config or {}).items() if key not in ("max_msgs", "duplicate_window")
@@ -158,7 +158,7 @@ async def test_streams_of_an_earlier_release_get_the_bounds_they_lack(fleet: Cli
     assert set((await actions(fleet, StreamSettings())).values()) == {Action.NOTHING}
 
 
-async def test_retention_zero_is_not_wanted_and_nothing_is_deleted(fleet: Client) -> None:
+async def test_stream_with_retention_zero_is_unwanted_but_not_deleted(fleet: Client) -> None:
     without = StreamSettings(machine_retention=0.0)
     assert (await actions(fleet, without))["CHORIA_MACHINE"] is Action.NOTHING
     await apply(fleet, await plan(fleet, target_streams(StreamSettings(), 1)))
@@ -167,12 +167,12 @@ async def test_retention_zero_is_not_wanted_and_nothing_is_deleted(fleet: Client
     assert await current_config(fleet, "CHORIA_MACHINE") is not None
 
 
-async def test_what_jetstream_refuses_is_told(fleet: Client) -> None:
+async def test_refusal_by_jetstream_is_reported(fleet: Client) -> None:
     with pytest.raises(OperationError, match=r"CHORIA_EVENTS.*replicas"):
         await apply(fleet, await plan(fleet, target_streams(StreamSettings(event_replicas=3), 1)))
 
 
-async def test_an_account_without_jetstream_is_told(server: NatsServer) -> None:
+async def test_account_without_jetstream_is_reported(server: NatsServer) -> None:
     async with entered(server, "system") as (client,):
         with pytest.raises(OperationError, match="JetStream"):
             await plan(client, target_streams(StreamSettings(), 1))
@@ -187,14 +187,14 @@ def test_replicas(asked: int, peers: int, expected: int) -> None:
     assert events.config["num_replicas"] == expected
 
 
-def test_what_jetstream_leaves_out_is_false() -> None:
+def test_omitted_field_means_false() -> None:
     (*_, bucket) = target_streams(StreamSettings(), 1)
     assert bucket.config
     now = {**bucket.config, "deny_delete": False}
     assert [item.field for item in compare(bucket, now).differences] == ["deny_delete"]
 
 
-async def test_a_cluster_of_three_bears_three_replicas(tmp_path: Path) -> None:
+async def test_cluster_of_three_has_three_replicas(tmp_path: Path) -> None:
     ports = [free_port() for _ in range(3)]
     routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in ports)
     cluster = 'cluster {{ name: fleet, listen: "127.0.0.1:{port}", routes: [ {routes} ] }}'
@@ -206,7 +206,7 @@ async def test_a_cluster_of_three_bears_three_replicas(tmp_path: Path) -> None:
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
         fleet, system = await stack.enter_async_context(entered(servers[0], "fleet", "system"))
         async with asyncio.timeout(HANG_SECONDS):
-            while True:  # the group elects its leader in its own time
+            while True:  # until the group has elected its leader
                 try:
                     peers = await cluster_peers(system)
                     target = target_streams(StreamSettings(), peers)
@@ -216,21 +216,21 @@ async def test_a_cluster_of_three_bears_three_replicas(tmp_path: Path) -> None:
                 break
         assert peers == 3
         assert {(await current_config(fleet, name) or {})["num_replicas"] for name in NAMES} == {3}
-        found = await ask_system(system, Ask())
-        assert ({answer.server.name for answer in found.answers}, found.missing) == ({"s0", "s1", "s2"}, [])
+        result = await ask_system(system, Ask())
+        assert ({answer.server.name for answer in result.answers}, result.missing) == ({"s0", "s1", "s2"}, [])
 
 
-async def test_through_the_service_with_the_configured_certificate(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    with site.running():
-        access = site.access()
+async def test_command_uses_the_configured_certificate(tmp_path: Path) -> None:
+    deployment = EdgeDeployment(tmp_path)
+    with deployment.running():
+        access = deployment.access()
         shown = await change_streams(access, dry_run=True)
         assert {change.action for change in shown} == {Action.CREATE}
         assert await change_streams(access, dry_run=True) == shown
         assert await change_streams(access, dry_run=False) == shown
         assert {change.action for change in await change_streams(access, dry_run=False)} == {Action.NOTHING}
-        site.write_config("plugin.choria.network.stream.event_retention = 2d")
-        first, second, third = [await asyncio.to_thread(cli, site, *more) for more in (["--dry-run"], [], [])]
+        deployment.write_config("plugin.choria.network.stream.event_retention = 2d")
+        first, second, third = [await asyncio.to_thread(cli, deployment, *more) for more in (["--dry-run"], [], [])]
         assert [done.returncode for done in (first, second, third)] == [0, 0, 0]
         assert first.stdout == second.stdout.replace('"dry_run": false', '"dry_run": true')
         changed = {row["name"]: row for row in json.loads(second.stdout)["streams"]}
@@ -238,15 +238,25 @@ async def test_through_the_service_with_the_configured_certificate(tmp_path: Pat
         assert {row["action"] for row in json.loads(third.stdout)["streams"]} == {"nothing"}
 
 
-def cli(site: Site, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "broker_auth", "streams", "apply", "--json", "--config", str(site.config), *more]
+def cli(deployment: EdgeDeployment, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "broker_auth",
+        "streams",
+        "apply",
+        "--json",
+        "--config",
+        str(deployment.config),
+        *more,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-async def test_without_a_service_the_error_says_so_in_one_line(tmp_path: Path) -> None:
-    site = Site(tmp_path)
-    with site.running(service=False):
-        done: Any = await asyncio.to_thread(cli, site)
+async def test_error_without_a_service_is_one_line(tmp_path: Path) -> None:
+    deployment = EdgeDeployment(tmp_path)
+    with deployment.running(service=False):
+        done: Any = await asyncio.to_thread(cli, deployment)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("Error: ")

@@ -152,7 +152,7 @@ def test_command_reads_the_configured_file(tmp_path: Path) -> None:
     assert "DENIED" in done.stdout
 
 
-def test_the_command_prints_one_json_document() -> None:
+def test_command_prints_one_json_document() -> None:
     done = run("7", "--audit", "-", "--json", stdin=lines(denied(), refused()))
     (finding,) = json.loads(done.stdout)
     assert finding["decision"]["code"] == "provisioner_password"

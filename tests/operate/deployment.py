@@ -1,4 +1,4 @@
-"""A whole deployment in a directory: fleet and edge servers, keys, configuration, the service as a process."""
+"""A deployment with an edge, whose servers and service a test starts as it needs them, with faults or without."""
 
 from __future__ import annotations
 
@@ -68,12 +68,15 @@ plugin.broker_auth.broker.edge.server.leaf.tls.key = leaf.key
 Edit = Callable[[str], str]
 
 
-class Site:
+class EdgeDeployment:
     """The edge topology on free ports, all files in one directory.
+
+    A :class:`.Sandbox` starts complete and without faults, on files of ``init``. Here a test may change the rendered
+    configuration of a server, leave out the service or the leaf link, and replace any line of a short ``broker.conf``.
 
     Attributes:
         edits: changes to a rendered configuration by broker, to plant faults; set before running.
-        service: the process, while running with one.
+        service: the service, while running with one.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -107,7 +110,7 @@ class Site:
 
     @property
     def break_glass_seeds(self) -> tuple[Secret, ...]:
-        """Of both zones."""
+        """The break-glass seeds of both zones."""
         return (Secret(self.break_glass), Secret(self.edge_break_glass))
 
     def write_secret(self, name: str, text: str) -> Path:
@@ -117,7 +120,7 @@ class Site:
         return path
 
     def write_config(self, *extra: str) -> None:
-        """The configuration; a line in ``extra`` replaces the one of the same key."""
+        """Write the configuration; a line in ``extra`` replaces the line of the same key."""
         text = CONFIG.format(
             password=PASSWORD,
             system_password=SYSTEM_PASSWORD,
@@ -137,7 +140,7 @@ class Site:
         return f"tls://127.0.0.1:{self.ports[name]}"
 
     def provisioning_token(self) -> str:
-        """What an unprovisioned node holds."""
+        """Return the token of an unprovisioned node."""
         key = load_signing_key((self.directory / "signer.key").read_bytes(), "signer")
         claims = provisioning_claims(now=time.time(), validity=600, token=Secret("s3cret"), urls=["nats://x:4222"])
         return key.sign(claims)
@@ -146,7 +149,7 @@ class Site:
         return Access(settings=self.settings(), **options)  # type: ignore[arg-type]
 
     def server(self, name: str) -> NatsServer:
-        """One nats-server on its rendered and edited configuration; not started."""
+        """Return a nats-server with its rendered and edited configuration, not started."""
         settings = self.settings()
         broker = next(broker for broker in settings.brokers if broker.name == name)
         text = render(settings, broker)
@@ -157,8 +160,8 @@ class Site:
         return NatsServer(path)
 
     @contextlib.contextmanager
-    def running(self, *, service: bool = True, linked: bool = True) -> Iterator[Site]:
-        """Both servers, linked, and the service; a planted fault may prevent either."""
+    def running(self, *, service: bool = True, linked: bool = True) -> Iterator[EdgeDeployment]:
+        """Start both servers, wait for their link, and start the service; a planted fault may prevent either."""
         with contextlib.ExitStack() as stack:
             fleet = stack.enter_context(self.server("fleet"))
             edge = stack.enter_context(self.server("edge"))
@@ -167,7 +170,7 @@ class Site:
                     server.wait_for_log("Leafnode connection created")
             self.servers = {"fleet": fleet, "edge": edge}
             for server in self.servers.values():
-                stack.callback(server.kill)  # in order it would wait for answers that nobody gives
+                stack.callback(server.kill)  # a graceful stop would wait for answers that nothing sends
             if service:
                 self.service = stack.enter_context(serving(self.config))
             yield self
