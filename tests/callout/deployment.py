@@ -21,6 +21,7 @@ from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
+from tests.builders.seeds import write_secret, write_zone_seeds
 from tests.deadlines import HANG_SECONDS
 
 T = TypeVar("T")
@@ -75,8 +76,7 @@ class FleetDeployment:
         self.write_pair(self.authority.server(), "server")
         self.write_pair(self.authority.client(FLEET_NAME), "client")
         self.write_pair(self.authority.client(PROVISIONER_NAME), "provisioner")
-        for name, kind in (("user", NkeyKind.USER), ("account", NkeyKind.ACCOUNT), ("curve", NkeyKind.CURVE)):
-            self.write_secret(f"{name}.seed", generate_seed(kind))
+        write_zone_seeds(directory)
         self.write_config()
         self.servers = {name: NatsServer(self._render(name), debug=True) for name in names}
 
@@ -84,9 +84,7 @@ class FleetDeployment:
         pair.write(self.directory, name)
 
     def write_secret(self, name: str, text: str) -> None:
-        path = self.directory / name
-        path.write_text(text)
-        path.chmod(0o600)
+        write_secret(self.directory / name, text)
 
     def write_config(self, *extra: str, password: str = PASSWORD) -> None:
         """Write the configuration, with more lines at its end."""

@@ -18,6 +18,7 @@ from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
+from tests.builders.seeds import write_secret, write_zone_seeds
 
 LEAF_NAME: Final = "edge.leaf.example.net"
 MEMBER: Final = "member.example.net"
@@ -101,9 +102,8 @@ class EdgeDeployment:
             ("signer", signer(algorithm="ec")),
         ):
             pair.write(directory, name)
-        for name, kind in (("user", NkeyKind.USER), ("account", NkeyKind.ACCOUNT), ("curve", NkeyKind.CURVE)):
-            self.write_secret(f"{name}.seed", generate_seed(kind))
-            self.write_secret(f"edge-{name}.seed", generate_seed(kind))
+        for prefix in ("", "edge-"):
+            write_zone_seeds(directory, prefix)
         self.write_secret("break-glass.seed", self.break_glass)
         self.write_secret("edge-break-glass.seed", self.edge_break_glass)
         self.write_config()
@@ -114,10 +114,7 @@ class EdgeDeployment:
         return (Secret(self.break_glass), Secret(self.edge_break_glass))
 
     def write_secret(self, name: str, text: str) -> Path:
-        path = self.directory / name
-        path.write_text(text)
-        path.chmod(0o600)
-        return path
+        return write_secret(self.directory / name, text)
 
     def write_config(self, *extra: str) -> None:
         """Write the configuration; a line in ``extra`` replaces the line of the same key."""
