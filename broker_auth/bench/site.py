@@ -63,8 +63,8 @@ class Broker:
 class BenchDeployment:
     """Keys and configurations for measurements.
 
-    A :class:`.Sandbox` runs nats-servers with a callout, which refuse requests of a flooder (fact 24). These run without
-    it, or decide by themselves for comparison, and their clients' certificates are issued in memory.
+    A :class:`.Sandbox` runs nats-servers with a callout, which refuse requests of a flooder (fact 24). These run
+    without it, or decide by themselves for comparison, and their clients' certificates are issued in memory.
 
     ``xkey``: requests are sealed. ``tls``: brokers are those of a deployment; else they can be flooded.
     """

@@ -25,8 +25,9 @@ from broker_auth.files.writing import write_private
 from broker_auth.operate.revoking import create
 from broker_auth.policy.revocations import Revocation, RevocationError, RevocationKind, Revocations
 from broker_auth.sandbox.natsserver import free_port
+from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.revocations import encode, read_revocations
-from tests.callout.deployment import FLEET_NAME, Deployment, Service, eventually
+from tests.callout.deployment import FLEET_NAME, FleetDeployment, eventually
 from tests.cli.running import Run, run
 
 ENTRIES = [
@@ -117,8 +118,8 @@ def test_message_that_is_not_known_ends_the_worker() -> None:
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployed = Deployment(tmp_path_factory.mktemp("revocations"))
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetDeployment]:
+    deployed = FleetDeployment(tmp_path_factory.mktemp("revocations"))
     deployed.write_config("plugin.broker_auth.revocations = revoked.json", "plugin.broker_auth.pid_file = pid")
     create(deployed.directory / "revoked.json")
     with deployed.running():
@@ -131,17 +132,17 @@ def address() -> str:
 
 
 @pytest.fixture(scope="module")
-def service(deployment: Deployment, address: str) -> Iterator[Service]:
-    with Service(deployment, "--workers", "2", BROKER_AUTH_METRICS_LISTEN=address) as running_service:
+def service(deployment: FleetDeployment, address: str) -> Iterator[ServiceProcess]:
+    with deployment.service("--workers", "2", BROKER_AUTH_METRICS_LISTEN=address) as running_service:
         yield running_service
 
 
-async def command(deployment: Deployment, name: str, *args: object) -> Run:
+async def command(deployment: FleetDeployment, name: str, *args: object) -> Run:
     """Run a command beside the event loop of the test, because it has its own."""
     return await asyncio.to_thread(run, name, *args, "--config", deployment.config)
 
 
-async def gets_in(deployment: Deployment, pair: str = "client") -> bool:
+async def gets_in(deployment: FleetDeployment, pair: str = "client") -> bool:
     """Return whether several connections are all admitted or all denied; the workers must agree."""
     results = set()
     for _ in range(6):
@@ -162,13 +163,13 @@ def troubles(address: str) -> list[str]:
     return lines
 
 
-def both_subscribed(service: Service, mark: int) -> bool:
+def both_subscribed(service: ServiceProcess, mark: int) -> bool:
     return sum("subscribed at" in line for line in service.log(mark)) >= 2
 
 
 @pytest.mark.e2e
 async def test_revoked_is_refused_when_the_command_returns_until_it_is_restored(
-    deployment: Deployment, service: Service
+    deployment: FleetDeployment, service: ServiceProcess
 ) -> None:
     workers = service.workers
     for kind, value in (("identity", FLEET_NAME), ("certificate", deployment.directory / "client.pem")):
@@ -187,7 +188,7 @@ async def test_revoked_is_refused_when_the_command_returns_until_it_is_restored(
 
 @pytest.mark.e2e
 async def test_revoked_stays_revoked_while_the_file_is_damaged_and_workers_die(
-    deployment: Deployment, service: Service, address: str
+    deployment: FleetDeployment, service: ServiceProcess, address: str
 ) -> None:
     path = deployment.directory / "revoked.json"
     assert (await command(deployment, "revoke", "identity", FLEET_NAME)).code == 0
@@ -224,7 +225,7 @@ async def test_revoked_stays_revoked_while_the_file_is_damaged_and_workers_die(
 
 @pytest.mark.e2e
 async def test_command_says_so_where_no_service_runs(tmp_path: Path) -> None:
-    deployed = Deployment(tmp_path)
+    deployed = FleetDeployment(tmp_path)
     deployed.write_config("plugin.broker_auth.revocations = revoked.json", "plugin.broker_auth.pid_file = pid")
     create(tmp_path / "revoked.json")
     done = await command(deployed, "revoke", "node", "a", "--sessions", "none")

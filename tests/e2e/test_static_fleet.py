@@ -231,17 +231,17 @@ async def test_a_cluster_moves_to_static_and_back_without_an_outage(tmp_path: Pa
         kept = sandbox.settings.provisioning.provisioner_identities
         fleet.write({f"{OWN}fleet.auth": "static", identities: None})
         await restart_all()
-        since = len(sandbox.service.log)
+        since = sandbox.service.mark()
         sandbox.service.signal(signal.SIGHUP)
-        await sandbox.service.wait_for_log("zone fleet has been removed", since)
+        await sandbox.service.logged("zone fleet has been removed", since=since)
         assert await names_of_users(fleet) == {"fleet-member"}
         assert write_zone_keys(Workspace(sandbox.directory, force=False), "fleet")
         fleet.write({f"{OWN}fleet.auth": None, identities: ", ".join(kept)})
-        since = len(sandbox.service.log)
+        since = sandbox.service.mark()
         sandbox.service.signal(signal.SIGHUP)
-        await sandbox.service.wait_for_log("zone fleet is new", since)
+        await sandbox.service.logged("zone fleet is new", since=since)
         await restart_all()
-        await sandbox.service.wait_for_log("broker fleet: subscribed", since)
+        await sandbox.service.logged("broker fleet: subscribed", since=since)
         assert not logins.done(), logins.exception()
         assert "fleet-member" not in await names_of_users(fleet)
 

@@ -25,7 +25,7 @@ AUTH = "plugin.broker_auth.fleet.auth"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
-    """A static fleet and its edge."""
+    """Yield a static fleet and its edge."""
     directory = tmp_path_factory.mktemp("static") / "sandbox"
     async with Sandbox(directory, fleet_auth=FleetAuth.STATIC, changes=NO_TOKENS) as running:
         yield running
@@ -43,12 +43,12 @@ def errors(findings: list[Finding]) -> list[tuple[str, str | None]]:
 async def test_sound_static_fleet_has_no_error(sandbox: Sandbox) -> None:
     await sandbox.apply_streams()
     report = check(sandbox.deployment.configuration, {})
-    found = await examine(Context(access=access_to(sandbox, sandbox.settings)), report)
-    assert errors(list(found)) == []
-    about_fleet = {item.code for item in found if item.broker == "fleet" and item.severity is Severity.OK}
+    matches = await examine(Context(access=access_to(sandbox, sandbox.settings)), report)
+    assert errors(list(matches)) == []
+    about_fleet = {item.code for item in matches if item.broker == "fleet" and item.severity is Severity.OK}
     assert about_fleet >= {"static.member", "static.password", "break_glass.login", "listener.closed", "leaf.link"}
-    assert not {item.code for item in found if item.broker == "fleet" and item.code.startswith("callout")}
-    warned = [item.what for item in found if item.code == "configuration"]
+    assert not {item.code for item in matches if item.broker == "fleet" and item.code.startswith("callout")}
+    warned = [item.what for item in matches if item.code == "configuration"]
     assert len(warned) == 1
     assert AUTH in warned[0]
 
@@ -60,11 +60,11 @@ async def test_password_that_was_not_rendered_is_named(sandbox: Sandbox) -> None
     try:
         settings = check(sandbox.deployment.configuration, {}).settings
         assert settings is not None
-        found = await examine_static(Context(access=access_to(sandbox, settings)), settings.brokers[0])
+        matches = await examine_static(Context(access=access_to(sandbox, settings)), settings.brokers[0])
     finally:
         password.write_text(kept)
-    assert errors(found) == [("static.password", "fleet")]
-    assert "a rotated password" not in str(found)
+    assert errors(matches) == [("static.password", "fleet")]
+    assert "a rotated password" not in str(matches)
 
 
 async def test_server_that_still_asks_a_service_is_named(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ async def test_server_that_still_asks_a_service_is_named(tmp_path: Path) -> None
         report = check(configuration, {})
         assert report.settings is not None, report.problems
         access = access_to(sandbox, report.settings)
-        found = await examine_static(Context(access=access), report.settings.brokers[0])
-        assert errors(found) == [("static.asks", "fleet")]
+        matches = await examine_static(Context(access=access), report.settings.brokers[0])
+        assert errors(matches) == [("static.asks", "fleet")]
         live = await check_live(report, access)
         assert [problem.key for problem in live.problems] == ["plugin.broker_auth.broker.fleet.urls"]
 
@@ -84,5 +84,5 @@ async def test_server_that_still_asks_a_service_is_named(tmp_path: Path) -> None
 async def test_server_that_lets_no_member_in_is_named(sandbox: Sandbox) -> None:
     certificate, key = sandbox.foreign_pair("stranger")
     stranger = Access(settings=sandbox.settings, certificate=certificate, key=key)
-    found = await examine_static(Context(access=stranger), sandbox.settings.brokers[0])
-    assert errors(found) == [("static.member", "fleet")]
+    matches = await examine_static(Context(access=stranger), sandbox.settings.brokers[0])
+    assert errors(matches) == [("static.member", "fleet")]

@@ -108,7 +108,7 @@ def office(tmp_path: Path) -> Office:
     return Office(tmp_path)
 
 
-def found(done: Run) -> list[tuple[str, str, str | None, list[str]]]:
+def matches(done: Run) -> list[tuple[str, str, str | None, list[str]]]:
     """Return effect, former decision, code and checks of each group."""
     return [
         (group["effect"], group["before"]["decision"], group["code"], group["checks"]) for group in done.json["groups"]
@@ -121,19 +121,19 @@ def found(done: Run) -> list[tuple[str, str, str | None, list[str]]]:
 def test_known_signer_that_stays_is_fine(office: Office) -> None:
     config = office.configure("new.conf", signer_cert="signer.pem")
     done = office.replay(config, office.record(requests.node()))
-    assert (done.code, found(done), done.json["skipped"]) == (0, [], {})
+    assert (done.code, matches(done), done.json["skipped"]) == (0, [], {})
 
 
 def test_known_signer_that_goes_denies(office: Office) -> None:
     config = office.configure("new.conf", signer_cert="signer-2.pem")
     done = office.replay(config, office.record(requests.node()))
-    assert (done.code, found(done)) == (1, [("newly denied", "admit", "token_signature", [])])
+    assert (done.code, matches(done)) == (1, [("newly denied", "admit", "token_signature", [])])
 
 
 def test_unknown_signer_is_not_known(office: Office) -> None:
     older = msgspec.structs.replace(office.record(requests.node()), evidence=None)
     done = office.replay(office.config, older)
-    assert (done.code, found(done)) == (3, [("not known", "admit", None, ["token signature"])])
+    assert (done.code, matches(done)) == (3, [("not known", "admit", None, ["token signature"])])
     assert done.json["not_known"] == 1
 
 
@@ -141,22 +141,22 @@ def test_denial_is_certain_though_a_check_was_skipped(office: Office) -> None:
     older = msgspec.structs.replace(office.record(requests.node()), evidence=None)
     config = office.configure("new.conf", client_password=None)
     done = office.replay(config, older)
-    assert (done.code, found(done)) == (1, [("newly denied", "admit", "provisioning_disabled", [])])
+    assert (done.code, matches(done)) == (1, [("newly denied", "admit", "provisioning_disabled", [])])
 
 
 def test_bad_signature_stays_denied_or_is_not_known(office: Office) -> None:
     denied = office.record(requests.client(FOREIGN))
     assert denied.code == "token_signature"
     done = office.replay(office.config, denied)
-    assert (done.code, found(done)) == (0, [("not known", "deny", None, ["token signature"])])
+    assert (done.code, matches(done)) == (0, [("not known", "deny", None, ["token signature"])])
 
 
 def test_bad_signature_stays_denied_if_no_key_is_added(office: Office) -> None:
     denied = office.record(requests.client(FOREIGN))
-    assert found(office.replay(office.config, denied, options=("--against", office.config))) == []
+    assert matches(office.replay(office.config, denied, options=("--against", office.config))) == []
     more = office.configure("more.conf", client_signer_cert=f"{CLIENT_SIGNER.hex}, {FOREIGN.hex}")
     done = office.replay(more, denied, options=("--against", office.config))
-    assert (done.code, found(done)) == (0, [("not known", "deny", None, ["token signature"])])
+    assert (done.code, matches(done)) == (0, [("not known", "deny", None, ["token signature"])])
 
 
 def test_unknown_signer_is_known_if_every_old_key_stays(office: Office) -> None:
@@ -176,7 +176,7 @@ def test_token_that_was_not_needed_before_is_not_known(office: Office) -> None:
     office.write("other.pem", authority("another CA").pair.certificate_pem)
     config = office.configure("new.conf", client_ca="other.pem")
     done = office.replay(config, kept, options=("--against", office.config))
-    assert (done.code, found(done)) == (3, [("not known", "admit", None, ["token signature"])])
+    assert (done.code, matches(done)) == (3, [("not known", "admit", None, ["token signature"])])
 
 
 PASSWORD_ROTATIONS: Final[dict[str, tuple[dict[str, str | None], int]]] = {
@@ -193,7 +193,7 @@ def test_password_is_known_by_the_old_configuration(office: Office, changes: dic
     assert office.replay(config, kept).code == 3
     done = office.replay(config, kept, options=("--against", office.config))
     assert done.code == code
-    assert found(done) == [("newly denied", "admit", "provisioner_password", [])] * code
+    assert matches(done) == [("newly denied", "admit", "provisioner_password", [])] * code
 
 
 def test_previous_password_is_told_from_the_current_one(office: Office) -> None:
@@ -211,15 +211,15 @@ def test_password_without_evidence_is_known_if_every_old_one_stays(office: Offic
     assert office.replay(more, older, options=("--against", office.config)).code == 0
     less = office.configure("less.conf", client_password="file:password-2")
     done = office.replay(less, older, options=("--against", office.config))
-    assert (done.code, found(done)) == (3, [("not known", "admit", None, ["password"])])
+    assert (done.code, matches(done)) == (3, [("not known", "admit", None, ["password"])])
 
 
 def test_wrong_password_stays_denied_if_none_is_added(office: Office) -> None:
     guess = office.record(requests.provisioner(password="guess"))
-    assert found(office.replay(office.config, guess, options=("--against", office.config))) == []
+    assert matches(office.replay(office.config, guess, options=("--against", office.config))) == []
     more = office.configure("more.conf", client_password="file:password-2", previous_client_password="file:password")
     done = office.replay(more, guess, options=("--against", office.config))
-    assert (done.code, found(done)) == (0, [("not known", "deny", None, ["password"])])
+    assert (done.code, matches(done)) == (0, [("not known", "deny", None, ["password"])])
 
 
 def test_number_of_connections_is_compared_with_the_new_limit(office: Office) -> None:
@@ -227,7 +227,7 @@ def test_number_of_connections_is_compared_with_the_new_limit(office: Office) ->
     kept.evidence = msgspec.structs.replace(kept.evidence, connections=500) if kept.evidence else None
     assert office.replay(office.config, kept).code == 0
     done = office.replay(office.configure("new.conf", max_connections="500"), kept)
-    assert found(done) == [("newly denied", "admit", "provisioning_full", [])]
+    assert matches(done) == [("newly denied", "admit", "provisioning_full", [])]
 
 
 def test_certificates_too_large_to_be_stored_are_not_known(office: Office) -> None:
@@ -239,13 +239,13 @@ def test_certificates_too_large_to_be_stored_are_not_known(office: Office) -> No
     )
     kept.request = cut.request
     done = office.replay(office.config, kept)
-    assert (done.code, found(done)) == (3, [("not known", "admit", None, ["certificates"])])
+    assert (done.code, matches(done)) == (3, [("not known", "admit", None, ["certificates"])])
 
 
 def test_removed_zone_is_not_known(office: Office) -> None:
     kept = msgspec.structs.replace(office.record(requests.node()), zone="gone")
     done = office.replay(office.config, kept)
-    assert (done.code, found(done)) == (3, [("not known", "admit", None, ["zone"])])
+    assert (done.code, matches(done)) == (3, [("not known", "admit", None, ["zone"])])
 
 
 def test_nonce_is_verified_again_unless_it_was_accepted(office: Office) -> None:
@@ -253,7 +253,7 @@ def test_nonce_is_verified_again_unless_it_was_accepted(office: Office) -> None:
     assert office.replay(office.config, kept).code == 0
     unsigned = office.record(requests.client(CLIENT_SIGNER, sig="x" * 86))
     assert unsigned.code == "nonce_signature"
-    assert found(office.replay(office.config, unsigned)) == []
+    assert matches(office.replay(office.config, unsigned)) == []
 
 
 def test_newly_admitted(office: Office) -> None:
@@ -261,17 +261,17 @@ def test_newly_admitted(office: Office) -> None:
     kept = office.record(requests.server(SERVER_SIGNER), config=denying)
     assert kept.code == "servers_denied"
     done = office.replay(office.config, kept)
-    assert (done.code, found(done)) == (0, [("newly admitted", "deny", "admitted", [])])
+    assert (done.code, matches(done)) == (0, [("newly admitted", "deny", "admitted", [])])
     assert done.json["groups"][0]["before"]["code"] == "servers_denied"
 
 
 def test_old_configuration_counts_where_it_differs_from_the_record(office: Office) -> None:
     kept = office.record(requests.server(SERVER_SIGNER))
     denying = office.configure("denying.conf", deny_server_connections="true")
-    assert found(office.replay(office.config, kept, options=("--against", denying))) == [
+    assert matches(office.replay(office.config, kept, options=("--against", denying))) == [
         ("newly admitted", "deny", "admitted", [])
     ]
-    assert found(office.replay(denying, kept, options=("--against", denying))) == []
+    assert matches(office.replay(denying, kept, options=("--against", denying))) == []
 
 
 def test_permissions_are_compared_list_by_list(office: Office) -> None:
@@ -279,7 +279,7 @@ def test_permissions_are_compared_list_by_list(office: Office) -> None:
     shared = office.directory / "shared.conf"
     shared.write_text(office.config.read_text() + f"{B}provisioning.isolate_nodes = false\n")
     shared.chmod(0o600)
-    assert found(office.replay(shared, kept)) == []
+    assert matches(office.replay(shared, kept)) == []
     (group,) = office.replay(shared, kept, options=("--against", office.config)).json["groups"]
     assert group["effect"] == "granted other subjects"
     assert group["permissions"]["sub"]["allow"] == {
@@ -293,7 +293,7 @@ def test_every_record_has_its_time_unless_one_is_given(office: Office) -> None:
     kept = office.record(requests.client(CLIENT_SIGNER))
     assert office.replay(office.config, kept).code == 0
     done = office.replay(office.config, kept, options=("--at", NOW + 2 * HOUR))
-    assert (done.code, found(done)[0][2], done.json["at"]) == (1, "token_expired", "2027-01-15T10:00:00Z")
+    assert (done.code, matches(done)[0][2], done.json["at"]) == (1, "token_expired", "2027-01-15T10:00:00Z")
     assert office.replay(office.config, kept, options=("--at", "2027-01-16")).code == 1
 
 

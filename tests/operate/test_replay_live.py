@@ -131,7 +131,7 @@ def effects(document: Any) -> dict[tuple[str, str | None], list[str]]:
     for group in document["groups"]:
         if group["before"]["decision"] == "admit":
             names[group["effect"], group["code"]] += [identity["name"] for identity in group["identities"]]
-    return {key: sorted(found) for key, found in names.items()}
+    return {key: sorted(matches) for key, matches in names.items()}
 
 
 PASSWORDS_UNKNOWN: Final = sorted([FIRST, SECOND, OPERATOR])
@@ -253,14 +253,14 @@ async def test_check_of_a_configuration_replays(fleet: Fleet) -> None:
 
 async def test_reload_refuses_to_deny_more_than_allowed(fleet: Fleet) -> None:
     sandbox, configuration = fleet.sandbox, fleet.sandbox.deployment.configuration
-    before, mark = configuration.read_text(), len(fleet.sandbox.service.log)
+    before, mark = configuration.read_text(), fleet.sandbox.service.mark()
     try:
         configuration.write_text(variant(sandbox, {SIGNERS: "pki/signer-2.pem"}).read_text())
         done = run("reload", "--config", configuration, "--unless-denies", "0")
         assert done.code == 1
         assert "node-1 (1 request" in done.out
         assert done.error.startswith("not reloaded: 1 identity let in before would be denied")
-        assert not [line for line in sandbox.service.log[mark:] if "reloaded" in line]
+        assert not [line for line in sandbox.service.log(mark) if "reloaded" in line]
         await (await connect(sandbox.node_url, "node-1", node(sandbox, 1))).close()
         elsewhere = {"plugin.broker_auth.audit.output": "file:new.jsonl"}
         configuration.write_text(variant(sandbox, elsewhere, base=before).read_text())

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest_asyncio.fixture
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    """An edge deployment with an organization issuer, and a file of revocations."""
+    """Yield an edge deployment with an organization issuer and a file of revocations."""
     directory = tmp_path / "sandbox"
     directory.mkdir()
     create(directory / "revoked.json")
