@@ -1,6 +1,8 @@
 # Everything runs in .venv, which is created on first use with any Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
+# Tests wait for servers much of their time, so one more worker than processors shortens the run.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 BIN := $(VENV)/bin
 EXAMPLES ?= 5000
 
@@ -17,7 +19,7 @@ demo: $(VENV)/.installed  ## the whole system on this machine, real servers, rea
 
 test: $(VENV)/.installed check  ## types, style, and every test; fails if too little of the code was run
 	rm -rf .coverage
-	$(BIN)/coverage run -m pytest -n auto --dist loadfile
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -35,6 +35,7 @@ async def test_members_with_version_1_and_teletex_certificates_are_admitted(tmp_
         for who, made in members.items():
             client = await connect(sandbox.fleet_url, who, _credentials(sandbox, who, made))
             await client.close()
+            assert sandbox.audit_record(who), "written shortly after the answer"
         shown = {record.client: (record.account, record.name) for record in sandbox.audit_records()}
         assert shown == {
             "v1": ("choria", "node1.example.net"),

@@ -28,6 +28,7 @@ from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.devices import EVENT, Factory, ask
 from broker_auth.sandbox.program import Program
 from broker_auth.sandbox.sandbox import Sandbox
+from tests.callout.deployment import eventually
 from tests.docs.pages import DOCS, fenced
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -72,8 +73,12 @@ async def test_node_becomes_member_and_both_survive_restarts(deployment: Sandbox
             assert await provisioner.stop() == 0
         assert await ask(deployment, name) == "yes"
         assert await node.stop() == 0
-    rules = [record.rule for record in deployment.audit_records() if name in (record.client, record.name)]
-    assert rules == ["provisioning", "server" if deployment.topology is Topology.SINGLE else "verified_tls"]
+
+    def rules() -> list[str]:
+        return [record.rule for record in deployment.audit_records() if name in (record.client, record.name)]
+
+    await eventually(lambda: len(rules()) >= 2)  # records are written shortly after the answers
+    assert rules() == ["provisioning", "server" if deployment.topology is Topology.SINGLE else "verified_tls"]
     async with factory.start_node(name) as node:  # it has its identity, so it needs no provisioner
         await node.line("member:")
         assert node.seen == [f"member: {name} in account choria"]
