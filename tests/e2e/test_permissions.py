@@ -22,9 +22,11 @@ from broker_auth.natsio.natspy import violates
 from broker_auth.sandbox.client import Credentials, connect
 from broker_auth.sandbox.identities import Identity
 from broker_auth.sandbox.sandbox import Sandbox
+from tests.deadlines import HANG_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
+REFUSAL_SECONDS = 2  # nats-server does not answer a request that it refuses
 SERVER = "server1.example.net"
 CALLER = "up=alice"
 
@@ -280,24 +282,25 @@ async def test_provisioner_may_do_everything_in_its_account(sandbox: Sandbox) ->
 async def test_streams_user_uses_streams_and_buckets_but_cannot_create_them(sandbox: Sandbox) -> None:
     inbox = f"mcollective.reply.{md5(CALLER)}"
     client = await join(sandbox, sandbox.issuer.client(CALLER, "streams_user"), inbox)
-    streams = client.jetstream(timeout=2)
+    streams = client.jetstream(timeout=HANG_SECONDS)
     assert (await streams.stream_info("WORK")).state.messages == 1
     subscription = await streams.pull_subscribe("work.>", stream="WORK", durable="d1")
-    [message] = await subscription.fetch(1, timeout=2)
+    [message] = await subscription.fetch(1, timeout=HANG_SECONDS)
     await message.ack()
     bucket = await streams.key_value("SETTINGS")
     await bucket.put("colour", b"green")
     assert (await bucket.get("colour")).value == b"green"
+    unanswered = client.jetstream(timeout=REFUSAL_SECONDS)
     with pytest.raises((NatsError, TimeoutError)):
-        await streams.add_stream(name="MINE", subjects=["mine.>"])
+        await unanswered.add_stream(name="MINE", subjects=["mine.>"])
     with pytest.raises((NatsError, TimeoutError)):
-        await streams.delete_stream("WORK")
+        await unanswered.delete_stream("WORK")
     await client.close()
 
 
 async def test_streams_admin_creates_streams(sandbox: Sandbox) -> None:
     client = await join(sandbox, sandbox.issuer.client(CALLER, "streams_admin"), f"mcollective.reply.{md5(CALLER)}")
-    streams = client.jetstream(timeout=2)
+    streams = client.jetstream(timeout=HANG_SECONDS)
     assert (await streams.add_stream(name="MINE", subjects=["mine.>"])).config.name == "MINE"
     assert await streams.delete_stream("MINE")
     await client.close()
@@ -305,23 +308,23 @@ async def test_streams_admin_creates_streams(sandbox: Sandbox) -> None:
 
 async def test_server_with_streams_reads_but_cannot_write_buckets(sandbox: Sandbox) -> None:
     client = await join(sandbox, sandbox.issuer.server(SERVER, "streams"), f"mcollective.reply.{md5(SERVER)}")
-    streams = client.jetstream(timeout=2)
+    streams = client.jetstream(timeout=HANG_SECONDS)
     bucket = await streams.key_value("SETTINGS")
     assert bucket is not None
     assert (await streams.get_msg("WORK", seq=1, direct=True)).data == b"1"
     subscription = await streams.pull_subscribe("work.>", stream="WORK", durable="d2")
-    [message] = await subscription.fetch(1, timeout=2)
+    [message] = await subscription.fetch(1, timeout=HANG_SECONDS)
     assert message.data == b"1"
     with pytest.raises((NatsError, TimeoutError)):
-        await bucket.put("colour", b"red")
+        await client.jetstream(timeout=REFUSAL_SECONDS).publish("$KV.SETTINGS.colour", b"red")
     await client.close()
 
 
 async def test_election_user_writes_only_its_bucket(sandbox: Sandbox) -> None:
     client = await join(sandbox, sandbox.issuer.client(CALLER, "election_user"), f"mcollective.reply.{md5(CALLER)}")
-    streams = client.jetstream(timeout=2)
+    streams = client.jetstream(timeout=HANG_SECONDS)
     election = await streams.key_value("CHORIA_LEADER_ELECTION")
     assert await election.create("task", b"me")
     with pytest.raises((NatsError, TimeoutError)):
-        await streams.key_value("SETTINGS")
+        await client.jetstream(timeout=REFUSAL_SECONDS).key_value("SETTINGS")
     await client.close()
