@@ -69,10 +69,10 @@ class NatsAudit:
             self._empty.set()
             self.trouble = ""
 
-    async def drain(self) -> None:
+    async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Wait until every record is published, or until the deadline."""
         try:
-            async with asyncio.timeout(DRAIN_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._empty.wait()
         except TimeoutError:
             self.lost += len(self._pending)

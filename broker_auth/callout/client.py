@@ -36,6 +36,7 @@ class BrokerClient(SecuredClient):
         proven: when the last answered PING was sent, on the loop's clock.
         taps: handlers of subscriptions' messages, by subscription id.
         refusals: number of permission violations.
+        reads: number of times that bytes were received.
     """
 
     def __init__(self, on_drop: Callable[[str, int], None] | None = None) -> None:
@@ -48,6 +49,7 @@ class BrokerClient(SecuredClient):
         self._dropped: asyncio.Task[None] | None = None
         self.proven = float("-inf")
         self.refusals = 0
+        self.reads = 0
         self.taps: dict[bytes, Tap] = {}
         self._ps = TappingParser(self)
         self._unanswered = 0

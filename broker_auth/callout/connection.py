@@ -31,12 +31,14 @@ from broker_auth.printable import printable
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings
 
-DRAIN_SECONDS: Final = 10.0
+DRAIN_SECONDS: Final = 10.0  # for a broker that keeps sending
+SILENT_SECONDS: Final = 1.5  # without a byte from a broker, after which draining ends without it
 PONG_SECONDS: Final = 5.0  # without an answer to a PING, after which the broker is considered unreachable
 RETURN_SECONDS: Final = 5.0  # until a worker that unsubscribed subscribes again, to check whether it can answer
 _EXPIRED_IN_A_ROW: Final = 3  # requests, after which a worker unsubscribes
 _RETRY_SECONDS: Final = 1.0
 _CHECK_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.1
 _STEP_SECONDS: Final = 1.0  # a larger change of the clock means that it was set
 _MAX_PENDING: Final = 8192  # queued messages of a subscription, and their bytes
 _MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
@@ -138,9 +140,9 @@ class BrokerConnection:
     async def run(self) -> None:
         """Connect, and reconnect whenever the connection ends (docs/nats-server.md fact 25).
 
-        Runs until cancelled.
+        Runs until cancelled, or until a connection ends while draining.
         """
-        while True:
+        while not self._draining:
             try:
                 await self._connect()
                 await self._until_closed()
@@ -182,29 +184,30 @@ class BrokerConnection:
         client, subscription = self._client, self._subscription
         if self._copies is not None:
             self._copies.retire()
-        if client is None:
-            return
-        try:
-            if client.is_connected and subscription is not None:
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    # By then, requests that the broker sent before it processed this have been read and passed on.
-                    await unsubscribe(client, subscription)
-                    await round_trip(client)
-        except (NatsError, OSError, TimeoutError) as error:
-            _log.warning("broker %s: not drained: %s", self.name, printable(str(error)) or type(error).__name__)
-            if client.is_connected:
-                client.drop("did not answer while draining")
+        if client is None or not client.is_connected:
+            _log.warning("broker %s: not connected while stopping, nothing to drain", self.name)
+        elif subscription is not None:
+            # By then, requests that the broker sent before it processed this have been read and passed on.
+            await self._finish(client, lambda: _unsubscribed(client, subscription))
 
     async def settle(self) -> None:
-        """Wait until the broker has processed every answer."""
+        """Wait until the broker has processed every answer; drop it if it does not respond."""
         if self._copies is not None:
             self._copies.leave()
+        client = self._client
+        if client is not None and client.is_connected:
+            await self._finish(client, lambda: round_trip(client))
+
+    async def _finish(self, client: BrokerClient, step: Callable[[], Awaitable[None]]) -> None:
+        """Take a step of draining; log why and drop the broker if it fails."""
         try:
-            if self._client is not None and self._client.is_connected:
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    await round_trip(self._client)
+            await _while_responsive(client, step)
         except (NatsError, OSError, TimeoutError) as error:
-            _log.warning("broker %s: not drained: %s", self.name, error or type(error).__name__)
+            reason = printable(str(error)) or type(error).__name__
+            _log.warning("broker %s: not drained: %s; requests that it has not delivered are lost", self.name, reason)
+            self.subscribed.clear()
+            if client.is_connected:
+                client.drop("did not answer while draining")
 
     async def close(self) -> None:
         """Close the connection in any state; must not raise, because the loop of :meth:`run` has to survive."""
@@ -239,6 +242,8 @@ class BrokerConnection:
         self._copies = Copies(client, AUTH_REQUEST_SUBJECT, lambda: round_trip(client))
         await self._copies.start()
         self._check_account(client)
+        if self._draining:
+            return  # connected too late to take requests
         self._last_error = ""
         if not self._copies.permitted and not self._reported_refusal:
             self._reported_refusal = True
@@ -431,6 +436,34 @@ class BrokerConnection:
 
     async def _on_closed(self) -> None:
         self._closed.set()
+
+
+async def _unsubscribed(client: BrokerClient, subscription: Subscription) -> None:
+    await unsubscribe(client, subscription)
+    await round_trip(client)
+
+
+async def _while_responsive(client: BrokerClient, step: Callable[[], Awaitable[None]]) -> None:
+    """Take a step that ends with the broker's answer, as long as the broker sends anything.
+
+    A live broker answers the PINGs of :meth:`.BrokerClient.check`, even if its answer to this step has to wait.
+
+    Raises:
+        TimeoutError: the broker has sent nothing for :data:`SILENT_SECONDS`, or the step took :data:`DRAIN_SECONDS`.
+        nats.errors.Error: the connection is closed or does not answer.
+    """
+    taking = asyncio.ensure_future(step())
+    before, silent = client.reads, 0
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while not (await asyncio.wait([taking], timeout=_LOOK_SECONDS))[0]:
+                # Counts looks instead of comparing clocks, because this process may have been suspended.
+                before, silent = client.reads, silent + 1 if client.reads == before else 0
+                if silent * _LOOK_SECONDS >= SILENT_SECONDS:
+                    raise TimeoutError(f"it has sent nothing for {SILENT_SECONDS:g} s, frozen or unreachable")
+            await taking
+    finally:
+        taking.cancel()
 
 
 def _where(client: Client | None) -> str:

@@ -23,6 +23,11 @@ class TappingParser(FramedParser):
         super().__init__(client)
         self._client = client
 
+    async def parse(self, data: bytes = b"") -> None:
+        """Count that something was received, and process it."""
+        self._client.reads += 1
+        await super().parse(data)
+
     def take(self, data: bytes, position: int) -> int:
         """Hand over tapped messages, up to the first line of another kind."""
         taps, size = self._client.taps, len(data)

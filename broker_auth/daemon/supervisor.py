@@ -218,7 +218,7 @@ class Supervisor:
         await self.tasks.cancel()
         await asyncio.gather(*(slot.retire() for slot in (*self._slots, *self._old)))
         await self._watching.cancel()
-        _log.info("drained, every request received is answered%s", self._label)
+        _log.info("stopped; every request of a reachable broker is answered%s", self._label)
 
     def stop(self) -> None:
         """Stop as on SIGTERM."""

@@ -23,6 +23,7 @@ from nats.aio.msg import Msg
 
 from broker_auth.audit import advisories as server_errors
 from broker_auth.audit.file import StreamAudit
+from broker_auth.audit.nats_sink import DRAIN_SECONDS as AUDIT_SECONDS
 from broker_auth.audit.nats_sink import NatsAudit
 from broker_auth.audit.sinks import Audit, AuditSink, DenialLog, LogAudit
 from broker_auth.callout.callout import make_callout
@@ -153,7 +154,7 @@ class _Worker:
             watched.append(asyncio.create_task(self._published.pump(self._publish), name="audit to NATS"))
         tasks = [*watched, asyncio.create_task(self._send_heartbeat_when_ready(writer))]
         try:
-            await self._service.run(self._stop, self._published.drain if self._published else None, watched)
+            await self._service.run(self._stop, self._drain_published, watched)
         finally:
             self._send_heartbeat(writer)  # the final counts
             for task in tasks:
@@ -203,8 +204,17 @@ class _Worker:
         with contextlib.suppress(RuntimeError):
             writer.write(msgspec.json.encode(heartbeat) + b"\n")
 
+    def _publisher(self) -> BrokerConnection:
+        """Return the connection that publishes audit records."""
+        return next(connection for connection in self._service.connections if not connection.role.is_outpost)
+
+    async def _drain_published(self) -> None:
+        """Publish the remaining audit records, without waiting for a broker that is gone."""
+        if self._published is not None:
+            await self._published.drain(AUDIT_SECONDS if self._publisher().subscribed.is_set() else 0)
+
     async def _publish(self, subject: str, data: bytes) -> None:
-        connection = next(connection for connection in self._service.connections if not connection.role.is_outpost)
+        connection = self._publisher()
         if not connection.subscribed.is_set() or connection.unsent > _MAX_UNSENT:
             raise ConnectionError(f"broker {connection.name} is unreachable, or reads slowly")
         connection.reply(subject, data)

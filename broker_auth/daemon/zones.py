@@ -113,7 +113,7 @@ class Zones:
             await self.tasks.cancel()
             await asyncio.gather(*(slot.retire() for slot in self._slots.values()))
             await watching.cancel()
-        _log.info("drained, every request received is answered")
+        _log.info("stopped; every request of a reachable broker is answered")
 
     def _add(self, name: str) -> None:
         spec = ProcessSpec(

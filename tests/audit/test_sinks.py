@@ -254,6 +254,15 @@ async def test_records_are_queued_while_the_broker_is_unreachable() -> None:
     pump.cancel()
 
 
+async def test_unpublished_records_are_counted_when_there_is_no_time() -> None:
+    sink = NatsAudit("audit")
+    await sink.drain(0)
+    assert sink.lost == 0
+    sink.write(denied(), denied())
+    await sink.drain(0)
+    assert sink.lost == 2
+
+
 async def test_records_beyond_the_queue_are_counted_as_lost() -> None:
     sink = NatsAudit("audit")
     for _ in range(MAX_PENDING + 3):

@@ -106,7 +106,7 @@ def test_workers_start_serve_and_drain(prepared: Prepared, caplog: pytest.LogCap
         assert zone.supervisor.stopping
 
     run(test())
-    assert caplog.messages == ["ready brokers=east,west", "drained, every request received is answered"]
+    assert caplog.messages == ["ready brokers=east,west", "stopped; every request of a reachable broker is answered"]
 
 
 def test_a_broker_that_is_away_is_not_called_ready(prepared: Prepared, caplog: pytest.LogCaptureFixture) -> None:

@@ -84,7 +84,7 @@ def test_zones_are_announced_once_each_broker_is_served(caplog: pytest.LogCaptur
         assert [host.process(name).signals for name in ("fleet", "edge")] == [[signal.SIGTERM]] * 2
 
     run(test())
-    assert caplog.messages == ["ready brokers=fleet,edge", "drained, every request received is answered"]
+    assert caplog.messages == ["ready brokers=fleet,edge", "stopped; every request of a reachable broker is answered"]
 
 
 def test_problems_of_every_zone_end_the_start() -> None:
