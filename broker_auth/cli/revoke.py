@@ -22,12 +22,12 @@ from broker_auth.daemon.pidfile import running
 from broker_auth.errors import InputError, OperationError
 from broker_auth.files.ownership import configured_by
 from broker_auth.operate.access import Access
-from broker_auth.operate.revoking import RevocationStore, create, open_store
 from broker_auth.operate.sessions import EndedSessions, Records, SessionEnder, SessionTarget, admitted
 from broker_auth.policy.revocations import Revocation, RevocationKind, is_wide
 from broker_auth.settings.keys import own
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
+from broker_auth.settings.revocation_store import RevocationStore, create, open_store
 from broker_auth.settings.revocations import read_revocations
 
 _MAX_REASON: Final = 256  # characters
@@ -172,7 +172,7 @@ def restore_command(kind: str, values: tuple[str, ...], config: Path, issuer: Pa
     settings, path = _settings(config)
     named = [value_of(kind, value, issuer) for value in values]
     with configured_by(config), open_store(path) as store:
-        store.restore(named, time.time())
+        store.restore(named, time.time(), _user())
         for what, value in named:
             output.note(f"restoring {what} {value}")
         _confirm(settings, store)
@@ -190,7 +190,7 @@ def revoked_command(config: Path, *, make: bool, as_json: bool) -> None:
             created = create(path)
             if not as_json:
                 output.note(f"{'created' if created else 'kept'} {path}")
-        revocations = read_revocations(path).revocations
+        revocations = read_revocations(path).in_force(time.time())
     if as_json:
         output.document([_document(one) for one in revocations])
         return

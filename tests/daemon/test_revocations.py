@@ -22,10 +22,10 @@ from nats.errors import Error as NatsError
 from broker_auth.daemon.prepared import Prepared
 from broker_auth.daemon.revocations import Follower, RevocationFeed
 from broker_auth.files.writing import write_private
-from broker_auth.operate.revoking import create
 from broker_auth.policy.revocations import Revocation, RevocationError, RevocationKind, Revocations
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.sandbox.service import ServiceProcess
+from broker_auth.settings.revocation_store import create
 from broker_auth.settings.revocations import encode, read_revocations
 from tests.callout.deployment import FLEET_NAME, FleetDeployment, eventually
 from tests.cli.running import Run, run

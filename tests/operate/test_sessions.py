@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from broker_auth.operate.revoking import create
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.sandbox import Sandbox
+from broker_auth.settings.revocation_store import create
 from tests.cli.running import Run, run
 from tests.deadlines import HANG_SECONDS
 

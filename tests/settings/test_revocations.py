@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from broker_auth.files.reading import BadValue
 from broker_auth.files.writing import write_private
+from broker_auth.policy.revocation_records import Restored
 from broker_auth.policy.revocations import Revocation, RevocationKind
 from broker_auth.settings.load import check
 from broker_auth.settings.revocations import RevocationList, decode, encode, read_revocations, version_of
@@ -31,9 +32,25 @@ def one(**changes: object) -> bytes:
 
 def test_content_is_read_as_it_was_written() -> None:
     content = decode(DATA, PATH)
-    assert content.revocations == FULL
+    assert content.in_force(NOW) == FULL
     assert content.version == content.index.version == version_of(DATA)
-    assert decode(encode(()), PATH).revocations == ()
+    assert decode(encode(()), PATH).records == {}
+
+
+def test_file_of_a_version_that_kept_no_restored_is_read() -> None:
+    old = b'{"version":1,"revocations":[\n{"kind":"node","value":"a"},\n{"kind":"node","value":"a","at":5.0}\n]}\n'
+    assert decode(old, PATH).in_force(NOW) == (Revocation(kind=RevocationKind.NODE, value="a", at=5.0),)
+    assert b"restored" not in encode(decode(old, PATH).records.values())
+
+
+def test_what_was_restored_is_kept_and_what_is_over_denies_nothing() -> None:
+    restored = Restored(kind=RevocationKind.NODE, value="a", at=1.5, restored=NOW, by="jo")
+    over = Revocation(kind=RevocationKind.NODE, value="b", until=1.0)
+    content = decode(encode((restored, *FULL, over)), PATH)
+    assert content.records[RevocationKind.NODE, "a"] == restored
+    assert content.records[RevocationKind.NODE, "b"] == over
+    assert content.in_force(NOW) == FULL
+    assert content.index.count == len(FULL)
 
 
 def test_each_revocation_has_a_line_for_people() -> None:
@@ -57,7 +74,7 @@ def test_any_content_is_read_or_refused(data: bytes) -> None:
     except BadValue:
         return
     assert isinstance(content, RevocationList)
-    assert content.index.count <= len(content.revocations)
+    assert content.index.count <= len(content.records)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +83,9 @@ def test_any_content_is_read_or_refused(data: bytes) -> None:
         b"[]",
         b'{"version":2,"revocations":[]}',
         b'{"version":1,"revocations":[],"more":1}',
+        b'{"version":1,"revocations":[],"restored":[{"kind":"node","value":"a","at":1}]}',
+        b'{"version":1,"revocations":[],"restored":[{"kind":"node","value":"a","at":1,"restored":-1}]}',
+        b'{"version":1,"revocations":[],"restored":[{"kind":"key","value":"a","at":1,"restored":1}]}',
         one(kind="nodes"),
         one(value=""),
         one(kind="key", value="AB" * 32),
@@ -84,7 +104,7 @@ def test_content_that_is_not_known_is_refused(data: bytes) -> None:
 def test_file_open_to_others_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "revoked.json"
     write_private(path, DATA)
-    assert read_revocations(path).revocations == FULL
+    assert read_revocations(path).in_force(NOW) == FULL
     path.chmod(0o644)
     with pytest.raises(BadValue, match="mode 0644"):
         read_revocations(path)

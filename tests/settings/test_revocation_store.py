@@ -9,8 +9,9 @@ import pytest
 
 from broker_auth.errors import InputError
 from broker_auth.files.reading import BadValue
-from broker_auth.operate.revoking import create, open_store
+from broker_auth.policy.revocation_records import KEEP_SECONDS, Restored
 from broker_auth.policy.revocations import Revocation, RevocationKind
+from broker_auth.settings.revocation_store import create, open_store
 from broker_auth.settings.revocations import read_revocations
 from tests.builders.clock import NOW
 
@@ -34,19 +35,42 @@ def test_file_is_created_once_and_private(path: Path) -> None:
     with open_store(path) as store:
         store.revoke([node("a")], NOW)
     assert not create(path)
-    assert read_revocations(path).revocations == (node("a"),)
+    assert read_revocations(path).in_force(NOW) == (node("a"),)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_revocations_are_added_replaced_restored_and_dropped_when_over(path: Path) -> None:
+def test_revocations_are_added_replaced_and_restored(path: Path) -> None:
     with open_store(path) as store:
         store.revoke([node("a"), node("b", NOW + 1)], NOW)
-        store.revoke([node("a", NOW + 9)], NOW)
-        assert read_revocations(path).revocations == (node("b", NOW + 1), node("a", NOW + 9))
+        (again,) = store.revoke([node("a", NOW + 9)], NOW)
+        assert read_revocations(path).in_force(NOW) == (node("b", NOW + 1), again)
         store.revoke([node("c")], NOW + 1)
-        store.restore([key("a")], NOW + 1)
+        store.restore([key("a")], NOW + 1, "jo")
         assert store.held.version == read_revocations(path).version
-    assert read_revocations(path).revocations == (node("c"),)
+    content = read_revocations(path)
+    assert content.in_force(NOW) == (node("b", NOW + 1), node("c"))
+    assert content.in_force(NOW + 1) == (node("c"),)
+    taken_back = content.records[key("a")]
+    assert isinstance(taken_back, Restored)
+    assert (taken_back.restored, taken_back.by) == (NOW + 1, "jo")
+
+
+def test_what_is_over_and_what_was_restored_is_forgotten_after_a_while(path: Path) -> None:
+    with open_store(path) as store:
+        store.revoke([node("a"), node("b", NOW + 1), node("c")], NOW)
+        store.restore([key("a")], NOW)
+        store.merge([node("d")], NOW + KEEP_SECONDS - 1)
+        assert set(store.held.records) == {key(name) for name in "abcd"}
+        store.merge([node("e")], NOW + KEEP_SECONDS + 1)
+        assert set(read_revocations(path).records) == {key(name) for name in "cde"}
+
+
+def test_nothing_is_written_where_nothing_changes(path: Path) -> None:
+    with open_store(path) as store:
+        store.revoke([node("a")], NOW)
+        before = path.stat().st_ino
+        store.merge([node("a")], NOW)
+    assert path.stat().st_ino == before
 
 
 def test_nothing_is_restored_where_one_is_not_revoked(path: Path) -> None:
@@ -54,7 +78,7 @@ def test_nothing_is_restored_where_one_is_not_revoked(path: Path) -> None:
         store.revoke([node("a")], NOW)
         with pytest.raises(InputError, match="node b is not revoked"):
             store.restore([key("a"), key("b")], NOW)
-    assert read_revocations(path).revocations == (node("a"),)
+    assert read_revocations(path).in_force(NOW) == (node("a"),)
 
 
 def test_file_that_cannot_be_read_is_not_overwritten(path: Path) -> None:
@@ -75,4 +99,4 @@ def test_no_change_is_lost_when_many_write(path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {one.value for one in read_revocations(path).revocations} == set(names)
+    assert {one.value for one in read_revocations(path).in_force(NOW)} == set(names)

@@ -12,7 +12,16 @@ from typing import Final
 
 from broker_auth.errors import InputError, OperationError
 from broker_auth.files.writing import write_private
-from broker_auth.policy.revocations import Revocation, RevocationKind
+from broker_auth.policy.revocation_records import (
+    Record,
+    RecordKey,
+    is_in_force,
+    key_of,
+    merged,
+    restored_after,
+    revoked_after,
+)
+from broker_auth.policy.revocations import Revocation
 from broker_auth.settings.revocations import MAX_BYTES, RevocationList, decode, encode, read_revocations
 
 _LOCK_SECONDS: Final = 15.0  # longer than another command waits for the service
@@ -20,7 +29,7 @@ _POLL_SECONDS: Final = 0.02
 
 
 class RevocationStore:
-    """The file of revocations under a lock, which one command at a time holds.
+    """The file of revocations under a lock, which one process at a time holds.
 
     Attributes:
         held: what the file holds.
@@ -35,28 +44,37 @@ class RevocationStore:
         self._path = path
         self.held: RevocationList = read_revocations(path)
 
-    def revoke(self, entries: Iterable[Revocation], now: float) -> None:
-        """Add revocations, in place of those of the same kind and value."""
-        entries = tuple(entries)
-        new = {(one.kind, one.value) for one in entries}
-        kept = [one for one in self.held.revocations if (one.kind, one.value) not in new]
-        self._write((*kept, *entries), now)
+    def revoke(self, entries: Iterable[Revocation], now: float) -> tuple[Record, ...]:
+        """Add revocations, in place of those of the same kind and value; return what was written."""
+        new = tuple(revoked_after(one, self.held.records.get(key_of(one))) for one in entries)
+        self.merge(new, now)
+        return new
 
-    def restore(self, entries: Iterable[tuple[RevocationKind, str]], now: float) -> None:
-        """Remove revocations.
+    def restore(self, entries: Iterable[RecordKey], now: float, by: str = "") -> tuple[Record, ...]:
+        """Take revocations back; return what was written.
 
         Raises:
-            InputError: one is not in the file; nothing is changed then.
+            InputError: one is not in force; nothing is changed then.
         """
-        gone = set(entries)
-        if missing := gone - {(one.kind, one.value) for one in self.held.revocations}:
-            kind, value = sorted(missing)[0]
-            raise InputError(f"{kind} {value} is not revoked; see `broker-auth revoked`")
-        self._write(tuple(one for one in self.held.revocations if (one.kind, one.value) not in gone), now)
+        new = []
+        for kind, value in sorted(set(entries)):
+            known = self.held.records.get((kind, value))
+            if not isinstance(known, Revocation) or not is_in_force(known, now):
+                raise InputError(f"{kind} {value} is not revoked; see `broker-auth revoked`")
+            new.append(restored_after(known, now, by))
+        self.merge(new, now)
+        return tuple(new)
 
-    def _write(self, revocations: tuple[Revocation, ...], now: float) -> None:
-        """Replace the file; revocations that are over are left out."""
-        data = encode(tuple(one for one in revocations if one.until is None or one.until > now))
+    def merge(self, records: Iterable[Record], now: float) -> None:
+        """Add records as far as they count; what is forgotten is left out.
+
+        Raises:
+            InputError: the file would be too large, or cannot be written.
+        """
+        result = merged(self.held.records, records, now)
+        if result == self.held.records:
+            return
+        data = encode(result.values())
         if len(data) > MAX_BYTES:
             raise InputError(f"{self._path} would be larger than {MAX_BYTES} bytes; restore what has expired anyway")
         self.held = decode(data, self._path)  # never writes what no worker could read
