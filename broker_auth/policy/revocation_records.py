@@ -1,9 +1,9 @@
-"""Merging what several hosts revoked and restored, in any order (docs/policy.md#several-hosts).
+"""Merges the revocations of several hosts, in any order (docs/policy.md#several-hosts).
 
-For each kind and value there is one record: a revocation, or that it was restored. Records are ordered, and merging
-keeps the greatest, so hosts that have seen the same records agree, whatever they saw first. A restore is placed just
-after the revocation that it undoes, not at the time it was made: one that was made elsewhere without knowing of it
-stays, whatever the clocks say.
+Each kind and value has one record: a revocation, or the fact that it was restored. Records are ordered, and merging
+keeps the later one, so hosts that have seen the same records agree, in whatever order they saw them. A restore is placed
+just after the revocation that it undoes, not at the time it was made: a later revocation, which another host made
+without knowing of the restore, stays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from broker_auth.times import MAX_TIME
 KEEP_SECONDS: Final = 90 * 86_400.0  # for which a record is kept after it has no more effect
 
 RecordKey = tuple[RevocationKind, str]
-"""What a record is about: kind and value."""
+"""The kind and the value that a record is about."""
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -45,7 +45,7 @@ Records = Mapping[RecordKey, Record]
 
 
 def key_of(record: Record) -> RecordKey:
-    """Return what a record is about."""
+    """Return the kind and the value of a record."""
     return record.kind, record.value
 
 

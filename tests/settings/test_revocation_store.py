@@ -55,7 +55,7 @@ def test_revocations_are_added_replaced_and_restored(path: Path) -> None:
     assert (taken_back.restored, taken_back.by) == (NOW + 1, "jo")
 
 
-def test_what_is_over_and_what_was_restored_is_forgotten_after_a_while(path: Path) -> None:
+def test_records_without_effect_are_forgotten_after_a_while(path: Path) -> None:
     with open_store(path) as store:
         store.revoke([node("a"), node("b", NOW + 1), node("c")], NOW)
         store.restore([key("a")], NOW)

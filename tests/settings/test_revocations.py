@@ -43,7 +43,7 @@ def test_file_of_a_version_that_kept_no_restored_is_read() -> None:
     assert b"restored" not in encode(decode(old, PATH).records.values())
 
 
-def test_what_was_restored_is_kept_and_what_is_over_denies_nothing() -> None:
+def test_restored_and_ended_revocations_are_kept_and_deny_nothing() -> None:
     restored = Restored(kind=RevocationKind.NODE, value="a", at=1.5, restored=NOW, by="jo")
     over = Revocation(kind=RevocationKind.NODE, value="b", until=1.0)
     content = decode(encode((restored, *FULL, over)), PATH)
