@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import msgspec
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from broker_auth.audit.record import encode
 from broker_auth.cli.output import one_line
-from broker_auth.logs.setup import _Formatter
 from broker_auth.printable import printable, printable_json, printable_lines
 from tests.audit.records import denied
 
@@ -59,8 +57,3 @@ def test_escaped_json_document_is_equivalent(text: str) -> None:
     document = printable_json(msgspec.json.encode({"a": text}).decode())
     assert document.isprintable()
     assert json.loads(document) == {"a": text}
-
-
-def test_a_log_line_stays_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    record = logging.makeLogRecord({"msg": "broker said %s", "args": ("a\nfake \x9b2J\u202e",)})
-    assert _Formatter("%(message)s").format(record) == "broker said a\\x0afake \\x9b2J\\u202e"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from broker_auth.audit.record import AuditRecord, Record, encode
+from broker_auth.logs.formats import data, document
 from broker_auth.logs.limit import LogLimit
 
+_BURST: Final = 20  # lines about denials at once, and then one a second: other lines must remain visible
+_SECONDS: Final = 1.0
 _log = logging.getLogger("broker_auth.audit")
 
 
@@ -37,18 +41,17 @@ class AuditSink(Protocol):
 
 
 class LogAudit:
-    """A sink that writes to the log: admissions at info level, denials at warning level."""
+    """A sink that writes whole records to the log, at info level: higher levels are for the service's own events."""
 
     lost = 0
     trouble = ""
 
     def write(self, *records: Record) -> None:
         """Log one line for each record."""
-        for record in records:
-            admitted = isinstance(record, AuditRecord) and record.decision == "admit"
-            level = logging.INFO if admitted else logging.WARNING
-            if _log.isEnabledFor(level):
-                _log.log(level, "%s", encode(record).decode().rstrip("\n"))
+        if _log.isEnabledFor(logging.INFO):
+            for record in records:
+                line = encode(record).decode().rstrip("\n")
+                _log.info("%s", line, extra=document(line))
 
     def reopen(self) -> None:
         """Do nothing: rotating stderr is up to the parent process."""
@@ -58,25 +61,38 @@ class LogAudit:
 
 
 class DenialLog:
-    """A rate-limited log of denials and their count, for records that are not written to the log."""
+    """A line for each denial, for records that are not written to the log; rate-limited, with a count of the rest."""
 
     lost = 0
     trouble = ""
 
-    def __init__(self) -> None:
-        self._limit = LogLimit(burst=5)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Log nothing yet; ``clock`` returns seconds."""
+        self._limit = LogLimit(_BURST, clock, seconds=_SECONDS)
+        self._seen = 0
 
     def write(self, *records: Record) -> None:
-        """Log a line for a denial, unless several were logged recently."""
+        """Log a line for each denial, by this service or by nats-server, unless too many were logged recently."""
         for record in records:
-            if isinstance(record, AuditRecord) and record.decision == "deny" and self._limit.due():
-                _log.warning(
-                    "denied %s from %s: %s (%d so far)",
-                    record.name or "an unnamed connection",
-                    record.host,
-                    record.code,
-                    self._limit.count,
-                )
+            if isinstance(record, AuditRecord) and record.decision == "admit":
+                continue
+            if self._limit.due():
+                omitted, self._seen = self._limit.count - self._seen - 1, self._limit.count
+                self._log(record, f" ({omitted} more denials were not logged)" if omitted else "")
+
+    def _log(self, record: Record, omitted: str) -> None:
+        ours = isinstance(record, AuditRecord)
+        code = record.code if isinstance(record, AuditRecord) else record.reason or "no answer in time"
+        _log.info(
+            "%s %s from %s at broker %s: %s%s",
+            "denied" if ours else f"{record.server} refused",
+            record.name or "an unnamed connection",
+            record.host,
+            record.broker,
+            code,
+            omitted,
+            extra=data(name=record.name, host=record.host, broker=record.broker, code=code if ours else "server_error"),
+        )
 
     def reopen(self) -> None:
         """Do nothing: there is no file."""

@@ -39,7 +39,7 @@ _OUTPUTS: Final = {
         streams="/var/lib/nats",
     ),
     # Read-only but for the streams: records go out with the log, and probes ask by HTTP.
-    Layout.CONTAINER: _Outputs(audit="log", metrics="0.0.0.0:9464", monitor="127.0.0.1:8222", streams="/data"),
+    Layout.CONTAINER: _Outputs(audit="stdout", metrics="0.0.0.0:9464", monitor="127.0.0.1:8222", streams="/data"),
 }
 
 _OWN = "plugin.broker_auth."

@@ -10,19 +10,22 @@ SECONDS: Final = 10.0
 
 
 class LogLimit:
-    """A rate limit for the log lines of one kind of event: the first, then one every :data:`SECONDS`.
+    """A rate limit for the log lines of one kind of event: some at once, then one every ``seconds``.
 
     Attributes:
         count: events so far, logged or not; log lines should state it.
     """
 
-    __slots__ = ("_allowed", "_burst", "_clock", "_since", "count")
+    __slots__ = ("_allowed", "_burst", "_clock", "_seconds", "_since", "count")
 
-    def __init__(self, burst: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
-        """Allow ``burst`` events at once; ``clock`` returns seconds."""
+    def __init__(
+        self, burst: int = 1, clock: Callable[[], float] = time.monotonic, *, seconds: float = SECONDS
+    ) -> None:
+        """Allow ``burst`` events at once, and another one every ``seconds``; ``clock`` returns seconds."""
         self.count = 0
         self._burst = burst
         self._clock = clock
+        self._seconds = seconds
         self._allowed = float(burst)
         self._since = clock()
 
@@ -30,7 +33,7 @@ class LogLimit:
         """Count ``count`` events; return True if a line should be logged for them."""
         self.count += count
         now = self._clock()
-        self._allowed = min(self._burst, self._allowed + (now - self._since) / SECONDS)
+        self._allowed = min(self._burst, self._allowed + (now - self._since) / self._seconds)
         self._since = now
         if self._allowed < 1:
             return False

@@ -3,60 +3,49 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
 from typing import Final
 
+from broker_auth.logs.formats import LogFormat, formatter
 from broker_auth.logs.outlet import DescriptorTarget, Outlet, ThreadOutlet, TryingOutlet
-from broker_auth.printable import printable, printable_lines
 
-FORMAT: Final = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _STDERR: Final = 2
-_MAX_LINE: Final = 128 * 1024  # characters of a message; the longest is an audit record that includes the request
 _log = logging.getLogger(__name__)
-
-
-class _Formatter(logging.Formatter):
-    """A formatter that escapes characters which break lines or control a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        if record.exc_info or record.stack_info:
-            return printable_lines(super().format(record))
-        return printable(super().format(record), _MAX_LINE)
 
 
 class _Handler(logging.Handler):
     """A handler that writes to an outlet, and reports lost lines once writing succeeds again."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, chosen: LogFormat) -> None:
         super().__init__()
         self.outlet = outlet
         self.reported = 0
-        self.setFormatter(_Formatter(FORMAT))
+        self.setFormatter(formatter(chosen))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
+        before = self.outlet.lost
+        self._write(record)
+        lost = self.outlet.lost
+        if lost == before and lost > self.reported:
+            text = "%d log lines were lost because nobody read them in time"
+            self._write(_log.makeRecord(_log.name, logging.WARNING, "", 0, text, (lost - self.reported,), None))
+            self.reported = lost
+
+    def _write(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
         except Exception:
             self.handleError(record)
-            return
-        before = self.outlet.lost
-        self.outlet.write(line)
-        lost = self.outlet.lost
-        if lost == before and lost > self.reported:
-            text = f"{lost - self.reported} log lines were lost because nobody read them in time"
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S,000")
-            self.outlet.write(f"{stamp} WARNING {os.getpid()} {__name__}: {text}\n".encode())
-            self.reported = lost
+        else:
+            self.outlet.write(line)
 
 
-def set_up(level: str) -> None:
+def set_up(level: str, chosen: LogFormat = LogFormat.TEXT) -> None:
     """Log to standard error without a thread: lines that cannot be written immediately are lost and counted."""
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
-    root.addHandler(_Handler(TryingOutlet(_STDERR)))
+    root.addHandler(_Handler(TryingOutlet(_STDERR), chosen))
     root.setLevel(level.upper())
     # Both log events that a broker can cause at will; the service logs those that matter, rate-limited.
     logging.getLogger("asyncio").setLevel(logging.ERROR)

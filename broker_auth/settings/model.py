@@ -246,7 +246,7 @@ class AuditSettings:
         keep: number of rotated files that are kept.
     """
 
-    outputs: tuple[AuditOutput, ...] = (AuditOutput(kind=AuditKind.LOG),)
+    outputs: tuple[AuditOutput, ...] = (AuditOutput(kind=AuditKind.STDOUT),)
     requests: StoredRequests = StoredRequests.NONE
     max_bytes: int = 256 * 1024 * 1024
     keep: int = 4
@@ -264,12 +264,12 @@ class AuditSettings:
     def of_zone(self, zone: Zone) -> AuditSettings:
         """Return the audit outputs of a zone: an edge has a separate file, so that it cannot fill the fleet's.
 
-        An edge cannot reach the fleet's account, where records are published, and uses the log instead.
+        An edge cannot reach the fleet's account, where records are published, and uses standard output instead.
         """
         if zone.is_fleet:
             return self
         outputs = [_of_edge(output, zone.name) for output in self.outputs if output.kind is not AuditKind.NATS]
-        return replace(self, outputs=tuple(outputs) or (AuditOutput(kind=AuditKind.LOG),))
+        return replace(self, outputs=tuple(outputs) or (AuditOutput(kind=AuditKind.STDOUT),))
 
 
 def _of_edge(output: AuditOutput, zone: str) -> AuditOutput:

@@ -18,7 +18,7 @@ import pytest
 from broker_auth.audit.file import StreamAudit
 from broker_auth.audit.nats_sink import MAX_PENDING, NatsAudit
 from broker_auth.audit.record import make_record
-from broker_auth.audit.sinks import Audit, LogAudit
+from broker_auth.audit.sinks import Audit, DenialLog, LogAudit
 from broker_auth.errors import OperationError
 from broker_auth.policy.decide import decide
 from broker_auth.policy.request import AuthorizationRequest
@@ -218,11 +218,34 @@ def test_processes_sharing_a_file_do_not_interleave_lines(tmp_path: Path) -> Non
     assert sorted(written) == [1] * 600 + [2] * 600
 
 
-def test_denials_are_logged_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
+def test_records_in_the_log_have_the_info_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for record in (admitted(), denied(), refused()):
         LogAudit().write(record)
-    assert [entry.levelname for entry in caplog.records] == ["INFO", "WARNING", "WARNING"]
+    assert [entry.levelname for entry in caplog.records] == ["INFO", "INFO", "INFO"]
+
+
+def test_each_denial_is_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    DenialLog().write(admitted(), denied(name="node1", broker="edge"), refused(name="", reason="timed out"))
+    assert [entry.levelname for entry in caplog.records] == ["INFO", "INFO"]
+    ours, servers = caplog.messages
+    assert ours.startswith("denied node1 from ")
+    assert " at broker edge: " in ours
+    assert servers.startswith("fleet-1 refused an unnamed connection from 192.0.2.7")
+    assert servers.endswith(": timed out")
+
+
+def test_flood_of_denials_leaves_other_lines_visible(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    now = 0.0
+    sink = DenialLog(lambda: now)
+    sink.write(*[denied()] * 1000)
+    assert len(caplog.messages) == 20
+    now = 1.0
+    sink.write(denied(), denied())
+    assert len(caplog.messages) == 21
+    assert caplog.messages[-1].endswith(" (980 more denials were not logged)")
 
 
 def test_every_output_gets_every_record_and_losses_are_summed(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ async def test_stored_request_can_be_explained_and_contains_no_password(live: Li
 async def test_log_and_standard_output_contain_the_records(live: Live) -> None:
     await denied(live, "everywhere")
     await eventually(lambda: '"name":"everywhere"' in live.service.out_file.read_text())
-    live.service.wait_for_log(r'WARNING \d+ broker_auth.audit: \{"event":"decision".*"name":"everywhere"')
+    live.service.wait_for_log(r'INFO \d+ broker_auth.audit: \{"event":"decision".*"name":"everywhere"')
 
 
 async def test_records_are_published_with_the_rendered_permissions(live: Live) -> None:

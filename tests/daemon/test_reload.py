@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 from nats.errors import Error as NatsError
 
+from broker_auth.audit.reader import read_records
+from broker_auth.audit.record import AuditRecord
 from broker_auth.cli import main
 from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
@@ -50,6 +53,22 @@ async def gets_in(deployment: FleetDeployment, password: str) -> bool:
         return False
     await client.close()
     return True
+
+
+async def test_denials_hide_neither_a_reload_nor_anything_else(deployment: FleetDeployment) -> None:
+    """By default records go to standard output, and the log has one line for each denial."""
+    with deployment.service("--log-format", "json") as service:
+        for _ in range(3):
+            assert not await gets_in(deployment, "wrong")
+        reload(service)
+    lines = [json.loads(line) for line in service.log()]
+    records = [record for record in read_records(service.out_file) if isinstance(record, AuditRecord)]
+    denials = [line for line in lines if line.get("code") == "provisioner_password"]
+    denied = [record for record in records if record.code == "provisioner_password"]
+    assert [line["level"] for line in denials] == ["info"] * len(denied)
+    assert len(denied) >= 3  # a client may try again
+    assert [line["level"] for line in lines if line["message"].startswith("reloaded ")] == ["info"]
+    assert not [line for line in lines if "event" in line]
 
 
 async def test_changed_password_applies_after_the_reload(deployment: FleetDeployment, service: ServiceProcess) -> None:

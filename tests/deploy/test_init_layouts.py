@@ -32,7 +32,7 @@ def test_system_layout_uses_system_directories(tmp_path: Path) -> None:
 
 def test_container_layout_writes_only_streams_and_listens_for_probes(tmp_path: Path) -> None:
     configured = settings(tmp_path, Layout.CONTAINER)
-    assert [output.kind for output in configured.audit.outputs] == [AuditKind.LOG]
+    assert [output.kind for output in configured.audit.outputs] == [AuditKind.STDOUT]
     assert configured.pid_file is None
     assert configured.metrics_listen == "0.0.0.0:9464"
     assert configured.brokers[0].server.store_dir == Path("/data")

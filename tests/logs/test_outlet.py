@@ -18,6 +18,7 @@ import pytest
 
 from broker_auth.audit.file import AuditFile, StreamAudit, rotated
 from broker_auth.logs import setup as logs
+from broker_auth.logs.formats import LogFormat
 from broker_auth.logs.outlet import DescriptorTarget, ThreadOutlet, TryingOutlet
 from tests.audit.records import denied
 from tests.deadlines import HANG_SECONDS
@@ -123,7 +124,7 @@ def test_process_without_threads_drops_lines_that_a_full_socket_refuses() -> Non
 
 
 def test_lost_lines_are_reported_once_the_reader_returns(pipe: Pipe) -> None:
-    handler = logs._Handler(TryingOutlet(pipe.writing))
+    handler = logs._Handler(TryingOutlet(pipe.writing), LogFormat.TEXT)
     record = logging.makeLogRecord({"msg": "y" * 500})
     for _ in range(50):
         handler.emit(record)

@@ -10,10 +10,10 @@ from tests.settings.builder import Directory, P
 KEY = f"{P}audit.output"
 
 
-def test_records_go_to_the_log_by_default(directory: Directory) -> None:
+def test_records_go_to_standard_output_by_default(directory: Directory) -> None:
     settings = directory.check().settings
     assert settings
-    assert settings.audit.outputs == (AuditOutput(kind=AuditKind.LOG),)
+    assert settings.audit.outputs == (AuditOutput(kind=AuditKind.STDOUT),)
     assert settings.audit.requests is StoredRequests.NONE
 
 

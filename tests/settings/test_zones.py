@@ -168,7 +168,7 @@ def test_records_of_an_edge_go_to_a_separate_file(edges: Directory) -> None:
     assert settings.of_zone("edge1").audit.subject is None
     edges.set({f"{P}audit.output": "nats:choria.audit"})
     (output,) = settings_of(edges).of_zone("edge1").audit.outputs
-    assert output.kind is AuditKind.LOG
+    assert output.kind is AuditKind.STDOUT
 
 
 def test_workers_of_a_zone(edges: Directory) -> None:

@@ -189,10 +189,10 @@ AUDIT_OUTPUT: Final[Key[tuple[AuditOutput, ...]]] = Key(
     name=f"{PREFIX}audit.output",
     kind="list of outputs",
     parse=values.listed(audit_output),
-    default=(AuditOutput(kind=AuditKind.LOG),),
-    shown="log",
-    meaning="Outputs of audit records, one JSON object for each decision: `log` (the service's log), `stdout`, "
-    "`file:PATH` (mode 0640, rotated by size; SIGUSR1 opens it again after something else moved it), "
+    default=(AuditOutput(kind=AuditKind.STDOUT),),
+    shown="stdout",
+    meaning="Outputs of audit records, one JSON object for each decision: `stdout`, `log` (the service's log, on "
+    "standard error), `file:PATH` (mode 0640, rotated by size; SIGUSR1 opens it again after something else moved it), "
     "`nats:SUBJECT` (published in the callout account "
     "of the first fleet broker; `config render` exports it to the fleet's account). At most one file and one subject.",
 )
