@@ -73,6 +73,7 @@ def parse_time(text: str) -> float | None:
 DURATION: Final = Duration()
 MOMENT: Final = Moment()
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
+DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
 
 
 def json_option(function: _F) -> _F:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from broker_auth.tokens.check import CheckResult, Expectations, Mismatch, Requir
 from broker_auth.tokens.claims import Purpose
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES
+from broker_auth.tokens.jws import show as show_text
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys, Verified
 
@@ -38,6 +40,7 @@ _EPILOG = options.example(
     "broker-auth token check provisioning.jwt --signer signer.pem --min-validity 30d",
     "cat client.jwt | broker-auth token check - --issuer choria=$(cat issuer.public) --json",
     "broker-auth token check server.jwt --signer signer.pem --may-publish a.reply.b --query permissions.streams",
+    "broker-auth token check node1.jwt --signer signer.pem --name node1.example.net --address 192.0.2.7",
     "broker-auth token check /etc/choria/*.jwt --signer signer.pem --min-validity 14d --format nagios",
 )
 
@@ -72,6 +75,8 @@ class _Trust:
 )
 @click.option("--purpose", type=click.Choice(list(PURPOSES)), help="Require this kind of token.")
 @click.option("--identity", help="Require this server identity or caller id.")
+@click.option("--name", help="Require that a node with this connection name may wait by it.")
+@click.option("--address", help="Require that a node may connect from this IP address.")
 @click.option(
     "--min-validity", "--validity-min", type=options.DURATION, help="Require at least this remaining validity."
 )
@@ -117,6 +122,8 @@ def check_command(
     issuers: tuple[str, ...],
     purpose: str | None,
     identity: str | None,
+    name: str | None,
+    address: str | None,
     min_validity: float | None,
     max_validity: float | None,
     *,
@@ -137,12 +144,15 @@ def check_command(
     """
     if sum(map(bool, (config, signers, issuers))) != 1:
         raise click.UsageError("give the trusted keys by one of --config, --signer and --issuer")
+    if name is not None or address is not None:
+        purpose = purpose or "provisioning"
     form = form or ("json" if as_json else "text")
     try:
         trust = _configured(config) if config else _Trust(keys=_keys(signers, issuers))
         requirements = (
             *_permission_requirements(may_publish, may_subscribe),
             *(_query_requirement(query) for query in queries),
+            *_node_requirements(name, address),
         )
     except BrokerAuthError as error:
         if form != "nagios":
@@ -204,6 +214,34 @@ def _permission_requirements(publish: Sequence[str], subscribe: Sequence[str]) -
 
     yield from (may(subject, publishing=True) for subject in publish)
     yield from (may(subject, publishing=False) for subject in subscribe)
+
+
+def _node_requirements(name: str | None, address: str | None) -> Iterator[Requirement]:
+    """Yield the requirements that rule 3 has of a waiting node, with the same codes."""
+    if name is None and address is None:
+        return  # the policy takes time to import
+    from broker_auth.policy.decision import DenyCode
+    from broker_auth.policy.model import HostList
+    from broker_auth.policy.subjects import is_node_name
+
+    def named(token: Verified, _claims: Mapping[str, Any]) -> Mismatch | None:
+        if name is None or token.bounds is None or token.bounds.allow_name(name):
+            return None
+        return Mismatch(DenyCode.NODE_NAME_NOT_ALLOWED, f"it is not for nodes with the name {show_text(name)}")
+
+    def located(token: Verified, _claims: Mapping[str, Any]) -> Mismatch | None:
+        networks = token.bounds.networks if token.bounds else ()
+        if address is None or not networks or address in HostList(networks=networks):
+            return None
+        return Mismatch(DenyCode.ADDRESS_NOT_ALLOWED, f"it is not for nodes from {show_text(address)}")
+
+    if name is not None and not is_node_name(name):
+        raise click.UsageError(f"--name {name!r} cannot be a node's name: no wildcard, white space or empty part")
+    try:
+        ip_address(address or "127.0.0.1")
+    except ValueError as error:
+        raise click.UsageError(f"--address {address!r} is not an IP address") from error
+    yield from (named, located)
 
 
 def _query_requirement(text: str) -> Requirement:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from broker_auth.cli import output
 from broker_auth.times import short_duration
 from broker_auth.tokens.check import CheckResult
-from broker_auth.tokens.show import chain_issuer_line, lines
+from broker_auth.tokens.show import bounds_lines, chain_issuer_line, lines
 
 FORMATS: Final = ("text", "json", "nagios", "prometheus")
 UNREADABLE: Final = "unreadable"
@@ -83,6 +83,7 @@ def _document(item: Checked) -> dict[str, Any]:
         "claims": result.claims,
         "expires": output.rfc3339(result.expires),
         "chain_issuer": issuer and {"token_id": issuer.id, "ends": output.rfc3339(issuer.ends)},
+        "bounds": result.bounds and result.bounds.claim(),
     }
 
 
@@ -94,6 +95,8 @@ def _text(item: Checked, now: float, *, named: bool) -> None:
     output.note(f"{place}accepted: {result.purpose} token signed by {result.signer}, {_ends(result, now)}")
     if not named:
         for line in lines(result.claims or {}, now):
+            output.note(line)
+        for line in bounds_lines(result.bounds):
             output.note(line)
         if result.chain_issuer is not None:
             output.note(chain_issuer_line(result.chain_issuer, now))

@@ -10,11 +10,12 @@ from broker_auth.audit.unsigned import parse_unsigned
 from broker_auth.cli import options, output
 from broker_auth.cli.files import read_input
 from broker_auth.errors import InputError
+from broker_auth.tokens.bounds import Bounds, bounds_of
 from broker_auth.tokens.chain import DEFAULT_MAX_AGE, claimed_issuer
-from broker_auth.tokens.claims import Claims, purpose_of, typed_claims
+from broker_auth.tokens.claims import Claims, Purpose, purpose_of, typed_claims
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws
-from broker_auth.tokens.show import chain_issuer_line, lines, masked
+from broker_auth.tokens.show import bounds_lines, chain_issuer_line, lines, masked
 
 _EPILOG = options.example("broker-auth token inspect provisioning.jwt", "broker-auth token inspect - --json < a.jwt")
 MAX_INPUT = 2 * MAX_TOKEN_BYTES
@@ -34,7 +35,7 @@ def inspect_command(ctx: click.Context, file: str, *, as_json: bool) -> None:
         jws = parse_unsigned(read_input(file, MAX_INPUT).decode("ascii", "replace"))
     except TokenRejected as rejected:
         raise InputError(f"not a token: {rejected}") from rejected
-    purpose, claims, fault = _typed(jws)
+    purpose, claims, bounds, fault = _typed(jws)
     now = time.time()
     expired = claims is not None and claims.expires is not None and claims.expires <= now
     issuer = None if claims is None else claimed_issuer(claims, DEFAULT_MAX_AGE)
@@ -47,6 +48,7 @@ def inspect_command(ctx: click.Context, file: str, *, as_json: bool) -> None:
                 "claims": masked(jws.claims),
                 "expires": output.rfc3339(claims.expires if claims else None),
                 "fault": fault,
+                "bounds": bounds and bounds.claim(),
             }
         )
         ctx.exit(int(expired))
@@ -56,16 +58,20 @@ def inspect_command(ctx: click.Context, file: str, *, as_json: bool) -> None:
     output.note(f"{'Algorithm':>22}: {jws.algorithm}")
     for line in lines(jws.claims, now):
         output.note(line)
+    for line in bounds_lines(bounds):
+        output.note(line)
     if issuer is not None:
         output.note(f"{chain_issuer_line(issuer, now)} by a broker with default settings")
     ctx.exit(int(expired))
 
 
-def _typed(jws: Jws) -> tuple[str | None, Claims | None, str | None]:
-    """Return the purpose, the typed claims, and the problem with the claims, if any."""
-    purpose = None
+def _typed(jws: Jws) -> tuple[str | None, Claims | None, Bounds | None, str | None]:
+    """Return the purpose, the typed claims, the bounds, and the problem with the claims, if any."""
+    purpose = claims = None
     try:
         purpose = purpose_of(jws.claims)
-        return str(purpose), typed_claims(jws.claims, purpose), None
+        claims = typed_claims(jws.claims, purpose)
+        bounds = bounds_of(jws.claims) if purpose is Purpose.PROVISIONING else None
     except TokenRejected as rejected:
-        return str(purpose) if purpose else None, None, str(rejected)
+        return str(purpose) if purpose else None, claims, None, str(rejected)
+    return str(purpose), claims, bounds, None

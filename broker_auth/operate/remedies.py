@@ -160,6 +160,16 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "An unprovisioned node sent no connection name, or a name that cannot be part of a subject.",
         "Let it connect with its host name as its name: at most 253 characters, no `*`, `>` or white space.",
     ),
+    DenyCode.NODE_NAME_NOT_ALLOWED: Remedy(
+        "The provisioning token is for nodes with other names. A token that was copied to another device is denied so.",
+        "Compare the name in the record with those that `broker-auth token inspect` shows. If the device is yours, "
+        "issue a token with `--for-name` for it; the connection's name must be the device's name.",
+    ),
+    DenyCode.ADDRESS_NOT_ALLOWED: Remedy(
+        "The provisioning token is for nodes from other networks than the address in the record, which is what "
+        "nats-server sees: behind address translation or a proxy it is not the device's own.",
+        "If the device is yours, issue a token with `--for-network` for the network from which it connects.",
+    ),
     DenyCode.PROVISIONING_FULL: Remedy(
         "The provisioning account has as many connections as `plugin.broker_auth.provisioning.limits.max_connections` "
         "allows; the remaining places are reserved for provisioners. The node is admitted once others disconnect.",
@@ -207,6 +217,11 @@ TOKENS: Final[dict[TokenFault, Remedy]] = {
     TokenFault.CLAIM_TYPE: Remedy("A claim has the wrong type, such as a time as text.", "Issue it again."),
     TokenFault.CLAIM_MISSING: Remedy(
         "A claim that this kind of token needs is missing.", "Issue it again with the claim."
+    ),
+    TokenFault.BOUNDS: Remedy(
+        "The extension `broker-auth` of a provisioning token, which says for which nodes it is, is malformed, or holds "
+        "a bound that this version does not know and therefore must not ignore.",
+        "Issue the token with `broker-auth token provisioning`. If a newer version issued it, upgrade the service.",
     ),
     TokenFault.CLAIM_SUBJECT: Remedy(
         "A claim (identity, collective, organization, a subject) cannot be part of a subject.",

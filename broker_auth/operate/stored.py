@@ -26,6 +26,7 @@ from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.secret import Secret
 from broker_auth.times import MAX_TIME
+from broker_auth.tokens.bounds import Bounds
 from broker_auth.tokens.faults import TokenFault
 from broker_auth.tokens.jws import Jws, show
 from broker_auth.tokens.keys import VerificationKey
@@ -36,6 +37,7 @@ NONCE: Final = "nonce"  # what a request lacks that was made of a token in a fil
 PASSWORD_CHECK: Final = "password"
 SIGNATURE_CHECK: Final = "token signature"
 NONCE_CHECK: Final = "nonce"
+BOUNDS_CHECK: Final = "node's name and address"
 CONNECTIONS_CHECK: Final = "number of connections"
 _REDACTABLE: Final = frozenset({PASSWORD, TOKEN_SIGNATURE})
 _RULES_WITH_NONCE: Final = frozenset({Rule.CLIENT.value, Rule.SERVER.value})
@@ -261,6 +263,13 @@ class StoredCase(Case, kw_only=True):
             self.skipped[NONCE_CHECK] = None
         elif not (self.stored.was_admitted and self.stored.rule in _RULES_WITH_NONCE):
             super().require_nonce(token)
+
+    def require_within(self, bounds: Bounds) -> None:
+        """Check the node's name and address, unless the request comes from a file, which holds neither."""
+        if NONCE in self.stored.redacted:
+            self.skipped[BOUNDS_CHECK] = None
+        else:
+            super().require_within(bounds)
 
     def require_place(self) -> None:
         """Compare the connections of the record's time with the limit; skip it where the record does not say."""

@@ -9,12 +9,14 @@ import msgspec
 
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
 from broker_auth.policy.decision import NO_EVIDENCE, Admit, Code, DenyCode, Evidence, Rule
-from broker_auth.policy.model import Policy
+from broker_auth.policy.model import HostList, Policy
 from broker_auth.policy.permissions import Permissions
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.secret import Secret
+from broker_auth.tokens.bounds import Bounds
 from broker_auth.tokens.claims import earlier
 from broker_auth.tokens.faults import TokenRejected
+from broker_auth.tokens.jws import show
 from broker_auth.tokens.nonce import verify_nonce
 from broker_auth.tokens.verify import Rejected, Verified, check_times
 
@@ -116,6 +118,14 @@ class Case(msgspec.Struct):
             TokenRejected: it did not.
         """
         verify_nonce(token.claims, self.request.client_info.nonce, self.request.connect_opts.sig)
+
+    def require_within(self, bounds: Bounds) -> None:
+        """Require that the token is for this node (docs/policy.md#provisioning-tokens-for-certain-nodes)."""
+        name, host = self.request.connect_opts.name, self.request.client_info.host
+        if not bounds.allow_name(name):
+            self.refuse(DenyCode.NODE_NAME_NOT_ALLOWED, f"the token is not for nodes with the name {show(name)}")
+        if bounds.networks and host not in HostList(networks=bounds.networks):
+            self.refuse(DenyCode.ADDRESS_NOT_ALLOWED, f"the token is not for nodes from {show(host)}")
 
     def require_place(self) -> None:
         """Require that another node leaves connections for provisioners (docs/policy.md#the-places-of-provisioners)."""

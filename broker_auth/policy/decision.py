@@ -73,6 +73,8 @@ class DenyCode(StrEnum):
     SYSTEM_CLAIM = "system_claim"
     PROVISIONING_TOKEN_ON_VERIFIED_TLS = "provisioning_token_on_verified_tls"
     NODE_NAME = "node_name"
+    NODE_NAME_NOT_ALLOWED = "node_name_not_allowed"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
     PROVISIONING_FULL = "provisioning_full"
     SERVERS_DENIED = "servers_denied"
     CLIENT_HOST = "client_host"
@@ -192,6 +194,8 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.SYSTEM_CLAIM: "credentials not sufficient",
     DenyCode.PROVISIONING_TOKEN_ON_VERIFIED_TLS: "credentials contradict each other",
     DenyCode.NODE_NAME: "connection name not accepted",
+    DenyCode.NODE_NAME_NOT_ALLOWED: "connection name not accepted",
+    DenyCode.ADDRESS_NOT_ALLOWED: "token not accepted",
     DenyCode.PROVISIONING_FULL: "connection type not served",
     DenyCode.SERVERS_DENIED: "connection type not served",
     DenyCode.CLIENT_HOST: "connection type not served",

@@ -226,6 +226,8 @@ def _provisioning_node(case: Case, token: Verified | Rejected) -> Admit:
     else:
         granted = permissions.SHARED_NODE
         name = name if is_node_name(name) else "unnamed-node"
+    if verified.bounds is not None:
+        case.require_within(verified.bounds)
     case.require_place()
     return case.admit(case.policy.accounts.provisioning, name, granted, "provisioning token", verified)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker_auth.secret import Secret
+from broker_auth.tokens.bounds import Bounds
 from broker_auth.tokens.issue import (
     Claims,
     SigningKey,
@@ -44,6 +45,7 @@ class Issuer:
         issued: float | None = None,
         validity: float = DAY,
         urls: Sequence[str] = ("tls://127.0.0.1:4223",),
+        bounds: Bounds | None = None,
     ) -> str:
         """Return a provisioning token, valid for ``validity`` seconds from ``issued`` (Unix seconds) or now."""
         claims = provisioning_claims(
@@ -52,6 +54,7 @@ class Issuer:
             token=Secret("demo"),
             urls=urls,
             organization=organization,
+            bounds=bounds,
         )
         return self._key.sign(claims)
 

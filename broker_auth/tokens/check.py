@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from broker_auth.times import short_duration
+from broker_auth.tokens.bounds import Bounds
 from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.claims import ORG_ISSUER_PREFIX, ClientClaims, Purpose, ServerClaims
 from broker_auth.tokens.faults import TokenRejected
@@ -68,6 +69,7 @@ class CheckResult:
         expires: Unix seconds; the earlier of its expiry and its issuer's end.
         chain_issuer: its chain issuer, or itself if it is a chain issuer; None outside a verified trust chain.
         soon: whether nothing is wrong with it but that it expires sooner than expected.
+        bounds: the nodes that may wait by it; None if any may.
     """
 
     valid: bool
@@ -79,6 +81,7 @@ class CheckResult:
     expires: float | None = None
     chain_issuer: ChainIssuer | None = None
     soon: bool = False
+    bounds: Bounds | None = None
 
 
 def check_token(
@@ -120,6 +123,7 @@ def check_token(
         expires=token.expires,
         chain_issuer=token.chain_issuer,
         soon=[mismatch.code for mismatch in mismatches] == [_SOON],
+        bounds=token.bounds,
     )
 
 

@@ -20,6 +20,7 @@ class TokenFault(StrEnum):
     DUPLICATE_CLAIM = "token_duplicate_claim"
     CLAIM_TYPE = "token_claim_type"
     CLAIM_MISSING = "token_claim_missing"
+    BOUNDS = "token_bounds"
     CLAIM_SUBJECT = "token_claim_subject"
     PURPOSE = "token_purpose"
     ALGORITHM = "token_algorithm"

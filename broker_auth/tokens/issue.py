@@ -19,6 +19,8 @@ from broker_auth.errors import InputError
 from broker_auth.secret import Secret
 from broker_auth.times import MAX_TIME
 from broker_auth.tokens import ksuid
+from broker_auth.tokens.bounds import EXTENSIONS, Bounds
+from broker_auth.tokens.bounds import KEY as BOUNDS_KEY
 from broker_auth.tokens.claims import ClientPermissions, Purpose, ServerPermissions
 from broker_auth.tokens.issue_chain import issue_under, make_chain_issuer
 from broker_auth.tokens.signing import SigningKey, load_signing_key, new_seed, signing_key_from_seed
@@ -65,6 +67,7 @@ def provisioning_claims(
     password: Secret | None = None,
     organization: str = DEFAULT_ORGANIZATION,
     extensions: Mapping[str, Any] | None = None,
+    bounds: Bounds | None = None,
     protocol_v2: bool = False,
     allow_update: bool = False,
     issuer: str = DEFAULT_ISSUER,
@@ -85,12 +88,13 @@ def provisioning_claims(
         password: password for the broker.
         organization: ``ou``.
         extensions: free-form data for the provisioner.
+        bounds: the nodes that may wait by it; None for any. They are added to the extensions.
         protocol_v2: use the version 2 network protocol.
         allow_update: allow the provisioner to upgrade the node's software.
         issuer: ``iss``.
 
     Raises:
-        InputError: no token, neither URLs nor SRV domain, or an unusable validity.
+        InputError: no token, neither URLs nor SRV domain, an unusable validity, or bounds in the extensions too.
     """
     if not token:
         raise InputError("a provisioning token needs an access token (cht)")
@@ -102,7 +106,7 @@ def provisioning_claims(
         "cht": token.reveal(),
         "chs": secure,
         "chpd": default,
-        "extensions": None if extensions is None else dict(extensions),
+        EXTENSIONS: _extensions(extensions, bounds),
     }
     return claims | _present(
         chu=",".join(urls),
@@ -219,6 +223,14 @@ def require_public_key(text: str) -> str:
     if not is_hex_key(text):
         raise InputError("an Ed25519 public key is 64 hex characters, or a file that holds them")
     return text.lower()
+
+
+def _extensions(extensions: Mapping[str, Any] | None, bounds: Bounds | None) -> dict[str, Any] | None:
+    if bounds is None or not (claim := bounds.claim()):
+        return None if extensions is None else dict(extensions)
+    if extensions and BOUNDS_KEY in extensions:
+        raise InputError(f"the extensions hold {BOUNDS_KEY!r} already, so no other bounds can be added")
+    return {**(extensions or {}), BOUNDS_KEY: claim}
 
 
 def _standard_claims(purpose: Purpose, now: float, validity: float, issuer: str) -> Claims:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from broker_auth.times import MAX_TIME, rfc3339, short_duration
+from broker_auth.tokens.bounds import Bounds
 from broker_auth.tokens.chain import ChainIssuer
 
 SECRET_CLAIMS: Final = frozenset({"cht", "chpwd"})  # access token and broker password of a provisioning token
@@ -82,6 +83,12 @@ def lines(claims: Mapping[str, Any], now: float) -> Iterator[str]:
 def chain_issuer_line(issuer: ChainIssuer, now: float) -> str:
     """Return a line, in the format of :func:`lines`, with the end of a chain issuer's validity."""
     return f"{'Chain issuer':>22}: {issuer.id}, accepted until {moment(issuer.ends, now)}"
+
+
+def bounds_lines(bounds: Bounds | None) -> Iterator[str]:
+    """Yield lines, in the format of :func:`lines`, with the nodes that may wait by a provisioning token."""
+    if bounds is not None:
+        yield from (f"{label:>22}: {value}" for label, value in bounds.lines())
 
 
 def _text(name: str, value: Any, now: float) -> str:

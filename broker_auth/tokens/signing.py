@@ -18,6 +18,7 @@ from broker_auth.certificates.pemfile import PemError, read_private_key
 from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
 from broker_auth.secret import Secret
+from broker_auth.tokens.bounds import bounds_of
 from broker_auth.tokens.claims import Purpose, typed_claims
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import parse
@@ -49,7 +50,10 @@ class SigningKey:
         """
         token = jwt.encode(dict(claims), self._key, algorithm=self.algorithm)
         try:
-            typed_claims(parse(token).claims, Purpose(claims["purpose"]))
+            made, purpose = parse(token).claims, Purpose(claims["purpose"])
+            typed_claims(made, purpose)
+            if purpose is Purpose.PROVISIONING:
+                bounds_of(made)
         except TokenRejected as rejected:
             raise InputError(f"a token with these claims would be refused: {rejected.detail}") from rejected
         return token

@@ -7,7 +7,7 @@
 3. check the types of its claims,
 4. find the key: the issuer of its ``ou`` (and the trust chain below it), or the configured signers,
 5. verify the signature with an algorithm that fits the key,
-6. check that the claims required for its kind are present.
+6. check that the claims required for its kind are present, and read the bounds of a provisioning token.
 
 :func:`check_times` is called on every use, so a cached token expires like any other.
 """
@@ -21,6 +21,7 @@ from typing import Final
 
 from broker_auth.cache import BoundedCache
 from broker_auth.tokens import chain, nonce
+from broker_auth.tokens.bounds import Bounds, bounds_of
 from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.claims import (
     CHAIN_ISSUER_PREFIX,
@@ -51,6 +52,7 @@ class Verified:
         digest: SHA-256 of what was signed. A thief could write an ECDSA signature in another way, but not this.
         keys: the public keys behind it: of its owner, and of the chain issuer that signed it.
         chain_issuer: its chain issuer, or itself if it is a chain issuer; None outside a trust chain.
+        bounds: the nodes that may wait by it; None if it is for any, or for members.
     """
 
     purpose: Purpose
@@ -61,6 +63,7 @@ class Verified:
     digest: bytes = b""
     keys: tuple[bytes, ...] = ()
     chain_issuer: ChainIssuer | None = None
+    bounds: Bounds | None = None
 
     @property
     def expires(self) -> float | None:
@@ -147,6 +150,7 @@ class TokenVerifier:
             claims = typed_claims(jws.claims, purpose)
             key = self._signer(jws, self._candidates(jws, purpose, claims))
             _require_claims(claims)
+            bounds = bounds_of(jws.claims) if purpose is Purpose.PROVISIONING else None
         except TokenRejected as rejected:
             return Rejected(fault=rejected.fault, detail=rejected.detail, purpose=purpose, token_id=token_id)
         chain_issuer = self._chain_issuer(purpose, claims)
@@ -159,6 +163,7 @@ class TokenVerifier:
             digest=hashlib.sha256(jws.signing_input).digest(),
             keys=_public_keys(claims, in_chain=chain_issuer is not None),
             chain_issuer=chain_issuer,
+            bounds=bounds,
         )
 
     def _chain_issuer(self, purpose: Purpose, claims: Claims) -> ChainIssuer | None:

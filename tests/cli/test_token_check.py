@@ -80,6 +80,7 @@ def test_json_document_is_complete(tmp_path: Path) -> None:
         "claims": claims | {"cht": "*****", "chpwd": "*****"},
         "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(START + DAY)),
         "chain_issuer": None,
+        "bounds": None,
     }
 
 
@@ -145,6 +146,7 @@ REJECTED: list[tuple[str, Callable[[], str]]] = [
     ("token_claim_type", lambda: sign(a_client(exp="never"), ORG)),
     ("chain_issuer_key", lambda: sign(org_issuer(a_client(), FOREIGN), ORG)),
     ("chain_org_signature", lambda: sign(org_issuer(a_client()) | {"tcs": "00" * 64}, ORG)),
+    ("token_bounds", lambda: sign(a_provisioning(extensions={"broker-auth": {"max_nodes": 1}}), ORG)),
     ("token_signature", lambda: sign(issued(a_server(), creator_token=creator_claims()), ORG)),
 ]
 
@@ -176,6 +178,7 @@ def test_claims_are_shown_only_if_the_signature_is_valid() -> None:
         "claims": None,
         "expires": None,
         "chain_issuer": None,
+        "bounds": None,
     }
     assert check("x.y.z")["purpose"] is None
 
@@ -320,6 +323,7 @@ def test_inspect_prints_json() -> None:
         "claims": claims | {"cht": "*****", "chpwd": "*****"},
         "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(claims["exp"])),
         "fault": None,
+        "bounds": None,
     }
 
 

@@ -163,7 +163,10 @@ def _config_check(directory: Path) -> Any:
 def _token_provisioning(directory: Path) -> Any:
     key_directory = _key_directory(directory)
     options = ("--token", "s3cret-access-token", "--urls", "nats://provision.example.net:4222", "--json")
-    return run("token", "provisioning", directory / "p.jwt", key_directory.path / "org.seed", *options).json
+    (directory / "names").write_text("node1.example.net\n")
+    many = ("--names-file", directory / "names", "--out-dir", directory / "tokens")
+    one = run("token", "provisioning", directory / "p.jwt", key_directory.path / "org.seed", *options).json
+    return one | run("token", "provisioning", key_directory.path / "org.seed", *many, *options).json
 
 
 def _token_server(directory: Path) -> Any:
@@ -186,11 +189,15 @@ def _token_client(directory: Path) -> Any:
 
 def _token_check(directory: Path) -> Any:
     key_directory = _key_directory(directory)
-    return run("token", "check", key_directory.chain_issuer("--org", "choria"), *key_directory.trust, "--json").json
+    bounded = key_directory.provisioning("--for-name", "node1", "--for-network", "192.0.2.0/24")
+    files = (key_directory.chain_issuer("--org", "choria"), bounded)
+    issuer, node = run("token", "check", *files, *key_directory.trust, "--json").json
+    return issuer | {"bounds": node["bounds"]}
 
 
 def _token_inspect(directory: Path) -> Any:
-    return run("token", "inspect", _key_directory(directory).client(), "--json").json
+    bounded = _key_directory(directory).provisioning("--for-name", "node1", "--for-network", "192.0.2.0/24")
+    return run("token", "inspect", bounded, "--json").json
 
 
 def _explain(_: Path) -> Any:

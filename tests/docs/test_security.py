@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from broker_auth.deploy.devpki import LEAF_DOMAIN
 from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.sandbox import Sandbox
+from broker_auth.tokens.bounds import make_bounds
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -117,6 +119,24 @@ async def test_stolen_provisioning_token_allows_taking_the_name_of_a_waiting_nod
             assert (await subscription.next_msg(timeout=HANG_SECONDS)).data == b"your new identity"
     finally:
         await asyncio.gather(node.close(), thief.close(), provisioner.close())
+
+
+async def test_token_for_one_device_does_not_take_the_name_of_another(sandbox: Sandbox) -> None:
+    token = sandbox.node_issuer.node_token(bounds=make_bounds(["node1.example.net"], ["127.0.0.0/8"]))
+    stolen = dataclasses.replace(sandbox.credentials("node"), token=token)
+    device = await connect(sandbox.node_url, "node1.example.net", stolen)
+    await device.close()
+    with pytest.raises(ConnectRefusedError):
+        await connect(sandbox.node_url, "node2.example.net", stolen)
+    record = sandbox.audit_record("node2.example.net")
+    assert record
+    assert record.code == "node_name_not_allowed"
+    elsewhere = sandbox.node_issuer.node_token(bounds=make_bounds([], ["192.0.2.0/24"]))
+    with pytest.raises(ConnectRefusedError):
+        await connect(sandbox.node_url, "node3.example.net", dataclasses.replace(stolen, token=elsewhere))
+    record = sandbox.audit_record("node3.example.net")
+    assert record
+    assert record.code == "address_not_allowed"
 
 
 async def test_stolen_certificate_with_the_password_is_not_a_provisioner(sandbox: Sandbox) -> None:

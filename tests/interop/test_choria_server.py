@@ -14,6 +14,7 @@ from broker_auth.natsio.client import round_trip
 from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.secret import Secret
+from broker_auth.tokens.bounds import Bounds, make_bounds
 from broker_auth.tokens.issue import SigningKey, load_signing_key, provisioning_claims
 from tests.builders.clock import HOUR
 from tests.builders.tokens import rsa_key
@@ -49,6 +50,18 @@ async def test_choria_discovers_and_queries_it(choria_server: Choria, tmp_path: 
             assert presented == (choria_server.directory / "provisioning.jwt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("/.+/", "admitted"), ("another.example.net", "node_name_not_allowed")], ids=["its", "another"]
+)
+async def test_server_with_a_token_for_certain_names(
+    choria_server: Choria, tmp_path: Path, name: str, code: str
+) -> None:
+    async with Sandbox(tmp_path / "sandbox") as sandbox:
+        write_token(sandbox, choria_server.directory, protocol_v2=True, bounds=make_bounds([name], ["127.0.0.0/8"]))
+        async with server(choria_server, tmp_path / "choria.log"):
+            assert await until_decided(sandbox) == {code}
+
+
 async def test_server_with_an_untrusted_token_is_denied(choria_server: Choria, tmp_path: Path) -> None:
     async with Sandbox(tmp_path / "sandbox") as sandbox:
         foreign = load_signing_key(rsa_key("foreign signer").private_pem, "foreign signer")
@@ -61,7 +74,14 @@ async def test_server_with_an_untrusted_token_is_denied(choria_server: Choria, t
 # --- The node
 
 
-def write_token(sandbox: Sandbox, directory: Path, *, protocol_v2: bool, key: SigningKey | None = None) -> None:
+def write_token(
+    sandbox: Sandbox,
+    directory: Path,
+    *,
+    protocol_v2: bool,
+    key: SigningKey | None = None,
+    bounds: Bounds | None = None,
+) -> None:
     url = sandbox.node_url.replace("tls://", "nats://")  # as Choria writes them; it always uses TLS
     claims = provisioning_claims(
         now=time.time(),
@@ -70,6 +90,7 @@ def write_token(sandbox: Sandbox, directory: Path, *, protocol_v2: bool, key: Si
         urls=[url],
         default=True,
         protocol_v2=protocol_v2,
+        bounds=bounds,
     )
     signer = key or load_signing_key((sandbox.directory / "pki" / "signer.key").read_bytes(), "signer")
     (directory / "provisioning.jwt").write_text(signer.sign(claims))

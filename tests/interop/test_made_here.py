@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broker_auth.secret import Secret
+from broker_auth.tokens.bounds import make_bounds
 from broker_auth.tokens.issue import (
     CLIENT_FLAGS,
     SERVER_FLAGS,
@@ -43,6 +44,7 @@ def test_provisioning(go: Go, keys: KeyFiles, signer: str) -> None:
             username="u",
             password=Secret("p"),
             extensions={"site": {"name": "lab"}},
+            bounds=make_bounds(["node1.example.net", r"/spare\d+/"], ["192.0.2.0/24"]),
             protocol_v2=True,
             allow_update=True,
         )
@@ -59,7 +61,9 @@ def test_provisioning(go: Go, keys: KeyFiles, signer: str) -> None:
         "chusr": "u",
         "chpwd": "p",
     }
-    assert (claims["extensions"], claims["v2"], claims["update"]) == ({"site": {"name": "lab"}}, True, True)
+    bounds = {"names": ["node1.example.net", r"/spare\d+/"], "networks": ["192.0.2.0/24"]}
+    assert claims["extensions"] == {"site": {"name": "lab"}, "broker-auth": bounds}
+    assert (claims["v2"], claims["update"]) == (True, True)
     look = go.ask("look", token=token)
     assert look == {"purpose": "choria_provisioning", "algorithm": {"rsa": "RS256", "org": "EdDSA"}[signer]}
 

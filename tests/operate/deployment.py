@@ -17,6 +17,7 @@ from broker_auth.sandbox.service import READY, ServiceProcess
 from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
+from broker_auth.tokens.bounds import make_bounds
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
 from tests.builders.seeds import write_secret, write_zone_seeds
 
@@ -136,10 +137,16 @@ class EdgeDeployment:
     def url(self, name: str) -> str:
         return f"tls://127.0.0.1:{self.ports[name]}"
 
-    def provisioning_token(self) -> str:
-        """Return the token of an unprovisioned node."""
+    def provisioning_token(self, *names: str) -> str:
+        """Return the token of an unprovisioned node; of these names only, if any are given."""
         key = load_signing_key((self.directory / "signer.key").read_bytes(), "signer")
-        claims = provisioning_claims(now=time.time(), validity=600, token=Secret("s3cret"), urls=["nats://x:4222"])
+        claims = provisioning_claims(
+            now=time.time(),
+            validity=600,
+            token=Secret("s3cret"),
+            urls=["nats://x:4222"],
+            bounds=make_bounds(names, ()),
+        )
         return key.sign(claims)
 
     def access(self, **options: object) -> Access:

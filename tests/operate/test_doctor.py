@@ -333,11 +333,14 @@ async def test_doctor_reports_skipped_checks(tmp_path: Path) -> None:
     deployment = EdgeDeployment(tmp_path)
     with deployment.running():
         findings = await examine(Context(access=deployment.access()), check(deployment.config, {}, serving=True))
-    assert codes(findings, SKIPPED) == {
-        "callout.admits": {"edge"},
-        "system.closed": {"edge"},
-        "isolation.crossing": {"fleet"},
-    }
+        bounded = Secret(deployment.provisioning_token("node1.example.net"))  # not for the name of the doctor's login
+        context = Context(access=deployment.access(), provisioning_token=bounded)
+        with_token = await examine(context, check(deployment.config, {}, serving=True))
+    skipped = {"callout.admits": {"edge"}, "system.closed": {"edge"}, "isolation.crossing": {"fleet"}}
+    assert codes(findings, SKIPPED) == codes(with_token, SKIPPED) == skipped
+    assert [item.remedy for item in with_token if item.code == "callout.admits" and item.severity is SKIPPED] == [
+        "give one for any name, or one with --for-name '/broker-auth-doctor-\\w+/'"
+    ]
 
 
 async def test_missing_and_different_streams_are_reported(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tests.builders.tokens import (
     HOLDER,
     SERVER_SIGNER,
     client_claims,
+    provisioning_claims,
     provisioning_signer,
     rsa_key,
     sign,
@@ -429,6 +430,9 @@ def test_credentials_in_files(office: Office) -> None:
     (tokens / "good.jwt").write_text(sign(client_claims(), CLIENT_SIGNER) + "\n")
     (tokens / "foreign.jwt").write_text(sign(client_claims(), FOREIGN))
     (tokens / "node.jwt").write_text(requests.node().connect_opts.auth_token)
+    bounds = {"broker-auth": {"names": ["new1.example.net"], "networks": ["192.0.2.0/24"]}}
+    bounded = sign(provisioning_claims(extensions=bounds), provisioning_signer())
+    (tokens / "device.jwt").write_text(bounded)  # which name and address a node would have is not in the file
     (tokens / "README").write_text("no token")
     (certificates / "node.pem").write_bytes(client().certificate_pem)
     (certificates / "both.pem").write_bytes(client("b").certificate_pem + client("b").key_pem)
@@ -443,8 +447,8 @@ def test_credentials_in_files(office: Office) -> None:
         "token_signature": [str(tokens / "foreign.jwt")],
         "no_credential": [str(certificates / "foreign.pem")],
     }
-    assert (done.code, done.json["decided"], done.json["undecidable"]) == (1, 6, 2)
-    assert done.json["skipped"] == {"nonce": 1}
+    assert (done.code, done.json["decided"], done.json["undecidable"]) == (1, 7, 2)
+    assert done.json["skipped"] == {"nonce": 1, "node's name and address": 1}
 
 
 def test_missing_directory_is_named(office: Office) -> None:

@@ -17,7 +17,7 @@ from broker_auth.tokens.faults import TokenFault
 from tests.builders.clock import NOW
 from tests.builders.policies import issuer_policy, x509_policy
 from tests.builders.requests import client, fleet, node, provisioner, server, system
-from tests.builders.tokens import FOREIGN
+from tests.builders.tokens import FOREIGN, provisioning_claims, provisioning_signer, sign
 
 BOTH = frozenset({PASSWORD, TOKEN_SIGNATURE})
 ASKED = {
@@ -96,3 +96,13 @@ def test_checks_of_stored_parts_are_repeated() -> None:
 @pytest.mark.parametrize(("raw", "filled"), [("h.c.", "h.c.AA"), ("h.c.\n", "h.c.AA"), ("h.c.s", "h.c.s"), ("", "")])
 def test_only_a_missing_signature_gets_a_placeholder(raw: str, filled: str) -> None:
     assert with_placeholder(raw) == filled
+
+
+def test_bounds_of_a_token_are_compared_with_the_stored_name_and_address() -> None:
+    bounds = {"names": ["new1.example.net"], "networks": ["192.0.2.0/24"]}
+    token = sign(provisioning_claims(extensions={"broker-auth": bounds}), provisioning_signer())
+    again, case = decide_stored(stored(node(token)), x509_policy(), NOW)
+    assert isinstance(again, Admit)
+    assert list(case.skipped) == ["token signature"]
+    assert code(stored(node(token, name="new2.example.net")), x509_policy()) is DenyCode.NODE_NAME_NOT_ALLOWED
+    assert code(stored(node(token, host="198.51.100.7")), x509_policy()) is DenyCode.ADDRESS_NOT_ALLOWED

@@ -16,6 +16,7 @@ from tests.builders.clock import NOW
 from tests.builders.policies import PASSWORD, issuer_policy, x509_policy
 from tests.builders.requests import fleet, node, presenting, provisioner, request
 from tests.policy import (
+    test_bounds,
     test_chain_issuer_age,
     test_edge,
     test_gate,
@@ -31,6 +32,7 @@ from tests.policy.table import TOKEN_ID, codes
 from tests.tokens import test_chain, test_jws
 
 MODULES = (
+    test_bounds,
     test_edge,
     test_gate,
     test_rule0_connection,

@@ -24,7 +24,7 @@ from broker_auth.settings.checks.ignored import CHANGES_ADMISSION
 from broker_auth.settings.keys import own as own_keys
 from broker_auth.settings.keys.choria import CHORIA_KEYS
 from broker_auth.settings.keys.table import find
-from broker_auth.tokens import jws, keys, verify
+from broker_auth.tokens import bounds, jws, keys, verify
 from broker_auth.tokens.claims import ClientClaims, ClientPermissions, ServerClaims, ServerPermissions
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.verify import Rejected, TokenVerifier, TrustedKeys, Verified, check_times
@@ -66,6 +66,7 @@ COMPARED = {
     "Claims that must be there",
     "The chain of trust",
     "Provisioning node",
+    "Provisioning tokens for certain nodes",
     "Provisioning node, not isolated",
     "Server, by token",
     "Client",
@@ -100,6 +101,17 @@ def rows(heading: str, index: int = 0, page: dict[str, list[Table]] = POLICY) ->
 
 def test_kinds_of_revocations() -> None:
     assert [code(kind)[0] for kind, _, _ in rows("Revoked credentials")] == list(RevocationKind)
+
+
+# --- Bounds
+
+
+def test_bounds_of_provisioning_tokens() -> None:
+    documented = {code(bound)[0]: code(denial)[0] for bound, _, denial in rows("Provisioning tokens for certain nodes")}
+    assert documented == {
+        bounds.NAMES: DenyCode.NODE_NAME_NOT_ALLOWED.value,
+        bounds.NETWORKS: DenyCode.ADDRESS_NOT_ALLOWED.value,
+    }
 
 
 # --- Accounts and rules

@@ -22,7 +22,11 @@ from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.listeners import RENDER
 from broker_auth.operate.doctor.probe import ProbeTarget, Unreachable, Verdict
 from broker_auth.operate.doctor.refusals import EVENT_SECONDS, Refusal, Refusals
+from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings, Role, Settings
+from broker_auth.tokens.bounds import bounds_of
+from broker_auth.tokens.faults import TokenRejected
+from broker_auth.tokens.jws import parse
 
 LIMIT_SECONDS: Final = 2.0  # clients give up then, regardless of the server's timeout (fact 10)
 SLOW_SECONDS: Final = 0.5
@@ -227,8 +231,15 @@ async def _logins(
     tried = False
     if context.provisioning_token is not None and broker.role in (Role.EDGE, Role.SINGLE):
         tried = True
-        login = Login(what="a node", token=context.provisioning_token)
-        await _login(context, broker, target, listener, findings, login, context.settings.accounts.provisioning)
+        if _allows_canary(context.provisioning_token):
+            login = Login(what="a node", token=context.provisioning_token)
+            await _login(context, broker, target, listener, findings, login, context.settings.accounts.provisioning)
+        else:
+            findings.skipped(
+                FindingCode.CALLOUT_ADMITS,
+                "the provisioning token is for nodes with other names than the doctor's",
+                f"give one for any name, or one with --for-name '/{CANARY}-\\w+/'",
+            )
     if broker.role is Role.FLEET and (not context.settings.issuer_mode or context.settings.pub_sub_ca):
         tried = True
         login = Login(what="the configured certificate")
@@ -249,6 +260,19 @@ async def _logins(
         findings.skipped(FindingCode.CALLOUT_ADMITS, message, remedy)
 
 
+def _allows_canary(token: Secret) -> bool:
+    """Return whether a connection with the doctor's name may use a provisioning token, as far as it can be read."""
+    try:
+        bounds = bounds_of(parse(token.reveal()).claims)
+    except TokenRejected:
+        return True  # the login shows what is wrong with it
+    return bounds is None or bounds.allow_name(_canary())
+
+
+def _canary() -> str:
+    return f"{CANARY}-{secrets.token_hex(6)}"
+
+
 async def _login(
     context: Context,
     broker: BrokerSettings,
@@ -258,7 +282,7 @@ async def _login(
     login: Login,
     account: str,
 ) -> None:
-    name = f"{CANARY}-{secrets.token_hex(6)}"
+    name = _canary()
     reported = listener.named(name)
     try:
         client = await connect(target.url, login.called(name), context.access.tls(broker))

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.operate.stored import NONCE_CHECK, Stored, UnsignedTokens, decide_stored
+from broker_auth.operate.stored import BOUNDS_CHECK, NONCE_CHECK, Stored, UnsignedTokens, decide_stored
 from broker_auth.policy.decision import Admit, Decision, DenyCode
 from broker_auth.policy.model import Policy
 from broker_auth.settings.model import FLEET_ZONE, Settings
@@ -15,7 +15,7 @@ from broker_auth.settings.policy import build_policy
 
 CACHED: Final = 32_768  # tokens of each signer, and peers: a fleet comes back in the same order every time
 ZONE_CHECK: Final = "zone"  # the record's zone is not configured
-_INDEPENDENT: Final = frozenset({NONCE_CHECK})  # skipped checks that end alike under every configuration
+_INDEPENDENT: Final = frozenset({NONCE_CHECK, BOUNDS_CHECK})  # skipped checks that end alike under every configuration
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
