@@ -1,9 +1,9 @@
 """Merges the revocations of several hosts, in any order (docs/policy.md#several-hosts).
 
 Each kind and value has one record: a revocation, or the fact that it was restored. Records are ordered, and merging
-keeps the later one, so hosts that have seen the same records agree, in whatever order they saw them. A restore is placed
-just after the revocation that it undoes, not at the time it was made: a later revocation, which another host made
-without knowing of the restore, stays.
+keeps the later one, so hosts that have seen the same records agree, in whatever order they saw them. A restore is
+placed just after the revocation that it undoes, not at the time it was made: a later revocation, which another host
+made without knowing of the restore, stays.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ async def test_stops_without_waiting_for_a_broker(
             assert await asyncio.to_thread(service.wait) == 0
         finally:
             undo()
-    log = Path(service.log_file).read_text()
+    log = await asyncio.to_thread(Path(service.log_file).read_text)
     assert reason in log
     assert "broker west: not" not in log
     assert "did not drain" not in log
