@@ -191,6 +191,15 @@ class Certificate:
         """
         return self._read(_KEY_USAGE, extensions.may_sign_certificates, default=True)
 
+    @property
+    def may_sign_lists(self) -> bool:
+        """Whether the key usage allows signing CRLs; True without a key usage (as in Go).
+
+        Raises:
+            CertificateError: the extension is malformed.
+        """
+        return self._read(_KEY_USAGE, extensions.may_sign_lists, default=True)
+
     def _basic_constraints(self) -> tuple[bool | None, int | None]:
         nothing: tuple[bool | None, int | None] = (None, None)
         return self._read(_BASIC_CONSTRAINTS, extensions.basic_constraints, default=nothing)

@@ -14,6 +14,7 @@ _ANY_USAGE: Final = bytes.fromhex("551d2500")
 _SERVER_AUTH: Final = bytes.fromhex("2b06010505070301")
 _CLIENT_AUTH: Final = bytes.fromhex("2b06010505070302")
 _SIGNS_CERTIFICATES: Final = 0x04  # keyCertSign, in the first byte of a key usage
+_SIGNS_LISTS: Final = 0x02  # cRLSign
 
 
 def basic_constraints(value: bytes) -> tuple[bool | None, int | None]:
@@ -31,9 +32,12 @@ def basic_constraints(value: bytes) -> tuple[bool | None, int | None]:
 
 def may_sign_certificates(value: bytes) -> bool:
     """Return whether a key usage includes keyCertSign, or is empty."""
-    bits = der.only(value, der.BIT_STRING)
-    used = value[bits.content + 1 : bits.end]
-    return not any(used) or bool(used[0] & _SIGNS_CERTIFICATES)
+    return _allows(value, _SIGNS_CERTIFICATES)
+
+
+def may_sign_lists(value: bytes) -> bool:
+    """Return whether a key usage includes cRLSign, or is empty."""
+    return _allows(value, _SIGNS_LISTS)
 
 
 def is_for_clients(value: bytes) -> bool:
@@ -44,6 +48,12 @@ def is_for_clients(value: bytes) -> bool:
 def is_for_servers(value: bytes) -> bool:
     """Return whether an extended key usage includes serverAuth or anyExtendedKeyUsage."""
     return _names(value, _SERVER_AUTH)
+
+
+def _allows(value: bytes, use: int) -> bool:
+    bits = der.only(value, der.BIT_STRING)
+    used = value[bits.content + 1 : bits.end]
+    return not any(used) or bool(used[0] & use)
 
 
 def _names(value: bytes, expected: bytes) -> bool:

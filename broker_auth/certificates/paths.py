@@ -190,7 +190,7 @@ def _identity(path: Sequence[Certificate], names: AlternativeNames) -> PeerIdent
         names=identity_names(leaf, names, constrained=constrained),
         not_after=_end(path),
         fingerprint=leaf.fingerprint,
-        issuer_and_serial=leaf.issuer_and_serial,
+        serials=tuple(certificate.issuer_and_serial for certificate in (leaf, *path[1:-1])),
     )
 
 

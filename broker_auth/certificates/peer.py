@@ -23,7 +23,7 @@ class PeerIdentity:
         names: the names that the policy's identities are compared with (docs/policy.md#1-the-provisioner).
         not_after: end of the validity of the whole path to the CA (Unix seconds).
         fingerprint: SHA-256 of the certificate (DER), lower-case hex.
-        issuer_and_serial: see :attr:`.Certificate.issuer_and_serial`.
+        serials: :attr:`.Certificate.issuer_and_serial` of each certificate below the CA, this one's first.
     """
 
     common_name: str
@@ -31,7 +31,7 @@ class PeerIdentity:
     names: tuple[str, ...]
     not_after: float
     fingerprint: str
-    issuer_and_serial: bytes = b""
+    serials: tuple[bytes, ...] = ()
 
     @property
     def display_name(self) -> str:

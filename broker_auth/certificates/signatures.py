@@ -8,7 +8,7 @@ exponent costs a second per signature.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -58,6 +58,17 @@ _REFUSED: Final = {
     bytes.fromhex("2a8648ce3d0401"): "ECDSA with SHA-1",
     bytes.fromhex("2a8648ce380403"): "DSA",
 }
+
+
+class Signed(Protocol):
+    """A certificate or a CRL; attributes as in :class:`.Certificate`."""
+
+    @property
+    def algorithm(self) -> bytes: ...
+    @property
+    def tbs(self) -> bytes: ...
+    @property
+    def signature(self) -> bytes: ...
 
 
 def _pss_algorithms() -> dict[bytes, _Hash]:
@@ -156,7 +167,7 @@ def public_key(certificate: Certificate, max_rsa_bits: int = MAX_RSA_BITS) -> Pu
     raise CertificateError("its public key is of a kind that is not accepted")
 
 
-def is_signed_by(issued: Certificate, key: PublicKey) -> bool:
+def is_signed_by(issued: Signed, key: PublicKey) -> bool:
     """Return whether ``key`` made the signature of ``issued``.
 
     Raises:

@@ -25,7 +25,11 @@ _MAX_RECALLED: Final = 64 * 1024  # characters; longer chains are not hashed for
 
 
 class PeerVerifier:
-    """A verifier of peers against a fixed set of roots, which caches results by the SHA-256 of the chains."""
+    """A verifier of peers against a fixed set of roots, which caches results by the SHA-256 of the chains.
+
+    Attributes:
+        authorities: the roots.
+    """
 
     def __init__(self, roots: Sequence[Certificate], cached: int | None = None) -> None:
         """Prepare to verify against ``roots``; without roots, every chain that nats-server verified is accepted.
@@ -35,6 +39,7 @@ class PeerVerifier:
             cached: how many verified peers are cached; :data:`PEER_CACHE` by default.
         """
         self._roots = Roots(roots)
+        self.authorities = tuple(roots)
         self._known: BoundedCache[bytes, CachedPeer] = BoundedCache(PEER_CACHE if cached is None else cached)
         self._refused: BoundedCache[bytes, CachedPeer] = BoundedCache(REFUSED_CACHE)
 

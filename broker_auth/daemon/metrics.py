@@ -6,8 +6,10 @@ interface: the Grafana dashboard and operators' alerts depend on them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from math import inf
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -38,6 +40,7 @@ class ServiceCollector(Collector):
         now = self._clock()
         yield _chain_issuers(states, now)
         yield _gauge("revocations", "Revocations in force.", ("zone",), [((s.zone,), s.revoked) for s in states])
+        yield from _crls(states)
         yield from _troubles(states, now)
         yield from _certificates(states, now)
 
@@ -230,6 +233,21 @@ def _certificates(states: Sequence[ZoneState], now: float) -> Iterator[Metric]:
         "Days until a certificate expires; negative once it has.",
         ("what", "name"),
         [((row.what, row.name), (row.not_after - now) / 86400) for row in rows],
+    )
+
+
+def _crls(states: Sequence[ZoneState]) -> Iterator[Metric]:
+    """Yield each CRL once; of several by one CA in a file, what the file says in total and at the latest."""
+    entries: Counter[tuple[str, str]] = Counter()
+    ends: dict[tuple[str, str], float] = {}
+    for one in (crl for state in states for crl in state.crls):
+        key = one.file, one.name
+        entries[key] += one.entries
+        ends[key] = max(inf if one.next_update is None else one.next_update, ends.get(key, 0.0))
+    labels = ("file", "issuer")
+    yield _gauge("crl_entries", "Certificates in the CRLs of a CA that are in force.", labels, entries.items())
+    yield _gauge(
+        "crl_next_update_timestamp_seconds", "When the CRL of a CA expires; +Inf if never.", labels, ends.items()
     )
 
 

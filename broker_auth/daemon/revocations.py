@@ -1,19 +1,21 @@
-"""Hands revocations to running workers: the supervisor follows the file, workers follow the supervisor.
+"""Hands revocations to running workers: the supervisor follows the files, workers follow the supervisor.
 
 A worker is forked with the revocations of that moment and told each change after it, so a replaced worker knows them,
-even if the file has become unreadable. An unreadable file is reported, and the last good state stays in force.
+even if a file has become unreadable. An unreadable file is reported, and the last good state stays in force.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
+from broker_auth.certificates.crl import Crl
+from broker_auth.daemon.crl_files import CrlFiles, identity
+from broker_auth.daemon.crl_parts import CrlPart, PartialCrls, parts
 from broker_auth.daemon.prepared import Prepared
 from broker_auth.errors import BrokerAuthError
 from broker_auth.policy.revocations import Draft, Revocation, Revocations
@@ -32,21 +34,26 @@ class RevocationChange(msgspec.Struct, kw_only=True, omit_defaults=True):
         version: of the revocations that the change leads to.
         add: what was revoked, or revoked on other terms.
         remove: what was restored.
+        crls: parts of CRLs.
+        replace_crls: whether the CRLs of this change replace the earlier ones.
         more: whether another part follows.
     """
 
     version: str
     add: list[Revocation] = []
     remove: list[Revocation] = []
+    crls: list[CrlPart] = []
+    replace_crls: bool = False
     more: bool = False
 
 
 class RevocationFeed:
-    """The revocations of one configuration, kept up to date from their file.
+    """The revocations of one configuration, kept up to date from their file and from those of CRLs.
 
     Attributes:
         current: the last good state.
         trouble: why the file cannot be read just now; empty if it can.
+        crls: the files of CRLs.
     """
 
     def __init__(self, prepared: Prepared) -> None:
@@ -56,6 +63,8 @@ class RevocationFeed:
         self._prepared = prepared
         self._path = prepared.settings.revocations
         self._seen: tuple[int, ...] | None = None
+        crls = self.current.crls.crls
+        self.crls = CrlFiles(prepared.settings.client_crl, prepared.policy.peers.authorities, crls)
 
     def prepared(self) -> Prepared:
         """Return the configuration with the last good state, for a worker that is forked now."""
@@ -63,8 +72,18 @@ class RevocationFeed:
         return dataclasses.replace(self._prepared, policy=policy)
 
     def look(self) -> list[bytes]:
-        """Read the file if it was changed; return the messages that tell workers of the change."""
-        if self._path is None or (seen := _identity(self._path)) == self._seen:
+        """Read what was changed; return the messages that tell workers of the change.
+
+        A long CRL is read in steps, one in each call while :attr:`CrlFiles.busy`.
+        """
+        messages = self._look_at_file()
+        if self.crls.look():
+            self.current = self.current.with_crls(self.current.crls.replaced(self.crls.crls))
+            messages += _crl_messages(self.crls.crls, self.current.version)
+        return messages
+
+    def _look_at_file(self) -> list[bytes]:
+        if self._path is None or (seen := identity(self._path)) == self._seen:
             return []
         self._seen = seen
         try:
@@ -75,7 +94,7 @@ class RevocationFeed:
         self.trouble = ""
         if read.version == self.current.version:
             return []
-        earlier, self.current = self.current, read
+        earlier, self.current = self.current, read.with_crls(self.current.crls)
         _log.info("revocations: %d now", read.count)
         return list(_messages(*read.since(earlier), read.version))
 
@@ -86,6 +105,7 @@ class Follower:
     def __init__(self, current: Revocations) -> None:
         self._current = current
         self._draft: Draft | None = None
+        self._crls = PartialCrls()
         self._decoder = msgspec.json.Decoder(RevocationChange)
 
     def take(self, line: bytes) -> Revocations | None:
@@ -98,9 +118,13 @@ class Follower:
         if self._draft is None:
             self._draft = Draft(self._current)
         self._draft.apply(change.add, change.remove)
+        for part in change.crls:
+            self._crls.add(part)
         if change.more:
             return None
         self._current, self._draft = self._draft.finish(change.version), None
+        if change.replace_crls:
+            self._current = self._current.with_crls(self._current.crls.replaced(self._crls.finish()))
         return self._current
 
 
@@ -112,14 +136,11 @@ def _messages(added: list[Revocation], removed: list[Revocation], version: str) 
     yield _line(RevocationChange(version=version))
 
 
+def _crl_messages(crls: Iterable[Crl], version: str) -> Iterator[bytes]:
+    for part in parts(crls):
+        yield _line(RevocationChange(version=version, crls=[part], more=True))
+    yield _line(RevocationChange(version=version, replace_crls=True))
+
+
 def _line(change: RevocationChange) -> bytes:
     return msgspec.json.encode(change) + b"\n"
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file; empty if it cannot be seen."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from broker_auth.callout.stats import Snapshot
+from broker_auth.daemon.crl_files import CrlState
 from broker_auth.daemon.expiry import Expiry
 
 
@@ -35,6 +36,8 @@ class ZoneState(msgspec.Struct, kw_only=True):
         revocations: version of the revocations by which every worker decides; empty while they differ.
         revoked: number of revocations.
         revocation_trouble: why the file of revocations cannot be read now; empty if it can.
+        crls: the CRLs in force.
+        crl_troubles: why a file of CRLs cannot be used now.
     """
 
     zone: str
@@ -60,6 +63,8 @@ class ZoneState(msgspec.Struct, kw_only=True):
     revocations: str = ""
     revoked: int = 0
     revocation_trouble: str = ""
+    crls: tuple[CrlState, ...] = ()
+    crl_troubles: tuple[str, ...] = ()
 
     def after(self, earlier: ZoneState) -> ZoneState:
         """Return this state plus the counts of an earlier process of the zone."""

@@ -17,6 +17,7 @@ from typing import Final
 from broker_auth.callout.connection import DRAIN_SECONDS
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.child import Child
+from broker_auth.daemon.crl_files import state_of
 from broker_auth.daemon.expiry import Expiry, expiries
 from broker_auth.daemon.prepared import Prepared
 from broker_auth.daemon.revocations import POLL_SECONDS, RevocationFeed
@@ -188,6 +189,8 @@ class Supervisor:
             revocations=self._confirmed(),
             revoked=self._feed.current.count,
             revocation_trouble=self._feed.trouble,
+            crls=tuple(map(state_of, self._feed.crls.crls)),
+            crl_troubles=tuple(self._feed.crls.troubles.values()),
         )
         return (state,)
 
@@ -295,16 +298,17 @@ class Supervisor:
             self._tell_revocations(self._feed, self._slots)
             if self._old_feed is not self._feed:
                 self._tell_revocations(self._old_feed, self._old)
-            await asyncio.sleep(POLL_SECONDS)
+            busy = self._feed.crls.busy or self._old_feed.crls.busy
+            await asyncio.sleep(0 if busy else POLL_SECONDS)
 
     def _tell_revocations(self, feed: RevocationFeed, slots: Sequence[Slot[Heartbeat]]) -> None:
-        before = feed.trouble
+        before = feed.trouble, dict(feed.crls.troubles)
         lines = feed.look()
         if lines:
             for slot in slots:
                 if slot.child is not None:
                     slot.child.send(lines)
-        if lines or feed.trouble != before:
+        if lines or (feed.trouble, feed.crls.troubles) != before:
             self.changed()
 
     def _confirmed(self) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from broker_auth.callout.skew import WARNING_SECONDS, describe
 from broker_auth.daemon.state import ZoneState
+from broker_auth.settings.crls import doubt
 
 
 class TroubleCode(StrEnum):
@@ -22,6 +23,7 @@ class TroubleCode(StrEnum):
     CERTIFICATE = "certificate"
     AUDIT = "audit"
     REVOCATIONS = "revocations"
+    CRL = "crl"
     LATE = "late"
 
 
@@ -34,7 +36,14 @@ class Trouble(msgspec.Struct, frozen=True):
 
 def troubles(state: ZoneState, now: float) -> tuple[Trouble, ...]:
     """Return the troubles of a zone at ``now`` (Unix seconds), most far-reaching first."""
-    return (*_clocks(state), *_certificates(state, now), *_audit(state), *_revocations(state), *_late(state))
+    return (
+        *_clocks(state),
+        *_certificates(state, now),
+        *_audit(state),
+        *_revocations(state),
+        *_crls(state, now),
+        *_late(state),
+    )
 
 
 def _clocks(state: ZoneState) -> Iterator[Trouble]:
@@ -67,6 +76,15 @@ def _revocations(state: ZoneState) -> Iterator[Trouble]:
     if state.revocation_trouble:
         text = f"the file of revocations cannot be read, so its last good state counts: {state.revocation_trouble}"
         yield Trouble(TroubleCode.REVOCATIONS, text)
+
+
+def _crls(state: ZoneState, now: float) -> Iterator[Trouble]:
+    for reason in state.crl_troubles:
+        text = f"a file of CRLs cannot be used, so its last good CRLs count: {reason}"
+        yield Trouble(TroubleCode.CRL, text)
+    for one in state.crls:
+        if doubtful := doubt(one, now):
+            yield Trouble(TroubleCode.CRL, f"{one.file}: {doubtful}; publish the current one")
 
 
 def _late(state: ZoneState) -> Iterator[Trouble]:

@@ -65,8 +65,14 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
     ),
     DenyCode.REVOKED: Remedy(
         "A credential, the node name or the address of the connection was revoked. The reason names it; "
-        "`broker-auth revoked` shows who revoked it and why.",
-        "Issue a new token or certificate with a new key to its owner. `broker-auth restore` undoes a revocation.",
+        "`broker-auth revoked` shows who revoked it and why. A certificate may also be in a CRL of its CA.",
+        "Issue a new token or certificate with a new key to its owner. `broker-auth restore` undoes a revocation; a "
+        "certificate in a CRL is denied until its CA publishes one without it.",
+    ),
+    DenyCode.CRL_EXPIRED: Remedy(
+        "The CRL of the certificate's CA has expired, and `plugin.broker_auth.client_crl_expired` is `deny`.",
+        "Have the CA publish a current CRL, and replace the file that `plugin.broker_auth.client_crl` names. Workers "
+        "follow it without a reload.",
     ),
     DenyCode.EDGE_VERIFIED_TLS: Remedy(
         "An edge claims to have verified the certificate of a connection, but edges do not request certificates.",

@@ -143,9 +143,9 @@ class Case(msgspec.Struct):
     def require_not_revoked(self, token: Verified | None) -> None:
         """Check that no credential of the connection was revoked (docs/policy.md#revoked-credentials)."""
         node = self.request.connect_opts.name if self.rule is Rule.PROVISIONING else ""
-        revocation = self.policy.revocations.find(token, self.peer, node, self.request.client_info.host, self.now)
-        if revocation is not None:
-            self.refuse(DenyCode.REVOKED, revocation.detail)
+        revoked = self.policy.revocations.find(token, self.peer, node, self.request.client_info.host, self.now)
+        if revoked is not None:
+            self.refuse(revoked.code, revoked.detail)
 
     def admit(
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None

@@ -81,6 +81,7 @@ class DenyCode(StrEnum):
     PUB_SUB_DISABLED = "pub_sub_disabled"
     NO_CREDENTIAL = "no_credential"
     REVOKED = "revoked"
+    CRL_EXPIRED = "crl_expired"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -202,6 +203,7 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.PUB_SUB_DISABLED: "credentials not sufficient",
     DenyCode.NO_CREDENTIAL: "no credentials",
     DenyCode.REVOKED: "credentials not sufficient",
+    DenyCode.CRL_EXPIRED: "certificate not accepted",
     DenyCode.INTERNAL_ERROR: "internal error",
     TokenFault.EXPIRED: "token expired",
     TokenFault.ISSUER_EXPIRED: "token expired",

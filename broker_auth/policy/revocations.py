@@ -15,6 +15,8 @@ from typing import Final
 import msgspec
 
 from broker_auth.certificates.peer import PREFIXES, PeerIdentity, identity_literal
+from broker_auth.policy.crls import NO_CRLS, CrlSet, ExpiredCrls, ListedCertificate
+from broker_auth.policy.decision import DenyCode
 from broker_auth.tokens.claims import Claims, ClientClaims, ServerClaims
 from broker_auth.tokens.verify import Verified
 
@@ -91,6 +93,7 @@ class Revoked(msgspec.Struct, frozen=True):
 
     kind: RevocationKind
     value: str
+    code: DenyCode = DenyCode.REVOKED
 
     @property
     def detail(self) -> str:
@@ -109,6 +112,7 @@ class Revocations:
     Attributes:
         version: names the set; a service confirms it by this name.
         count: how many revocations it holds.
+        crls: the CRLs of the fleet's CAs, which neither count nor have a part in the version.
     """
 
     __slots__ = (
@@ -125,12 +129,19 @@ class Revocations:
         "_terms",
         "_token_ids",
         "count",
+        "crls",
         "version",
     )
 
-    def __init__(self, terms: Mapping[RevocationKind, Mapping[_Key, Term]] | None = None, version: str = "") -> None:
+    def __init__(
+        self,
+        terms: Mapping[RevocationKind, Mapping[_Key, Term]] | None = None,
+        version: str = "",
+        crls: CrlSet = NO_CRLS,
+    ) -> None:
         """Make the index from the terms of each kind, by keys of :func:`_key`; see :meth:`of`."""
         self.version = version
+        self.crls = crls
         self._terms = {kind: held for kind, held in (terms or {}).items() if held}
         self.count = sum(map(len, self._terms.values()))
         self._token_ids = self._held(RevocationKind.TOKEN_ID)
@@ -169,6 +180,10 @@ class Revocations:
         draft.apply(added, removed)
         return draft.finish(version)
 
+    def with_crls(self, crls: CrlSet) -> Revocations:
+        """Return the set with other CRLs."""
+        return Revocations(self._terms, self.version, crls)
+
     def since(self, earlier: Revocations) -> tuple[list[Revocation], list[Revocation]]:
         """Return what to add to an earlier set and what to remove from it, to make this one."""
         return list(self._beyond(earlier)), [one for one in earlier._beyond(self) if not self._has(one)]
@@ -193,7 +208,7 @@ class Revocations:
 
     def find(
         self, token: Verified | None, peer: PeerIdentity | None, node: str, host: str, now: float
-    ) -> Revoked | None:
+    ) -> Revoked | ListedCertificate | ExpiredCrls | None:
         """Return the revocation that applies to a connection; None if it may be admitted.
 
         Args:
@@ -203,13 +218,15 @@ class Revocations:
             host: the client's address.
             now: Unix seconds.
         """
-        if not self._terms:
-            return None
-        if self._patterns or self._may_concern(token, peer, node):
-            match = self._named(token, peer, node, now)
+        if self._terms:
+            match = None
+            if self._patterns or self._may_concern(token, peer, node):
+                match = self._named(token, peer, node, now)
+            if match is None and self._networks:
+                match = self._containing(host, now)
             if match is not None:
                 return match
-        return self._containing(host, now) if self._networks else None
+        return self.crls.find(peer.serials, now) if peer is not None and self.crls else None
 
     def _may_concern(self, token: Verified | None, peer: PeerIdentity | None, node: str) -> bool:
         """Return False if no look-up by name can find anything: what almost every connection pays."""
@@ -227,7 +244,7 @@ class Revocations:
             if self._identities and _token_name(claims) in self._identities:
                 return True
         if peer is not None:
-            if self._serials and peer.issuer_and_serial in self._serials:
+            if self._serials and not self._serials.keys().isdisjoint(peer.serials):
                 return True
             if self._certificates and bytes.fromhex(peer.fingerprint) in self._certificates:
                 return True
@@ -245,7 +262,7 @@ class Revocations:
             names.append(_token_name(token.claims))
         if peer is not None:
             shown.append((RevocationKind.CERTIFICATE, bytes.fromhex(peer.fingerprint)))
-            shown.append((RevocationKind.SERIAL, peer.issuer_and_serial))
+            shown += [(RevocationKind.SERIAL, serial) for serial in peer.serials]
             names += _peer_names(peer)
         shown += [(RevocationKind.IDENTITY, name) for name in names]
         for kind, key in shown:
@@ -304,7 +321,7 @@ class Draft:
         Raises:
             RevocationError: there are too many patterns.
         """
-        made = Revocations({**self._base._terms, **self._terms}, version)
+        made = Revocations({**self._base._terms, **self._terms}, version, self._base.crls)
         if len(made._patterns) > MAX_PATTERNS:
             raise RevocationError(f"there are more than {MAX_PATTERNS} patterns; revoke identities by name")
         return made

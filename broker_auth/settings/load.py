@@ -22,6 +22,7 @@ from broker_auth.files.reading import AS_SERVICE, OTHERS, BadValue, FileContent,
 from broker_auth.secret import Secret
 from broker_auth.settings.checks.audit import audit_outputs
 from broker_auth.settings.checks.brokers import broker_names, brokers
+from broker_auth.settings.checks.crls import client_crls
 from broker_auth.settings.checks.fleet_auth import check_fleet_auth, fleet_is_static
 from broker_auth.settings.checks.identities import warn_of_common_names
 from broker_auth.settings.checks.ignored import warn_of_ignored
@@ -36,6 +37,7 @@ from broker_auth.settings.model import (
     FLEET_ZONE,
     AccountNames,
     AuditSettings,
+    ExpiredCrl,
     ProvisioningSettings,
     Role,
     Settings,
@@ -185,6 +187,10 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
         metrics_listen=source.get(own.METRICS_LISTEN),
         pid_file=source.get(own.PID_FILE),
         revocations=_revocations(source, serving=scope.serving),
+        client_crl=client_crls(
+            source, trusted.client_ca, now, readable=scope.serving and scope.zone in (None, FLEET_ZONE)
+        ),
+        deny_expired_crl=source.get(own.CLIENT_CRL_EXPIRED) is ExpiredCrl.DENY,
     )
     known = {zone.name for zone in settings.zones}
     return settings if scope.zone is None or scope.zone not in known else settings.of_zone(scope.zone)

@@ -236,6 +236,13 @@ class StoredRequests(StrEnum):
     SAMPLE = "sample"
 
 
+class ExpiredCrl(StrEnum):
+    """A choice of what applies once the CRLs of a CA have expired."""
+
+    KEEP = "keep"
+    DENY = "deny"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
     """``plugin.broker_auth.audit.*``.
@@ -287,6 +294,8 @@ class Settings:
         pub_sub_ca: whether ``plugin.security.choria.ca`` is set, for issuer mode
             (docs/policy.md#4-a-verified-certificate-without-a-token).
         client_ca: PEM files with the roots of accepted chains (docs/policy.md#0-connections-not-served).
+        client_crl: files of CRLs; empty in the settings of a zone that reads no chains.
+        deny_expired_crl: whether certificates of a CA whose CRLs have expired are denied.
         token_leeway: seconds.
         chain_issuer_max_age: seconds.
         metrics_listen: ``host:port`` for metrics and health; None disables both.
@@ -316,6 +325,8 @@ class Settings:
     metrics_listen: str | None = None
     pid_file: Path | None = None
     revocations: Path | None = None
+    client_crl: tuple[Path, ...] = ()
+    deny_expired_crl: bool = False
     narrowed_to: str = ""
 
     @property
@@ -352,7 +363,14 @@ class Settings:
         """Return the settings for the workers of one zone, without the other zones' secrets."""
         zone = self.zone(name)
         brokers = tuple(broker for broker in self.brokers if broker.zone == name)
-        return replace(self, zones=(zone,), brokers=brokers, audit=self.audit.of_zone(zone), narrowed_to=name)
+        return replace(
+            self,
+            zones=(zone,),
+            brokers=brokers,
+            audit=self.audit.of_zone(zone),
+            client_crl=self.client_crl if zone.is_fleet else (),
+            narrowed_to=name,
+        )
 
     def serving(self, name: str) -> ServingSettings:
         """Return the settings of one zone with the keys that its workers need.

@@ -9,10 +9,12 @@ from broker_auth.certificates.certificate import Certificate
 from broker_auth.certificates.pemfile import MAX_BYTES
 from broker_auth.certificates.verifier import PeerVerifier, load_roots
 from broker_auth.files.reading import read
+from broker_auth.policy.crls import CrlSet
 from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.model import HostList, Policy, Provisioning, Serves, SystemUser
 from broker_auth.policy.revocations import NO_REVOCATIONS, Revocations
 from broker_auth.settings.checks.identities import identity_patterns
+from broker_auth.settings.crls import read_crls
 from broker_auth.settings.model import FLEET_ZONE, KeySource, Settings
 from broker_auth.settings.revocations import read_revocations
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
@@ -31,13 +33,18 @@ def build_policy(settings: Settings, zone: str = FLEET_ZONE, *, cached_peers: in
         InputError: a key or certificate file has become unusable since the settings were checked.
     """
     serves = settings.serves(zone)
+    # Chains are read for the fleet only (docs/policy.md#at-an-edge, docs/policy.md#at-a-gate).
+    roots = _roots(settings.client_ca) if serves is Serves.FLEET else []
+    revocations = NO_REVOCATIONS if settings.revocations is None else _revocations(settings.revocations)
+    if roots and settings.client_crl:
+        crls = read_crls(settings.client_crl, roots)
+        revocations = revocations.with_crls(CrlSet(crls, deny_expired=settings.deny_expired_crl))
     system = None
     if settings.system_user is not None:
         system = SystemUser(user=settings.system_user, passwords=settings.system_passwords)
     return Policy(
         tokens=TokenVerifier(trusted_keys(settings)),
-        # Chains are read for the fleet only (docs/policy.md#at-an-edge, docs/policy.md#at-a-gate).
-        peers=PeerVerifier(_roots(settings.client_ca) if serves is Serves.FLEET else (), cached_peers),
+        peers=PeerVerifier(roots, cached_peers),
         serves=serves,
         accounts=settings.accounts,
         issuer_mode=settings.issuer_mode,
@@ -47,7 +54,7 @@ def build_policy(settings: Settings, zone: str = FLEET_ZONE, *, cached_peers: in
         deny_servers=settings.deny_server_connections,
         pub_sub=settings.pub_sub_ca,
         token_leeway=settings.token_leeway,
-        revocations=NO_REVOCATIONS if settings.revocations is None else _revocations(settings.revocations),
+        revocations=revocations,
     )
 
 

@@ -190,7 +190,7 @@ def make(
     """Return a certificate by ``issuer``, or by itself. ``signs`` replaces the issuer's key, ``end`` is appended."""
     own = own or key()
     signer = signs or (issuer.key if issuer else own)
-    named = algorithm or _algorithm(signer)
+    named = algorithm or algorithm_of(signer)
     whole = sequence(*extensions) if extensions else b""
     tbs = sequence(
         tlv(0xA0, integer(version - 1)) if version > 1 else b"",
@@ -202,7 +202,7 @@ def make(
         spki or public(own),
         tlv(0xA3, whole) if whole and version == 3 else b"",
     )
-    signature = tlv(0x03, b"\0" + _sign(signer, tbs, pss))
+    signature = tlv(0x03, b"\0" + signature_of(signer, tbs, pss))
     return Made(sequence(tbs, outer_algorithm or named, signature) + end, subject, own)
 
 
@@ -224,13 +224,15 @@ def rsa_algorithm(identifier: str = SHA256_RSA) -> bytes:
     return sequence(oid(identifier), tlv(0x05))
 
 
-def _algorithm(signer: Key) -> bytes:
+def algorithm_of(signer: Key) -> bytes:
+    """Return the AlgorithmIdentifier of a key's usual signatures."""
     if isinstance(signer, rsa.RSAPrivateKey):
         return rsa_algorithm()
     return sequence(oid(ED25519 if isinstance(signer, ed25519.Ed25519PrivateKey) else SHA256_EC))
 
 
-def _sign(signer: Key, tbs: bytes, pss: hashes.HashAlgorithm | None) -> bytes:
+def signature_of(signer: Key, tbs: bytes, pss: hashes.HashAlgorithm | None) -> bytes:
+    """Return a signature."""
     if isinstance(signer, rsa.RSAPrivateKey):
         if pss is not None:
             return signer.sign(tbs, padding.PSS(padding.MGF1(pss), pss.digest_size), pss)

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import Error as NatsError
 
+from broker_auth.certificates.verifier import PeerVerifier
 from broker_auth.daemon.prepared import Prepared
 from broker_auth.daemon.revocations import Follower, RevocationFeed
 from broker_auth.files.writing import write_private
@@ -44,8 +45,8 @@ SUBSETS = st.lists(st.sampled_from(ENTRIES[:10]), max_size=6, unique_by=lambda o
 
 def feed_of(path: Path) -> RevocationFeed:
     """Return the feed of a configuration that was just loaded; no other setting is used."""
-    settings: Any = type("Settings", (), {"revocations": path})
-    policy: Any = type("Policy", (), {"revocations": read_revocations(path).index})
+    settings: Any = type("Settings", (), {"revocations": path, "client_crl": ()})
+    policy: Any = type("Policy", (), {"revocations": read_revocations(path).index, "peers": PeerVerifier(())})
     return RevocationFeed(Prepared(cast("Any", settings), cast("Any", policy), {}))
 
 

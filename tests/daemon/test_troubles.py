@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.daemon.crl_files import CrlState
 from broker_auth.daemon.expiry import Expiry
 from broker_auth.daemon.state import ZoneState
 from broker_auth.daemon.troubles import TroubleCode, troubles
@@ -26,6 +27,10 @@ def state(**changes: object) -> ZoneState:
     return ZoneState(zone="fleet", **changes)  # type: ignore[arg-type]
 
 
+def crl(this_update: float, next_update: float | None) -> CrlState:
+    return CrlState("c.pem", "CN=CA", 3, this_update, next_update)
+
+
 ROWS = {
     "nothing": (state(), []),
     "clock ahead": (
@@ -40,6 +45,13 @@ ROWS = {
     "not yet": (state(expiries=(Expiry("own", "c.pem", NOW + DAY),)), []),
     "audit": (state(audit_trouble="a.jsonl: No space left on device"), ["audit records are lost: a.jsonl: No space"]),
     "revocations": (state(revocation_trouble="r.json is cut"), ["the file of revocations cannot be read"]),
+    "CRLs": (
+        state(crl_troubles=("c.pem is cut",)),
+        ["a file of CRLs cannot be used, so its last good CRLs count: c.p"],
+    ),
+    "expired CRL": (state(crls=(crl(NOW - DAY, NOW),)), ["c.pem: the CRL of 'CN=CA' expired on"]),
+    "CRL from the future": (state(crls=(crl(NOW + DAY, None),)), ["c.pem: the CRL of 'CN=CA' is from the future"]),
+    "current CRLs": (state(crls=(crl(NOW, NOW + DAY), crl(NOW - DAY, None))), []),
     "late": (state(oldest=3.0), ["the oldest request has waited for 3.0 s"]),
     "clocks come first": (
         state(oldest=3.0, audit_trouble="full", skews={"fleet/nats1": 2.0}),
@@ -86,4 +98,4 @@ def _listening(deployment: FleetDeployment, metrics: str) -> Settings:
 
 
 def test_trouble_codes_are_stable() -> None:
-    assert [code.value for code in TroubleCode] == ["clock", "certificate", "audit", "revocations", "late"]
+    assert [code.value for code in TroubleCode] == ["clock", "certificate", "audit", "revocations", "crl", "late"]

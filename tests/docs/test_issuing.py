@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from broker_auth.certificates.files import read_certificates
 from broker_auth.cli import main
 from broker_auth.sandbox.natsserver import check_configuration
+from broker_auth.settings.crls import read_crls
 from broker_auth.settings.load import check
 from tests.docs.pages import DOCS, fenced
 from tests.docs.test_commands import calls
@@ -64,6 +66,14 @@ def test_certificates_of_openssl_make_a_deployment_without_a_warning(
 ) -> None:
     run(commands(OPENSSL, STEP), tmp_path)
     deploy(tmp_path, monkeypatch)
+
+
+def test_crl_of_openssl_lists_what_was_revoked(tmp_path: Path) -> None:
+    run(commands(OPENSSL, STEP) + "\n" + commands("## Revoke with a CRL", "Tested by"), tmp_path)
+    pki = tmp_path / "pki"
+    (crl,) = read_crls([pki / "fleet.crl"], read_certificates(pki / "ca.pem"))
+    assert len(crl.serials) == 1
+    assert read_certificates(pki / "member.pem")[0].serial in crl.serials
 
 
 @pytest.mark.skipif(shutil.which("step") is None, reason="step is not installed")

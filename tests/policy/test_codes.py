@@ -18,6 +18,7 @@ from tests.builders.requests import fleet, node, presenting, provisioner, reques
 from tests.policy import (
     test_bounds,
     test_chain_issuer_age,
+    test_crls,
     test_edge,
     test_gate,
     test_permissions,
@@ -43,6 +44,7 @@ MODULES = (
     test_permissions,
     test_chain_issuer_age,
     test_revocations,
+    test_crls,
 )
 TABLES = [table for module in MODULES for table in module.TABLES]
 BAD_TOKENS = {**test_jws.REJECTED, **test_chain.REJECTED}

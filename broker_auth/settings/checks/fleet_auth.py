@@ -27,7 +27,7 @@ _LOST: Final = (
     "the fleet's servers decide by themselves: no audit record or reason for the fleet, no tokens of clients and "
     "servers, no provisioner.identities, no client_hosts, no session that ends with its certificate"
 )
-_RESTRICTIONS: Final[tuple[AnyKey, ...]] = (own.IDENTITIES, choria.CLIENT_HOSTS)
+_RESTRICTIONS: Final[tuple[AnyKey, ...]] = (own.IDENTITIES, own.CLIENT_CRL, choria.CLIENT_HOSTS)
 _CREDENTIALS: Final[tuple[AnyKey, ...]] = (
     choria.CLIENT_SIGNER_CERT,
     choria.SERVER_SIGNER_CERT,

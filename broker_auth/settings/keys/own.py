@@ -10,7 +10,7 @@ from broker_auth.settings.keys import values
 from broker_auth.settings.keys.audit_output import audit_output, stored_requests
 from broker_auth.settings.keys.durations import MAX_SECONDS
 from broker_auth.settings.keys.key import PREFIX, AnyKey, Key
-from broker_auth.settings.model import AuditKind, AuditOutput, FleetAuth, StoredRequests
+from broker_auth.settings.model import AuditKind, AuditOutput, ExpiredCrl, FleetAuth, StoredRequests
 from broker_auth.tokens.chain import DEFAULT_MAX_AGE
 
 MAX_LEEWAY: Final = 60.0  # seconds; docs/policy.md#what-is-accepted-as-a-token
@@ -159,6 +159,24 @@ CLIENT_CA: Final[Key[tuple[Path, ...]]] = Key(
     meaning="CA certificates (PEM) that a verified certificate must lead to. Not set: any chain that nats-server "
     "verified is accepted, which includes public CAs if nats-server has no `ca_file`.",
 )
+CLIENT_CRL: Final[Key[tuple[Path, ...]]] = Key(
+    name=f"{PREFIX}client_crl",
+    kind="list of files",
+    parse=values.listed(values.path),
+    default=(),
+    meaning="[CRLs](policy.md#certificate-revocation-lists) (PEM or DER) of the CAs in `client_ca`, and of CAs below "
+    "them whose certificates are in the same PEM file. Every worker follows a changed file within a second, without a "
+    "reload. The service does not start if it cannot use a file; while it runs, the last good list stays in force.",
+)
+CLIENT_CRL_EXPIRED: Final[Key[ExpiredCrl]] = Key(
+    name=f"{PREFIX}client_crl_expired",
+    kind="`keep` or `deny`",
+    parse=values.choice(ExpiredCrl),
+    default=ExpiredCrl.KEEP,
+    shown="keep",
+    meaning="Treatment of certificates of a CA whose last CRL has expired. `keep`: that CRL stays in force, and "
+    "health and metrics report it. `deny`: they are denied until there is a current one.",
+)
 BREAK_GLASS: Final[Key[str | None]] = Key(
     name=f"{PREFIX}break_glass_nkey",
     kind="public nkey",
@@ -293,6 +311,8 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     MAX_PAYLOAD_BYTES,
     MAX_CONNECTIONS,
     CLIENT_CA,
+    CLIENT_CRL,
+    CLIENT_CRL_EXPIRED,
     BREAK_GLASS,
     WORKERS,
     TOKEN_LEEWAY,
