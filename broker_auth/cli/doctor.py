@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.text import Text
 
 from broker_auth.cli import output
 from broker_auth.cli.access import access_options, make_access, run
 from broker_auth.cli.files import read_file
 from broker_auth.cli.options import FILE, config_option, example, json_option
-from broker_auth.cli.tables import make_console
 from broker_auth.operate.doctor.deployment import examine_configuration
 from broker_auth.operate.doctor.examine import examine, healthy, in_order
 from broker_auth.operate.doctor.finding import Context, Finding, Severity
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES
+from broker_auth.wording import counted
 
-_STYLES: Final = {
-    Severity.ERROR: "bold red",
-    Severity.WARNING: "yellow",
-    Severity.SKIPPED: "dim",
-    Severity.OK: "green",
+_STYLES: Final[dict[Severity, dict[str, Any]]] = {
+    Severity.ERROR: {"fg": "red", "bold": True},
+    Severity.WARNING: {"fg": "yellow"},
+    Severity.SKIPPED: {"dim": True},
+    Severity.OK: {"fg": "green"},
 }
 
 
@@ -70,25 +72,41 @@ def _token(path: Path) -> str:
 
 
 def _show(findings: tuple[Finding, ...], *, verbose: bool) -> None:
-    console = make_console()
-    for item in findings:
+    groups = _grouped(findings)
+    for item, where in groups:
         if item.severity is Severity.OK and not verbose:
             continue
-        where = f"{' '.join(filter(None, (item.broker, item.server)))}: " if item.broker else ""
-        line = Text(f"{item.severity.value:<8}", style=_STYLES[item.severity])
-        console.print(
-            line.append(output.one_line(f"{where}{item.what}  [{item.code}]"), style="default"), soft_wrap=True
-        )
+        what = f"{where}: {item.what}" if where else item.what
+        label = output.styled(f"{item.severity.value:<8}", **_STYLES[item.severity])
+        output.paragraph(f"{what}  [{item.code}]", first=label, indent=8)
         if item.remedy:
-            console.print(Text(output.one_line(f"         {item.remedy}")), soft_wrap=True)
-    counts = {severity: sum(item.severity is severity for item in findings) for severity in Severity}
-    labels: dict[Severity, Any] = {
-        Severity.ERROR: "errors",
-        Severity.WARNING: "warnings",
-        Severity.SKIPPED: "skipped",
-        Severity.OK: "ok",
-    }
-    console.print(", ".join(f"{counts[severity]} {name}" for severity, name in labels.items()))
+            output.paragraph(item.remedy, first=" " * 9, indent=9)
+    counts = Counter(item.severity for item, _ in groups)
+    numbers = [
+        counted(counts[Severity.ERROR], "error"),
+        counted(counts[Severity.WARNING], "warning"),
+        f"{counts[Severity.SKIPPED]} skipped",
+        f"{counts[Severity.OK]} ok",
+    ]
+    output.note(", ".join(numbers))
+
+
+def _grouped(findings: Iterable[Finding]) -> list[tuple[Finding, str]]:
+    """Return the findings with their servers; those that differ in nothing else are one."""
+    places: dict[Finding, list[tuple[str, str | None]]] = {}
+    for item in findings:
+        same = dataclasses.replace(item, broker=None, server=None, ahead=None)
+        servers = places.setdefault(same, [])
+        if item.broker is not None:
+            servers.append((item.broker, item.server))
+    return [(item, _where(servers)) for item, servers in places.items()]
+
+
+def _where(places: Iterable[tuple[str, str | None]]) -> str:
+    by_broker: dict[str, list[str]] = {}
+    for broker, server in places:
+        by_broker.setdefault(broker, []).extend([server] if server else [])
+    return "; ".join(" ".join(filter(None, (broker, ", ".join(servers)))) for broker, servers in by_broker.items())
 
 
 def _document(item: Finding) -> dict[str, object]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
+import textwrap
 from typing import Any
 
 import click
@@ -29,6 +33,31 @@ def warning(message: str) -> None:
 def note(message: str) -> None:
     """Print one line on standard output."""
     click.echo(one_line(message))
+
+
+def paragraph(text: str, *, first: str = "", indent: int = 0) -> None:
+    """Print text as one line, wrapped to the width of a terminal.
+
+    Args:
+        text: the text, untrusted.
+        first: what the first line begins with, which may be styled; its width is ``indent``.
+        indent: spaces before each further line.
+    """
+    line = one_line(text)
+    width = terminal_width()
+    lines = [line] if width is None else textwrap.wrap(line, max(20, width - indent), break_on_hyphens=False)
+    gap = "\n" + " " * indent
+    click.echo((first or " " * indent) + gap.join(lines))
+
+
+def styled(text: str, **style: Any) -> str:
+    """Return text with a style for terminals (``click.echo`` removes it elsewhere), unless NO_COLOR is set."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, **style)
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal on standard output; None elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def document(value: Any) -> None:

@@ -225,6 +225,7 @@ async def connect(
                 error_cb=remember,
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
+                reconnect_time_wait=0,  # nats-py would wait before it reports that nothing listens
                 connect_timeout=int(seconds),
                 inbox_prefix=login.inbox,
             )

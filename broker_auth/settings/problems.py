@@ -32,9 +32,14 @@ class Problem:
 
     def __str__(self) -> str:
         """Return ``FILE:LINE: KEY: what; remedy`` as one line."""
+        return printable(f"{self.statement}; {self.remedy}")
+
+    @property
+    def statement(self) -> str:
+        """``FILE:LINE: KEY: what`` as one line, without the remedy."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         subject = "" if self.key is None else f"{self.key}: "
-        return printable(f"{place}: {subject}{self.what}; {self.remedy}")
+        return printable(f"{place}: {subject}{self.what}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

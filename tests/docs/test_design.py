@@ -25,7 +25,7 @@ FLOORS: Final = (
     ("tokens", "natsio"),
     ("certificates",),
     ("files", "logs"),
-    ("cache", "encoding", "errors", "printable", "secret", "times"),
+    ("cache", "encoding", "errors", "printable", "secret", "times", "wording"),
 )
 """From the roof to the ground; a room imports from lower floors only, and from no other room on its own floor."""
 

@@ -107,17 +107,17 @@ FAULTS = (
     Fault(
         name="the fleet's listener demands no certificate",
         fleet=swap("verify: true", "verify: false"),
-        errors={"listener.asks_no_certificate": {"fleet"}, "callout.refuses": {"fleet"}},
+        errors={"listener.asks_no_certificate": {"fleet"}},
     ),
     Fault(
         name="the edge demands a certificate",
         edge=swap(r"(tls \{\n  cert_file: \S+)", r'\1\n  ca_file: "@ca.pem"\n  verify: true'),
-        errors={"listener.asks_certificate": {"edge"}, "callout.refuses": {"edge"}},
+        errors={"listener.asks_certificate": {"edge"}},
     ),
     Fault(
         name="any public CA's certificate is verified",
         fleet=swap(r"ca_file: \S+\n(  verify: true)", r"\1"),
-        errors={"listener.any_ca": {"fleet"}, "listener.handshake": {"fleet"}, "callout.user": {"fleet"}},
+        errors={"listener.any_ca": {"fleet"}},
         service=False,
     ),
     Fault(
@@ -131,8 +131,14 @@ FAULTS = (
         edge=swap(
             r'cert_file: "[^"]*"\n  key_file: "[^"]*"', 'cert_file: "@elsewhere.pem"\n  key_file: "@elsewhere.key"'
         ),
-        errors={"listener.handshake": {"edge"}, "callout.user": {"edge"}},
+        errors={"listener.handshake": {"edge"}},
         service=False,
+    ),
+    Fault(
+        name="TLS begins before INFO",
+        edge=swap(r"(tls \{\n  cert_file)", r"tls {\n  handshake_first: true\n  cert_file"),
+        errors={},
+        warnings={"listener.handshake_first": {"edge"}},
     ),
     Fault(
         name="the server's certificate expires soon",
@@ -144,7 +150,7 @@ FAULTS = (
         name="clients may come without TLS",
         edge=swap(r"\n(accounts \{)", r"\nallow_non_tls: true\n\1"),
         # The service then does not connect, and nor do we: whoever stands between could read along.
-        errors={"listener.plain": {"edge"}, "callout.user": {"edge"}},
+        errors={"listener.plain": {"edge"}},
         service=False,
     ),
     Fault(
@@ -161,8 +167,7 @@ FAULTS = (
     Fault(
         name="who shows nothing is somebody: on the fleet's servers",
         fleet=guest,
-        # In the wrong account there is no JetStream either.
-        errors={"callout.account": {"fleet"}, "streams.unavailable": {"fleet"}},
+        errors={"callout.account": {"fleet"}},
     ),
     Fault(
         name="another issuer signs for the broker",
@@ -182,7 +187,7 @@ FAULTS = (
     ),
     Fault(
         name="no service runs",
-        errors={"callout.no_answer": {"fleet", "edge"}, "callout.nobody": {"fleet", "edge"}},
+        errors={"callout.nobody": {None}},
         service=False,
     ),
     Fault(
@@ -235,23 +240,24 @@ FAULTS = (
     Fault(
         name="the edge's link leads nowhere",
         edge=swap(r'urls: \[ "[^"]*"', 'urls: [ "tls://127.0.0.1:1"'),
-        errors={"leaf.down": {"fleet", "edge"}},
+        errors={"leaf.down": {"edge"}},
         linked=False,
     ),
     Fault(
         name="edges are in the fleet's account",
         fleet=swap(r'(leafnodes \{.*account: )"provisioning"', r'\1"choria"'),
-        errors={"leaf.account": {"fleet"}, "leaf.down": {"fleet"}},
+        errors={"leaf.account": {"fleet"}},
         possible="callout.account",  # the edge answers in whose account somebody is, too; the first answer counts
     ),
     Fault(
         name="the fleet is shown to the provisioning account",
         fleet=joined,
-        errors={
-            "isolation.import": {"fleet"},
-            "isolation.export": {"fleet"},
-            "isolation.crossing": {"fleet"},
-        },
+        errors={"isolation.import": {"fleet"}},
+    ),
+    Fault(
+        name="the fleet is exported to the provisioning account",
+        fleet=OPEN_ACCOUNTS,
+        errors={"isolation.export": {"fleet"}},
     ),
     Fault(
         name="lifecycle events of nodes are lost",
@@ -268,7 +274,12 @@ FAULTS = (
     Fault(
         name="the fleet has no streams",
         fleet=swap(r"\njetstream \{.*?\}", ""),
-        errors={"streams.unavailable": {"fleet"}, "jetstream.down": {"fleet"}},
+        errors={"jetstream.down": {"fleet"}},
+    ),
+    Fault(
+        name="the fleet's account has no JetStream",
+        fleet=swap(r"\n    jetstream: enabled", ""),
+        errors={"streams.unavailable": {"fleet"}},
     ),
 )
 
@@ -348,12 +359,20 @@ async def test_missing_and_different_streams_are_reported(tmp_path: Path) -> Non
     with deployment.running():
         missing = await look(deployment)
         await change_streams(deployment.access(), dry_run=False)
-        deployment.write_config("plugin.choria.network.stream.event_retention = 9d")
+        deployment.write_config(
+            "plugin.choria.network.stream.event_retention = 9d",
+            "plugin.choria.network.stream.machine_retention = 0",
+            "plugin.broker_auth.audit.output = log, file:audit.json, nats:broker-auth.audit",
+        )
         different = await look(deployment)
     assert len([item for item in missing if item.code == "streams.missing"]) == 5
     assert [item.what for item in different if item.code == "streams.differ"] == [
         "CHORIA_EVENTS differs from the configuration in max_age"
     ]
+    assert [item.what for item in different if item.code == "streams.unwanted"] == [
+        "CHORIA_MACHINE has retention 0 but exists"
+    ]
+    assert [item.severity for item in different if item.code == "audit.stream"] == [ERROR]
 
 
 async def test_other_user_in_the_callout_account_is_an_error(tmp_path: Path) -> None:
@@ -382,12 +401,12 @@ async def test_clock_skew_and_expired_certificates_are_reported(tmp_path: Path) 
         apart = await look(deployment, now=lambda: time.time() + 30)
         late = await look(deployment, now=lambda: time.time() + 400 * 86_400)
         a_little = await look(deployment, now=lambda: time.time() - 2)
-    assert codes(apart, ERROR) == {"clock.skew": {"fleet", "edge"}}
+    assert codes(apart, ERROR) == {"clock.skew": {None}}
     assert codes(late, ERROR)["listener.certificate_expired"] == {"fleet", "edge"}
     if (version or (0, 0, 0)) >= (2, 15, 0):  # older versions do not report it
         assert codes(late, ERROR)["leaf.certificate_expired"] == {"fleet"}
     assert codes(a_little, ERROR) == {}
-    assert codes(a_little, WARNING)["clock.skew"] == {"fleet", "edge"}
+    assert codes(a_little, WARNING)["clock.skew"] == {None}
 
 
 async def test_used_stored_and_missing_break_glass_users_are_warned_of(tmp_path: Path) -> None:

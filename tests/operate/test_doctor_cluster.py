@@ -1,49 +1,207 @@
-"""Findings about a cluster: one server with a service suffices for all."""
+"""The doctor at three fleet servers and two edges: a healthy cluster, and each planted fault exactly once."""
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
+import contextlib
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import pytest_asyncio
+from nats.aio.client import Client
 
+from broker_auth.deploy.pki import Validity
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
+from broker_auth.operate.access import Access, Login, connect
 from broker_auth.operate.doctor.codes import FindingCode
-from broker_auth.operate.doctor.examine import of_clusters, servers_of
-from broker_auth.operate.doctor.finding import Finding, Severity
-from tests.deploy.shapes import build
+from broker_auth.operate.doctor.examine import examine
+from broker_auth.operate.doctor.finding import Context, Finding, Severity
+from broker_auth.operate.streams.change import change_streams
+from broker_auth.secret import Secret
+from broker_auth.settings.load import check
+from tests.operate.cluster import EDGES, FLEET, ClusterDeployment
+from tests.operate.deployment import MEMBER, Edit
 
-Seen = dict[str, list[str]]
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+Errors = list[tuple[str, str | None, str | None]]
+INTRUDER = generate_seed(NkeyKind.USER)
 
 
-def findings_of(servers: Seen) -> list[Finding]:
-    return [
-        Finding(severity=Severity.ERROR, code=FindingCode(code), what="", broker="fleet", server=server)
-        for server, codes in servers.items()
-        for code in codes
+def with_intruder(text: str) -> str:
+    """Add a second user to the callout account, who may answer requests (fact 4)."""
+    nkey = public_nkey(INTRUDER)
+    text = re.sub(r'auth_users: \[ "', f'auth_users: [ "{nkey}", "', text, count=1)
+    return re.sub(r'("AUTH": \{\n    users: \[)', rf'\1 {{ nkey: "{nkey}" }}', text, count=1)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterDeployment]:
+    """Yield the running cluster with its streams; the break-glass seeds are elsewhere."""
+    deployment = ClusterDeployment(tmp_path_factory.mktemp("cluster"))
+    for path in deployment.directory.glob("*break-glass.seed"):
+        path.unlink()
+    deployment.edits = dict.fromkeys((*FLEET, *EDGES), with_intruder)
+    with deployment.running():
+        await change_streams(deployment.access(), dry_run=False)
+        yield deployment
+
+
+def access_to(cluster: ClusterDeployment, *, break_glass: bool = True) -> Access:
+    pair = {"certificate": cluster.directory / "provisioner.pem", "key": cluster.directory / "provisioner.key"}
+    return cluster.access(break_glass=cluster.break_glass_seeds if break_glass else (), **pair)
+
+
+async def look(cluster: ClusterDeployment, access: Access | None = None, ahead: float = 0.0) -> tuple[Finding, ...]:
+    context = Context(
+        access=access or access_to(cluster),
+        now=lambda: time.time() + ahead,
+        provisioning_token=Secret(cluster.provisioning_token()),
+    )
+    return await examine(context, check(cluster.config, {}, serving=True))
+
+
+def errors(findings: tuple[Finding, ...]) -> Errors:
+    return [(item.code, item.broker, item.server) for item in findings if item.severity is Severity.ERROR]
+
+
+async def test_healthy_cluster_has_no_finding_but_the_single_service(cluster: ClusterDeployment) -> None:
+    findings = await look(cluster)
+    assert errors(findings) == []
+    bad = [(item.code, item.broker) for item in findings if item.severity is not Severity.OK]
+    assert bad == [("callout.alone", "fleet"), ("callout.alone", "edge"), ("callout.alone", "edge2")]
+    ok = {(item.code, item.server) for item in findings if item.severity is Severity.OK}
+    for name in (*FLEET, *EDGES):
+        assert {(code, cluster.address(name)) for code in ("callout.denies", "clock.skew", "callout.account")} <= ok
+    every = {"streams.present", "isolation.crossing", "isolation.accounts", "leaf.link", "jetstream"}
+    every |= {"listener.ca", "listener.closed", "callout.rights", "break_glass.login", "break_glass.seed", "timeouts"}
+    assert every <= {code for code, _ in ok}
+
+
+async def test_break_glass_users_are_checked_without_their_seeds(cluster: ClusterDeployment) -> None:
+    findings = await look(cluster, access_to(cluster, break_glass=False))
+    assert errors(findings) == []
+    known = {item.server for item in findings if item.code == "break_glass.known"}
+    assert known == {cluster.address(name) for name in (*FLEET, *EDGES)}
+    about = {item.code: item for item in findings if item.code in ("break_glass.used", "break_glass.unused")}
+    assert about
+    if used := about.get(FindingCode.BREAK_GLASS_USED):
+        assert re.search(r"logged in \d+ times? from 127\.0\.0\.1, last (just now|.* ago)", used.what)
+
+
+async def intrude(cluster: ClusterDeployment, name: str) -> Client:
+    """Return a connection of the intruder to a server."""
+    tls = cluster.access().tls(cluster.settings().brokers[0])
+    return await connect(cluster.url(name), Login(what="an intruder", nkey_seed=Secret(INTRUDER)), tls)
+
+
+async def test_intruders_in_the_callout_account_are_found_at_their_servers(cluster: ClusterDeployment) -> None:
+    clients = [await intrude(cluster, name) for name in ("fleet3", "edge2")]
+    try:
+        findings = await look(cluster)
+    finally:
+        for client in clients:
+            await client.close()
+    assert errors(findings) == [
+        ("callout.foreigner", broker, cluster.address(name))
+        for broker, name in (("fleet", "fleet3"), ("edge2", "edge2"))
     ]
+    assert all(public_nkey(INTRUDER) in item.what for item in findings if item.code == "callout.foreigner")
 
 
-@pytest.mark.parametrize(
-    ("servers", "left"),
-    [
-        ({"a": ["callout.nobody"], "b": ["callout.replicas"], "c": ["callout.nobody"]}, {"b": ["callout.replicas"]}),
-        ({"a": ["callout.nobody"], "b": ["callout.alone"]}, {"b": ["callout.alone"]}),
-        ({"a": ["callout.alone"], "b": ["callout.alone"]}, {}),
-        ({"a": ["callout.alone"], "b": ["callout.replicas"]}, {"b": ["callout.replicas"]}),
-        ({"a": ["callout.nobody"], "b": ["callout.nobody"]}, {"a": ["callout.nobody"], "b": ["callout.nobody"]}),
-        ({"a": ["leaf.down", "jetstream.down"], "b": ["leaf.link"]}, {"a": ["jetstream.down"], "b": ["leaf.link"]}),
-        ({"a": ["leaf.down"], "b": ["callout.replicas"]}, {"a": ["leaf.down"], "b": ["callout.replicas"]}),
-    ],
-)
-def test_finding_is_dropped_if_another_server_of_the_cluster_suffices(servers: Seen, left: Seen) -> None:
-    assert of_clusters(findings_of(servers)) == findings_of(left)
+async def test_intruder_is_found_at_a_server_that_the_configuration_does_not_list(cluster: ClusterDeployment) -> None:
+    client = await intrude(cluster, "fleet3")
+    cluster.write_config(f"plugin.broker_auth.broker.fleet.urls = {cluster.url('fleet1')}")
+    try:
+        findings = await look(cluster)
+    finally:
+        cluster.write_config()
+        await client.close()
+    assert errors(findings) == [("callout.foreigner", "fleet", "fleet3")]
 
 
-def test_service_of_another_broker_does_not_suffice() -> None:
-    edge = Finding(severity=Severity.ERROR, code=FindingCode.CALLOUT_NOBODY, what="", broker="edge", server="e")
-    assert edge in of_clusters([edge, *findings_of({"a": ["callout.replicas"]})])
+@contextlib.contextmanager
+def without_service(cluster: ClusterDeployment) -> Iterator[None]:
+    assert cluster.service
+    cluster.service.terminate()
+    try:
+        yield
+    finally:
+        mark = cluster.service.mark()
+        cluster.service.launch()
+        cluster.service.wait_for_log("ready brokers=", since=mark)
 
 
-def test_each_server_is_examined(tmp_path: Path) -> None:
-    broker = dataclasses.replace(build(tmp_path).broker("fleet"), urls=("tls://a:4222", "tls://b:4222"))
-    assert [server.urls for server in servers_of(broker)] == [("tls://a:4222",), ("tls://b:4222",)]
+async def test_stopped_service_is_one_finding(cluster: ClusterDeployment) -> None:
+    with without_service(cluster):
+        findings = await look(cluster)
+        shifted = await look(cluster, access_to(cluster, break_glass=False), ahead=30)
+    assert errors(findings) == [("callout.nobody", None, None)]
+    assert findings[0].what == "no service answers at any broker: fleet, edge, edge2"
+    # The clock comes before keys and services: a service whose clock is wrong does not answer.
+    assert errors(shifted) == [("clock.skew", None, None)]
+    assert re.match(r"this machine's clock is (29|30)\.\d s ahead of the clocks of all servers", shifted[0].what)
+
+
+async def test_expired_certificate_of_the_service_is_one_finding(cluster: ClusterDeployment) -> None:
+    certificate = cluster.directory / "client.pem"
+    kept = certificate.read_bytes(), (cluster.directory / "client.key").read_bytes()
+    past = Validity(not_before=datetime.now(UTC) - timedelta(days=9), not_after=datetime.now(UTC) - timedelta(days=3))
+    cluster.authority.client(MEMBER, validity=past).write(cluster.directory, "client")
+    try:
+        findings = await look(cluster, cluster.access(break_glass=cluster.break_glass_seeds))
+    finally:
+        certificate.write_bytes(kept[0])
+        (cluster.directory / "client.key").write_bytes(kept[1])
+    assert errors(findings) == [("service.certificate", None, None)]
+    assert f"{certificate} expired 3 days ago" in findings[0].what
+    about = [item for item in findings if item.code == "configuration"]
+    assert not [item.what for item in about if "expired" in item.what]
+
+
+async def test_servers_that_are_down_are_one_finding_each(cluster: ClusterDeployment) -> None:
+    assert cluster.service
+    *_, line = [line for line in cluster.service.log() if "broker fleet: subscribed" in line]
+    unused = next(name for name in FLEET if cluster.address(name) not in line)  # others can answer for this one at once
+    names = {unused: "fleet", "edge2": "edge2"}
+    for name in names:
+        cluster.servers[name].kill()
+    findings = await look(cluster)
+    mark = cluster.service.mark()
+    for name in names:
+        cluster.restart(name)
+    assert errors(findings) == [
+        ("listener.unreachable", broker, cluster.address(name)) for name, broker in names.items()
+    ]
+    assert "streams" not in {item.code for item in findings}  # the fleet's streams are examined nevertheless
+    cluster.service.wait_for_log("broker edge2: subscribed again", since=mark)
+
+
+def edited(pattern: str, text: str) -> Edit:
+    return lambda conf: re.sub(pattern, text, with_intruder(conf), count=1, flags=re.DOTALL)
+
+
+async def test_each_fault_names_its_server(cluster: ClusterDeployment) -> None:
+    """The last test, because it leaves the faults in place."""
+    faults = {
+        "fleet2": (r'publish: \[ "broker-auth.peers" \]', 'publish: ">"'),
+        "fleet3": (r"\njetstream \{.*?\}", ""),
+        "edge2": (r'xkey: "X\w+"', f'xkey: "{public_nkey(generate_seed(NkeyKind.CURVE))}"'),
+    }
+    assert cluster.service
+    mark = cluster.service.mark()
+    for name, (pattern, text) in faults.items():
+        cluster.edits[name] = edited(pattern, text)
+        cluster.restart(name)
+    cluster.service.wait_for_log("broker edge2: subscribed again", since=mark)
+    findings = await look(cluster)
+    assert sorted(errors(findings)) == sorted(
+        [
+            ("callout.may_publish", "fleet", cluster.address("fleet2")),
+            ("jetstream.down", "fleet", cluster.address("fleet3")),
+            ("callout.no_answer", "edge2", cluster.address("edge2")),
+        ]
+    )
+    (remedy,) = [item.remedy for item in findings if item.code == "callout.no_answer"]
+    assert remedy.startswith("keys differ")

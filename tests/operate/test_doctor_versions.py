@@ -66,7 +66,7 @@ def test_versions_are_parsed(text: str, version: Version | None) -> None:
 def test_latency_is_compared_with_client_timeouts(seconds: float, severity: Severity) -> None:
     findings = BrokerFindings()
     _latency(seconds, findings)
-    assert [item.severity for item in findings.items] == [severity]
+    assert [(item.code, item.severity) for item in findings.items] == [("callout.latency", severity)]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -17,14 +20,18 @@ from broker_auth.operate.access import AccessError, part, refusal, request_json
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.listeners import RENDER, warn_of_expiry
+from broker_auth.operate.report.gathering import Ask, ask_system
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS
 from broker_auth.printable import printable
 from broker_auth.settings.model import BrokerSettings, Role
+from broker_auth.times import parse_server_time
+from broker_auth.wording import ago, counted
 
 MIN_TIMEOUT: Final = 3.0  # seconds; a connection storm needs longer than nats-server's default of 2
 LIFECYCLE: Final = frozenset({*NODE_EVENTS, *PROVISIONER_EVENTS})
 ELECTION: Final = frozenset({f"$JS.API.STREAM.INFO.KV_{PROVISIONER_BUCKET}", f"$KV.{PROVISIONER_BUCKET}.provisioner"})
 _MAX_FINDINGS: Final = 100  # of one kind at one broker
+_MAX_ADDRESSES: Final = 5  # in one finding
 _SHOWN: Final = 500  # characters of a text from a broker
 _CLOSED_TOO: Final = 2  # nats-server's ConnState: open and closed
 
@@ -78,8 +85,28 @@ class _Varz(msgspec.Struct):
     websocket: _Listener = msgspec.field(default_factory=_Listener)
 
 
-async def examine_accounts(context: Context, broker: BrokerSettings) -> list[Finding]:
-    """Examine a broker through its system account."""
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """One server in the system account: the client may be connected to another server of the cluster."""
+
+    client: Client
+    id: str
+
+    async def data(self, what: str, options: object = None) -> dict[str, Any]:
+        """Return the server's answer.
+
+        Raises:
+            OperationError: it does not answer, or refuses.
+        """
+        # Addressed by its id: other servers of the cluster answer to PING too.
+        answer = await request_json(self.client, f"$SYS.REQ.SERVER.{self.id}.{what}", options)
+        if (message := refusal(answer)) is not None:
+            raise OperationError(f"{what}: {message}")
+        return part(answer, "data")
+
+
+async def examine_accounts(context: Context, broker: BrokerSettings, seen: set[str]) -> list[Finding]:
+    """Examine the server at a broker's first address through its system account; add its id to ``seen``."""
     findings = BrokerFindings(broker)
     try:
         system = await context.access.system(broker)
@@ -88,53 +115,79 @@ async def examine_accounts(context: Context, broker: BrokerSettings) -> list[Fin
         findings.skipped(FindingCode.SYSTEM_CLOSED, message, str(error))
         return findings.items
     try:
-        await _timeouts(system, context, findings)
-        if broker.server.store_dir is not None:
-            await _jetstream(system, findings)
-        if context.settings.zone(broker.zone).served:
-            await _callout_account(system, context, broker, findings)
-        await _break_glass_used(system, context, broker, findings)
-        if not broker.role.is_outpost:
-            await _crossings(system, context, findings)
-        await _leaf_links(system, context, broker, findings)
-    except Exception as error:  # a bad answer of one broker must not end the examination of the others
-        message = printable(f"the system account does not answer as expected: {error or type(error).__name__}", _SHOWN)
-        findings.warning(FindingCode.SYSTEM_ANSWER, message, "use a supported nats-server")
+        server = _Server(system, system.server_id if isinstance(system, ExtendedClient) else "PING")
+        seen.add(server.id)
+        await _examine(server, context, broker, findings)
     finally:
         await system.close()
     return findings.items
 
 
-async def _data(system: Client, what: str, options: object = None) -> dict[str, Any]:
-    # Address this server by its id: other servers of the cluster and leaf nodes answer to PING too.
-    server = system.server_id if isinstance(system, ExtendedClient) else "PING"
-    answer = await request_json(system, f"$SYS.REQ.SERVER.{server}.{what}", options)
-    if (message := refusal(answer)) is not None:
-        raise OperationError(f"{what}: {message}")
-    return part(answer, "data")
+async def examine_unlisted(context: Context, broker: BrokerSettings, seen: set[str]) -> list[Finding]:
+    """Examine the servers of a cluster that are at none of its configured addresses: all but those in ``seen``."""
+    try:
+        system = await context.access.system(broker)
+    except AccessError:
+        return []  # reported by the check of each address
+    items = []
+    try:
+        gathered = await ask_system(system, Ask(account=CALLOUT_ACCOUNT))
+        for answer in gathered.answers:
+            if answer.server.id not in seen:
+                seen.add(answer.server.id)
+                findings = BrokerFindings(broker)
+                await _examine(_Server(system, answer.server.id), context, broker, findings)
+                name = printable(answer.server.name, _SHOWN)
+                items += [dataclasses.replace(item, server=name) for item in findings.items]
+        missing = list(gathered.missing)
+    except OperationError as error:
+        missing = [str(error)]
+    finally:
+        await system.close()
+    findings = BrokerFindings(broker)
+    for line in missing[:_MAX_FINDINGS]:
+        remedy = "start the servers that do not answer, or look for the reason in their logs"
+        findings.warning(FindingCode.SYSTEM_ANSWER, f"not every server of the cluster was examined: {line}", remedy)
+    return items + findings.items
 
 
-async def _timeouts(system: Client, context: Context, findings: BrokerFindings) -> None:
-    server = msgspec.convert(await _data(system, "VARZ"), _Varz, strict=False)
+async def _examine(server: _Server, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+    try:
+        await _timeouts(server, context, findings)
+        if broker.server.store_dir is not None:
+            await _jetstream(server, findings)
+        if context.settings.zone(broker.zone).served:
+            await _callout_account(server, context, broker, findings)
+        await _break_glass_used(server, context, broker, findings)
+        if not broker.role.is_outpost:
+            await _crossings(server, context, findings)
+        await _leaf_links(server, context, broker, findings)
+    except Exception as error:  # a bad answer of one broker must not end the examination of the others
+        message = printable(f"the system account does not answer as expected: {error or type(error).__name__}", _SHOWN)
+        findings.warning(FindingCode.SYSTEM_ANSWER, message, "use a supported nats-server")
+
+
+async def _timeouts(server: _Server, context: Context, findings: BrokerFindings) -> None:
+    varz = msgspec.convert(await server.data("VARZ"), _Varz, strict=False)
     short = [
         f"{name} is {seconds:g} s"
-        for name, seconds in (("authorization.timeout", server.auth_timeout), ("tls.timeout", server.tls_timeout))
+        for name, seconds in (("authorization.timeout", varz.auth_timeout), ("tls.timeout", varz.tls_timeout))
         if seconds < MIN_TIMEOUT
     ]
     if short:
         message = f"{' and '.join(short)}: in a reconnect storm clients are disconnected before they are answered"
         findings.warning(FindingCode.TIMEOUTS_SHORT, message, RENDER)
     else:
-        findings.ok(FindingCode.TIMEOUTS, f"authorization {server.auth_timeout:g} s, TLS {server.tls_timeout:g} s")
-    for name, listener in (("leaf", server.leaf), ("websocket", server.websocket)):
+        findings.ok(FindingCode.TIMEOUTS, f"authorization {varz.auth_timeout:g} s, TLS {varz.tls_timeout:g} s")
+    for name, listener in (("leaf", varz.leaf), ("websocket", varz.websocket)):
         if listener.tls_cert_not_after:
             not_after = datetime.fromisoformat(listener.tls_cert_not_after)
             warn_of_expiry(findings, name, f"the {name} listener's certificate", not_after, context)
 
 
-async def _jetstream(system: Client, findings: BrokerFindings) -> None:
+async def _jetstream(server: _Server, findings: BrokerFindings) -> None:
     """Check that JetStream runs: it stops when its disk is full, and does not start again by itself."""
-    if (await _data(system, "JSZ")).get("disabled"):
+    if (await server.data("JSZ")).get("disabled"):
         message = "JetStream is configured but not running: nats-server stops it when its disk is full"
         remedy = "free space in store_dir, then restart this nats-server: it does not restart JetStream by itself"
         findings.error(FindingCode.JETSTREAM_DOWN, message, remedy)
@@ -142,7 +195,7 @@ async def _jetstream(system: Client, findings: BrokerFindings) -> None:
         findings.ok(FindingCode.JETSTREAM, "JetStream is running")
 
 
-async def _callout_account(system: Client, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+async def _callout_account(server: _Server, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
     """Check that only services are in the callout account: the first reply to a request wins (fact 4)."""
     seed = context.settings.zone(broker.zone).nkey_seed
     if seed is None:
@@ -153,15 +206,16 @@ async def _callout_account(system: Client, context: Context, broker: BrokerSetti
         )
         return
     own = public_nkey(seed.reveal())
-    rows = await _rows(system, {"acc": CALLOUT_ACCOUNT, "auth": True})
+    rows = await _rows(server, {"acc": CALLOUT_ACCOUNT, "auth": True})
     foreign = [row for row in rows if row.authorized_user != own]
-    for row in foreign[:_MAX_FINDINGS]:
-        message = f"{row.kind} {row.authorized_user or row.name!r} from {row.ip} is in the callout account"
+    for user, group in _grouped(foreign, lambda row: row.authorized_user or repr(row.name)):
+        message = f"{group[0].kind} {user} from {_addresses(group)} is in the callout account"
+        message += f" with {len(group)} connections" if len(group) > 1 else ""
         findings.error(
             FindingCode.CALLOUT_FOREIGNER, message, f"remove its user from account {CALLOUT_ACCOUNT}; {RENDER}"
         )
     options = {"subscriptions": True, "account": CALLOUT_ACCOUNT, "test": AUTH_REQUEST_SUBJECT}
-    listed = (await _data(system, "SUBSZ", options)).get("subscriptions_list") or []
+    listed = (await server.data("SUBSZ", options)).get("subscriptions_list") or []
     listeners = msgspec.convert(listed, list[_Subscription], strict=False)
     members = [item for item in listeners if item.qgroup == AUTH_QUEUE]
     if not members:
@@ -177,32 +231,47 @@ async def _callout_account(system: Client, context: Context, broker: BrokerSetti
         findings.ok(FindingCode.CALLOUT_ACCOUNT, "only the service is in the callout account")
 
 
-async def _break_glass_used(system: Client, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+async def _break_glass_used(
+    server: _Server, context: Context, broker: BrokerSettings, findings: BrokerFindings
+) -> None:
     nkey = context.settings.zone(broker.zone).break_glass_nkey
     if nkey is None or context.access.break_glass_of(broker) is not None:
         return  # the doctor itself uses it
-    rows = await _rows(system, {"acc": context.settings.accounts.system, "auth": True, "state": _CLOSED_TOO})
+    rows = await _rows(server, {"acc": context.settings.accounts.system, "auth": True, "state": _CLOSED_TOO})
     used = [row for row in rows if row.authorized_user == nkey]
-    for row in used[:_MAX_FINDINGS]:
-        message = f"the break-glass user logged in at {row.start} from {row.ip}"
+    if used:
+        moment = parse_server_time(max(row.start for row in used))
+        last = "" if moment is None else f", last {ago(moment, datetime.fromtimestamp(context.now(), UTC))}"
         findings.warning(
             FindingCode.BREAK_GLASS_USED,
-            message,
-            "if the login is not explained, replace its nkey and investigate what was done",
+            f"the break-glass user logged in {counted(len(used), 'time')} from {_addresses(used)}{last}",
+            "if a login is not explained, replace its nkey and investigate what was done",
         )
-    if not used:
+    else:
         findings.ok(FindingCode.BREAK_GLASS_UNUSED, "nats-server remembers no login of the break-glass user")
 
 
-async def _rows(system: Client, options: dict[str, object]) -> list[_Row]:
-    data = await _data(system, "CONNZ", {"limit": 1024} | options)
+async def _rows(server: _Server, options: dict[str, object]) -> list[_Row]:
+    data = await server.data("CONNZ", {"limit": 1024} | options)
     return msgspec.convert(data.get("connections") or [], list[_Row], strict=False)
 
 
-async def _crossings(system: Client, context: Context, findings: BrokerFindings) -> None:
+def _grouped(rows: Iterable[_Row], key: Callable[[_Row], str]) -> list[tuple[str, list[_Row]]]:
+    groups: dict[str, list[_Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.items())[:_MAX_FINDINGS]
+
+
+def _addresses(rows: Iterable[_Row]) -> str:
+    addresses = list(dict.fromkeys(row.ip for row in rows))
+    return ", ".join(addresses[:_MAX_ADDRESSES]) + (" and others" if len(addresses) > _MAX_ADDRESSES else "")
+
+
+async def _crossings(server: _Server, context: Context, findings: BrokerFindings) -> None:
     """Check the imports and exports between the fleet and the provisioning account (facts 18, 19)."""
     names = context.settings.accounts
-    fleet, provisioning = await _account(system, names.fleet), await _account(system, names.provisioning)
+    fleet, provisioning = await _account(server, names.fleet), await _account(server, names.provisioning)
     before = len(findings.items)
     for name, account, other, allowed in (
         (names.fleet, fleet, names.provisioning, LIFECYCLE),
@@ -231,14 +300,14 @@ async def _crossings(system: Client, context: Context, findings: BrokerFindings)
         findings.warning(FindingCode.ISOLATION_ELECTION, "provisioners cannot elect a leader", RENDER)
 
 
-async def _account(system: Client, name: str) -> _Account:
-    data = await _data(system, "ACCOUNTZ", {"account": name})
+async def _account(server: _Server, name: str) -> _Account:
+    data = await server.data("ACCOUNTZ", {"account": name})
     return msgspec.convert(data.get("account_detail") or {}, _Account, strict=False)
 
 
-async def _leaf_links(system: Client, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+async def _leaf_links(server: _Server, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
     accounts = _link_accounts(context, broker)
-    leafs = msgspec.convert((await _data(system, "LEAFZ")).get("leafs") or [], list[_Leaf], strict=False)
+    leafs = msgspec.convert((await server.data("LEAFZ")).get("leafs") or [], list[_Leaf], strict=False)
     for leaf in leafs[:_MAX_FINDINGS]:
         if leaf.account not in accounts:
             message = f"leaf link {leaf.name!r} is in account {leaf.account}, not {' or '.join(accounts)}"

@@ -7,6 +7,7 @@ answered, and whether the broker knows the break-glass user or uses the callout 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 from typing import Final
 
@@ -15,6 +16,7 @@ from nats.aio.client import Client
 from broker_auth.errors import OperationError
 from broker_auth.natsio.account_connections import connections_subject
 from broker_auth.natsio.natspy import violates
+from broker_auth.natsio.nkey import public_nkey
 from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT, CALLOUT_ACCOUNT, PEERS_SUBJECT
 from broker_auth.operate.access import CANARY, AccessError, Login, connect, request_json
 from broker_auth.operate.doctor.codes import FindingCode
@@ -73,6 +75,7 @@ async def _examine(
     await examine_counting(context.settings, broker, service, findings)
     listener = Refusals(service, context)
     await listener.start()
+    await _clock(context, broker, target, listener, findings)
     answered = await _bad_token(context, broker, target, listener, findings)
     await _break_glass(context, broker, target, listener, findings)
     if answered:
@@ -138,7 +141,7 @@ async def _bad_token(
     if outcome.verdict is Verdict.TLS_FAILED:
         return False  # reported by the check of the listener
     if outcome.verdict is Verdict.SILENT or not outcome.message.startswith("Authorization"):
-        message = f"no service answers for this broker: {outcome.message}"
+        message = f"no service answers: {outcome.message}"
         remedy = (
             "start broker-auth serve; if it runs, keys differ: compare xkey_seed_file with the broker's xkey, and "
             "see the service's log for requests not answered"
@@ -152,7 +155,6 @@ async def _bad_token(
         return False
     findings.ok(FindingCode.CALLOUT_DENIES, f"the service refuses a token without a valid signature ({refusal.reason})")
     _latency(outcome.seconds, findings)
-    _skew(refusal.ahead, findings)
     return True
 
 
@@ -167,9 +169,20 @@ def _latency(seconds: float, findings: BrokerFindings) -> None:
         findings.ok(FindingCode.CALLOUT_LATENCY, message)
 
 
-def _skew(ahead: float | None, findings: BrokerFindings) -> None:
-    if ahead is None:
+async def _clock(
+    context: Context, broker: BrokerSettings, target: ProbeTarget, listener: Refusals, findings: BrokerFindings
+) -> None:
+    """Compare the server's clock with ours: by a refusal of the service's user, which needs no service."""
+    seed = context.settings.zone(broker.zone).nkey_seed
+    if seed is None:
         return
+    wrong = {"nkey": public_nkey(seed.reveal()), "sig": "AAAA"}
+    _, refusal = await listener.attempt(target, context.access.tls(broker), wrong)
+    if refusal is not None and refusal.ahead is not None:
+        _skew(refusal.ahead, findings)
+
+
+def _skew(ahead: float, findings: BrokerFindings) -> None:
     message = f"the broker's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
     remedy = "synchronize both clocks (chrony, systemd-timesyncd)"
     if abs(ahead) >= SKEW_ERROR:
@@ -178,6 +191,7 @@ def _skew(ahead: float | None, findings: BrokerFindings) -> None:
         findings.warning(FindingCode.CLOCK_SKEW, message, remedy)
     else:
         findings.ok(FindingCode.CLOCK_SKEW, message)
+    findings.items[-1] = dataclasses.replace(findings.items[-1], ahead=ahead)
 
 
 async def _break_glass(

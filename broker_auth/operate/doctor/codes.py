@@ -12,6 +12,7 @@ class FindingCode(StrEnum):
     CONFIGURATION = "configuration"
     SERVICE_HEALTH = "service.health"
     SERVICE_TROUBLE = "service.trouble"
+    SERVICE_CERTIFICATE = "service.certificate"
     AUDIT_FILE = "audit.file"
     AUDIT_STREAM = "audit.stream"
     CLIENT_CA_UNSET = "client_ca.unset"
@@ -112,6 +113,10 @@ MEANINGS: Final[tuple[tuple[tuple[FindingCode, ...], str], ...]] = (
         (FindingCode.SERVICE_HEALTH, FindingCode.SERVICE_TROUBLE),
         "if `plugin.broker_auth.metrics.listen` is set. Warning: the service on this machine does not answer; "
         "error: the service reports a problem, see [Monitoring](monitoring.md#health)",
+    ),
+    (
+        (FindingCode.SERVICE_CERTIFICATE,),
+        "the certificate that the service presents to brokers has expired",
     ),
     (
         (FindingCode.AUDIT_FILE, FindingCode.AUDIT_STREAM),

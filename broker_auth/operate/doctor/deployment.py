@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,10 @@ from nats.aio.msg import Msg
 
 from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.callout.chain_issuers import IN_USE_SECONDS, MAX_ISSUERS
+from broker_auth.certificates.certificate import CertificateError
+from broker_auth.certificates.files import read_certificates
 from broker_auth.errors import InputError, OperationError
+from broker_auth.files.reading import BadValue
 from broker_auth.natsio.nkey import NkeyKind, public_nkey, seed_kind
 from broker_auth.operate.access import AccessError, request_json
 from broker_auth.operate.doctor.codes import FindingCode
@@ -22,6 +26,7 @@ from broker_auth.operate.streams.plan import Action
 from broker_auth.settings.problems import ConfigurationReport
 from broker_auth.tokens.chain import WARNING_SECONDS
 from broker_auth.tokens.show import moment
+from broker_auth.wording import ago
 
 _SEED_BYTES: Final = 1024
 _MAX_FILES: Final = 1000
@@ -32,26 +37,44 @@ def examine_configuration(report: ConfigurationReport) -> list[Finding]:
     """Return problems and warnings of the configuration: keys, modes of files, expiring certificates."""
     findings = BrokerFindings()
     for problem in report.problems:
-        findings.error(FindingCode.CONFIGURATION, str(problem), problem.remedy)
+        findings.error(FindingCode.CONFIGURATION, problem.statement, problem.remedy)
     for warning in report.warnings:
-        findings.warning(FindingCode.CONFIGURATION, str(warning), warning.remedy)
+        findings.warning(FindingCode.CONFIGURATION, warning.statement, warning.remedy)
     if not findings.items:
         findings.ok(FindingCode.CONFIGURATION, "the configuration has no problem")
     return findings.items
 
 
 def examine_files(context: Context) -> list[Finding]:
-    """Check that the break-glass seed is not stored beside the configuration."""
+    """Check the service's own certificate, and that the break-glass seed is not stored beside the configuration."""
     findings = BrokerFindings()
+    _own_certificates(context, findings)
     nkeys = {zone.break_glass_nkey for zone in context.settings.zones if zone.break_glass_nkey is not None}
     directory = context.settings.path.parent
     kept = [path for path in _seed_files(directory) if nkeys and _public(path) in nkeys]
-    for path in kept:
+    if kept:
         remedy = "move it off this machine, to a place that only operators can access in an emergency"
-        findings.warning(FindingCode.BREAK_GLASS_SEED_KEPT, f"{path} contains the break-glass seed", remedy)
+        one = "contains the break-glass seed" if len(kept) == 1 else "contain break-glass seeds"
+        findings.warning(FindingCode.BREAK_GLASS_SEED_KEPT, f"{', '.join(map(str, kept))} {one}", remedy)
     if nkeys and not kept:
         findings.ok(FindingCode.BREAK_GLASS_SEED, f"the break-glass seed is not below {directory}")
     return findings.items
+
+
+def _own_certificates(context: Context, findings: BrokerFindings) -> None:
+    """Check that the certificates that the service presents to brokers have not expired."""
+    now = datetime.fromtimestamp(context.now(), UTC)
+    paths = {broker.tls.certificate: None for broker in context.settings.brokers if broker.tls.certificate is not None}
+    for path in paths:
+        try:
+            ends = read_certificates(path)[0].expires
+        except (BadValue, CertificateError):
+            continue  # reported by the check of the configuration
+        if ends <= now:
+            message = f"the service's certificate {path} expired {ago(ends, now)}, on {ends:%Y-%m-%d}: "
+            message += "brokers that require a certificate refuse the service"
+            remedy = "renew it, and reload the service (broker-auth reload)"
+            findings.error(FindingCode.SERVICE_CERTIFICATE, message, remedy, path)
 
 
 def examine_chain_issuers(context: Context) -> list[Finding]:

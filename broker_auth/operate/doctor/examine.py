@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from broker_auth.operate.doctor.accounts import examine_accounts
+from broker_auth.operate.access import AccessError
+from broker_auth.operate.doctor.accounts import examine_accounts, examine_unlisted
 from broker_auth.operate.doctor.callout import examine_callout
+from broker_auth.operate.doctor.causes import reduced
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.deployment import (
     examine_chain_issuers,
@@ -23,6 +25,7 @@ from broker_auth.operate.doctor.finding import Context, Finding, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
 from broker_auth.operate.doctor.service import examine_service
 from broker_auth.operate.doctor.static import examine_static
+from broker_auth.operate.streams.change import streams_broker
 from broker_auth.settings.model import BrokerSettings
 from broker_auth.settings.problems import ConfigurationReport
 
@@ -65,8 +68,8 @@ async def examine(context: Context, report: ConfigurationReport) -> tuple[Findin
     broken = [item for item in callout if item.code in NO_SERVICE and item.severity is Severity.ERROR]
     dead = {(item.broker, item.server) for item in broken}
     inside = [one for one in servers if context.access.break_glass_of(one) is not None or _named(one) not in dead]
-    findings += of_clusters(await _all(inside, lambda server: examine_accounts(context, server)))
-    if _served(servers, dead):
+    findings += of_clusters(await _accounts(context, inside))
+    if _streams_are_served(context, servers, dead):
         findings += await examine_streams(context)
         findings += await examine_isolation(context)
     else:
@@ -74,11 +77,22 @@ async def examine(context: Context, report: ConfigurationReport) -> tuple[Findin
             Finding(
                 severity=Severity.SKIPPED,
                 code=FindingCode.STREAMS,
-                what="streams and isolation were not checked, because no service answers",
+                what="streams and isolation were not checked, because nobody can log in to the fleet",
                 remedy="fix the problems above, and run the doctor again",
             )
         )
-    return in_order(findings)
+    return in_order(reduced(findings, context.settings))
+
+
+async def _accounts(context: Context, servers: Sequence[BrokerSettings]) -> list[Finding]:
+    """Examine the system accounts of these servers, then those of further servers of their clusters."""
+    seen: set[str] = set()
+    findings = await _all(servers, lambda server: examine_accounts(context, server, seen))
+    for broker in context.settings.brokers:
+        urls = tuple(server.urls[0] for server in servers if server.name == broker.name)
+        if urls:
+            findings += await examine_unlisted(context, dataclasses.replace(broker, urls=urls), seen)
+    return findings
 
 
 async def _authorization(context: Context, server: BrokerSettings) -> list[Finding]:
@@ -129,10 +143,15 @@ def _named(server: BrokerSettings) -> tuple[str, str | None]:
     return server.name, urlsplit(server.urls[0]).netloc
 
 
-def _served(servers: Iterable[BrokerSettings], dead: Container[tuple[str | None, str | None]]) -> bool:
-    """Return whether a service answers at a server of each broker."""
-    answered = {one.name for one in servers if _named(one) not in dead}
-    return answered == {one.name for one in servers}
+def _streams_are_served(
+    context: Context, servers: Iterable[BrokerSettings], dead: Container[tuple[str | None, str | None]]
+) -> bool:
+    """Return whether clients can log in at a server of the broker that has the streams."""
+    try:
+        name = streams_broker(context.access).name
+    except AccessError:
+        return True  # the check of the streams reports it
+    return any(one.name == name and _named(one) not in dead for one in servers)
 
 
 async def _all(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.codes import FindingCode
@@ -30,8 +31,10 @@ class Finding:
         code: stable name of the result, for tests and monitoring.
         what: the result in words.
         broker: the configured broker, None if it concerns all.
-        server: host and port of the server.
+        server: host and port of the server, or its name if it is at none of the configured addresses.
         remedy: what to do; empty only if nothing is wrong.
+        file: the file at fault: other findings that name it have the same cause.
+        ahead: by how many seconds the server's clock is ahead of ours, in a finding about clocks.
     """
 
     severity: Severity
@@ -40,6 +43,8 @@ class Finding:
     remedy: str = ""
     broker: str | None = None
     server: str | None = None
+    file: Path | None = None
+    ahead: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +85,10 @@ class BrokerFindings:
         """Add something that works but should be changed."""
         self._add(Severity.WARNING, code, what, remedy)
 
-    def error(self, code: FindingCode, what: str, remedy: str) -> None:
-        """Add something that is broken or insecure."""
-        self._add(Severity.ERROR, code, what, remedy)
+    def error(self, code: FindingCode, what: str, remedy: str, file: Path | None = None) -> None:
+        """Add something that is broken or insecure; ``file`` is the file at fault."""
+        self._add(Severity.ERROR, code, what, remedy, file)
 
-    def _add(self, severity: Severity, code: FindingCode, what: str, remedy: str) -> None:
+    def _add(self, severity: Severity, code: FindingCode, what: str, remedy: str, file: Path | None = None) -> None:
         name = self.broker.name if self.broker else None
-        self.items.append(Finding(severity=severity, code=code, what=what, remedy=remedy, broker=name))
+        self.items.append(Finding(severity=severity, code=code, what=what, remedy=remedy, broker=name, file=file))

@@ -28,6 +28,7 @@ from broker_auth.operate.doctor.probe import (
     read_info,
 )
 from broker_auth.settings.model import BrokerSettings, Role
+from broker_auth.wording import ago
 
 EXPIRY_WARNING_DAYS: Final = 30
 LARGE_TOKEN: Final = "x" * 20_000  # an invalid token that is longer than two real ones (fact 9)
@@ -59,7 +60,7 @@ async def _examine(context: Context, broker: BrokerSettings, target: ProbeTarget
     info = await read_info(target, context.access.tls(broker))
     if info.handshake_first:
         message = (
-            f"{target.url} sends nothing before TLS (handshake_first), which this service supports but Choria does not"
+            "the listener sends nothing before TLS (handshake_first), which this service supports but Choria does not"
         )
         findings.warning(
             FindingCode.LISTENER_HANDSHAKE_FIRST, message, f"remove handshake_first, or set it to auto; {RENDER}"
@@ -69,17 +70,17 @@ async def _examine(context: Context, broker: BrokerSettings, target: ProbeTarget
     _advertised(info, findings)
     if not info.nonce and (info.version or not info.handshake_first):
         findings.error(
-            FindingCode.LISTENER_NONCE, f"{target.url} sends no nonce, so clients cannot prove their keys", RENDER
+            FindingCode.LISTENER_NONCE, "the server sends no nonce, so clients cannot prove their keys", RENDER
         )
     if not info.tls_required:
         findings.error(
             FindingCode.LISTENER_PLAIN,
-            f"{target.url} accepts clients without TLS, so passwords are sent in clear text",
+            "the listener accepts clients without TLS, so passwords are sent in clear text",
             RENDER,
         )
         return
     facts = await look_at_tls(target)
-    _tls_mode(facts, broker, target, findings)
+    _tls_mode(facts, broker, findings)
     _certificate(facts, context, findings)
     if facts.asks:
         _authorities(facts, context, findings)
@@ -113,27 +114,27 @@ def _advertised(info: Info, findings: BrokerFindings) -> None:
         findings.warning(FindingCode.LISTENER_ADVERTISES, message, f"set no_advertise; {RENDER}")
 
 
-def _tls_mode(facts: TlsFacts, broker: BrokerSettings, target: ProbeTarget, findings: BrokerFindings) -> None:
+def _tls_mode(facts: TlsFacts, broker: BrokerSettings, findings: BrokerFindings) -> None:
     if not facts.readable:
         remedy = "check with: openssl s_client -starttls nats"
         findings.skipped(
             FindingCode.LISTENER_TLS_MODE,
-            f"{target.url} refuses TLS 1.2, so its certificate request cannot be read",
+            "the listener refuses TLS 1.2, so its certificate request cannot be read",
             remedy,
         )
         return
     expected = broker.role is Role.FLEET
     if facts.asks and not expected:
         who = "members without one" if broker.role is Role.GATE else "unprovisioned nodes"
-        message = f"{target.url} requires a client certificate, so {who} cannot connect"
+        message = f"the listener requires a client certificate, so {who} cannot connect"
         findings.error(FindingCode.LISTENER_ASKS_CERTIFICATE, message, RENDER)
     elif expected and not facts.asks:
-        message = f"{target.url} does not require a client certificate, so no client is verified there"
+        message = "the listener does not require a client certificate, so no client is verified there"
         findings.error(FindingCode.LISTENER_ASKS_NO_CERTIFICATE, message, RENDER)
     else:
         findings.ok(
             FindingCode.LISTENER_TLS_MODE,
-            f"{target.url} {'requires a' if facts.asks else 'requests no'} client certificate",
+            f"the listener {'requires a' if facts.asks else 'requests no'} client certificate",
         )
 
 
@@ -154,16 +155,17 @@ def _certificate(facts: TlsFacts, context: Context, findings: BrokerFindings) ->
 
 def warn_of_expiry(findings: BrokerFindings, listener: str, whose: str, not_after: datetime, context: Context) -> None:
     """Add an error if a certificate has expired, a warning if it expires within 30 days."""
-    left = not_after - datetime.fromtimestamp(context.now(), UTC)
+    now = datetime.fromtimestamp(context.now(), UTC)
+    left = not_after - now
     date = not_after.date().isoformat()
     if left.total_seconds() <= 0:
         findings.error(
             FindingCode(f"{listener}.certificate_expired"),
-            f"{whose} expired on {date}",
+            f"{whose} expired {ago(not_after, now)}, on {date}",
             "renew it and reload nats-server (SIGHUP)",
         )
     elif left.days < EXPIRY_WARNING_DAYS:
-        message = f"{whose} expires on {date}, in {left.days} days"
+        message = f"{whose} expires {ago(not_after, now)}, on {date}"
         findings.warning(
             FindingCode(f"{listener}.certificate_expires"), message, "renew it and reload nats-server (SIGHUP)"
         )
@@ -215,19 +217,19 @@ async def _let_in(context: Context, broker: BrokerSettings, target: ProbeTarget,
         attempt(target, context.access.tls(broker), {"name": CANARY, "auth_token": LARGE_TOKEN}),
     )
     if bare.verdict is Verdict.ADMITTED:
-        message = f"{target.url} admits clients without certificate and credential (no_auth_user, or no auth_callout)"
+        message = "the listener admits clients without certificate and credential (no_auth_user, or no auth_callout)"
         findings.error(FindingCode.LISTENER_OPEN, message, RENDER)
     else:
-        findings.ok(FindingCode.LISTENER_CLOSED, f"{target.url} does not admit clients without a credential")
+        findings.ok(FindingCode.LISTENER_CLOSED, "the listener does not admit clients without a credential")
     if large.verdict is Verdict.TLS_FAILED:
         remedy = "correct tls.ca, tls.certificate and tls.key, or the names in the server's certificate"
-        findings.error(FindingCode.LISTENER_HANDSHAKE, f"TLS with {target.url} fails: {large.message}", remedy)
+        findings.error(FindingCode.LISTENER_HANDSHAKE, f"TLS fails with the service's files: {large.message}", remedy)
     elif _too_long(large):
-        message = f"{target.url} refuses a CONNECT of 20 KB: {large.message}; clients with two tokens cannot log in"
+        message = f"the listener refuses a CONNECT of 20 KB: {large.message}; clients with two tokens cannot log in"
         findings.error(FindingCode.LISTENER_MAX_CONTROL_LINE, message, f"set max_control_line: 65536; {RENDER}")
     else:
-        findings.ok(FindingCode.LISTENER_HANDSHAKE, f"TLS with {target.url} works with the configured files")
-        findings.ok(FindingCode.LISTENER_MAX_CONTROL_LINE, f"{target.url} accepts a CONNECT of 20 KB")
+        findings.ok(FindingCode.LISTENER_HANDSHAKE, "TLS works with the service's files")
+        findings.ok(FindingCode.LISTENER_MAX_CONTROL_LINE, "the listener accepts a CONNECT of 20 KB")
 
 
 def _bare_context() -> ssl.SSLContext:

@@ -81,6 +81,7 @@ def _audit_files(settings: Settings, findings: BrokerFindings) -> None:
                 FindingCode.AUDIT_FILE,
                 f"{path}: {problem}, so audit records are lost",
                 "free disk space, or configure another path",
+                path,
             )
 
 
