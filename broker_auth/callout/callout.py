@@ -114,7 +114,7 @@ class Callout:
     def _conclude(self, batch: Sequence[Exchange], now: float) -> None:
         """Conclude a batch; nothing is counted or recorded before every answer is made."""
         started = time.perf_counter()
-        verified, finished, faults, records = [], [], [], []
+        verified, finished, faults = [], [], []
         # Step by step, and in loops: see :meth:`ReplyWriter.write`.
         for exchange in batch:
             try:
@@ -122,12 +122,25 @@ class Callout:
             except WireError as error:
                 faults.append(error)
         for exchange, request in verified:
-            decision = self._decide(request, now)
+            decision = self._decide(request, now, exchange.broker)
             finished.append((exchange, Decided(request, decision)))
-            if decision.rule is Rule.PROVISIONING and isinstance(decision, Admit):
-                self.policy.provisioning.gauge.admitted(request.server_id.id, now)
+            if _takes_a_place(decision):  # nodes of one batch share the limit
+                self.policy.provisioning.gauge.admitted(exchange.broker, request.server_id.id, now)
+        try:
+            self._answer(finished, len(batch), now, started)
+        except Exception:
+            for exchange, decided in finished:
+                if _takes_a_place(decided.decision):
+                    self.policy.provisioning.gauge.withdrawn(exchange.broker, decided.request.server_id.id)
+            raise
+        for fault in faults:
+            self.not_answered(fault.fault, fault.detail)
+
+    def _answer(self, finished: Sequence[tuple[Exchange, Decided]], size: int, now: float, started: float) -> None:
+        """Answer, record and count the decisions of a batch of ``size`` requests."""
+        records = []
         self._writer.write([decided for _, decided in finished], now)
-        seconds = (time.perf_counter() - started) / len(batch)
+        seconds = (time.perf_counter() - started) / size
         micros, zone = int(seconds * 1e6), self.zone
         for exchange, decided in finished:
             broker = exchange.broker
@@ -143,8 +156,6 @@ class Callout:
         for exchange, decided in finished:
             self.stats.decided(decided.decision, now)
             exchange.answer = decided.answer
-        for fault in faults:
-            self.not_answered(fault.fault, fault.detail)
 
     def not_answered(self, fault: WireFault, detail: str) -> None:
         """Count a message that gets no reply, and log some of each fault."""
@@ -153,13 +164,18 @@ class Callout:
         if limit.due():
             _log.warning("request not answered: %s: %s (%d so far)", fault, detail, limit.count)
 
-    def _decide(self, request: AuthorizationRequest, now: float) -> Decision:
+    def _decide(self, request: AuthorizationRequest, now: float, broker: str) -> Decision:
         try:
-            return decide(request, self.policy, now)
+            return decide(request, self.policy, now, broker)
         except Exception:  # whatever went wrong, the connection is denied
             if self._errors.due():
                 _log.exception("decision failed; the connection is denied (%d so far)", self._errors.count)
             return Deny(rule=Rule.NONE, code=DenyCode.INTERNAL_ERROR, detail="the decision failed; see the log")
+
+
+def _takes_a_place(decision: Decision) -> bool:
+    """Return whether a node is admitted to the provisioning account, whose connections are limited."""
+    return decision.rule is Rule.PROVISIONING and isinstance(decision, Admit)
 
 
 def make_callout(settings: ServingSettings, policy: Policy, audit: AuditSink) -> Callout:

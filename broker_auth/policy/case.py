@@ -34,6 +34,7 @@ class Case(msgspec.Struct):
     """The state of one decision.
 
     Attributes:
+        broker: the configured broker that the request was received from; empty if unknown.
         rule: the last rule that has claimed the connection; denials are recorded under it.
         peer: the verified peer; None on unverified TLS.
         refused_peer: a peer that nats-server verified, but whose chain does not lead to a configured CA.
@@ -45,6 +46,7 @@ class Case(msgspec.Struct):
     request: AuthorizationRequest
     policy: Policy
     now: float
+    broker: str = ""
     rule: Rule = Rule.CONNECTION
     peer: PeerIdentity | None = None
     refused_peer: RefusedPeer | None = None
@@ -130,7 +132,7 @@ class Case(msgspec.Struct):
     def require_place(self) -> None:
         """Require that another node leaves connections for provisioners (docs/policy.md#the-places-of-provisioners)."""
         gauge = self.policy.provisioning.gauge
-        self.connections = gauge.connections(self.request.server_id.id, self.now)
+        self.connections = gauge.connections(self.broker, self.request.server_id.id, self.now)
         if self.connections is not None:
             self.require_below_limit(self.connections)
 

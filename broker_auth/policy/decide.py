@@ -12,18 +12,19 @@ from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.verify import Rejected, Verified
 
 
-def decide(request: AuthorizationRequest, policy: Policy, now: float) -> Decision:
+def decide(request: AuthorizationRequest, policy: Policy, now: float, broker: str = "") -> Decision:
     """Decide one connection by the rules of docs/policy.md#the-rules-in-order.
 
     Args:
         request: nats-server's description of the connection.
         policy: the loaded policy.
         now: Unix seconds, read once for each request.
+        broker: the configured broker that the request was received from.
 
     Returns:
         Admit or Deny; never raises, for any request.
     """
-    return decide_case(Case(request, policy, now))
+    return decide_case(Case(request, policy, now, broker))
 
 
 def decide_case(case: Case) -> Decision:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 STALE_SECONDS: Final = 75.0  # age of a report, in which two more should have come (fact 30 of docs/nats-server.md)
-MAX_SERVERS: Final = 256
+MAX_SERVERS: Final = 256  # of each broker; a compromised broker can invent any number
 _HALF_FLIGHT: Final = 2.5  # seconds; an admission that is never reported counts for once to twice this time
 _LEAST_RESERVE: Final = 256
 _MOST_RESERVE: Final = 4096
@@ -30,7 +30,6 @@ class _ServerLoad(msgspec.Struct):
     """The state of one nats-server. Times are Unix seconds.
 
     Attributes:
-        broker: the broker it belongs to.
         name: its name, which unlike its id survives a restart.
         last_seen: time of its last report.
         nodes: connections of the provisioning account there, including provisioners.
@@ -41,7 +40,6 @@ class _ServerLoad(msgspec.Struct):
         rotated: start of the current period.
     """
 
-    broker: str = ""
     name: str = ""
     last_seen: float = _NEVER
     nodes: int = 0
@@ -74,10 +72,11 @@ class ConnectionGauge:
 
     The servers of a broker form a cluster and share one limit. Reports are late under load, so this process adds its
     admissions since the last report, and assumes the same number for each other process that answers for the broker,
-    because requests are distributed evenly among them.
+    because requests are distributed evenly among them. A broker's reports and requests affect that broker only: a
+    compromised one can name the servers of another.
     """
 
-    __slots__ = ("_limit", "_servers", "_workers")
+    __slots__ = ("_brokers", "_limit", "_workers")
 
     def __init__(self, limit: int = 0, workers: int = 1) -> None:
         """Start without any connection.
@@ -88,7 +87,7 @@ class ConnectionGauge:
         """
         self._limit = limit
         self._workers = workers
-        self._servers: dict[str, _ServerLoad] = {}
+        self._brokers: dict[str, dict[str, _ServerLoad]] = {}
 
     def report_nodes(self, broker: str, server: str, name: str, count: int, now: float) -> None:
         """Store a server's report of the connections of the provisioning account.
@@ -108,57 +107,64 @@ class ConnectionGauge:
         """Store a server's report of the connections of the callout account; arguments as above."""
         self._seen(broker, server, name, now).services = count
 
-    def admitted(self, server: str, now: float) -> None:
-        """Count a node that this process admits at the server with this id."""
-        known = self._known(server)
+    def admitted(self, broker: str, server: str, now: float) -> None:
+        """Count a node that this process admits at the broker's server with this id."""
+        known = self._known(broker, server)
         known.rotate(now)
         known.recent += 1
+
+    def withdrawn(self, broker: str, server: str) -> None:
+        """Undo :meth:`admitted`, for a node that got no answer."""
+        self._known(broker, server).landed(1)
 
     @property
     def limit(self) -> int:
         """Connections to a broker beyond which no node is admitted."""
         return self._limit
 
-    def connections(self, server: str, now: float) -> int | None:
-        """Return the estimated connections to a server's broker; None if it has reported nothing lately.
+    def connections(self, broker: str, server: str, now: float) -> int | None:
+        """Return the estimated connections to a broker; None if the server has reported nothing lately.
 
         Args:
-            server: id of the server.
+            broker: the broker.
+            server: id of one of its servers.
             now: Unix seconds.
         """
-        own = self._servers.get(server)
+        own = self._brokers.get(broker, {}).get(server)
         if own is None or _is_stale(own, now):
             return None
         reported, admitted = 0, 0.0
-        for known in self._of(own.broker, now):
+        for known in self._of(broker, now):
             known.rotate(now)
             reported += known.nodes_at(now)
             admitted += known.recent + known.older
-        return int(reported + admitted * self._processes(own.broker, now))
+        return int(reported + admitted * self._processes(broker, now))
 
     def _processes(self, broker: str, now: float) -> int:
         return max(self._workers, sum(known.services for known in self._of(broker, now)))
 
     def _of(self, broker: str, now: float) -> list[_ServerLoad]:
-        return [known for known in self._servers.values() if known.broker == broker and not _is_stale(known, now)]
+        return [known for known in self._brokers.get(broker, {}).values() if not _is_stale(known, now)]
 
     def _seen(self, broker: str, server: str, name: str, now: float) -> _ServerLoad:
         """Return the reporting server, after removing its state from before a restart."""
-        known = self._known(server)
-        if known.name != name or known.broker != broker:
-            for other in [key for key, item in self._servers.items() if (item.broker, item.name) == (broker, name)]:
-                del self._servers[other]
-            known.broker, known.name = broker, name
+        known = self._known(broker, server)
+        if known.name != name:
+            servers = self._brokers[broker]
+            for other in [key for key, item in servers.items() if item.name == name]:
+                del servers[other]
+            known.name = name
         known.last_seen = now
         return known
 
-    def _known(self, server: str) -> _ServerLoad:
+    def _known(self, broker: str, server: str) -> _ServerLoad:
         """Return the server with this id; a new one replaces the least recently seen if the table is full."""
-        known = self._servers.get(server)
+        servers = self._brokers.setdefault(broker, {})
+        known = servers.get(server)
         if known is None:
-            if len(self._servers) >= MAX_SERVERS:
-                del self._servers[min(self._servers, key=lambda key: self._servers[key].last_seen)]
-            known = self._servers[server] = _ServerLoad()
+            if len(servers) >= MAX_SERVERS:
+                del servers[min(servers, key=lambda key: servers[key].last_seen)]
+            known = servers[server] = _ServerLoad()
         return known
 
 

@@ -115,7 +115,7 @@ USER_NKEY: Final = encode_public(bytes(SigningKey.generate().verify_key), NkeyKi
 def gauge(nodes: int) -> ConnectionGauge:
     """Return a gauge with a limit of three, to which the requesting server has reported ``nodes`` connections."""
     made = ConnectionGauge(3)
-    made.report_nodes("fleet", SERVER.id, SERVER.name, nodes, NOW)
+    made.report_nodes("", SERVER.id, SERVER.name, nodes, NOW)
     return made
 
 

@@ -109,6 +109,23 @@ def test_nodes_of_one_batch_count_before_they_are_reported(tmp_path: Path) -> No
     assert codes == ["admitted"] * 2 + ["provisioning_full"] * 3 + ["admitted"] * 2
 
 
+def test_failed_batch_counts_each_node_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch fails as a whole, then each request gets its own answer; one of three cannot be answered."""
+    counts = gauge(0)
+    with AuditedCallout(tmp_path, policy=changed(x509_policy(), gauge=counts)) as audited:
+        write = ReplyWriter.write
+
+        def fails(writer: ReplyWriter, decided: Sequence[Decided], now: float) -> None:
+            if len(decided) > 1 or decided[0].request.client_info.id == 2:
+                raise RuntimeError("cannot be signed")
+            write(writer, decided, now)
+
+        monkeypatch.setattr(ReplyWriter, "write", fails)
+        answers = audited.answers([SERVER.wire(from_(node(), cid)) for cid in (1, 2, 3)])
+    assert [bool(answer) for answer in answers] == [True, False, True]
+    assert counts.connections("", SERVER.id, NOW) == 2
+
+
 def test_each_request_gets_its_own_answer_and_record(tmp_path: Path) -> None:
     asked = [
         from_(one, cid)

@@ -51,7 +51,7 @@ def test_checking_functions_have_no_option_to_skip() -> None:
         for function in (decide, decide_case, parse, TokenVerifier.examine, Case.require_password, Case.examine_token)
     }
     assert taken == {
-        "decide": ["request", "policy", "now"],
+        "decide": ["request", "policy", "now", "broker"],
         "decide_case": ["case"],
         "parse": ["raw"],
         "TokenVerifier.examine": ["self", "raw"],

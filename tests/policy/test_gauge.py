@@ -20,15 +20,15 @@ def reported(*counts: int, workers: int = 1) -> ConnectionGauge:
     return gauge
 
 
-def full(gauge: ConnectionGauge, server: str, now: float) -> bool:
+def full(gauge: ConnectionGauge, server: str, now: float, broker: str = "fleet") -> bool:
     """Return whether the policy would admit no more nodes at a server."""
-    connections = gauge.connections(server, now)
+    connections = gauge.connections(broker, server, now)
     return connections is not None and connections >= gauge.limit
 
 
 def admit(gauge: ConnectionGauge, count: int, now: float = NOW) -> None:
     for _ in range(count):
-        gauge.admitted("id0", now)
+        gauge.admitted("fleet", "id0", now)
 
 
 def test_full_at_the_limit_and_not_before() -> None:
@@ -55,7 +55,7 @@ def test_servers_of_a_broker_share_the_limit_and_other_brokers_do_not() -> None:
     gauge.report_nodes("other", "id9", "0", LIMIT - 1, NOW)
     assert full(gauge, "id0", NOW)
     assert full(gauge, "id1", NOW)
-    assert not full(gauge, "id9", NOW)
+    assert not full(gauge, "id9", NOW, "other")
 
 
 def test_restarted_server_counts_once() -> None:
@@ -115,12 +115,31 @@ def test_services_on_other_hosts_are_counted_by_their_connections() -> None:
     assert full(gauge, "id0", NOW)
 
 
+def test_broker_that_names_servers_of_another_does_not_affect_it() -> None:
+    gauge = reported(LIMIT)
+    gauge.report_nodes("other", "id0", "0", 0, NOW)
+    for number in range(2 * MAX_SERVERS):
+        gauge.report_nodes("other", f"invented{number}", str(number), 0, NOW + 1)
+    assert full(gauge, "id0", NOW)
+    gauge = reported(LIMIT - 1)
+    gauge.admitted("other", "id0", NOW)
+    assert not full(gauge, "id0", NOW)
+
+
+def test_withdrawn_admission_does_not_count() -> None:
+    gauge = reported(LIMIT - 1)
+    admit(gauge, 1)
+    assert full(gauge, "id0", NOW)
+    gauge.withdrawn("fleet", "id0")
+    assert not full(gauge, "id0", NOW)
+
+
 def test_memory_is_bounded() -> None:
     gauge = ConnectionGauge(LIMIT)
     for number in range(3 * MAX_SERVERS):
         gauge.report_nodes("fleet", f"id{number}", str(number), 1, NOW)
-        gauge.admitted(f"unknown{number}", NOW)
-    assert len(gauge._servers) == MAX_SERVERS
+        gauge.admitted("fleet", f"unknown{number}", NOW)
+    assert len(gauge._brokers["fleet"]) == MAX_SERVERS
 
 
 def test_the_reserve_is_a_twentieth_within_bounds() -> None:
@@ -144,6 +163,6 @@ def test_one_worker_never_admits_more_than_the_limit(events: list[tuple[bool, in
         else:
             for _ in range(count):
                 if not full(gauge, "id0", now):
-                    gauge.admitted("id0", now)
+                    gauge.admitted("fleet", "id0", now)
                     there += 1
     assert there <= 5
