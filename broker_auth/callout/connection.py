@@ -21,6 +21,7 @@ from broker_auth.callout.client import BrokerClient
 from broker_auth.callout.copies import Copies
 from broker_auth.callout.freshness import Age, Freshness
 from broker_auth.callout.hedging import Held
+from broker_auth.certificates.certificate import CertificateError, parse_certificate
 from broker_auth.errors import OperationError
 from broker_auth.logs.limit import LogLimit
 from broker_auth.natsio.client import round_trip
@@ -62,6 +63,7 @@ class ExtraSubscription:
     Attributes:
         brokers: names of the brokers to subscribe at; None for all.
         if_refused: text to log if the broker's configuration does not permit it.
+        on_refused: called with the broker's name then.
     """
 
     subject: str
@@ -69,6 +71,7 @@ class ExtraSubscription:
     queue: str = ""
     brokers: Collection[str] | None = None
     if_refused: str = ""
+    on_refused: Callable[[str], None] = lambda _: None
 
 
 _log = logging.getLogger(__name__)
@@ -80,6 +83,7 @@ class BrokerConnection:
     Attributes:
         subscribed: set while subscribed to requests.
         away: why this worker has unsubscribed from requests; empty while it is subscribed.
+        certificate_expiry: when the certificate of the connected server expires, in Unix seconds; None if unknown.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class BrokerConnection:
         self._on_overflow = on_overflow
         self._on_leave = on_leave
         self.away = ""
+        self.certificate_expiry: float | None = None
         self._freshness = Freshness()
         self._expired = 0
         self._returning: asyncio.Task[None] | None = None
@@ -224,6 +229,7 @@ class BrokerConnection:
         self._forget()
         client = BrokerClient(self._on_dropped)
         self._client = client
+        self.certificate_expiry = None
         await client.connect(
             servers=list(self._broker.urls),
             name="broker-auth",
@@ -236,6 +242,7 @@ class BrokerConnection:
             closed_cb=self._on_closed,
         )
 
+        self.certificate_expiry = _expiry(client.certificate)
         # Subscribe to requests last, when everything else is ready.
         for extra in self._extra_subscriptions:
             await self._subscribe(client, extra.subject, extra.queue, extra.handler)
@@ -421,18 +428,20 @@ class BrokerConnection:
         if isinstance(error, SlowConsumerError):
             self._on_overflow()
         elif refused := self._refused_subscription(error):
-            if refused not in self._refused:
-                self._refused.add(refused)
-                self._log_line(logging.WARNING, refused)
+            refused.on_refused(self.name)
+            if refused.if_refused not in self._refused:
+                self._refused.add(refused.if_refused)
+                self._log_line(logging.WARNING, refused.if_refused)
         else:
             self._report(error)
 
-    def _refused_subscription(self, error: Exception) -> str:
-        """Return the text to log if the broker refuses an extra subscription; else an empty string."""
+    def _refused_subscription(self, error: Exception) -> ExtraSubscription | None:
+        """Return the extra subscription that the broker refuses, if it may; None for any other error."""
         text = str(error).lower()
         if _VIOLATION not in text:
-            return ""
-        return next((item.if_refused for item in self._extra_subscriptions if f'"{item.subject.lower()}"' in text), "")
+            return None
+        refused = (item for item in self._extra_subscriptions if f'"{item.subject.lower()}"' in text)
+        return next((item for item in refused if item.if_refused), None)
 
     async def _on_closed(self) -> None:
         self._closed.set()
@@ -464,6 +473,13 @@ async def _while_responsive(client: BrokerClient, step: Callable[[], Awaitable[N
             await taking
     finally:
         taking.cancel()
+
+
+def _expiry(certificate: bytes | None) -> float | None:
+    try:
+        return None if certificate is None else parse_certificate(certificate).not_after
+    except CertificateError:  # OpenSSL accepts more than this parser
+        return None
 
 
 def _where(client: Client | None) -> str:

@@ -7,6 +7,7 @@ import msgspec
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.crl_files import CrlState
 from broker_auth.daemon.expiry import Expiry
+from broker_auth.policy.model import Serves
 
 
 class ZoneState(msgspec.Struct, kw_only=True):
@@ -14,6 +15,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
 
     Attributes:
         zone: name of the zone.
+        serves: which rules decide its requests, once its process runs.
         problems: reasons why it could not start, one line each; the process then ends.
         alive: a worker runs and has sent a heartbeat recently.
         ready: a worker is subscribed at every broker, and the zone is not stopping.
@@ -30,6 +32,8 @@ class ZoneState(msgspec.Struct, kw_only=True):
         audit_lost: number of lost audit records.
         audit_trouble: why audit records are currently being lost; empty if none are.
         skews: seconds by which this host's clock is ahead of a server's, by ``broker/server``.
+        waiting: nodes that wait to be provisioned, by broker, where they are known.
+        certificates: the earliest expiry of a connected server's certificate, in Unix seconds, by broker.
         log_lost: log lines dropped because stderr was not read in time.
         task_failures: number of long-lived tasks that ended unexpectedly and were restarted.
         expiries: expiry times of the configured certificates.
@@ -41,6 +45,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
     """
 
     zone: str
+    serves: Serves | None = None
     problems: tuple[str, ...] = ()
     alive: bool = False
     ready: bool = False
@@ -57,6 +62,8 @@ class ZoneState(msgspec.Struct, kw_only=True):
     audit_lost: int = 0
     audit_trouble: str = ""
     skews: dict[str, float] = {}
+    waiting: dict[str, int] = {}
+    certificates: dict[str, float] = {}
     log_lost: int = 0
     task_failures: int = 0
     expiries: tuple[Expiry, ...] = ()
@@ -92,5 +99,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
             pending=0,
             oldest=0.0,
             resident=(),
+            waiting={},
+            certificates={},
             revocations="",
         )

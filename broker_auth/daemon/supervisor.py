@@ -12,7 +12,7 @@ import functools
 import logging
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from broker_auth.callout.connection import DRAIN_SECONDS
 from broker_auth.callout.stats import Snapshot
@@ -29,6 +29,7 @@ from broker_auth.errors import BrokerAuthError, ConfigurationError
 from broker_auth.logs import setup as logs
 from broker_auth.settings.model import ServingSettings, Settings
 
+V = TypeVar("V", int, float)
 Worker = Child[Heartbeat]
 Start = Callable[[Prepared, Callable[[], None]], Worker]
 """Starts a worker; the second argument is called after each of its heartbeats. Raises OSError."""
@@ -168,6 +169,7 @@ class Supervisor:
         up = self.brokers_up
         state = ZoneState(
             zone=self.zone,
+            serves=self.prepared.policy.serves,
             alive=self.alive,
             ready=self.alive and all(up.values()) and not self.stopping,
             expected_workers=self.expected_workers,
@@ -183,7 +185,9 @@ class Supervisor:
             log_lost=self.log_lost,
             oldest=max((heartbeat.oldest for heartbeat in heartbeats), default=0.0),
             audit_trouble=next((heartbeat.audit_trouble for heartbeat in heartbeats if heartbeat.audit_trouble), ""),
-            skews=_most(heartbeat.skews for heartbeat in heartbeats),
+            skews=_chosen((heartbeat.skews for heartbeat in heartbeats), lambda values: max(values, key=abs)),
+            waiting=_chosen((heartbeat.waiting for heartbeat in heartbeats), max),
+            certificates=_chosen((heartbeat.certificates for heartbeat in heartbeats), min),
             task_failures=self.tasks.failures + self._watching.failures,
             expiries=self._expiries(),
             revocations=self._confirmed(),
@@ -385,13 +389,13 @@ class Supervisor:
         return f"workers cannot subscribe at {', '.join(names)}" if names else "workers do not start"
 
 
-def _most(skews: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return the largest skew that any worker measured, by server."""
-    largest: dict[str, float] = {}
-    for measured in skews:
-        for server, skew in measured.items():
-            largest[server] = max(skew, largest.get(server, skew), key=abs)
-    return largest
+def _chosen(measured: Iterable[Mapping[str, V]], choose: Callable[[list[V]], V]) -> dict[str, V]:
+    """Return one of the values that the workers measured, for each key."""
+    values: dict[str, list[V]] = {}
+    for mapping in measured:
+        for key, value in mapping.items():
+            values.setdefault(key, []).append(value)
+    return {key: choose(items) for key, items in values.items()}
 
 
 def subscribed(worker: Worker) -> frozenset[str]:

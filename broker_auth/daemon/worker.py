@@ -66,6 +66,8 @@ class Heartbeat(msgspec.Struct, kw_only=True):
         audit_trouble: why audit records are currently being lost; empty if none are.
         log_lost: log lines dropped because stderr was not read in time.
         skews: seconds by which this host's clock is ahead of a server's, by ``broker/server``.
+        waiting: nodes that wait to be provisioned, by broker, where they are known.
+        certificates: when the certificate of the connected server expires, in Unix seconds, by broker.
         resident: resident memory in bytes, including shared pages; 0 if unknown.
         revocations: version of the revocations that the worker decides by.
     """
@@ -78,6 +80,8 @@ class Heartbeat(msgspec.Struct, kw_only=True):
     audit_trouble: str = ""
     log_lost: int = 0
     skews: dict[str, float] = {}
+    waiting: dict[str, int] = {}
+    certificates: dict[str, float] = {}
     resident: int = 0
     revocations: str = ""
 
@@ -137,7 +141,8 @@ class _Worker:
         # Queue group, so that only one worker records each refusal.
         extra_subscriptions = [ExtraSubscription(AUTH_ERROR_SUBJECT, self._on_server_error, AUTH_QUEUE)]
         extra_subscriptions += [ExtraSubscription(subject, self._on_micro_request) for subject in self._micro.subjects]
-        extra_subscriptions += ConnectionReports(settings, prepared.policy.provisioning.gauge).extra_subscriptions
+        self._reports = ConnectionReports(settings, prepared.policy.provisioning.gauge)
+        extra_subscriptions += self._reports.extra_subscriptions
         self._service = Service(settings, self._callout, prepared.contexts, extra_subscriptions)
         self._stop = asyncio.Event()
 
@@ -197,6 +202,8 @@ class _Worker:
             audit_trouble=self._audit.trouble,
             log_lost=logs.lost(),
             skews=self._callout.skews.measured(time.monotonic()),
+            waiting=self._reports.waiting.measured(time.monotonic()),
+            certificates={item.name: item.certificate_expiry for item in connections if item.certificate_expiry},
             resident=_resident(),
             revocations=self._callout.policy.revocations.version,
         )

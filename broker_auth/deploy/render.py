@@ -180,10 +180,11 @@ def _max_connections(settings: Settings, broker: BrokerSettings) -> int:
 
 
 def _reports(settings: Settings, broker: BrokerSettings) -> tuple[str, ...]:
-    """Return the subjects on which connections are reported; none where no places are reserved for provisioners."""
-    if not broker.takes_nodes_and_provisioners:
-        return ()
-    return connections_subject(settings.accounts.provisioning), connections_subject(CALLOUT_ACCOUNT)
+    """Return the subjects on which the service receives the number of connections; none where no nodes connect."""
+    nodes = connections_subject(settings.accounts.provisioning)
+    if broker.takes_nodes_and_provisioners:
+        return nodes, connections_subject(CALLOUT_ACCOUNT)
+    return (nodes,) if broker.takes_nodes else ()
 
 
 def _own_route(server: ServerSettings) -> str | None:

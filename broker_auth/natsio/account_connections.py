@@ -20,11 +20,12 @@ class ReportingServer(msgspec.Struct, frozen=True):
 
 
 class ConnectionReport(msgspec.Struct, frozen=True):
-    """The connections of an account at one server, including leaf node connections."""
+    """The connections of an account at one server: all, and those of clients, which are not leaf nodes."""
 
     server: ReportingServer
     account: str = msgspec.field(name="acc")
     connections: _Number = msgspec.field(name="total_conns")
+    clients: _Number = msgspec.field(name="conns", default=0)
 
 
 _decoder = msgspec.json.Decoder(ConnectionReport)

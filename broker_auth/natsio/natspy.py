@@ -164,6 +164,14 @@ class ExtendedClient(Client):
         """The id in the server's INFO; empty if absent."""
         return str(self._server_info.get("server_id") or "")
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The server's certificate (DER) on this TCP connection; None without TLS, on a WebSocket or unconnected."""
+        writer = getattr(self._transport, "_io_writer", None)
+        tls = None if writer is None else writer.get_extra_info("ssl_object")
+        data: bytes | None = None if tls is None else tls.getpeercert(binary_form=True)
+        return data
+
     def buffered(self) -> bool:
         """Return whether received bytes of this TCP connection are buffered, not yet read by nats-py.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker_auth.certificates.files import read_certificates
 from broker_auth.cli import main
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
@@ -170,9 +172,11 @@ async def test_metrics_show_the_state_of_the_service(live: Live) -> None:
     decided = sum(value for (name, _), value in samples.items() if name == "broker_auth_decisions_total")
     assert samples["broker_auth_decision_seconds_count", ("fleet",)] == decided
     own = str(live.deployment.directory / "client.pem")
-    assert 300 < samples["broker_auth_certificate_days_left", (own, "own")] < 400
-    certificates = [labels for name, labels in samples if name == "broker_auth_certificate_days_left"]
-    assert {what for _, what in certificates} == {"signer", "ca", "own"}
+    expiry = "broker_auth_certificate_expiry_timestamp_seconds"
+    assert 300 < (samples[expiry, (own, "own")] - time.time()) / 86400 < 400
+    assert {labels[-1] for name, labels in samples if name == expiry} == {"signer", "ca", "own", "broker"}
+    (server,) = read_certificates(live.deployment.directory / "server.pem")
+    assert samples[expiry, ("east", "broker")] == server.not_after
 
 
 def _with(live: Live, name: str) -> dict[tuple[str, tuple[str, ...]], float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -14,8 +15,11 @@ from broker_auth.callout.request import WireFault
 from broker_auth.callout.stats import LATENCY_BUCKETS, Snapshot, Stats
 from broker_auth.daemon.expiry import Expiry
 from broker_auth.daemon.metrics import ServiceCollector
+from broker_auth.daemon.slot import Cause
 from broker_auth.daemon.state import ZoneState
 from broker_auth.policy.decide import decide
+from broker_auth.policy.model import Serves
+from broker_auth.policy.outcomes import outcomes
 from tests.builders.clock import DAY, NOW
 from tests.builders.policies import issuer_policy, x509_policy
 from tests.builders.requests import node, provisioner
@@ -54,6 +58,8 @@ FULL = ZoneState(
     accepted=2,
     refused=1,
     audit_lost=4,
+    waiting={"east": 7},
+    certificates={"east": NOW + 9 * DAY},
     expiries=(Expiry("ca", "/etc/ca.pem", NOW + 3 * DAY), Expiry("own", "/etc/own.pem", NOW - DAY)),
 )
 
@@ -125,9 +131,39 @@ def test_chain_issuer_metric_has_the_expiry() -> None:
         assert later.get_sample_value(CHAIN_ISSUER, {"zone": "fleet", "issuer": issuer}) is None
 
 
-def test_certificate_metric_has_the_days_left() -> None:
-    assert value(FULL, "broker_auth_certificate_days_left", what="ca", name="/etc/ca.pem") == 3
-    assert value(FULL, "broker_auth_certificate_days_left", what="own", name="/etc/own.pem") == -1
+def test_certificates_expire_at_a_time() -> None:
+    metric = "broker_auth_certificate_expiry_timestamp_seconds"
+    assert value(FULL, metric, what="ca", name="/etc/ca.pem") == NOW + 3 * DAY
+    assert value(FULL, metric, what="own", name="/etc/own.pem") == NOW - DAY
+    assert value(FULL, metric, what="broker", name="east") == NOW + 9 * DAY
+
+
+def test_waiting_nodes_are_a_gauge_of_brokers_that_report() -> None:
+    assert value(FULL, "broker_auth_waiting_nodes", broker="east") == 7
+    assert value(FULL, "broker_auth_waiting_nodes", broker='odd "name"\n') is None
+
+
+@pytest.mark.parametrize("serves", Serves)
+def test_counters_with_known_labels_start_at_zero(serves: Serves) -> None:
+    """Else Prometheus sees no increase at the first event, and no alert fires."""
+    samples = registry(ZoneState(zone="z", serves=serves, brokers={"east": 0}))
+    counted = {
+        (sample.name, *sample.labels.values())
+        for family in samples.collect()
+        for sample in family.samples
+        if family.type == "counter" and sample.value == 0
+    }
+    expected: dict[str, Iterable[tuple[str, ...]]] = {
+        "decisions": outcomes(serves),
+        "unanswered": [(fault,) for fault in WireFault],
+        "worker_replacements": [(cause,) for cause in Cause],
+        "reloads": [("accepted",), ("refused",)],
+        **{name: [("east",)] for name in ("broker_connections_dropped", "broker_left", "answered_for_others")},
+        **{name: [()] for name in ("late", "reply_failures", "log_lost", "audit_lost", "task_failures")},
+    }
+    assert counted == {
+        (f"broker_auth_{name}_total", "z", *labels) for name, values in expected.items() for labels in values
+    }
 
 
 def test_snapshots_are_added() -> None:

@@ -1,1 +1,1 @@
-"""The parts of ``examples/onboarding`` that need no server."""
+"""The parts of the examples that need no server."""

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import PHRASES, Admit, Code, Deny, Rule
 from broker_auth.policy.model import Policy
+from broker_auth.policy.outcomes import ADMITTED, outcomes
 from broker_auth.policy.permissions import Permissions
 from broker_auth.policy.request import AuthorizationRequest
 from tests.builders.clock import HOUR, NOW
@@ -74,6 +75,8 @@ class Row:
     def check(self) -> None:
         """Decide, and compare everything."""
         decision = decide(self.request, self.policy, self.now)
+        code = decision.code if isinstance(decision, Deny) else ADMITTED
+        assert (decision.rule, code) in outcomes(self.policy.serves)
         assert decision.rule is self.rule, decision
         if self.code is not None:
             assert isinstance(decision, Deny), decision

@@ -11,6 +11,8 @@ import pytest
 
 from broker_auth.policy.decide import decide, explained
 from broker_auth.policy.decision import PHRASES, Admit, Code, Deny, DenyCode, Rule
+from broker_auth.policy.model import Serves
+from broker_auth.policy.outcomes import ADMITTED, outcomes
 from broker_auth.tokens.faults import TokenFault
 from tests.builders.clock import NOW
 from tests.builders.policies import PASSWORD, issuer_policy, x509_policy
@@ -56,6 +58,13 @@ def test_every_code_occurs_in_some_row() -> None:
     assert set(get_args(Code)) == {DenyCode, TokenFault}
     tested = codes(TABLES) | {fault for _, fault in BAD_TOKENS.values()}
     assert set(ALL) - tested == OF_THE_SERVICE
+
+
+def test_possible_outcomes_have_every_code() -> None:
+    """Each row of the tables checks that its outcome is among them, and so do the mutated requests."""
+    assert {code for serves in Serves for _, code in outcomes(serves)} == {*map(str, ALL), ADMITTED}
+    assert {rule for serves in Serves for rule, _ in outcomes(serves)} == set(map(str, Rule))
+    assert all(len(outcomes(serves)) < 256 for serves in Serves)  # each is a time series of every zone
 
 
 def test_every_rule_admits_or_denies_in_some_row() -> None:

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from broker_auth.callout.request import RequestReader, WireError
 from broker_auth.operate.stored import UnsignedTokenVerifier
 from broker_auth.policy.decide import decide
-from broker_auth.policy.decision import Admit, Deny
+from broker_auth.policy.decision import Admit, Decision, Deny
 from broker_auth.policy.model import Policy
+from broker_auth.policy.outcomes import ADMITTED, outcomes
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens import verify
 from broker_auth.tokens.verify import Rejected
@@ -74,6 +75,12 @@ CLAIM_NAMES = sorted(
 ANY_CLAIMS = st.dictionaries(st.sampled_from(CLAIM_NAMES) | st.text(max_size=8), ANYTHING, max_size=8)
 
 
+def assert_possible(decision: Decision, policy: Policy) -> None:
+    """Check that metrics have a counter for the decision from the start."""
+    code = decision.code if isinstance(decision, Deny) else ADMITTED
+    assert (decision.rule, code) in outcomes(policy.serves)
+
+
 def unaccepted(token: str) -> None:
     for policy in POLICIES:
         assert isinstance(policy.tokens.examine(token), Rejected)
@@ -106,7 +113,7 @@ def test_arbitrary_claims_by_an_organization_do_not_raise(claims: dict[str, Any]
     token = sign_parts('{"alg":"EdDSA"}', json.dumps(claims | changes), ORG.signature)
     for policy in POLICIES:
         for asked in (request(auth_token=token, nonce=NONCE, sig=nonce_signature()), fleet(auth_token=token)):
-            assert isinstance(decide(asked, policy, NOW), Admit | Deny)
+            assert_possible(decide(asked, policy, NOW), policy)
 
 
 @given(st.sampled_from(VALID_TOKENS), st.sampled_from(VALID_TOKENS), st.data())
@@ -240,6 +247,7 @@ def test_without_mtls_admission_requires_a_token(
     changed["connect_opts"] |= options
     mutated = msgspec.convert(changed, AuthorizationRequest)
     decision = decide(mutated, policy, NOW)
+    assert_possible(decision, policy)
     if isinstance(decision, Deny):
         return
     proven = credentials(mutated, policy)
@@ -259,6 +267,7 @@ def test_fleet_member_gets_nothing_more_by_its_connect_options(options: dict[str
     changed["connect_opts"] |= options
     mutated = msgspec.convert(changed, AuthorizationRequest)
     decision = decide(mutated, policy, NOW)
+    assert_possible(decision, policy)
     if isinstance(decision, Deny):
         return
     sent = mutated.connect_opts
