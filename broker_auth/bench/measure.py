@@ -106,6 +106,11 @@ def resident_mb(pid: int) -> float:
     raise OperationError(f"memory of process {pid} cannot be read: it has ended")
 
 
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def resident_here_mb() -> float:
     """Return the resident memory of this process in megabytes."""
     return resident_mb(os.getpid())

@@ -11,7 +11,7 @@ import msgspec
 
 from broker_auth.bench.contenders import MODES, Clients, contender
 from broker_auth.bench.materials import Trust
-from broker_auth.bench.measure import percentile, resident_mb
+from broker_auth.bench.measure import percentile, processors, resident_mb
 from broker_auth.bench.processes import Connectors
 
 _SPARE_FILES: Final = 500  # descriptors besides connections
@@ -38,7 +38,9 @@ def _storm(mode: str, trust: Trust, count: int) -> dict[str, float]:
         contender(mode, Clients.NODES, trust, Path(directory)) as broker,
         Connectors() as connectors,
     ):
+        idle_mb, before = resident_mb(broker.server), broker.cpu_seconds
         done = connectors.run(msgspec.structs.replace(broker.task, at_once=count))
+        cpu_seconds = sum(broker.cpu_seconds) - sum(before) + done.cpu_seconds
         service_mb = resident_mb(broker.service) if broker.service else 0.0
         memory = {"server_mb": resident_mb(broker.server), "service_mb": service_mb}
     figures = {
@@ -48,5 +50,8 @@ def _storm(mode: str, trust: Trust, count: int) -> dict[str, float]:
         "p50_ms": percentile(done.times_ms, 0.5),
         "p99_ms": percentile(done.times_ms, 0.99),
         **memory,
+        "connection_kb": (memory["server_mb"] - idle_mb) * 1000 / (count - done.missing),
+        "login_cpu_ms": cpu_seconds * 1000 / count,  # of server, service and client
+        "cores": float(processors()),  # which these share
     }
     return {name: round(value, 2) for name, value in figures.items()}

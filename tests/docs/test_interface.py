@@ -35,6 +35,7 @@ from broker_auth.policy.decide import decide
 from broker_auth.policy.revocations import Revocation, RevocationKind
 from broker_auth.settings.revocations import encode as encode_revocations
 from tests.audit.records import denied
+from tests.bench import plan
 from tests.builders import requests
 from tests.builders.clock import NOW
 from tests.builders.policies import x509_policy
@@ -53,11 +54,12 @@ _FREE: Final = {  # objects with names as keys, and objects described elsewhere
     "token inspect": {"claims"},
     "streams apply": {"streams[].changes"},
     "replay": {"skipped"},
-    "bench": set(PARTS),
+    "bench run": set(PARTS),
 }
 _SAME_AS: Final = {  # pattern of the keys of several arrays, and the described array
     "config check": (r"warnings\[\]", "problems[]"),
     "demo": (r"(isolation|onboarding)\[\]", "admission[]"),
+    "bench plan": (r"fleet_servers(?=\.)", "edges"),
 }
 
 
@@ -281,7 +283,8 @@ DOCUMENTS: Final[dict[str, Callable[[Path], Any]]] = {
     "streams apply": _streams_apply,
     "doctor": _doctor,
     "demo": _demo,
-    "bench": lambda _: {part: {} for part in PARTS},
+    "bench run": lambda _: {part: {} for part in PARTS},
+    "bench plan": lambda _: plan.document(),
 }
 
 
