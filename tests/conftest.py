@@ -20,8 +20,9 @@ from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
 from broker_auth.deploy import devpki
+from broker_auth.deploy.natsbinary import BINARY_VARIABLE, find_binary
 from broker_auth.deploy.pki import Algorithm, PrivateKey, private_key
-from broker_auth.sandbox.natsserver import BINARY_VARIABLE, find_binary
+from tests import mixed
 
 settings.register_profile(
     "test", max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -100,7 +101,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Run a test, with its fixtures, under the environment that its marks and its place ask for."""
     unmeasured = _is_in(item.path, UNMEASURED)
     with pytest.MonkeyPatch.context() as patch:
-        if item.get_closest_marker("e2e") is None:
+        if item.get_closest_marker(mixed.MARK) is not None and (server := mixed.server()):
+            patch.setenv(BINARY_VARIABLE, server)
+        elif item.get_closest_marker("e2e") is None:
             patch.setenv(BINARY_VARIABLE, str(item.config.stash[_PROGRAM]))
         if unmeasured or _is_in(item.path, PROCESSES_UNMEASURED):
             patch.delenv(_COVERAGE_VARIABLE, raising=False)
@@ -112,6 +115,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
             return (yield)
         finally:
             coverage.start()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests of an optional server that is not on this machine."""
+    if item.get_closest_marker(mixed.MARK) is not None and not mixed.server():
+        pytest.skip(mixed.SKIPPED)
 
 
 def _is_in(path: Path, places: tuple[str, ...]) -> bool:

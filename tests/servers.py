@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from broker_auth.sandbox.natsserver import BINARY_VARIABLE
+from broker_auth.deploy.natsbinary import BINARY_VARIABLE
 
 OLDEST: Final = "2.12.7"
 """The oldest version without a defect that breaks this project's guarantees (docs/nats-server.md#versions)."""

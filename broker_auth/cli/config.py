@@ -12,7 +12,7 @@ from broker_auth.cli import options, output
 from broker_auth.cli.access import run
 from broker_auth.cli.replay import exit_code, replay_files
 from broker_auth.operate.access import Access
-from broker_auth.operate.doctor.live import check_live
+from broker_auth.operate.doctor.live import ListenerMode, check_live
 from broker_auth.operate.replay.show import document, lines
 from broker_auth.printable import printable
 from broker_auth.settings.load import check
@@ -41,24 +41,29 @@ _EPILOG = options.example(
 def check_command(ctx: click.Context, file: Path, audit: Path | None, *, live: bool, as_json: bool) -> None:
     """Check a configuration, with overrides by the environment, as 'serve' would read it.
 
-    With --live, checks each broker's version, and whether it accepts this service as its callout service: run it
-    on the service's host. 'broker-auth doctor' checks more.
+    With --live, checks each broker's version, whether it accepts this service as its callout service, and whether
+    its listener requires, accepts or does not ask for client certificates: run it on the service's host.
+    'broker-auth doctor' checks more.
 
     Exit code 0: it can be used, possibly with warnings. 1: it cannot; every problem is listed with
     file, line, key and remedy. With --replay, 1 also if somebody who was let in would be denied, and 3 if that is
     not known of somebody.
     """
     report = check(file, os.environ, remote=live)
+    listeners: tuple[ListenerMode, ...] = ()
     if live and report.settings is not None:
-        report = run(check_live(report, Access(settings=report.settings)))
+        report, listeners = run(check_live(report, Access(settings=report.settings)))
     summary = None
     if audit is not None and report.settings is not None:
         summary = replay_files(report.settings, [audit]).summary
     if as_json:
         replayed = None if summary is None else document(summary, None, ())
-        output.document(_document(report) | {"replay": replayed})
+        output.document(_document(report) | {"listeners": [_listener(mode) for mode in listeners], "replay": replayed})
     else:
         _print(file, report)
+        for mode in listeners:
+            if mode.seen is not None:
+                output.note(f"{mode.url} {mode.seen.described}")
         for line in () if summary is None else lines(summary, None, ()):
             output.note(line)
     if not report.ok:
@@ -81,6 +86,15 @@ def _document(report: ConfigurationReport) -> dict[str, Any]:
         "valid": report.ok,
         "problems": [_entry(problem) for problem in report.problems],
         "warnings": [_entry(warning) for warning in report.warnings],
+    }
+
+
+def _listener(mode: ListenerMode) -> dict[str, Any]:
+    return {
+        "broker": mode.broker.name,
+        "url": mode.url,
+        "client_certificates": mode.seen,
+        "expected": mode.broker.role.client_certificates,
     }
 
 

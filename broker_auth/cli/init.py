@@ -54,7 +54,8 @@ def _port(name: str, default: int, meaning: str) -> Callable[[_F], _F]:
     default=Topology.EDGE.value,
     show_default=True,
     help="edge: unprovisioned nodes connect to a separate nats-server. websocket: to a wss:// listener. "
-    "single: one listener, all logins by token.",
+    "single: one listener, all logins by token. mixed: one listener that verifies a certificate if it is given, which "
+    "needs a nats-server that can.",
 )
 @click.option(
     "--layout",

@@ -107,16 +107,16 @@ def _at_static_fleet(attempt: Attempt) -> Attempt:
 
 
 def _x509_rows(sandbox: Sandbox) -> list[Row]:
-    """Return the attempts for topologies whose fleet has certificates: edge and websocket."""
+    """Return the attempts for topologies whose fleet has certificates: edge, websocket and mixed."""
     fleet, node = sandbox.fleet_url, sandbox.node_url
-    edge = sandbox.topology is Topology.EDGE
+    edge, mixed = sandbox.topology is Topology.EDGE, sandbox.topology is Topology.MIXED
     good, plain = sandbox.credentials("node"), Credentials(ca=sandbox.ca)
     member, provisioner, operator = (sandbox.credentials(who) for who in ("fleet", "provisioner", "system"))
     foreign = sandbox.foreign_pair("provisioner.example.net")
     foreign_signer = Issuer(load_signing_key(signer("foreign signer").key_pem, "foreign signer"))
     return [
         ("fleet member, mTLS", fleet, member, IN_FLEET),
-        ("fleet listener, no certificate", fleet, plain, TLS_REFUSED),
+        ("fleet listener, no certificate", fleet, plain, "denied: no_credential" if mixed else TLS_REFUSED),
         ("unprovisioned node with its token", node, good, IN_PROVISIONING),
         ("node without a token", node, plain, "denied: no_credential"),
         (

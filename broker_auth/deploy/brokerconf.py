@@ -42,6 +42,7 @@ _OUTPUTS: Final = {
     Layout.CONTAINER: _Outputs(audit="stdout", metrics="0.0.0.0:9464", monitor="127.0.0.1:8222", streams="/data"),
 }
 
+_ROLES: Final = {Topology.SINGLE: Role.SINGLE, Topology.MIXED: Role.MIXED}  # of the fleet's broker
 _OWN = "plugin.broker_auth."
 _CHORIA = "plugin.choria.network."
 _ISSUER = "plugin.security.issuer."
@@ -187,9 +188,9 @@ def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
 def _fleet(plan: Plan, leaf_users: Mapping[str, Role]) -> Iterator[Line]:
     broker, files = _OWN + "broker.fleet.", plan.files
     server = broker + "server."
-    single = plan.topology is Topology.SINGLE
+    role = _ROLES.get(plan.topology, Role.FLEET)
     yield broker + "urls", urls(plan.fleet, plan.port)
-    yield broker + "role", "single" if single else "fleet"
+    yield broker + "role", role.value
     if files.service_cert:  # for the fleet alone: edges ask for none, and with it a host of theirs could join the fleet
         yield broker + "tls.certificate", _path(plan, files.service_cert)
         yield broker + "tls.key", _path(plan, files.service_key)
@@ -197,7 +198,7 @@ def _fleet(plan: Plan, leaf_users: Mapping[str, Role]) -> Iterator[Line]:
     yield server + "listen", f"{_host(plan.bind)}:{plan.port}"
     yield server + "tls.certificate", _path(plan, files.server_cert)
     yield server + "tls.key", _path(plan, files.server_key)
-    if not single or plan.clustered:
+    if role.verifies_clients or plan.clustered:
         yield server + "tls.ca", _path(plan, files.ca)
     yield server + "store_dir", _OUTPUTS[plan.layout].streams
     yield from _monitor(plan, server)

@@ -86,7 +86,7 @@ def _listeners(plan: Plan) -> tuple[tuple[str, str], ...]:
     """Return where nodes connect: a name for each listener, and its URLs."""
     if plan.topology is Topology.WEBSOCKET:
         return (("node", _urls(plan.fleet, plan.websocket_port, scheme="wss")),)
-    if plan.topology is Topology.SINGLE:
+    if plan.topology in (Topology.SINGLE, Topology.MIXED):
         return (("node", _urls(plan.fleet, plan.port)),)
     return tuple(
         (f"node-{edge.name}" if plan.named_edges else "node", _urls([edge.host], plan.edge_port))

@@ -13,6 +13,7 @@ from broker_auth.certificates.certificate import Certificate, CertificateError
 from broker_auth.certificates.files import read_certificates
 from broker_auth.deploy import brokerconf, contexts, devpki
 from broker_auth.deploy.members import member_names, write_servers
+from broker_auth.deploy.natsbinary import require_optional_certificates
 from broker_auth.deploy.plan import (
     PLACEHOLDER,
     Edge,
@@ -182,6 +183,8 @@ def _check(plan: Plan) -> None:
         raise InputError(f"a static fleet cannot be combined with {', '.join(misfits)}; remove that")
     if options := superfluous_options(plan):
         raise InputError(f"--dev-pki makes these itself, so leave out {', '.join(options)}")
+    if plan.topology is Topology.MIXED:
+        require_optional_certificates()
     _check_hosts(plan)
     _check_names(plan)
     files = [path for edge in plan.edges for path in _files(plan.files.of_edge(edge.name))] or _files(plan.files)

@@ -23,6 +23,7 @@ class Topology(StrEnum):
     EDGE = "edge"
     WEBSOCKET = "websocket"
     SINGLE = "single"
+    MIXED = "mixed"
 
 
 class Layout(StrEnum):

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, StrictUndefined
 
+from broker_auth.deploy.natsbinary import OPTIONAL_CERTIFICATES, require_optional_certificates
 from broker_auth.deploy.static_users import static_users
 from broker_auth.errors import InputError
 from broker_auth.natsio.account_connections import connections_subject
@@ -24,7 +25,15 @@ from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
 from broker_auth.policy.permissions import GATE_LINK, NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
 from broker_auth.secret import Secret
-from broker_auth.settings.model import AccountNames, BrokerSettings, Role, ServerSettings, Settings, Zone
+from broker_auth.settings.model import (
+    AccountNames,
+    BrokerSettings,
+    ClientCertificates,
+    Role,
+    ServerSettings,
+    Settings,
+    Zone,
+)
 
 PROVISIONER_BUCKET = "CHORIA_PROVISIONER_ELECTION"  # a bucket with a single key (docs/nats-server.md fact 19)
 TLS_TIMEOUT = 10  # seconds: measured in connection storms, 2 was too short and 10 sufficient
@@ -36,6 +45,11 @@ NATS_MAX_CONNECTIONS = 65_536  # nats-server's default for clients
 SPARE_LEAF_LINKS = 8  # in addition to one for each edge
 AUTHORIZATION_TIMEOUT = 10  # seconds: see the template, and fact 10
 
+_VERIFY = {
+    ClientCertificates.REQUIRED: "verify",
+    ClientCertificates.OPTIONAL: OPTIONAL_CERTIFICATES,
+    ClientCertificates.NONE: "",
+}
 _TEMPLATE = "nats-server.conf.j2"
 _ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -50,12 +64,15 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
     """Return the configuration of the nats-server that ``broker`` describes.
 
     Depending on its settings, a broker of role ``fleet`` gets a leaf listener for edges, a websocket listener for
-    nodes, or neither.
+    nodes, or neither. One of role ``mixed`` is rendered only if the nats-server of this machine accepts the result.
 
     Raises:
-        InputError: a setting that this role needs is missing, or one cannot be represented in a configuration.
+        InputError: a setting that this role needs is missing, or one cannot be represented in a configuration; or
+            nats-server does not know an option of this role.
     """
     _Checks(settings, broker).run()
+    if broker.role.client_certificates is ClientCertificates.OPTIONAL:
+        require_optional_certificates()
     server, role = broker.server, broker.role
     zone, static = settings.zone(broker.zone), static_users(settings, broker)
     keys = _public_keys(settings, zone) if zone.served else None
@@ -67,7 +84,7 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             role=role.value,
             outpost=role.is_outpost,
             server=server,
-            verify_clients=role is Role.FLEET,
+            verify_option=_VERIFY[role.client_certificates],
             nodes_connect_here=broker.takes_nodes,
             connections=_reports(settings, broker),
             accounts=settings.accounts,
@@ -309,7 +326,7 @@ class _Checks:
             ("tls.certificate", server.tls.certificate),
             ("tls.key", server.tls.key),
         ]
-        if role is Role.FLEET or server.cluster_listen:
+        if role.verifies_clients or server.cluster_listen:
             needs.append(("tls.ca", server.tls.ca))
         if role.is_outpost:
             needs.append(("leaf.remotes", server.leaf_remotes))

@@ -110,6 +110,10 @@ class Access:
             files = TLSFiles(ca=files.ca, certificate=self.certificate, key=self.key)
         return tls_context(files)
 
+    def tls_of_node(self, broker: BrokerSettings) -> ssl.SSLContext | None:
+        """Return the TLS context of an unprovisioned node, which has no certificate to present."""
+        return tls_context(TLSFiles(ca=broker.tls.ca))
+
     async def system(self, broker: BrokerSettings) -> Client:
         """Connect to the system account.
 

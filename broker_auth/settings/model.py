@@ -25,6 +25,7 @@ __all__ = [
     "AuditOutput",
     "AuditSettings",
     "BrokerSettings",
+    "ClientCertificates",
     "FleetAuth",
     "KeySource",
     "ProvisioningSettings",
@@ -41,6 +42,23 @@ __all__ = [
 FLEET_ZONE: Final = "fleet"
 
 
+class ClientCertificates(StrEnum):
+    """The treatment of client certificates by a listener."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"  # requested, and verified if given
+    NONE = "none"  # not requested
+
+    @property
+    def described(self) -> str:
+        """The predicate of a sentence about a listener."""
+        return {
+            ClientCertificates.REQUIRED: "requires a client certificate",
+            ClientCertificates.OPTIONAL: "accepts a client certificate, and clients without one",
+            ClientCertificates.NONE: "does not ask for a client certificate",
+        }[self]
+
+
 class Role(StrEnum):
     """The purpose of a broker; ``config render``, ``report`` and ``doctor`` depend on it."""
 
@@ -48,6 +66,18 @@ class Role(StrEnum):
     EDGE = "edge"
     GATE = "gate"
     SINGLE = "single"
+    MIXED = "mixed"
+
+    @property
+    def client_certificates(self) -> ClientCertificates:
+        """The treatment of client certificates by such a broker's listener."""
+        own = {Role.FLEET: ClientCertificates.REQUIRED, Role.MIXED: ClientCertificates.OPTIONAL}
+        return own.get(self, ClientCertificates.NONE)
+
+    @property
+    def verifies_clients(self) -> bool:
+        """Whether the fleet's members can present their certificates there."""
+        return self.client_certificates is not ClientCertificates.NONE
 
     @property
     def is_outpost(self) -> bool:

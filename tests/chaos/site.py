@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.deploy.init import write_zone_keys
+from broker_auth.deploy.natsbinary import find_binary
 from broker_auth.deploy.pki import CertificateAuthority, signer
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from broker_auth.sandbox.identities import Issuer
-from broker_auth.sandbox.natsserver import find_binary
 from broker_auth.settings.load import load
 from broker_auth.tokens.issue import load_signing_key
 from tests.chaos.network import Network, signal_group

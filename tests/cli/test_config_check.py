@@ -21,6 +21,7 @@ def test_valid_configuration_is_accepted(directory: Directory) -> None:
         "valid": True,
         "problems": [],
         "warnings": [],
+        "listeners": [],
         "replay": None,
     }
 

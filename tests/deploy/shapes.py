@@ -24,7 +24,7 @@ from broker_auth.settings.model import (
     Zone,
 )
 
-Topology = Literal["edge", "websocket", "single"]
+Topology = Literal["edge", "websocket", "single", "mixed"]
 LEAF_NAME = "edge.leaf.example.net"
 GATE_NAME = "gate.leaf.example.net"
 BRANCH_NAME = "branch.leaf.example.net"
@@ -96,7 +96,7 @@ def _brokers(
             cluster_listen=f"127.0.0.1:{route}",
             cluster_routes=(f"nats-route://localhost:{route}",),
         )
-    role = Role.SINGLE if topology == "single" else Role.FLEET
+    role = Role(topology) if topology in ("single", "mixed") else Role.FLEET
     if topology == "websocket":
         server = dataclasses.replace(server, websocket_listen=f"127.0.0.1:{free_port()}")
     if topology != "edge":

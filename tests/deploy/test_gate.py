@@ -13,11 +13,12 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
+from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.deploy.pki import Pair
 from broker_auth.deploy.render import SPARE_LEAF_LINKS, render
 from broker_auth.natsio.client import round_trip
 from broker_auth.policy.permissions import GATE_LINK
-from broker_auth.sandbox.natsserver import NatsServer, check_configuration, free_port
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.keys.broker import CIPHER_SUITE_NAMES, CURVE_NAMES
 from tests.deadlines import HANG_SECONDS
 from tests.deploy.shapes import BRANCH_NAME, GATE_NAME, build, with_gate, with_server

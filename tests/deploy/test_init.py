@@ -18,18 +18,19 @@ from cryptography.x509 import load_pem_x509_certificate
 from broker_auth.cli import main
 from broker_auth.deploy import brokerconf
 from broker_auth.deploy.init import initialize
+from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.deploy.plan import OwnFiles, Plan, Topology, missing_options
 from broker_auth.errors import BrokerAuthError, InputError
-from broker_auth.sandbox.natsserver import NatsServer, check_configuration, free_port
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
 from broker_auth.settings.model import Role
 from broker_auth.tokens.issue import signing_key_from_seed
 from tests.builders.tokens import ORG
+from tests.cli.running import run
 from tests.deploy.responder import connect_nkey
-
-TOPOLOGIES = list(Topology)
+from tests.mixed import TOPOLOGIES
 
 
 def dev(directory: Path, topology: Topology = Topology.EDGE, *, force: bool = False) -> Plan:
@@ -76,16 +77,28 @@ def test_private_files_are_private_and_configurations_contain_no_secret(tmp_path
         assert not any(secret in path.read_text() for secret in secrets)
 
 
-def test_brokers_have_the_roles_of_the_topology(tmp_path: Path) -> None:
-    roles = {
-        topology: [broker.role for broker in initialize(dev(tmp_path / topology, topology)).settings.brokers]
-        for topology in TOPOLOGIES
-    }
-    assert roles == {
-        Topology.EDGE: [Role.FLEET, Role.EDGE],
-        Topology.WEBSOCKET: [Role.FLEET],
-        Topology.SINGLE: [Role.SINGLE],
-    }
+ROLES = {
+    Topology.EDGE: [Role.FLEET, Role.EDGE],
+    Topology.WEBSOCKET: [Role.FLEET],
+    Topology.SINGLE: [Role.SINGLE],
+    Topology.MIXED: [Role.MIXED],
+}
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_brokers_have_the_roles_of_the_topology(tmp_path: Path, topology: Topology) -> None:
+    brokers = initialize(dev(tmp_path / "d", topology)).settings.brokers
+    assert [broker.role for broker in brokers] == ROLES[topology]
+
+
+@pytest.mark.e2e
+def test_mixed_topology_is_refused_before_a_file_is_written_if_nats_server_cannot(tmp_path: Path) -> None:
+    done = run("init", tmp_path / "d", "--topology", "mixed", "--dev-pki")
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert "does not accept verify_client_cert_if_given" in line
+    assert "choose the topology edge, websocket or single" in line
+    assert not (tmp_path / "d").exists()
 
 
 def test_single_topology_uses_organization_issuers(tmp_path: Path) -> None:

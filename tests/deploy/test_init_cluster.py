@@ -13,9 +13,9 @@ from cryptography.x509 import DNSName, SubjectAlternativeName, load_pem_x509_cer
 from broker_auth.cli import main
 from broker_auth.deploy.init import Deployment, initialize
 from broker_auth.deploy.members import member_names
+from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.deploy.plan import Edge, OwnFiles, Plan, Topology
 from broker_auth.errors import InputError
-from broker_auth.sandbox.natsserver import check_configuration
 from broker_auth.settings.load import check
 from broker_auth.settings.model import Role
 

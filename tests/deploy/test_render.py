@@ -7,19 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.deploy.render import quote, render, select_broker
 from broker_auth.errors import InputError
 from broker_auth.natsio.nkey import public_nkey
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
-from broker_auth.sandbox.natsserver import NatsServer, check_configuration, free_port
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.model import AccountNames, Role
 from tests.deploy.shapes import LEAF_NAME, Shape, Topology, build, with_server, with_zones
 
-TOPOLOGIES: list[Topology] = ["edge", "websocket", "single"]
+MIXED = pytest.param("mixed", marks=pytest.mark.mixed_server)
+TOPOLOGIES = ["edge", "websocket", "single", MIXED]
 
-SHARED: list[tuple[Topology, str, bool]] = [("websocket", "fleet", True), ("single", "fleet", True)]
+SHARED = [
+    ("websocket", "fleet", True),
+    ("single", "fleet", True),
+    pytest.param("mixed", "fleet", True, marks=pytest.mark.mixed_server),
+]
 
 
 def rendered(shape: Shape) -> dict[str, str]:

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 
 from broker_auth.cli import main
 from broker_auth.deploy.init import initialize
+from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.deploy.passwords import hash_password
 from broker_auth.deploy.plan import Plan
 from broker_auth.deploy.render import render
 from broker_auth.errors import InputError
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
-from broker_auth.sandbox.natsserver import check_configuration, free_port
+from broker_auth.sandbox.natsserver import free_port
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
 from broker_auth.settings.model import FleetAuth, Role, Settings

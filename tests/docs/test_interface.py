@@ -16,6 +16,7 @@ from broker_auth.bench.run import PARTS
 from broker_auth.cli import demo, main, report, root, streams, token_formats
 from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result
+from broker_auth.deploy.natsbinary import BINARY_VARIABLE
 from broker_auth.files.writing import write_private
 from broker_auth.operate.explain import Outcome, explain
 from broker_auth.operate.replay.effect import (
@@ -109,7 +110,7 @@ def test_environment_variables() -> None:
         if isinstance(option, click.Option) and isinstance(variable := option.envvar, str)
     }
     listed = {code(row[0])[0] for row in PAGE["Commands"][1][1:]}
-    assert listed == named | {"BROKER_AUTH_DEBUG"}
+    assert listed == named | {"BROKER_AUTH_DEBUG", BINARY_VARIABLE}
 
 
 def test_exit_codes() -> None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from broker_auth.certificates.files import read_certificates
 from broker_auth.cli import main
-from broker_auth.sandbox.natsserver import check_configuration
+from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.settings.crls import read_crls
 from broker_auth.settings.load import check
 from tests.docs.pages import DOCS, fenced

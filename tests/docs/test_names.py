@@ -25,7 +25,7 @@ _LINK: Final = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 _TEST: Final = re.compile(r"`(tests/[a-z_/]+\.py)(?:::(\w+))?`")
 _FILE: Final = re.compile(r"`((?:examples|broker_auth)/[a-z0-9_/.-]+)`")
 # Variables of the program, not configuration keys.
-_PROGRAM: Final = {"BROKER_AUTH_DEBUG", "BROKER_AUTH_CONFIG", "BROKER_AUTH_COMPLETE"}
+_PROGRAM: Final = {"BROKER_AUTH_DEBUG", "BROKER_AUTH_CONFIG", "BROKER_AUTH_COMPLETE", "BROKER_AUTH_NATS_SERVER"}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

@@ -16,8 +16,9 @@ from typing import Final
 
 import pytest
 
+from broker_auth.deploy.natsbinary import find_binary
 from broker_auth.sandbox.lifetime import dies_with_parent
-from broker_auth.sandbox.natsserver import find_binary, free_port
+from broker_auth.sandbox.natsserver import free_port
 from tests.docs.pages import DOCS, ROOT, fenced
 
 pytestmark = pytest.mark.e2e

@@ -23,6 +23,7 @@ SHAPES = [
     pytest.param((Topology.WEBSOCKET, False, FleetAuth.CALLOUT), id="websocket-plain"),
     pytest.param((Topology.SINGLE, True, FleetAuth.CALLOUT), id="single-xkey"),
     pytest.param((Topology.SINGLE, False, FleetAuth.CALLOUT), id="single-plain"),
+    pytest.param((Topology.MIXED, True, FleetAuth.CALLOUT), id="mixed-xkey", marks=pytest.mark.mixed_server),
 ]
 
 

@@ -11,7 +11,7 @@ from broker_auth.sandbox.sandbox import Sandbox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
-ROWS = {Topology.EDGE: 21, Topology.WEBSOCKET: 21, Topology.SINGLE: 17}
+ROWS = {Topology.EDGE: 21, Topology.WEBSOCKET: 21, Topology.SINGLE: 17, Topology.MIXED: 21}
 
 
 async def test_every_attempt_has_the_expected_result(any_sandbox: Sandbox) -> None:

@@ -17,6 +17,7 @@ from broker_auth.deploy.plan import Topology
 from broker_auth.files.writing import write_private
 from broker_auth.sandbox.client import Credentials, connect
 from broker_auth.sandbox.sandbox import Sandbox
+from tests.mixed import TOPOLOGIES
 
 pytestmark = pytest.mark.e2e
 
@@ -47,7 +48,7 @@ def credentials(context: Mapping[str, str]) -> Credentials:
     )
 
 
-@pytest.mark.parametrize("topology", Topology)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 async def test_context_logs_in_as_its_user(tmp_path: Path, topology: Topology) -> None:
     async with Sandbox(tmp_path / "sandbox", topology) as sandbox:
         contexts = read(sandbox)

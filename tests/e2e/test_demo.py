@@ -25,7 +25,15 @@ pytestmark = pytest.mark.e2e
 DEMO = [sys.executable, "-m", "broker_auth", "demo"]
 
 
-@pytest.mark.parametrize(("topology", "auth"), [("edge", "callout"), ("edge", "static"), ("single", "callout")])
+@pytest.mark.parametrize(
+    ("topology", "auth"),
+    [
+        ("edge", "callout"),
+        ("edge", "static"),
+        ("single", "callout"),
+        pytest.param("mixed", "callout", marks=pytest.mark.mixed_server),
+    ],
+)
 def test_every_row_is_as_expected(topology: str, auth: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = [*DEMO, "--topology", topology, "--fleet-auth", auth, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_SECONDS, check=False)

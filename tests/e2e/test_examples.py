@@ -10,11 +10,12 @@ from typing import Final
 import pytest
 
 from broker_auth.deploy.init import initialize, write_zone_keys
+from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.deploy.plan import Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
-from broker_auth.sandbox.natsserver import check_configuration
 from broker_auth.settings.load import check
+from tests.mixed import TOPOLOGIES
 
 pytestmark = pytest.mark.e2e
 
@@ -44,7 +45,7 @@ def _public(directory: Path, name: str) -> str:
     return path.read_text().strip()
 
 
-@pytest.mark.parametrize("topology", Topology)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_example_configuration_is_valid_and_its_servers_start(tmp_path: Path, topology: Topology) -> None:
     report = check(install(topology, tmp_path / "example"), {}, serving=True)
     assert (report.problems, report.warnings) == ((), ())
@@ -55,7 +56,7 @@ def test_example_configuration_is_valid_and_its_servers_start(tmp_path: Path, to
         check_configuration(rendered)
 
 
-@pytest.mark.parametrize("topology", Topology)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_configuration_with_a_placeholder_is_refused(tmp_path: Path, topology: Topology) -> None:
     configuration = install(topology, tmp_path / "example")
     shutil.copy(EXAMPLES / topology / "broker.conf", configuration)

@@ -12,6 +12,7 @@ from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.sandbox import Sandbox
 from tests.deadlines import HANG_SECONDS
+from tests.mixed import MIXED
 
 pytestmark = pytest.mark.e2e
 LIMIT = 3
@@ -20,7 +21,7 @@ CHANGES: dict[str, str | None] = {
 }
 
 
-@pytest.mark.parametrize("topology", [Topology.WEBSOCKET, Topology.SINGLE])
+@pytest.mark.parametrize("topology", [Topology.WEBSOCKET, Topology.SINGLE, MIXED])
 async def test_provisioner_is_admitted_while_one_token_fills_the_account(tmp_path: Path, topology: Topology) -> None:
     async with Sandbox(tmp_path / "sandbox", topology, changes=CHANGES) as sandbox:
         token = sandbox.credentials("node")

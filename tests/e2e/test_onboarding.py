@@ -30,6 +30,7 @@ from broker_auth.sandbox.program import Program
 from broker_auth.sandbox.sandbox import Sandbox
 from tests.callout.deployment import eventually
 from tests.docs.pages import DOCS, fenced
+from tests.mixed import MIXED
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 SHORT: Final = 8.0  # seconds of validity of an expiring credential; enough to log in
@@ -293,8 +294,9 @@ async def test_nodes_outside_the_inventory_receive_no_request(edge: Sandbox, tmp
     ]
 
 
-async def test_node_is_provisioned_over_websocket(tmp_path: Path, name: str) -> None:
-    async with Sandbox(tmp_path / "sandbox", Topology.WEBSOCKET) as deployment:
+@pytest.mark.parametrize("topology", [Topology.WEBSOCKET, MIXED])
+async def test_node_is_provisioned_through_the_fleets_server(tmp_path: Path, name: str, topology: Topology) -> None:
+    async with Sandbox(tmp_path / "sandbox", topology) as deployment:
         factory = Factory(deployment, tmp_path / "factory")
         factory.make(name)
         async with factory.start_provisioner(), factory.start_node(name) as node:

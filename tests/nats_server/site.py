@@ -13,10 +13,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 
+from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
-from broker_auth.sandbox.natsserver import NatsServer, check_configuration
+from broker_auth.sandbox.natsserver import NatsServer
 from tests.deadlines import HANG_SECONDS
 from tests.nats_server.responder import Answer, CalloutResponder, Signer
 from tests.nats_server.wire import Wire

@@ -10,9 +10,9 @@ import pytest
 
 from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
+from broker_auth.deploy.natsbinary import BINARY_VARIABLE
 from broker_auth.operate.doctor.finding import Context, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
-from broker_auth.sandbox.natsserver import BINARY_VARIABLE
 from broker_auth.sandbox.sandbox import Sandbox
 from tests import servers
 from tests.nats_server.wire import Wire

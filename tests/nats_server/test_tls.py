@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 
+from broker_auth.deploy.natsbinary import OPTIONAL_CERTIFICATES
 from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.errors import OperationError
 from broker_auth.sandbox.natsserver import free_port
@@ -30,6 +31,26 @@ async def test_fact_01_listener_requires_certificates_from_all_clients_or_none(s
     # The server would refuse this certificate if it requested one.
     foreign = sandbox.tls(CertificateAuthority.create().client("member.example.net"), "foreign")
     assert await (await sandbox.wire(lax, foreign)).login() == "PONG"
+
+
+@pytest.mark.mixed_server
+async def test_fact_01_unreleased_option_verifies_a_certificate_if_it_is_given(sandbox: Site) -> None:
+    block = (
+        f'cert_file: "{sandbox.certificate}", key_file: "{sandbox.key}", ca_file: "{sandbox.directory}/ca.pem", '
+        f"{OPTIONAL_CERTIFICATES}: true"
+    )
+    with pytest.raises(OperationError, match="cannot be used together"):
+        sandbox.check(sandbox.config(extra=f"tls {{ {block}, verify: true }}"))
+    server = await sandbox.serve(extra=f"tls {{ {block} }}")
+    responder = await sandbox.responder(server, tls=sandbox.tls())
+    assert await (await sandbox.wire(server, sandbox.member())).login() == "PONG"
+    assert await (await sandbox.wire(server, sandbox.tls())).login() == "PONG"
+    foreign = sandbox.tls(CertificateAuthority.create().client("member.example.net"), "foreign")
+    assert await (await sandbox.wire(server, foreign)).login() == ""  # refused by TLS: the service is not asked
+    with_certificate, without = await responder.received(2)
+    leaf, _ = with_certificate["client_tls"]["verified_chains"][0]
+    assert leaf.startswith("-----BEGIN CERTIFICATE-----")
+    assert set(without["client_tls"]) == {"version", "cipher"}
 
 
 async def test_fact_02_plain_connections_have_no_client_tls(sandbox: Site) -> None:

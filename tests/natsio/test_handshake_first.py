@@ -18,6 +18,7 @@ from broker_auth.operate.access import AccessError, Login, connect
 from broker_auth.operate.doctor.probe import ProbeTarget, Verdict, attempt, look_at_tls, read_info
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
+from broker_auth.settings.model import ClientCertificates
 from tests.deadlines import HANG_SECONDS
 
 LOGIN = Login(what="a user", user="u", password=Secret("not in clear"))
@@ -69,7 +70,7 @@ async def test_probe_detects_handshake_first(broker: Broker) -> None:
     assert info.version
     assert info.handshake_first == ("handshake_first: true" in broker.server.config.read_text())
     facts = await look_at_tls(target)
-    assert (facts.asks, facts.readable) == (True, True)
+    assert (facts.client_certificates, facts.readable) == (ClientCertificates.REQUIRED, True)
     outcome = await attempt(target, broker.tls, {"user": "u", "pass": "not in clear"})
     assert outcome.verdict is Verdict.ADMITTED
     outcome = await attempt(target, broker.tls, {"user": "u", "pass": "wrong"})

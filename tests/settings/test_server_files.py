@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from broker_auth.deploy.natsbinary import find_binary
 from broker_auth.deploy.pki import CertificateAuthority, Pair, Validity
-from broker_auth.sandbox.natsserver import find_binary
 from tests.builders import pemshapes
 from tests.builders.pemshapes import BOTH_READ, GO_ONLY, NEITHER, PYTHON_ONLY, Shape
 from tests.settings.builder import NOW, Directory, P

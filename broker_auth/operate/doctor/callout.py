@@ -233,6 +233,7 @@ async def examine_known_break_glass(context: Context, broker: BrokerSettings, fi
 _MORE_CREDENTIALS: Final = {
     Role.FLEET: "configure a system user",
     Role.SINGLE: "use --provisioning-token FILE",
+    Role.MIXED: "configure a system user",
     Role.EDGE: "use --provisioning-token FILE",
     Role.GATE: "connect a member to it, and check its audit record",
 }
@@ -243,7 +244,7 @@ async def _logins(
 ) -> None:
     """Check logins, which unlike refusals show that the broker accepts the service's signature."""
     tried = False
-    if context.provisioning_token is not None and broker.role in (Role.EDGE, Role.SINGLE):
+    if context.provisioning_token is not None and broker.role in (Role.EDGE, Role.SINGLE, Role.MIXED):
         tried = True
         if _allows_canary(context.provisioning_token):
             login = Login(what="a node", token=context.provisioning_token)
@@ -254,16 +255,16 @@ async def _logins(
                 "the provisioning token is for nodes with other names than the doctor's",
                 f"give one for any name, or one with --for-name '/{CANARY}-\\w+/'",
             )
-    if broker.role is Role.FLEET and (not context.settings.issuer_mode or context.settings.pub_sub_ca):
+    if broker.role.verifies_clients and (not context.settings.issuer_mode or context.settings.pub_sub_ca):
         tried = True
         login = Login(what="the configured certificate")
         await _login(context, broker, target, listener, findings, login, context.settings.accounts.fleet)
     proven = broker.role is Role.SINGLE and context.access.proof is not None
-    if context.settings.system_user is not None and (broker.role is Role.FLEET or proven):
+    if context.settings.system_user is not None and (broker.role.verifies_clients or proven):
         tried = True
         login = context.access.system_login()
         await _login(context, broker, target, listener, findings, login, context.settings.accounts.system)
-    if context.settings.system_user is None and broker.role is Role.FLEET:
+    if context.settings.system_user is None and broker.role.verifies_clients:
         remedy = "set plugin.choria.network.system.user and system.password"
         findings.warning(
             FindingCode.SYSTEM_NO_USER, "no system user is configured, so reports need the break-glass seed", remedy
@@ -298,13 +299,15 @@ async def _login(
 ) -> None:
     name = _canary()
     reported = listener.named(name)
+    node = account == context.settings.accounts.provisioning
+    tls = context.access.tls_of_node(broker) if node else context.access.tls(broker)
     try:
-        client = await connect(target.url, login.called(name), context.access.tls(broker))
+        client = await connect(target.url, login.called(name), tls)
     except AccessError as error:
         await _refused(login, reported, error, findings)
         return
     try:
-        if account == context.settings.accounts.provisioning:
+        if node:
             findings.ok(FindingCode.CALLOUT_ADMITS, f"{login.what} can log in")
             return
         answer = await request_json(client, "$SYS.REQ.USER.INFO")

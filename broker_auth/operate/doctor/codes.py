@@ -22,6 +22,7 @@ class FindingCode(StrEnum):
     LISTENER_PLAIN = "listener.plain"
     LISTENER_ASKS_NO_CERTIFICATE = "listener.asks_no_certificate"
     LISTENER_ASKS_CERTIFICATE = "listener.asks_certificate"
+    LISTENER_CERTIFICATE_OPTIONAL = "listener.certificate_optional"
     LISTENER_ANY_CA = "listener.any_ca"
     LISTENER_OTHER_CA = "listener.other_ca"
     LISTENER_HANDSHAKE = "listener.handshake"
@@ -145,7 +146,11 @@ MEANINGS: Final[tuple[tuple[tuple[FindingCode, ...], str], ...]] = (
     ),
     (
         (FindingCode.LISTENER_ASKS_CERTIFICATE,),
-        "an edge or single listener requires a client certificate, so nodes cannot connect",
+        "the listener of an edge, a gate, single or mixed requires a client certificate, so nodes cannot connect",
+    ),
+    (
+        (FindingCode.LISTENER_CERTIFICATE_OPTIONAL,),
+        "a listener admits clients with and without a certificate, and its role is not mixed",
     ),
     (
         (FindingCode.LISTENER_ANY_CA,),

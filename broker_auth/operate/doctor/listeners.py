@@ -27,7 +27,7 @@ from broker_auth.operate.doctor.probe import (
     look_at_tls,
     read_info,
 )
-from broker_auth.settings.model import BrokerSettings, Role
+from broker_auth.settings.model import BrokerSettings, ClientCertificates, Role
 from broker_auth.wording import ago
 
 EXPIRY_WARNING_DAYS: Final = 30
@@ -80,9 +80,9 @@ async def _examine(context: Context, broker: BrokerSettings, target: ProbeTarget
         )
         return
     facts = await look_at_tls(target)
-    _tls_mode(facts, broker, findings)
+    examine_tls_mode(facts, broker, findings)
     _certificate(facts, context, findings)
-    if facts.asks:
+    if facts.client_certificates is not ClientCertificates.NONE:
         _authorities(facts, context, findings)
     await _let_in(context, broker, target, findings)
 
@@ -114,7 +114,8 @@ def _advertised(info: Info, findings: BrokerFindings) -> None:
         findings.warning(FindingCode.LISTENER_ADVERTISES, message, f"set no_advertise; {RENDER}")
 
 
-def _tls_mode(facts: TlsFacts, broker: BrokerSettings, findings: BrokerFindings) -> None:
+def examine_tls_mode(facts: TlsFacts, broker: BrokerSettings, findings: BrokerFindings) -> None:
+    """Compare what a listener does about client certificates with what its role needs."""
     if not facts.readable:
         remedy = "check with: openssl s_client -starttls nats"
         findings.skipped(
@@ -123,19 +124,22 @@ def _tls_mode(facts: TlsFacts, broker: BrokerSettings, findings: BrokerFindings)
             remedy,
         )
         return
-    expected = broker.role is Role.FLEET
-    if facts.asks and not expected:
+    mode, expected = facts.client_certificates, broker.role.client_certificates
+    if mode is expected:
+        findings.ok(FindingCode.LISTENER_TLS_MODE, f"the listener {mode.described}")
+    elif mode is ClientCertificates.REQUIRED:
         who = "members without one" if broker.role is Role.GATE else "unprovisioned nodes"
-        message = f"the listener requires a client certificate, so {who} cannot connect"
+        message = f"the listener {mode.described}, so {who} cannot connect"
         findings.error(FindingCode.LISTENER_ASKS_CERTIFICATE, message, RENDER)
-    elif expected and not facts.asks:
-        message = "the listener does not require a client certificate, so no client is verified there"
+    elif mode is ClientCertificates.NONE:
+        message = f"the listener {mode.described}, so no client is verified there"
         findings.error(FindingCode.LISTENER_ASKS_NO_CERTIFICATE, message, RENDER)
+    elif broker.role.verifies_clients:
+        message = f"the listener {mode.described}, so strangers reach the fleet's server"
+        findings.error(FindingCode.LISTENER_CERTIFICATE_OPTIONAL, message, f"{RENDER}, or set its role to mixed")
     else:
-        findings.ok(
-            FindingCode.LISTENER_TLS_MODE,
-            f"the listener {'requires a' if facts.asks else 'requests no'} client certificate",
-        )
+        message = f"the listener {mode.described}, while its role {broker.role} is for clients without one"
+        findings.error(FindingCode.LISTENER_CERTIFICATE_OPTIONAL, message, RENDER)
 
 
 def _certificate(facts: TlsFacts, context: Context, findings: BrokerFindings) -> None:

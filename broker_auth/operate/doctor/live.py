@@ -1,13 +1,15 @@
 """``config check --live``: checks whether the configured brokers can be served.
 
-Logs in with the service's own user at every address, like the service, and sends nothing else. The doctor makes all
-other checks.
+Logs in with the service's own user at every address, like the service, and looks at what each listener does about
+client certificates. The doctor makes all other checks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+from dataclasses import dataclass
 from typing import Final
 
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
@@ -15,9 +17,10 @@ from broker_auth.operate.access import Access, AccessError, Login, connect
 from broker_auth.operate.doctor.callout import examine_counting
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Finding, Severity
-from broker_auth.operate.doctor.listeners import RENDER, examine_version
+from broker_auth.operate.doctor.listeners import RENDER, examine_tls_mode, examine_version
+from broker_auth.operate.doctor.probe import ProbeTarget, Unreachable, look_at_tls
 from broker_auth.operate.doctor.static import examine_member
-from broker_auth.settings.model import BrokerSettings
+from broker_auth.settings.model import BrokerSettings, ClientCertificates
 from broker_auth.settings.problems import ConfigurationReport, Problem
 
 _TLS: Final = ("ssl", "tls", "certificate")  # common words of TLS errors of OpenSSL and nats-py
@@ -25,8 +28,19 @@ _REFUSED: Final = "authorization violation"
 _SILENT: Final = "no answer within"
 
 
-async def check_live(report: ConfigurationReport, access: Access) -> ConfigurationReport:
-    """Return the report with the problems of the brokers added.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerMode:
+    """The treatment of client certificates at an address: ``seen`` is None where it could not be seen."""
+
+    broker: BrokerSettings
+    url: str
+    seen: ClientCertificates | None
+
+
+async def check_live(
+    report: ConfigurationReport, access: Access
+) -> tuple[ConfigurationReport, tuple[ListenerMode, ...]]:
+    """Return the report with the problems of the brokers added, and what was seen of their listeners.
 
     Args:
         report: the result of loading the configuration, without problems.
@@ -34,13 +48,28 @@ async def check_live(report: ConfigurationReport, access: Access) -> Configurati
     """
     brokers = access.settings.brokers
     groups = await asyncio.gather(*(_broker(access, broker) for broker in brokers))
+    listeners = await asyncio.gather(*(_listener(broker, url) for broker in brokers for url in broker.urls))
     file = str(access.settings.path)
-    findings = [item for group in groups for item in group]
-    return dataclasses.replace(
+    findings = [item for group in (*groups, *(mismatches for _, mismatches in listeners)) for item in group]
+    checked = dataclasses.replace(
         report,
         problems=(*report.problems, *_problems(file, findings, Severity.ERROR)),
         warnings=(*report.warnings, *_problems(file, findings, Severity.WARNING, Severity.SKIPPED)),
     )
+    return checked, tuple(mode for mode, _ in listeners)
+
+
+async def _listener(broker: BrokerSettings, url: str) -> tuple[ListenerMode, list[Finding]]:
+    """Look at a listener; the login reports that it is unreachable, and the doctor that it needs no TLS."""
+    findings, target, seen = BrokerFindings(broker), ProbeTarget(url), None
+    if not target.websocket:
+        with contextlib.suppress(Unreachable):
+            facts = await look_at_tls(target)
+            if facts.readable:
+                seen = facts.client_certificates
+                examine_tls_mode(facts, broker, findings)
+    mismatches = [dataclasses.replace(item, what=f"{url}: {item.what}") for item in findings.items]
+    return ListenerMode(broker=broker, url=url, seen=seen), mismatches
 
 
 async def _broker(access: Access, broker: BrokerSettings) -> list[Finding]:

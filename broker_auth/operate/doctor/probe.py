@@ -23,6 +23,7 @@ import msgspec
 from broker_auth.errors import OperationError
 from broker_auth.natsio.client import INFO_SECONDS
 from broker_auth.printable import printable
+from broker_auth.settings.model import ClientCertificates
 
 MAX_INFO_BYTES: Final = 256 * 1024
 CONNECT_SECONDS: Final = 5.0
@@ -58,13 +59,13 @@ class TlsFacts:
     """Properties of a listener's TLS, as seen by a client without a certificate.
 
     Attributes:
-        asks: whether it requests a client certificate, which nats-server only does to require one.
+        client_certificates: whether it requires, verifies or does not request a client certificate.
         authorities: names (DER) of the CAs whose client certificates it accepts.
         certificate: the server's certificate (DER); None if the handshake failed earlier.
         readable: whether the handshake could be read; false if the server refuses TLS 1.2.
     """
 
-    asks: bool
+    client_certificates: ClientCertificates
     authorities: tuple[bytes, ...]
     certificate: bytes | None
     readable: bool
@@ -149,18 +150,18 @@ async def look_at_tls(target: ProbeTarget) -> TlsFacts:
     context.maximum_version = ssl.TLSVersion.TLSv1_2  # later versions encrypt the messages to be read
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     shake = context.wrap_bio(incoming, outgoing, server_hostname=target.tls_name)
-    received = b""
+    received, completed = b"", None
     async with _opened(target) as (reader, writer, _):
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
-                while not _step(shake) and len(received) < MAX_INFO_BYTES:
+                while (completed := _step(shake)) is None and len(received) < MAX_INFO_BYTES:
                     writer.write(outgoing.read())
                     data = await reader.read(65536)
                     if not data:
                         break
                     received += data
                     incoming.write(data)
-    return _facts(received)
+    return _facts(received, completed=completed is True)
 
 
 async def attempt(
@@ -265,22 +266,26 @@ def _words(error: BaseException) -> str:
 # --- The handshake's messages (RFC 5246, sections 6.2 and 7.4)
 
 
-def _step(shake: ssl.SSLObject) -> bool:
-    """Run a step of the handshake; return whether it has ended."""
+def _step(shake: ssl.SSLObject) -> bool | None:
+    """Run a step of the handshake; return whether it was completed, None if it needs more from the server."""
     try:
         shake.do_handshake()
     except ssl.SSLWantReadError:
-        return False
+        return None
     except ssl.SSLError:
-        return True
+        return False
     return True
 
 
-def _facts(received: bytes) -> TlsFacts:
+def _facts(received: bytes, *, completed: bool) -> TlsFacts:
     messages = _handshake_messages(received)
     request = messages.get(_CERTIFICATE_REQUEST)
+    if request is None:
+        mode = ClientCertificates.NONE
+    else:  # up to TLS 1.2 a server that requires a certificate ends the handshake without one
+        mode = ClientCertificates.OPTIONAL if completed else ClientCertificates.REQUIRED
     return TlsFacts(
-        asks=request is not None,
+        client_certificates=mode,
         authorities=_authorities(request) if request else (),
         certificate=_first_certificate(messages[_CERTIFICATE]) if _CERTIFICATE in messages else None,
         readable=bool(messages),

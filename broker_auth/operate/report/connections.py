@@ -153,9 +153,11 @@ class Observer:
 
     async def _provisioner_client(self) -> Client:
         if self._provisioner is None or self._provisioner.is_closed:
-            fleet = next((item for item in self.access.settings.brokers if item.role is Role.FLEET), None)
+            fleet = next((item for item in self.access.settings.brokers if item.role.verifies_clients), None)
             if fleet is None:
-                raise AccessError("no broker of role fleet is configured; add one to plugin.broker_auth.brokers")
+                raise AccessError(
+                    "no broker of role fleet or mixed is configured; add one to plugin.broker_auth.brokers"
+                )
             self._provisioner = await self.access.provisioner(fleet)
             self._stack.push_async_callback(self._provisioner.close)
         return self._provisioner

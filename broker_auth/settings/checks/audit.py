@@ -19,6 +19,6 @@ def audit_outputs(source: Source, roles: Sequence[Role]) -> tuple[AuditOutput, .
         if kinds[kind] > 1:
             source.problem(own.AUDIT_OUTPUT, f"names {kinds[kind]} outputs of kind {kind}", "keep one of them")
     if kinds[AuditKind.NATS] and roles and all(role.is_outpost for role in roles):
-        what = "publishes on a subject, but no broker has the role fleet or single"
+        what = "publishes on a subject, but no broker has the role fleet, mixed or single"
         source.problem(own.AUDIT_OUTPUT, what, "choose another output, or name a fleet broker")
     return outputs

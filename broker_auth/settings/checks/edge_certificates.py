@@ -19,19 +19,18 @@ from broker_auth.settings.checks.trust import client_ca_key
 from broker_auth.settings.keys import broker as keys
 from broker_auth.settings.keys import own as own_keys
 from broker_auth.settings.keys.key import Key
-from broker_auth.settings.model import Role
 from broker_auth.settings.source import Source
 
 _CAN_CONNECT: Final = "an attacker who compromises an edge or a gate can connect as a fleet member"
 
 
 def warn_of_links(source: Source, name: str) -> None:
-    """Warn about the leaf listener's CA of a ``fleet`` broker, and about the server certificate of an edge.
+    """Warn about the leaf listener's CA of a broker of the fleet, and about the server certificate of an edge.
 
     Checks only files that exist here: nats-servers' files may be on other machines.
     """
     role = source.get(keys.ROLE, name)
-    if role is Role.FLEET and source.get(keys.LEAF_LISTEN, name):
+    if role.verifies_clients and source.get(keys.LEAF_LISTEN, name):
         _warn_of_authority(source, name)
     elif role.is_outpost:
         _warn_of_server_certificate(source, name)
@@ -62,7 +61,7 @@ def _members(source: Source, brokers: Iterable[str]) -> tuple[Certificate, ...]:
     """Return the CAs whose client certificates are members of the fleet: without ``client_ca``, the listeners' CAs."""
     if (key := client_ca_key(source)) is not None:
         return tuple(certificate for path in source.get(key) for certificate in _certificates(path))
-    fleet = [name for name in brokers if source.get(keys.ROLE, name) is Role.FLEET]
+    fleet = [name for name in brokers if source.get(keys.ROLE, name).verifies_clients]
     return tuple(item for name in fleet for item in _certificates(source.get(keys.SERVER_CA, name)))
 
 

@@ -84,8 +84,8 @@ def _check_brokers(source: Source, names: Sequence[str], *, serving: bool) -> No
         source.problem(own.FLEET_AUTH, "no broker would ask this service", "name an edge, or set it to callout")
     for name in names:
         role = source.get(keys.ROLE, name)
-        if role is Role.SINGLE:
-            what = "a listener without client certificates cannot decide by itself"
+        if role in (Role.SINGLE, Role.MIXED):
+            what = "a listener that admits clients without a certificate cannot decide by itself"
             source.problem(keys.ROLE, what, f"set {own.FLEET_AUTH.name} to callout", name)
         if role is Role.FLEET and source.is_set(keys.WEBSOCKET_LISTEN, name):
             what = "nodes without a certificate would be members of the fleet"

@@ -27,7 +27,6 @@ from broker_auth.settings.checks.tls import Named, check_both_set, mismatch, war
 from broker_auth.settings.keys import broker as keys
 from broker_auth.settings.keys import own as own_keys
 from broker_auth.settings.keys.key import Key
-from broker_auth.settings.model import Role
 from broker_auth.settings.source import Source
 
 
@@ -156,7 +155,7 @@ def _check_mode(source: Source, named: Named) -> None:
 def _check_hosts(source: Source, name: str) -> None:
     """Compare the hosts of URLs with the certificate of the listener."""
     _check_names(source, _named(source, keys.SERVER_CERTIFICATE, name), source.get(keys.URLS, name))
-    if source.get(keys.ROLE, name) is Role.FLEET and source.get(keys.LEAF_LISTEN, name):
+    if source.get(keys.ROLE, name).verifies_clients and source.get(keys.LEAF_LISTEN, name):
         key = keys.LEAF_CERTIFICATE if source.is_set(keys.LEAF_CERTIFICATE, name) else keys.SERVER_CERTIFICATE
         _check_names(source, _named(source, key, name), _remotes(source))
 

@@ -46,7 +46,7 @@ URLS: Final = _urls(
 )
 ROLE: Final[Key[Role]] = Key(
     name=f"{BROKER}role",
-    kind="`fleet`, `edge`, `gate` or `single`",
+    kind="`fleet`, `edge`, `gate`, `single` or `mixed`",
     parse=values.choice(Role),
     default=Role.FLEET,
     shown="fleet",
