@@ -169,7 +169,8 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
     DenyCode.NODE_NAME_NOT_ALLOWED: Remedy(
         "The provisioning token is for nodes with other names. A token that was copied to another device is denied so.",
         "Compare the name in the record with those that `broker-auth token inspect` shows. If the device is yours, "
-        "issue a token with `--for-name` for it; the connection's name must be the device's name.",
+        "issue a token with `--for-name` for it; the connection's name must be the device's name. In protocol 1 only a "
+        "Choria Server that runs as root connects under its name.",
     ),
     DenyCode.ADDRESS_NOT_ALLOWED: Remedy(
         "The provisioning token is for nodes from other networks than the address in the record, which is what "

@@ -73,12 +73,13 @@ _NODE_AGENTS: Final = (
 # Denies all queue groups, which waiting nodes do not need: a leaf node connection carries each subject once for each
 # group, so a node could exhaust its edge's connection and block the others (fact 16 of docs/nats-server.md).
 _NO_QUEUE: Final = ("> >",)
-SHARED_NODE: Final = Permissions(_NODE_PUBLISH, SubjectPermission((*_NODE_AGENTS, "provisioning.node.>"), _NO_QUEUE))
+NODE_SUBJECT: Final = "provisioning.node."  # before the name of a node
+SHARED_NODE: Final = Permissions(_NODE_PUBLISH, SubjectPermission((*_NODE_AGENTS, f"{NODE_SUBJECT}>"), _NO_QUEUE))
 
 
 def isolated_node(name: str) -> Permissions:
     """Return the permissions of a node that receives only messages to its name, which must be a valid node name."""
-    return Permissions(_NODE_PUBLISH, SubjectPermission((*_NODE_AGENTS, f"provisioning.node.{name}"), _NO_QUEUE))
+    return Permissions(_NODE_PUBLISH, SubjectPermission((*_NODE_AGENTS, f"{NODE_SUBJECT}{name}"), _NO_QUEUE))
 
 
 # --- System user

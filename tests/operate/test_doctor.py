@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -330,6 +331,7 @@ async def test_doctor_reports_no_error_for_a_correct_deployment(tmp_path: Path) 
     warnings = codes(findings, WARNING)
     assert warnings == {"callout.alone": {"fleet", "edge"}}
     assert codes(findings, SKIPPED) == {}
+    assert codes(findings, Severity.OK)["nodes.reachable"] == {"edge"}
     assert healthy(findings)
 
 
@@ -424,6 +426,26 @@ async def test_used_stored_and_missing_break_glass_users_are_warned_of(tmp_path:
     with deployment.running():
         findings = await look(deployment, operator(deployment, break_glass=False))
     assert codes(findings, WARNING)["break_glass.none"] == {"fleet", "edge"}
+
+
+async def test_waiting_node_that_no_provisioner_reaches_is_warned_of(tmp_path: Path) -> None:
+    """A Choria Server of protocol 1 that does not run as root connects as its user and subscribes as its host."""
+    deployment = EdgeDeployment(tmp_path)
+    with deployment.running():
+        token = Secret(deployment.provisioning_token())
+        tls = deployment.access().tls(deployment.settings().brokers[1])
+        async with AsyncExitStack() as stack:
+            for name in ("new1.example.net", "app.mcollective"):
+                node = await connect(deployment.url("edge"), Login(what="a node", token=token, name=name), tls)
+                stack.push_async_callback(node.close)
+                await node.subscribe("provisioning.broadcast.agent.discovery")
+                await node.subscribe("provisioning.node.new1.example.net")
+                await node.flush()
+            findings = await look(deployment)
+    assert codes(findings, WARNING)["nodes.unreachable"] == {"edge"}
+    (finding,) = [item for item in findings if item.code == "nodes.unreachable"]
+    assert finding.what.startswith("1 of 2 waiting nodes")
+    assert "app.mcollective from 127.0.0.1" in finding.what
 
 
 async def test_password_that_the_service_has_not_loaded_is_reported(tmp_path: Path) -> None:

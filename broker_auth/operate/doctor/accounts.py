@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from nats.aio.client import Client
 
 from broker_auth.deploy.render import PROVISIONER_BUCKET
 from broker_auth.errors import OperationError
 from broker_auth.natsio.natspy import ExtendedClient
 from broker_auth.natsio.nkey import public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE, AUTH_REQUEST_SUBJECT, CALLOUT_ACCOUNT
-from broker_auth.operate.access import AccessError, part, refusal, request_json
+from broker_auth.operate.access import AccessError
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.listeners import RENDER, warn_of_expiry
+from broker_auth.operate.doctor.nodes import examine_nodes
+from broker_auth.operate.doctor.system import SystemServer
 from broker_auth.operate.report.gathering import Ask, ask_system
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS
 from broker_auth.printable import printable
@@ -85,26 +85,6 @@ class _Varz(msgspec.Struct):
     websocket: _Listener = msgspec.field(default_factory=_Listener)
 
 
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """One server in the system account: the client may be connected to another server of the cluster."""
-
-    client: Client
-    id: str
-
-    async def data(self, what: str, options: object = None) -> dict[str, Any]:
-        """Return the server's answer.
-
-        Raises:
-            OperationError: it does not answer, or refuses.
-        """
-        # Addressed by its id: other servers of the cluster answer to PING too.
-        answer = await request_json(self.client, f"$SYS.REQ.SERVER.{self.id}.{what}", options)
-        if (message := refusal(answer)) is not None:
-            raise OperationError(f"{what}: {message}")
-        return part(answer, "data")
-
-
 async def examine_accounts(context: Context, broker: BrokerSettings, seen: set[str]) -> list[Finding]:
     """Examine the server at a broker's first address through its system account; add its id to ``seen``."""
     findings = BrokerFindings(broker)
@@ -115,7 +95,7 @@ async def examine_accounts(context: Context, broker: BrokerSettings, seen: set[s
         findings.skipped(FindingCode.SYSTEM_CLOSED, message, str(error))
         return findings.items
     try:
-        server = _Server(system, system.server_id if isinstance(system, ExtendedClient) else "PING")
+        server = SystemServer(system, system.server_id if isinstance(system, ExtendedClient) else "PING")
         seen.add(server.id)
         await _examine(server, context, broker, findings)
     finally:
@@ -136,7 +116,7 @@ async def examine_unlisted(context: Context, broker: BrokerSettings, seen: set[s
             if answer.server.id not in seen:
                 seen.add(answer.server.id)
                 findings = BrokerFindings(broker)
-                await _examine(_Server(system, answer.server.id), context, broker, findings)
+                await _examine(SystemServer(system, answer.server.id), context, broker, findings)
                 name = printable(answer.server.name, _SHOWN)
                 items += [dataclasses.replace(item, server=name) for item in findings.items]
         missing = list(gathered.missing)
@@ -151,7 +131,7 @@ async def examine_unlisted(context: Context, broker: BrokerSettings, seen: set[s
     return items + findings.items
 
 
-async def _examine(server: _Server, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+async def _examine(server: SystemServer, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
     try:
         await _timeouts(server, context, findings)
         if broker.server.store_dir is not None:
@@ -159,6 +139,7 @@ async def _examine(server: _Server, context: Context, broker: BrokerSettings, fi
         if context.settings.zone(broker.zone).served:
             await _callout_account(server, context, broker, findings)
         await _break_glass_used(server, context, broker, findings)
+        await examine_nodes(server, context, broker, findings)
         if not broker.role.is_outpost:
             await _crossings(server, context, findings)
         await _leaf_links(server, context, broker, findings)
@@ -167,7 +148,7 @@ async def _examine(server: _Server, context: Context, broker: BrokerSettings, fi
         findings.warning(FindingCode.SYSTEM_ANSWER, message, "use a supported nats-server")
 
 
-async def _timeouts(server: _Server, context: Context, findings: BrokerFindings) -> None:
+async def _timeouts(server: SystemServer, context: Context, findings: BrokerFindings) -> None:
     varz = msgspec.convert(await server.data("VARZ"), _Varz, strict=False)
     short = [
         f"{name} is {seconds:g} s"
@@ -185,7 +166,7 @@ async def _timeouts(server: _Server, context: Context, findings: BrokerFindings)
             warn_of_expiry(findings, name, f"the {name} listener's certificate", not_after, context)
 
 
-async def _jetstream(server: _Server, findings: BrokerFindings) -> None:
+async def _jetstream(server: SystemServer, findings: BrokerFindings) -> None:
     """Check that JetStream runs: it stops when its disk is full, and does not start again by itself."""
     if (await server.data("JSZ")).get("disabled"):
         message = "JetStream is configured but not running: nats-server stops it when its disk is full"
@@ -195,7 +176,9 @@ async def _jetstream(server: _Server, findings: BrokerFindings) -> None:
         findings.ok(FindingCode.JETSTREAM, "JetStream is running")
 
 
-async def _callout_account(server: _Server, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+async def _callout_account(
+    server: SystemServer, context: Context, broker: BrokerSettings, findings: BrokerFindings
+) -> None:
     """Check that only services are in the callout account: the first reply to a request wins (fact 4)."""
     seed = context.settings.zone(broker.zone).nkey_seed
     if seed is None:
@@ -232,7 +215,7 @@ async def _callout_account(server: _Server, context: Context, broker: BrokerSett
 
 
 async def _break_glass_used(
-    server: _Server, context: Context, broker: BrokerSettings, findings: BrokerFindings
+    server: SystemServer, context: Context, broker: BrokerSettings, findings: BrokerFindings
 ) -> None:
     nkey = context.settings.zone(broker.zone).break_glass_nkey
     if nkey is None or context.access.break_glass_of(broker) is not None:
@@ -251,7 +234,7 @@ async def _break_glass_used(
         findings.ok(FindingCode.BREAK_GLASS_UNUSED, "nats-server remembers no login of the break-glass user")
 
 
-async def _rows(server: _Server, options: dict[str, object]) -> list[_Row]:
+async def _rows(server: SystemServer, options: dict[str, object]) -> list[_Row]:
     data = await server.data("CONNZ", {"limit": 1024} | options)
     return msgspec.convert(data.get("connections") or [], list[_Row], strict=False)
 
@@ -268,7 +251,7 @@ def _addresses(rows: Iterable[_Row]) -> str:
     return ", ".join(addresses[:_MAX_ADDRESSES]) + (" and others" if len(addresses) > _MAX_ADDRESSES else "")
 
 
-async def _crossings(server: _Server, context: Context, findings: BrokerFindings) -> None:
+async def _crossings(server: SystemServer, context: Context, findings: BrokerFindings) -> None:
     """Check the imports and exports between the fleet and the provisioning account (facts 18, 19)."""
     names = context.settings.accounts
     fleet, provisioning = await _account(server, names.fleet), await _account(server, names.provisioning)
@@ -300,12 +283,12 @@ async def _crossings(server: _Server, context: Context, findings: BrokerFindings
         findings.warning(FindingCode.ISOLATION_ELECTION, "provisioners cannot elect a leader", RENDER)
 
 
-async def _account(server: _Server, name: str) -> _Account:
+async def _account(server: SystemServer, name: str) -> _Account:
     data = await server.data("ACCOUNTZ", {"account": name})
     return msgspec.convert(data.get("account_detail") or {}, _Account, strict=False)
 
 
-async def _leaf_links(server: _Server, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
+async def _leaf_links(server: SystemServer, context: Context, broker: BrokerSettings, findings: BrokerFindings) -> None:
     accounts = _link_accounts(context, broker)
     leafs = msgspec.convert((await server.data("LEAFZ")).get("leafs") or [], list[_Leaf], strict=False)
     for leaf in leafs[:_MAX_FINDINGS]:

@@ -78,6 +78,8 @@ class FindingCode(StrEnum):
     ISOLATION_CROSSING = "isolation.crossing"
     ISOLATION_LIFECYCLE = "isolation.lifecycle"
     ISOLATION_ELECTION = "isolation.election"
+    NODES_REACHABLE = "nodes.reachable"
+    NODES_UNREACHABLE = "nodes.unreachable"
     LEAF_DOWN = "leaf.down"
     LEAF_ACCOUNT = "leaf.account"
     JETSTREAM_DOWN = "jetstream.down"
@@ -338,6 +340,11 @@ MEANINGS: Final[tuple[tuple[tuple[FindingCode, ...], str], ...]] = (
     (
         (FindingCode.ISOLATION_LIFECYCLE, FindingCode.ISOLATION_ELECTION),
         "warning: lifecycle events, or the leader election, do not pass between the accounts as they should",
+    ),
+    (
+        (FindingCode.NODES_UNREACHABLE,),
+        "warning: waiting nodes are not subscribed under the name of their connection, so no provisioner reaches them "
+        "([protocol 1, not as root](policy.md#provisioning-node))",
     ),
     (
         (FindingCode.LEAF_DOWN,),
