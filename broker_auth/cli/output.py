@@ -30,6 +30,11 @@ def warning(message: str) -> None:
     click.echo(f"Warning: {one_line(message)}", err=True)
 
 
+def remark(message: str) -> None:
+    """Print ``Note: …`` as one line on standard error: a problem for nobody, but good to know."""
+    click.echo(f"Note: {one_line(message)}", err=True)
+
+
 def note(message: str) -> None:
     """Print one line on standard output."""
     click.echo(one_line(message))

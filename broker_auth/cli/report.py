@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, Final, TypeVar
 
 import click
 import msgspec
-from rich.table import Table
 
 from broker_auth.audit.reader import read_recent_decisions, rules_of
 from broker_auth.audit.record import AuditRecord
@@ -18,14 +18,14 @@ from broker_auth.cli import output
 from broker_auth.cli.access import access_options, load_settings, make_access, run
 from broker_auth.cli.lazy import Lazy, LazyGroup
 from broker_auth.cli.options import DURATION, FILE, config_option, example, json_option
-from broker_auth.cli.tables import make_console, make_table, short_bytes, watch
+from broker_auth.cli.report_tables import conns_table, waiting_table
+from broker_auth.cli.tables import Table, print_table, watch, wide_option
 from broker_auth.errors import OperationError
-from broker_auth.operate.report.connections import Connection, ConnectionsReport, Observer
+from broker_auth.operate.report.connections import ConnectionsReport, Observer
 from broker_auth.operate.report.gathering import Ask, State
 from broker_auth.operate.report.selection import SORTS, Selection
 from broker_auth.operate.report.waiting import Waiting, waiting_nodes
 from broker_auth.settings.model import Settings
-from broker_auth.times import short_duration
 
 KINDS: Final = {"client": frozenset({"Client"}), "leaf": frozenset({"Leafnode"}), "all": frozenset[str]()}
 _T = TypeVar("_T")
@@ -41,7 +41,10 @@ report_group = LazyGroup(
 
     Logs in as the system user, with the configured certificate. An edge does not request certificates: only
     what the provisioner's account shows over the leaf node connection is visible, unless --break-glass, or
-    --token with --seed, gives access to its system account.""",
+    --token with --seed, gives access to its system account.
+
+    A terminal shows the columns that fit, with long cells folded and nkeys shortened. In a pipe every column is
+    complete and separated by tabs.""",
     epilog=example("broker-auth report conns --config broker.conf --account provisioning"),
 )
 
@@ -73,6 +76,7 @@ def _watch_options(function: Any) -> Any:
 @click.option("--filter", "text", help="Only connections in which this text appears.")
 @click.option("--subs", is_flag=True, help="Show the subscriptions.")
 @click.option("--audit", type=FILE, help=_AUDIT_HELP)
+@wide_option
 @_watch_options
 @json_option
 @click.pass_context
@@ -81,14 +85,16 @@ def conns_command(
     /,
     config: Path,
     audit: Path | None,
+    wide: bool,
     watching: bool,
     interval: float,
     as_json: bool,
     **args: Any,
 ) -> None:
-    """List the connections on every server, fleet and edge.
+    """List the connections on every server, fleet and edge, except those of this command.
 
-    Exit code 1 if a broker or server could not be reached; the others are still shown.
+    With --json this command's own connections are included, and marked. Exit code 1 if a broker or server could not
+    be reached; the others are still shown.
     """
     _one_of(watching, as_json)
     options = {name: args.pop(name) for name in ("break_glass", "token", "seed", "certificate", "key")}
@@ -96,20 +102,20 @@ def conns_command(
     access, records = make_access(settings, **options), _records(settings, audit)
     subs = args.pop("subs")
     state = State[args.pop("state").upper()]
-    selection = Selection(kinds=KINDS[args.pop("kind")], **args)
+    selection = Selection(kinds=KINDS[args.pop("kind")], own=as_json, **args)
     ask = Ask(account=selection.account, state=state, subjects=subs or selection.subject is not None)
 
     async def look(observer: Observer) -> ConnectionsReport:
         report = await observer.report(ask, rules_of(records()))
-        return ConnectionsReport(connections=selection.apply(report.connections), missing=report.missing)
+        return dataclasses.replace(report, connections=selection.apply(report.connections))
 
     def draw(report: ConnectionsReport) -> Table:
-        return conns_table(report, subs=subs)
+        return conns_table(report, subs=subs, limit=selection.limit)
 
     async def work() -> ConnectionsReport:
         async with Observer(access) as observer:
             if watching:
-                await watch(_drawn(lambda: look(observer), draw), interval)
+                await watch(_drawn(lambda: look(observer), draw), interval, wide=wide)
             return await look(observer)
 
     report = _run(work())
@@ -118,7 +124,12 @@ def conns_command(
     if as_json:
         output.document(msgspec.to_builtins(report.connections))
     else:
-        make_console().print(draw(report))
+        print_table(draw(report), wide=wide)
+    if report.partial:
+        output.remark(
+            f"of {', '.join(report.partial)} only the provisioning account is visible; --break-glass SEED, or --token "
+            "with --seed, shows the other accounts"
+        )
     _finish(ctx, report.missing)
 
 
@@ -126,6 +137,7 @@ def conns_command(
 @config_option
 @access_options
 @click.option("--audit", type=FILE, help=_AUDIT_HELP)
+@wide_option
 @_watch_options
 @json_option
 @click.pass_context
@@ -134,6 +146,7 @@ def waiting_command(
     /,
     config: Path,
     audit: Path | None,
+    wide: bool,
     watching: bool,
     interval: float,
     as_json: bool,
@@ -160,7 +173,7 @@ def waiting_command(
     async def work() -> tuple[tuple[Waiting, ...], tuple[str, ...]]:
         async with Observer(access) as observer:
             if watching:
-                await watch(_drawn(lambda: look(observer), draw), interval)
+                await watch(_drawn(lambda: look(observer), draw), interval, wide=wide)
             return await look(observer)
 
     result = _run(work())
@@ -170,62 +183,8 @@ def waiting_command(
         now = datetime.now(UTC)
         output.document([_waiting_document(node, now) for node in result[0]])
     else:
-        make_console().print(draw(result))
+        print_table(draw(result), wide=wide)
     _finish(ctx, result[1])
-
-
-def conns_table(report: ConnectionsReport, *, subs: bool = False) -> Table:
-    """Return the connections as a table, with missing brokers in its last line."""
-    columns = ["Server", "Account", "Identity", "Name", "Address", "TLS", "Rule", "#Up", "#Idle", "#Subs"]
-    columns += ["#In", "#Out", "#CID"] + (["Listens to"] if subs else [])
-    rows = [_conns_row(item) + ([" ".join(item.subjects)] if subs else []) for item in report.connections]
-    servers = len({item.server_id for item in report.connections})
-    footer = _count(len(rows), "connection") + " on " + _count(servers, "server")
-    return make_table("Connections", columns, rows, footer + _incomplete(report.missing))
-
-
-def waiting_table(nodes: tuple[Waiting, ...], missing: tuple[str, ...], now: datetime) -> Table:
-    """Return the waiting nodes as a table, with missing brokers in its last line."""
-    columns = ["Node", "State", "Server", "Address", "#Waiting", "#Attempts", "Last denial"]
-    rows = [
-        (
-            node.name,
-            "connected" if node.connected else "refused",
-            node.server,
-            node.ip,
-            short_duration(node.age(now).total_seconds()),
-            node.attempts,
-            f"{node.last_denial.code}: {node.last_denial.reason}" if node.last_denial else None,
-        )
-        for node in nodes
-    ]
-    return make_table("Waiting nodes", columns, rows, _count(len(rows), "node") + _incomplete(missing))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _incomplete(missing: tuple[str, ...]) -> str:
-    return "; incomplete, see the error below" if missing else ""
-
-
-def _conns_row(item: Connection) -> list[object]:
-    return [
-        item.server,
-        item.account,
-        item.identity,
-        item.name,
-        f"{item.ip}:{item.port}",
-        item.tls,
-        item.rule,
-        item.uptime,
-        item.idle,
-        item.subscriptions,
-        short_bytes(item.in_bytes),
-        short_bytes(item.out_bytes),
-        item.cid,
-    ]
 
 
 def _waiting_document(node: Waiting, now: datetime) -> dict[str, object]:

@@ -16,7 +16,7 @@ from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.cli import options, output
 from broker_auth.cli.access import access_options, load_settings, make_access, run
 from broker_auth.cli.revocation_values import token_ids_of, value_of
-from broker_auth.cli.tables import make_console, make_table
+from broker_auth.cli.tables import Column, Table, print_table
 from broker_auth.daemon.confirmation import confirm
 from broker_auth.daemon.pidfile import running
 from broker_auth.errors import InputError, OperationError
@@ -29,6 +29,7 @@ from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
 from broker_auth.settings.revocation_store import RevocationStore, create, open_store
 from broker_auth.settings.revocations import read_revocations
+from broker_auth.wording import counted
 
 _MAX_REASON: Final = 256  # characters
 
@@ -41,6 +42,15 @@ class SessionChoice(StrEnum):
     NONE = "none"
 
 
+_COLUMNS: Final = (
+    Column(name="Kind"),
+    Column(name="Value", fold=16),
+    Column(name="Issued before", worth=6),
+    Column(name="Until", worth=5),
+    Column(name="By", worth=4),
+    Column(name="At", worth=3),
+    Column(name="Reason", fold=12),
+)
 _KINDS: Final = click.Choice([*(kind.value for kind in RevocationKind), "token"])
 _issuer_option = click.option(
     "--issuer", type=options.FILE, help="For `serial`: the certificate of the CA that issued the certificate."
@@ -206,8 +216,7 @@ def revoked_command(config: Path, *, make: bool, as_json: bool) -> None:
         )
         for one in revocations
     ]
-    columns = ["Kind", "Value", "Issued before", "Until", "By", "At", "Reason"]
-    make_console().print(make_table("Revoked", columns, rows, f"{len(rows)} in {path}"))
+    print_table(Table(_COLUMNS, rows, [f"{counted(len(rows), 'revocation')} in {path}"]))
 
 
 def _document(one: Revocation) -> dict[str, object]:

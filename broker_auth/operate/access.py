@@ -189,14 +189,15 @@ class Access:
         Raises:
             AccessError: all attempts failed.
         """
-        failures = []
+        failures: dict[str, list[str]] = {}
         for url in broker.urls:
             try:
                 return await connect(url, login, self.tls(broker))
             except AccessError as error:
-                failures.append(f"{url}: {error}")
+                failures.setdefault(str(error), []).append(url)
         remedy = "see `broker-auth why` and `broker-auth doctor`, or use --break-glass SEED if no service runs"
-        raise AccessError(f"cannot log in to broker {broker.name} as {login.what}: {'; '.join(failures)}; {remedy}")
+        where = "; ".join(f"{', '.join(urls)}: {failure}" for failure, urls in failures.items())
+        raise AccessError(f"cannot log in to broker {broker.name} as {login.what}: {where}; {remedy}")
 
     def _with_proof(self, login: Login) -> Login:
         proof = self.proof

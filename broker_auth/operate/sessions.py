@@ -180,7 +180,7 @@ class SessionEnder:
             missing += [f"broker {name}: {line}" for line in gathered.missing]
             unrecorded = 0
             for answer in gathered.answers:
-                for row in answer.data.connections if answer.data else ():
+                for row in answer.rows:
                     record = records.get((answer.server.id, row.cid))
                     if self._is_other(answer.server, row, client):
                         continue

@@ -112,7 +112,7 @@ async def test_every_page_of_an_honest_server_is_shown() -> None:
         asyncio.timeout(HANG_SECONDS),
     ):
         result = await ask_system(client, Ask())
-    assert sum(len(answer.data.connections) for answer in result.answers if answer.data) == 2500
+    assert sum(len(answer.rows) for answer in result.answers) == 2500
     assert result.missing == []
 
 
@@ -120,7 +120,7 @@ async def test_endless_pages_are_cut_off() -> None:
     endless = system(lambda: iter([page(rows=1024, total=10**12)]), lambda _: page(rows=1024, total=10**12))
     async with asked(endless) as client:
         result = await ask_system(client, Ask())
-    assert sum(len(answer.data.connections) for answer in result.answers if answer.data) <= 5000
+    assert sum(len(answer.rows) for answer in result.answers) <= 5000
     assert result.missing == ["its servers list more than 5000 connections; the rest is not shown"]
 
 
@@ -129,12 +129,20 @@ async def test_empty_page_ends_the_report() -> None:
         assert len((await ask_system(client, Ask())).answers) == 1
 
 
+async def test_server_without_the_account_has_no_connections() -> None:
+    unknown = encoded({"server": {"id": "N1", "name": "one"}, "data": {"total": 0, "connections": None}})
+    async with asked(system(lambda: iter([unknown]), lambda _: unknown)) as client:
+        result = await ask_system(client, Ask(account="elsewhere"))
+    assert [answer.rows for answer in result.answers] == [[]]
+    assert result.missing == []
+
+
 async def test_large_answers_are_cut_off() -> None:
     large = system(lambda: iter([page(rows=1, total=10**6)]), lambda _: page(rows=1, name="x" * 200_000))
     async with asked(large) as client:
         result = await ask_system(client, Ask())
     assert result.missing == ["its servers answer with more than 1 MiB; the rest is not shown"]
-    assert all(len(row.name) <= 256 for answer in result.answers if answer.data for row in answer.data.connections)
+    assert all(len(row.name) <= 256 for answer in result.answers for row in answer.rows)
 
 
 async def test_endless_answers_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

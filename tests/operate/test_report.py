@@ -111,8 +111,7 @@ async def test_inaccessible_broker_is_reported_as_missing(deployment: EdgeDeploy
     async with Observer(deployment.access()) as observer:
         report = await observer.report(Ask())
     assert len(report.missing) == 1
-    assert "broker edge" in report.missing[0]
-    assert "--break-glass" in report.missing[0]
+    assert report.missing[0].startswith("edge: invisible without --break-glass SEED of each zone; ")
     assert {item.server for item in report.connections} == {"fleet"}
 
 
@@ -230,16 +229,35 @@ def test_command_prints_the_documented_fields(deployment: EdgeDeployment) -> Non
     assert {row["server"] for row in rows} == {"fleet", "edge"}
     promised = {"server", "account", "name", "identity", "ip", "port", "tls", "connected", "rule"}
     assert all(promised <= set(row) for row in rows)
-    table = cli(deployment, "report", "conns", "--account", "AUTH", *seeds(deployment))
+    table = cli(deployment, "report", "conns", "--account", "AUTH", "--wide", *seeds(deployment))
     assert table.returncode == 0
     assert "2 connections on 2 servers" in table.stdout
     assert "auth_user" in table.stdout
 
 
+def test_own_connections_are_left_out_of_text_and_marked_in_json(deployment: EdgeDeployment) -> None:
+    done = cli(deployment, "report", "conns", "--json", "--account", "system", *seeds(deployment))
+    assert [(row["rule"], row["own"]) for row in json.loads(done.stdout)] == [("break_glass", True)] * 2
+    text = cli(deployment, "report", "conns", *seeds(deployment))
+    header, *rows = [line.split("\t") for line in text.stdout.splitlines()]
+    assert {row[header.index("Account")] for row in rows} == {"AUTH"}
+
+
+def test_accounts_that_cannot_be_seen_are_named_in_one_line(deployment: EdgeDeployment) -> None:
+    pair = [
+        f"--{name}={deployment.directory / f'provisioner.{end}'}"
+        for name, end in (("certificate", "pem"), ("key", "key"))
+    ]
+    done = cli(deployment, "report", "conns", "--account", "AUTH", *pair)
+    assert done.returncode == 0
+    assert done.stderr.startswith("Note: of edge only the provisioning account is visible; --break-glass")
+    assert cli(deployment, "report", "conns", "--account", "provisioning", *pair).stderr == ""
+
+
 def test_missing_broker_is_an_error_and_the_rest_is_printed(deployment: EdgeDeployment) -> None:
     done = cli(deployment, "report", "conns", "--json")
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: broker edge")
+    assert done.stderr.startswith("Error: edge: invisible without --break-glass")
     assert {row["server"] for row in json.loads(done.stdout)} == {"fleet"}
 
 
@@ -278,7 +296,7 @@ def test_watch_refreshes_until_interrupted(deployment: EdgeDeployment) -> None:
         assert process.stderr
         drawn = 0
         for line in process.stdout:
-            drawn += "connections on 2 servers" in line
+            drawn += line.startswith("Server\tAccount\t")
             if drawn == 3:
                 break
         process.send_signal(signal.SIGINT)

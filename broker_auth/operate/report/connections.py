@@ -19,6 +19,7 @@ import msgspec
 from nats.aio.client import Client
 
 from broker_auth.errors import OperationError
+from broker_auth.natsio.natspy import ExtendedClient
 from broker_auth.natsio.nkey import public_nkey
 from broker_auth.operate.access import Access, AccessError
 from broker_auth.operate.report.gathering import Answer, Ask, Row, Server, ask_system, gather
@@ -41,6 +42,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         peer: subject of the client certificate, None without one.
         connected: start time, RFC 3339.
         rule: the rule that admitted it, None if unknown.
+        own: whether it is a connection of this command.
         subjects: its subscriptions, if requested.
     """
 
@@ -74,14 +76,21 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     subjects: tuple[str, ...] = ()
     stopped: str | None = None
     reason: str | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionsReport:
-    """Connections, and a line for each broker or server that is missing."""
+    """Connections, and what the report lacks.
+
+    Attributes:
+        missing: a line for each broker or server that could not be queried.
+        partial: the brokers of which only the provisioning account is visible.
+    """
 
     connections: tuple[Connection, ...]
     missing: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()
 
 
 class Observer:
@@ -104,6 +113,7 @@ class Observer:
         connections: dict[tuple[str, int], Connection] = {}
         missing: list[str] = []
         unseen: list[tuple[BrokerSettings, str]] = []
+        partial: tuple[str, ...] = ()
         known = ConnectionReader(settings=self.access.settings, rules=rules or {})
         for broker in self.access.settings.brokers:
             try:
@@ -115,10 +125,22 @@ class Observer:
             missing += [f"broker {broker.name}: {line}" for line in gathered.missing]
             connections |= known.connections(gathered.answers, broker.name)
         if unseen:
-            over_leaf, lines = await self._through_provisioning(ask, unseen, known)
+            over_leaf, lines, partial = await self._through_provisioning(ask, unseen, known)
             connections = over_leaf | connections
             missing += lines
-        return ConnectionsReport(connections=tuple(connections.values()), missing=tuple(missing))
+        own = self._own()
+        return ConnectionsReport(
+            connections=tuple(
+                msgspec.structs.replace(item, own=True) if key in own else item for key, item in connections.items()
+            ),
+            missing=tuple(missing),
+            partial=partial,
+        )
+
+    def _own(self) -> set[tuple[str, int | None]]:
+        """Return server id and connection id of each connection of this command."""
+        clients = [*self._system.values(), *([self._provisioner] if self._provisioner else [])]
+        return {(client.server_id, client.client_id) for client in clients if isinstance(client, ExtendedClient)}
 
     async def _system_client(self, broker: BrokerSettings) -> Client:
         client = self._system.get(broker.name)
@@ -130,26 +152,34 @@ class Observer:
 
     async def _through_provisioning(
         self, ask: Ask, unseen: Sequence[tuple[BrokerSettings, str]], known: ConnectionReader
-    ) -> tuple[dict[tuple[str, int], Connection], list[str]]:
-        """Return what a provisioner can query about edges, which only have the provisioning account."""
+    ) -> tuple[dict[tuple[str, int], Connection], list[str], tuple[str, ...]]:
+        """Return what a provisioner can query about edges, what is missing, and the edges that are seen in part."""
         provisioning = self.access.settings.accounts.provisioning
         edges = [item for item in unseen if item[0].role is Role.EDGE]
         lines = [problem for broker, problem in unseen if broker.role is not Role.EDGE]
+        partial = tuple(broker.name for broker, _ in edges) if ask.account != provisioning else ()
         if not edges or ask.account not in (None, provisioning):
-            return {}, lines  # an edge has only the provisioning account
+            return {}, lines, partial  # a provisioner sees only the provisioning account
         try:
             client = await self._provisioner_client()
             gathered = await gather(client, "$SYS.REQ.ACCOUNT.PING.CONNZ", ask)
         except OperationError as error:
-            how = "the provisioning account is not accessible either "
-            how += f"(use --certificate and --key of a provisioner): {error}"
-            return {}, [*lines, *(f"{problem}; {how}" for _, problem in edges)]
+            how = f"--certificate and --key of a provisioner would show their provisioning accounts, but: {error}"
+            return {}, [*lines, *self._invisible(edges, how)], ()
         through = "+".join(broker.name for broker, _ in edges)
         lines += [f"over the leaf link of {through}: {line}" for line in gathered.missing]
         mentioned = [answer for answer in gathered.answers if answer.server.id not in known.seen]
         if not mentioned:
-            return {}, [*lines, *(f"{problem}; it does not answer over the leaf link either" for _, problem in edges)]
-        return known.connections(mentioned, through), lines
+            return {}, [*lines, *self._invisible(edges, "no server answers over a leaf link")], ()
+        return known.connections(mentioned, through), lines, partial
+
+    def _invisible(self, edges: Sequence[tuple[BrokerSettings, str]], how: str) -> list[str]:
+        """Return one line for all edges without break-glass seed, and one for each login that failed."""
+        without = [broker.name for broker, _ in edges if self.access.break_glass_of(broker) is None]
+        lines = [problem for broker, problem in edges if broker.name not in without]
+        if without:
+            lines.append(f"{', '.join(without)}: invisible without --break-glass SEED of each zone; {how}")
+        return lines
 
     async def _provisioner_client(self) -> Client:
         if self._provisioner is None or self._provisioner.is_closed:
@@ -180,7 +210,7 @@ class ConnectionReader:
         rows = {}
         for answer in answers:
             self.seen.add(answer.server.id)
-            for row in answer.data.connections if answer.data else ():
+            for row in answer.rows:
                 rows[answer.server.id, row.cid] = self._connection(answer.server, row, broker)
         return rows
 

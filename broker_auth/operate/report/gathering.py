@@ -83,13 +83,20 @@ class Server(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
+    """A part of a server's connections; null if the server does not know the account."""
+
     total: int = 0
-    connections: list[Row] = []
+    connections: list[Row] | None = None
 
 
 class Answer(msgspec.Struct):
     server: Server
     data: Page | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """The connections in this answer."""
+        return (self.data and self.data.connections) or []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +142,7 @@ class _Bounds:
             OperationError: a bound is exceeded.
         """
         self.bytes += size
-        self.connections += len(answer.data.connections) if answer.data else 0
+        self.connections += len(answer.rows)
         if self.bytes > MAX_BYTES:
             raise OperationError(f"its servers answer with more than {MAX_BYTES >> 20} MiB; the rest is not shown")
         if self.connections > MAX_CONNECTIONS:
@@ -180,7 +187,7 @@ async def _further_pages(client: Client, ask: Ask, first: Answer, pages: list[An
         if not bounds.seconds:
             raise OperationError(f"its servers took more than {TOTAL_SECONDS:g} s; the rest is not shown")
         page = await _request(client, subject, ask.options(offset), bounds)
-        if not (page.data and page.data.connections) or page.server.id != first.server.id:
+        if not page.rows or page.server.id != first.server.id:
             return
         pages.append(page)
 
@@ -270,7 +277,7 @@ def _convert(answer: Mapping[str, Any], subject: str) -> Answer:
     except (msgspec.ValidationError, RecursionError) as error:
         text = printable(str(error), _SHOWN)
         raise OperationError(f"{subject}: the answer is not what nats-server 2.12 to 2.15 sends: {text}") from error
-    for row in (converted.server, *(converted.data.connections if converted.data else ())):
+    for row in (converted.server, *converted.rows):
         _cut(row)
     return converted
 

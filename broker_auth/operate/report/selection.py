@@ -35,6 +35,7 @@ class Selection:
 
     ``name``, ``identity`` and ``server`` are shell patterns; ``host`` is an address or a network; ``subject`` is a
     subject that the connection has subscribed to; ``text`` is searched everywhere. With ``limit`` None all are shown.
+    ``own`` keeps the connections of the command itself.
     """
 
     kinds: frozenset[str] = frozenset({"Client"})
@@ -49,6 +50,7 @@ class Selection:
     sort: str = "uptime"
     reverse: bool = False
     limit: int | None = None
+    own: bool = False
 
     def apply(self, connections: Iterable[Connection]) -> tuple[Connection, ...]:
         """Return the selected connections, sorted.
@@ -66,7 +68,8 @@ class Selection:
 
     def _fits(self, item: Connection) -> bool:
         return (
-            (not self.kinds or item.kind in self.kinds)
+            (self.own or not item.own)
+            and (not self.kinds or item.kind in self.kinds)
             and self.account in (None, item.account)
             and self.rule in (None, item.rule)
             and _matches(self.name, item.name)
