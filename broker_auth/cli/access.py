@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from broker_auth.cli import output
 from broker_auth.cli.files import read_file, read_secret_option
 from broker_auth.cli.options import FILE
 from broker_auth.errors import InputError
@@ -18,6 +19,7 @@ from broker_auth.files.ownership import configured_by
 from broker_auth.files.reading import BadValue
 from broker_auth.natsio.nkey import NkeyKind, public_nkey
 from broker_auth.operate.access import Access, Proof
+from broker_auth.operate.kick import read_kick_seed
 from broker_auth.secret import Secret
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
@@ -48,6 +50,17 @@ def access_options(function: _F) -> _F:
     return function
 
 
+def kick_option(function: _F) -> _F:
+    """Add ``--kick-seed``."""
+    return click.option(
+        "--kick-seed",
+        type=FILE,
+        multiple=True,
+        help="Seed of a zone's kick user, to list and end its connections; by default the configured file, if it is "
+        "there. Repeat for each zone.",
+    )(function)
+
+
 def load_settings(config: Path) -> Settings:
     """Load the configuration with everything that a connection needs.
 
@@ -57,7 +70,13 @@ def load_settings(config: Path) -> Settings:
     return load(config, os.environ, serving=True, remote=True)
 
 
-def make_access(settings: Settings, *, break_glass: Sequence[Path] = (), **credentials: Path | None) -> Access:
+def make_access(
+    settings: Settings,
+    *,
+    break_glass: Sequence[Path] = (),
+    kick: Sequence[Secret] = (),
+    **credentials: Path | None,
+) -> Access:
     """Return the credentials for the brokers, from the options.
 
     Raises:
@@ -70,10 +89,42 @@ def make_access(settings: Settings, *, break_glass: Sequence[Path] = (), **crede
     return Access(
         settings=settings,
         break_glass=tuple(_break_glass(path, settings) for path in break_glass),
+        kick=tuple(kick),
         proof=_proof(credentials["token"], credentials["seed"]),
         certificate=credentials["certificate"],
         key=credentials["key"],
     )
+
+
+def make_ender_access(config: Path, *, kick_seed: Sequence[Path], **credentials: Any) -> Access:
+    """Return the credentials to list and end connections, from the options of such a command.
+
+    Raises:
+        ConfigurationError: the configuration has problems; lists all of them.
+        InputError: a file cannot be used.
+        click.UsageError: an option lacks its counterpart.
+    """
+    settings = load_settings(config)
+    return make_access(settings, kick=_kick_seeds(settings, kick_seed), **credentials)
+
+
+def _kick_seeds(settings: Settings, paths: Sequence[Path]) -> tuple[Secret, ...]:
+    """Return the seeds of kick users: the given ones first, then those in configured files that can be read.
+
+    Raises:
+        InputError: a given file cannot be used.
+    """
+    known = {zone.kick_nkey for zone in settings.zones}
+    seeds = [_seed(path, settings, "--kick-seed", "kick_nkey", known) for path in paths]
+    for zone in settings.zones:
+        try:
+            seed = read_kick_seed(zone)
+        except BadValue as error:
+            output.warning(f"{error.what}; {error.remedy}")
+            continue
+        if seed is not None:
+            seeds.append(seed)
+    return tuple(seeds)
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
@@ -83,16 +134,19 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def _break_glass(path: Path, settings: Settings) -> Secret:
+    known = {zone.break_glass_nkey for zone in settings.zones}
+    return _seed(path, settings, "--break-glass", "break_glass_nkey", known)
+
+
+def _seed(path: Path, settings: Settings, option: str, key: str, known: Container[str | None]) -> Secret:
+    """Return the seed in a file that an option names, if its public key is configured."""
     try:
         with configured_by(path):  # root chose this file on the command line
             seed = read_seed(path, NkeyKind.USER)
     except BadValue as error:
-        raise InputError(f"--break-glass: {error.what}; {error.remedy}") from error
-    known = {zone.break_glass_nkey for zone in settings.zones}
+        raise InputError(f"{option}: {error.what}; {error.remedy}") from error
     if public_nkey(seed.reveal()) not in known:
-        raise InputError(
-            f"--break-glass: {path} is not the seed of any break_glass_nkey in {settings.path}; give the seed of one"
-        )
+        raise InputError(f"{option}: {path} is not the seed of any {key} in {settings.path}; give the seed of one")
     return seed
 
 

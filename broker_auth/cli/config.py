@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import click
 from broker_auth.cli import options, output
 from broker_auth.cli.access import run
 from broker_auth.cli.replay import exit_code, replay_files
+from broker_auth.files.ownership import configured_by
 from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.live import ListenerMode, check_live
+from broker_auth.operate.kick import kick_problems
 from broker_auth.operate.replay.show import document, lines
 from broker_auth.printable import printable
 from broker_auth.settings.load import check
@@ -50,6 +53,9 @@ def check_command(ctx: click.Context, file: Path, audit: Path | None, *, live: b
     not known of somebody.
     """
     report = check(file, os.environ, remote=live)
+    if report.settings is not None:
+        with configured_by(file):
+            report = dataclasses.replace(report, warnings=(*report.warnings, *kick_problems(report.settings)))
     listeners: tuple[ListenerMode, ...] = ()
     if live and report.settings is not None:
         report, listeners = run(check_live(report, Access(settings=report.settings)))

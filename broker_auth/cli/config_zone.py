@@ -33,10 +33,10 @@ def zone_command(file: Path, name: str) -> None:
         raise InputError(f"{error.what}; {error.remedy}") from error
     workspace = Workspace(Path.cwd() / file.parent, force=False)
     try:
-        public = write_zone_keys(workspace, zone)
+        users = write_zone_keys(workspace, zone)
     except BaseException:
         workspace.undo()
         raise
-    for key, value in zone_lines(zone, public):
+    for key, value in zone_lines(zone, users):
         click.echo(f"{key} = {value}")
     output.note(f"Move offline and remove from this host: {workspace.path(ZoneFiles(zone).break_glass_seed)}")

@@ -14,7 +14,7 @@ import click
 
 from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.cli import options, output
-from broker_auth.cli.access import access_options, load_settings, make_access, run
+from broker_auth.cli.access import access_options, kick_option, make_ender_access, run
 from broker_auth.cli.revocation_values import token_ids_of, value_of
 from broker_auth.cli.tables import Column, Table, print_table
 from broker_auth.daemon.confirmation import confirm
@@ -83,6 +83,7 @@ _issuer_option = click.option(
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be revoked and ended, and change nothing.")
 @click.option("--yes", is_flag=True, help="Revoke a signer, a chain issuer, a pattern or a network.")
+@kick_option
 @access_options
 @click.pass_context
 def revoke_command(
@@ -124,7 +125,7 @@ def revoke_command(
         if sessions == SessionChoice.NONE:
             _revoke(path, entries, now, config, dry_run=dry_run)
             return
-        access = make_access(load_settings(config), **credentials)
+        access = make_ender_access(config, **credentials)
         outcome = run(
             _end(access, target, lambda: _revoke(path, entries, now, config, dry_run=dry_run), dry_run=dry_run)
         )

@@ -91,6 +91,16 @@ class ZoneFiles:
         return f"{self.directory}/break-glass.public"
 
     @property
+    def kick_seed(self) -> str:
+        """Seed of the user that may only list and end connections."""
+        return f"{self.directory}/kick.seed"
+
+    @property
+    def kick_public(self) -> str:
+        """Public key of that user, which stays if the seed is moved away."""
+        return f"{self.directory}/kick.public"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Paths of all files."""
         return (
@@ -99,7 +109,17 @@ class ZoneFiles:
             self.xkey_seed,
             self.break_glass_seed,
             self.break_glass_public,
+            self.kick_seed,
+            self.kick_public,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneUsers:
+    """The public keys of a zone's users of the system account."""
+
+    break_glass: str
+    kick: str
 
 
 # Additions to a key's comment: why `init` chose this value, and who has to change it.
@@ -111,12 +131,12 @@ _NOTES: Final = {
 }
 
 
-def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_users: Mapping[str, Role]) -> str:
+def text(plan: Plan, *, users: Mapping[str, ZoneUsers], leaf_users: Mapping[str, Role]) -> str:
     """Return the content of ``broker.conf``. Paths inside the plan's directory are written relative to it.
 
     Args:
         plan: with every file named, the development PKI's included.
-        break_glass: by zone, the public key of its break-glass user.
+        users: by zone, its users of the system account.
         leaf_users: the names by which the fleet's leaf listener knows the certificates of edges and gates.
 
     Raises:
@@ -125,8 +145,8 @@ def text(plan: Plan, *, break_glass: Mapping[str, str], leaf_users: Mapping[str,
     parts = [_HEAD]
     for title, lines in (
         ("Credentials", _credentials(plan)),
-        ("This service", _service(plan, break_glass[FLEET_ZONE])),
-        *((f"Zone {zone}", zone_lines(zone, public)) for zone, public in break_glass.items() if zone != FLEET_ZONE),
+        ("This service", _service(plan, users[FLEET_ZONE])),
+        *((f"Zone {zone}", zone_lines(zone, its)) for zone, its in users.items() if zone != FLEET_ZONE),
         ("The fleet's nats-servers" if plan.clustered else "The fleet's nats-server", _fleet(plan, leaf_users)),
         *((f"The nats-server of {edge.name}", _edge(plan, edge)) for edge in plan.edges),
     ):
@@ -160,13 +180,13 @@ def _credentials(plan: Plan) -> Iterator[Line]:
     yield _OWN + "client_ca", _path(plan, plan.files.ca)
 
 
-def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
+def _service(plan: Plan, users: ZoneUsers) -> Iterator[Line]:
     yield _OWN + "brokers", ", ".join(("fleet", *(edge.name for edge in plan.edges)))
     if plan.fleet_is_static:
         yield _OWN + "fleet.auth", plan.fleet_auth.value
-        yield _OWN + "break_glass_nkey", break_glass
+        yield from _user_lines(FLEET_ZONE, users)
     else:
-        yield from zone_lines(FLEET_ZONE, break_glass)
+        yield from zone_lines(FLEET_ZONE, users)
     outputs = _OUTPUTS[plan.layout]
     yield _OWN + "audit.output", outputs.audit
     if outputs.pid_file:
@@ -176,13 +196,24 @@ def _service(plan: Plan, break_glass: str) -> Iterator[Line]:
     yield _OWN + "tls.ca", _path(plan, plan.files.ca)
 
 
-def zone_lines(zone: str, break_glass: str) -> Iterator[Line]:
+def zone_lines(zone: str, users: ZoneUsers) -> Iterator[Line]:
     """Yield the configuration keys of a zone; those of the fleet are the general ones."""
-    prefix, files = _OWN if zone == FLEET_ZONE else f"{_OWN}zone.{zone}.", ZoneFiles(zone)
+    prefix, files = _prefix(zone), ZoneFiles(zone)
     yield prefix + "nkey_seed_file", files.service_seed
     yield prefix + "issuer_seed_file", files.issuer_seed
     yield prefix + "xkey_seed_file", files.xkey_seed
-    yield prefix + "break_glass_nkey", break_glass
+    yield from _user_lines(zone, users)
+
+
+def _user_lines(zone: str, users: ZoneUsers) -> Iterator[Line]:
+    prefix = _prefix(zone)
+    yield prefix + "break_glass_nkey", users.break_glass
+    yield prefix + "kick_nkey", users.kick
+    yield prefix + "kick_seed_file", ZoneFiles(zone).kick_seed
+
+
+def _prefix(zone: str) -> str:
+    return _OWN if zone == FLEET_ZONE else f"{_OWN}zone.{zone}."
 
 
 def _fleet(plan: Plan, leaf_users: Mapping[str, Role]) -> Iterator[Line]:

@@ -83,14 +83,14 @@ def initialize(plan: Plan) -> Deployment:
 def _write(workspace: Workspace, plan: Plan) -> Deployment:
     workspace.make_directory()
     zones = _zones(plan)
-    break_glass = {zone: write_zone_keys(workspace, zone, served=_is_served(plan, zone)) for zone in zones}
+    users = {zone: write_zone_keys(workspace, zone, served=_is_served(plan, zone)) for zone in zones}
     _write_passwords(workspace)
     if plan.dev_pki:
         devpki.write(workspace, plan)
         plan = devpki.completed(workspace, plan)
     leaf_users = _leaf_users(plan)
     plan = dataclasses.replace(plan, provisioners=_provisioners(plan))
-    text = brokerconf.text(plan, break_glass=break_glass, leaf_users=leaf_users)
+    text = brokerconf.text(plan, users=users, leaf_users=leaf_users)
     configuration = workspace.write(CONFIGURATION, text, private=True)
     # The file must be sufficient by itself, so the environment is ignored.
     report = check(configuration, {}, serving=True)
@@ -125,13 +125,13 @@ def _is_served(plan: Plan, zone: str) -> bool:
     return zone != FLEET_ZONE or not plan.fleet_is_static
 
 
-def write_zone_keys(workspace: Workspace, zone: str, *, served: bool = True) -> str:
-    """Create the missing keys of a zone, and return its break-glass user's public key.
+def write_zone_keys(workspace: Workspace, zone: str, *, served: bool = True) -> brokerconf.ZoneUsers:
+    """Create the missing keys of a zone, and return the public keys of its users of the system account.
 
     Args:
         workspace: the deployment's directory.
         zone: its name.
-        served: whether its brokers ask this service; otherwise the break-glass user's key is the only one.
+        served: whether its brokers ask this service; otherwise the keys of those users are the only ones.
     """
     files = brokerconf.ZoneFiles(zone)
     workspace.make_directory(brokerconf.KEYS, 0o700)
@@ -143,7 +143,10 @@ def write_zone_keys(workspace: Workspace, zone: str, *, served: bool = True) -> 
     ):
         if served:
             workspace.keep_or_write(name, generate_seed(kind).encode, private=True)
-    return _break_glass(workspace, files)
+    return brokerconf.ZoneUsers(
+        break_glass=_user(workspace, files.break_glass_seed, files.break_glass_public),
+        kick=_user(workspace, files.kick_seed, files.kick_public),
+    )
 
 
 def _write_passwords(workspace: Workspace) -> None:
@@ -151,14 +154,14 @@ def _write_passwords(workspace: Workspace) -> None:
         workspace.keep_or_write(name, secrets.token_urlsafe(_PASSWORD_BYTES).encode, private=True)
 
 
-def _break_glass(workspace: Workspace, files: brokerconf.ZoneFiles) -> str:
-    """Return the public key; create the seed once only, because it is expected to be moved away."""
+def _user(workspace: Workspace, seed_file: str, public_file: str) -> str:
+    """Return the public key of a user; create the seed once only, because it is expected to be moved away."""
 
     def make() -> bytes:
-        seed = workspace.keep_or_write(files.break_glass_seed, generate_seed(NkeyKind.USER).encode, private=True)
+        seed = workspace.keep_or_write(seed_file, generate_seed(NkeyKind.USER).encode, private=True)
         return public_nkey(seed.decode("ascii", "replace").strip()).encode()
 
-    public = workspace.keep_or_write(files.break_glass_public, make, private=False)
+    public = workspace.keep_or_write(public_file, make, private=False)
     return public.decode("ascii", "replace").strip()
 
 

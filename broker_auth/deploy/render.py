@@ -23,7 +23,7 @@ from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE, CALLOUT_ACCOUNT, COPY_QUEUE, PEERS_SUBJECT
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
-from broker_auth.policy.permissions import GATE_LINK, NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
+from broker_auth.policy.permissions import GATE_LINK, KICK, NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
 from broker_auth.secret import Secret
 from broker_auth.settings.model import (
     AccountNames,
@@ -76,7 +76,7 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
     server, role = broker.server, broker.role
     zone, static = settings.zone(broker.zone), static_users(settings, broker)
     keys = _public_keys(settings, zone) if zone.served else None
-    break_glass = _break_glass(zone)
+    break_glass, kick = _user(zone.break_glass_nkey), _user(zone.kick_nkey)
     return (
         _environment()
         .from_string(_template())
@@ -101,13 +101,14 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             service=keys and keys.service,
             xkey=keys and keys.xkey,
             break_glass=break_glass,
+            kick=kick,
             operators=[
-                *([static.operator] if static and static.operator else []),
-                *([{"nkey": break_glass}] if break_glass else []),
+                *([(static.operator, SYSTEM)] if static and static.operator else []),
+                *([({"nkey": break_glass}, SYSTEM)] if break_glass else []),
+                *([({"nkey": kick}, KICK)] if kick else []),
             ],
             bucket=PROVISIONER_BUCKET,
             events=(*NODE_EVENTS, *PROVISIONER_EVENTS),
-            system=SYSTEM,
             audit_subject=None if role.is_outpost or static else settings.audit.subject,
             leaf_tls=leaf_files(broker),
             links=_links(server, settings.accounts),
@@ -278,10 +279,11 @@ class _PublicKeys:
     xkey: str | None
 
 
-def _break_glass(zone: Zone) -> str | None:
-    if zone.break_glass_nkey is not None:
-        decode_public(zone.break_glass_nkey, NkeyKind.USER)
-    return zone.break_glass_nkey
+def _user(nkey: str | None) -> str | None:
+    """Return the public key of a user of the system account, checked."""
+    if nkey is not None:
+        decode_public(nkey, NkeyKind.USER)
+    return nkey
 
 
 def _public_keys(settings: Settings, zone: Zone) -> _PublicKeys:

@@ -8,7 +8,8 @@ The service decides which account a connection is placed in, like for any other 
 * fleet account: the service's own certificate (rule 4), or a client token (rule 3).
 * provisioning account: the user ``provisioner`` (rule 1), with the certificate of a provisioner.
 
-The break-glass nkey reaches the system account of every broker without the service (fact 4).
+The break-glass nkey reaches the system account of every broker without the service (fact 4). So does the kick user's,
+to list and end connections only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import dataclasses
 import hashlib
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,7 @@ from broker_auth.errors import InputError, OperationError
 from broker_auth.natsio.client import SecuredClient
 from broker_auth.natsio.nkey import public_nkey
 from broker_auth.natsio.tls import TLSFiles, tls_context
+from broker_auth.policy.permissions import KICK_INBOX
 from broker_auth.policy.rules import PROVISIONER
 from broker_auth.printable import printable
 from broker_auth.secret import Secret
@@ -93,12 +95,14 @@ class Access:
     Attributes:
         break_glass: seeds of break-glass users, to bypass the service. Each is presented only to the brokers of its
             zone, because a compromised edge could relay the signature.
+        kick: seeds of kick users, presented to the brokers of their zones only.
         proof: a client token, where the configured credentials are not sufficient.
         certificate: client certificate instead of the configured one, with :attr:`key`.
     """
 
     settings: Settings
     break_glass: tuple[Secret, ...] = ()
+    kick: tuple[Secret, ...] = ()
     proof: Proof | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -141,10 +145,26 @@ class Access:
             )
         return await self.connect(broker, self.system_login())
 
+    async def ender(self, broker: BrokerSettings) -> Client:
+        """Connect to the system account to list and end connections, as the kick user if its seed is available.
+
+        Raises:
+            AccessError: as of :meth:`system`; that of the kick user if no other credential is sufficient either.
+        """
+        seed = _seed_of(self.kick, self.settings.zone(broker.zone).kick_nkey)
+        if seed is None or self.break_glass_of(broker) is not None:
+            return await self.system(broker)
+        try:
+            return await self.connect(broker, Login(what="the kick user", nkey_seed=seed, inbox=KICK_INBOX))
+        except AccessError as error:
+            try:
+                return await self.system(broker)  # the broker's configuration may be older than kick_nkey
+            except AccessError:
+                raise error from None
+
     def break_glass_of(self, broker: BrokerSettings) -> Secret | None:
         """Return the seed of the break-glass user of a broker's zone, if available."""
-        nkey = self.settings.zone(broker.zone).break_glass_nkey
-        return next((seed for seed in self.break_glass if public_nkey(seed.reveal()) == nkey), None)
+        return _seed_of(self.break_glass, self.settings.zone(broker.zone).break_glass_nkey)
 
     def system_login(self) -> Login:
         """Return the login of the configured system user."""
@@ -204,6 +224,10 @@ class Access:
         if proof is None:
             return login
         return dataclasses.replace(login, token=proof.token, token_seed=proof.seed, inbox=proof.inbox)
+
+
+def _seed_of(seeds: Iterable[Secret], nkey: str | None) -> Secret | None:
+    return next((seed for seed in seeds if public_nkey(seed.reveal()) == nkey), None)
 
 
 async def connect(

@@ -139,7 +139,7 @@ class SessionEnder:
 
     async def _log_in(self, broker: BrokerSettings) -> None:
         try:
-            client = await self._access.system(broker)
+            client = await self._access.ender(broker)
         except OperationError as error:
             self._unreached.append(f"broker {broker.name} was not asked: {error}")
             return
@@ -200,7 +200,7 @@ class SessionEnder:
         if row.kind != "Client" or (server.id, row.cid) == (own.server_id, own.client_id):
             return True
         zones = self._access.settings.zones
-        users = {zone.break_glass_nkey for zone in zones}
+        users = {user for zone in zones for user in (zone.break_glass_nkey, zone.kick_nkey) if user is not None}
         users |= {public_nkey(zone.nkey_seed.reveal()) for zone in zones if zone.nkey_seed is not None}
         return row.authorized_user in users
 

@@ -93,6 +93,19 @@ SYSTEM: Final = Permissions(
     SubjectPermission(allow=("$SYS.ACCOUNT.>", "$SYS.SERVER.>", "_INBOX.>", "*.reply.>")),
 )
 
+KICK_INBOX: Final = "_INBOX.kick"
+KICK: Final = Permissions(
+    SubjectPermission(
+        allow=(
+            "$SYS.REQ.SERVER.PING",
+            "$SYS.REQ.SERVER.PING.CONNZ",
+            "$SYS.REQ.SERVER.*.CONNZ",
+            "$SYS.REQ.SERVER.*.KICK",
+        )
+    ),
+    SubjectPermission(allow=(f"{KICK_INBOX}.>",)),
+)
+
 # --- Server
 
 DEFAULT_SERVER: Final = Permissions(

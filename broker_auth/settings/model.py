@@ -160,6 +160,8 @@ class Zone:
         issuer_seed: seed of the account that signs responses to them.
         xkey_seed: seed of the curve key that seals their requests; None if requests are in clear.
         break_glass_nkey: public key of the user that the zone's servers admit to their system account.
+        kick_nkey: public key of the user that may only list and end the connections of the zone's servers.
+        kick_seed_file: file with its seed, which commands read.
         workers: number of worker processes.
         has_own_keys: False for an edge that uses the fleet's keys, as ``init`` of 0.1.0 configured it.
         served: whether its brokers ask this service; False for the fleet with static authorization.
@@ -170,6 +172,8 @@ class Zone:
     issuer_seed: Secret | None = None
     xkey_seed: Secret | None = None
     break_glass_nkey: str | None = None
+    kick_nkey: str | None = None
+    kick_seed_file: Path | None = None
     workers: int = 1
     has_own_keys: bool = True
     served: bool = True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from tests.cli.running import PASSWORD_SECRET, run
 from tests.settings.builder import CHORIA, Directory, P
 from tests.settings.conftest import directory
@@ -62,6 +63,21 @@ def test_warnings_do_not_fail(directory: Directory) -> None:
     document = run("config", "check", file, "--json").json
     assert (document["valid"], len(document["warnings"])) == (True, 1)
     assert (document["warnings"][0]["key"], document["warnings"][0]["line"]) == (f"{P}xkey_seed_file", None)
+
+
+def test_kick_seed_of_another_user_is_warned_of(directory: Directory) -> None:
+    directory.set(
+        {
+            f"{P}kick_nkey": public_nkey(generate_seed(NkeyKind.USER)),
+            f"{P}kick_seed_file": "kick.seed",
+        }
+    )
+    file = directory.save()
+    assert run("config", "check", file).err == ""  # commands may run on another host
+    directory.write("kick.seed", generate_seed(NkeyKind.USER))
+    checked = run("config", "check", file)
+    assert checked.code == 0
+    assert "kick.seed is not the seed of kick_nkey" in checked.err
 
 
 def test_environment_overrides_the_file(directory: Directory) -> None:

@@ -92,12 +92,18 @@ class Responder:
         return f"{signed}.{_b64(key.sign(signed.encode()).signature)}".encode()
 
 
-async def connect_nkey(url: str, tls: ssl.SSLContext, seed: str) -> Client:
+async def connect_nkey(url: str, tls: ssl.SSLContext, seed: str, *, inbox: str = "_INBOX") -> Client:
     """Log in with an nkey, once."""
 
     async def quiet(_: Exception) -> None:
         """Ignore errors: connect itself raises them."""
 
     return await nats.connect(
-        url, tls=tls, nkeys_seed_str=seed, allow_reconnect=False, error_cb=quiet, connect_timeout=HANG_SECONDS
+        url,
+        tls=tls,
+        nkeys_seed_str=seed,
+        allow_reconnect=False,
+        error_cb=quiet,
+        connect_timeout=HANG_SECONDS,
+        inbox_prefix=inbox,
     )

@@ -38,6 +38,7 @@ class Shape:
     authority: CertificateAuthority
     settings: Settings
     break_glass: dict[str, str]
+    kick: dict[str, str]
 
     def broker(self, name: str) -> BrokerSettings:
         return next(broker for broker in self.settings.brokers if broker.name == name)
@@ -62,11 +63,14 @@ def build(directory: Path, topology: Topology = "edge", *, xkey: bool = True, cl
     (directory / "ca.pem").write_bytes(authority.certificate_pem)
     brokers = _brokers(directory, authority, topology, cluster)
     break_glass = {broker.zone: generate_seed(NkeyKind.USER) for broker in brokers}
+    kick = {zone: generate_seed(NkeyKind.USER) for zone in break_glass}
+    zones = tuple(_zone(name, break_glass[name], kick[name], xkey) for name in break_glass)
     return Shape(
         directory=directory,
         authority=authority,
-        settings=_settings(directory, brokers, break_glass, xkey),
+        settings=_settings(directory, brokers, zones),
         break_glass=break_glass,
+        kick=kick,
     )
 
 
@@ -133,36 +137,35 @@ def with_gate(shape: Shape, *, xkey: bool = True) -> Shape:
         name="gate", urls=(f"tls://{listen}",), role=Role.GATE, tls=fleet.tls, server=server, zone="gate"
     )
     shape = with_server(shape, "fleet", leaf_gates=(GATE_NAME,), leaf_branches=(BRANCH_NAME,))
-    break_glass = {**shape.break_glass, "gate": generate_seed(NkeyKind.USER)}
+    break_glass, kick = ({**seeds, "gate": generate_seed(NkeyKind.USER)} for seeds in (shape.break_glass, shape.kick))
     settings = dataclasses.replace(
         shape.settings,
         brokers=(*shape.settings.brokers, gate),
-        zones=(*shape.settings.zones, _zone("gate", break_glass["gate"], xkey)),
+        zones=(*shape.settings.zones, _zone("gate", break_glass["gate"], kick["gate"], xkey)),
     )
-    return dataclasses.replace(shape, settings=settings, break_glass=break_glass)
+    return dataclasses.replace(shape, settings=settings, break_glass=break_glass, kick=kick)
 
 
 def _files(ca: Path, pair: tuple[Path, Path]) -> TLSFiles:
     return TLSFiles(ca=ca, certificate=pair[0], key=pair[1])
 
 
-def _zone(name: str, break_glass: str, xkey: bool) -> Zone:
+def _zone(name: str, break_glass: str, kick: str, xkey: bool) -> Zone:
     return Zone(
         name=name,
         nkey_seed=Secret(generate_seed(NkeyKind.USER)),
         issuer_seed=Secret(generate_seed(NkeyKind.ACCOUNT)),
         xkey_seed=Secret(generate_seed(NkeyKind.CURVE)) if xkey else None,
         break_glass_nkey=public_nkey(break_glass),
+        kick_nkey=public_nkey(kick),
     )
 
 
-def _settings(
-    directory: Path, brokers: tuple[BrokerSettings, ...], break_glass: dict[str, str], xkey: bool
-) -> Settings:
+def _settings(directory: Path, brokers: tuple[BrokerSettings, ...], zones: tuple[Zone, ...]) -> Settings:
     return Settings(
         path=directory / "broker.conf",
         brokers=brokers,
-        zones=tuple(_zone(name, seed, xkey) for name, seed in break_glass.items()),
+        zones=zones,
         accounts=AccountNames(),
         provisioning=ProvisioningSettings(max_subscriptions=32, max_payload=2048, max_connections=4),
         system_user=None,

@@ -77,7 +77,7 @@ def test_configuration_contains_only_the_public_keys_of_its_zone(tmp_path: Path)
     texts = rendered(shape)
     for zone in shape.settings.zones:
         seeds = [zone.nkey_seed, zone.issuer_seed, zone.xkey_seed]
-        for key in [*(public_nkey(seed.reveal()) for seed in seeds if seed), zone.break_glass_nkey]:
+        for key in [*(public_nkey(seed.reveal()) for seed in seeds if seed), zone.break_glass_nkey, zone.kick_nkey]:
             assert key
             assert [name for name, text in texts.items() if key in text] == [zone.name]
 
@@ -109,17 +109,18 @@ def test_only_the_fleet_listener_verifies_clients(tmp_path: Path) -> None:
         assert lines.count("verify: true") == verifies
 
 
-def test_break_glass_user_is_rendered_only_if_configured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["break_glass_nkey", "kick_nkey"])
+def test_user_of_the_system_account_is_rendered_only_if_configured(tmp_path: Path, which: str) -> None:
     shape = build(tmp_path)
     key: str | None = None
     for name, text in rendered(shape).items():
-        key = shape.zone(name).break_glass_nkey
+        key = getattr(shape.zone(name), which)
         assert key
         assert text.count(key) == 2  # as a user and in auth_users
-    without = with_zones(shape, break_glass_nkey=None)
-    assert all(text.count("nkey: ") == 1 for text in rendered(without).values())  # only the service's
+    without = with_zones(shape, **{which: None})
+    assert all(text.count("nkey: ") == 2 for text in rendered(without).values())  # the service's and the other
     assert key
-    broken = with_zones(shape, break_glass_nkey=key[:-1] + ("A" if key[-1] != "A" else "B")).settings
+    broken = with_zones(shape, **{which: key[:-1] + ("A" if key[-1] != "A" else "B")}).settings
     with pytest.raises(InputError):
         render(broken, broken.brokers[0])
 

@@ -132,7 +132,8 @@ def test_init_makes_no_key_of_the_fleet_and_keeps_hashes_private(tmp_path: Path)
     plan = Plan(directory=tmp_path / "d", dev_pki=True, fleet_auth=FleetAuth.STATIC, **ports)  # type: ignore[arg-type]
     deployment = initialize(plan)
     keys = {path.name for path in (tmp_path / "d" / "keys").iterdir()}
-    assert keys == {"break-glass.seed", "break-glass.public", "client_password", "system_password", "edge"}
+    users = {f"{user}.{half}" for user in ("break-glass", "kick") for half in ("seed", "public")}
+    assert keys == users | {"client_password", "system_password", "edge"}
     modes = {name: stat.S_IMODE(path.stat().st_mode) for name, path in deployment.servers.items()}
     assert modes == {"fleet": 0o600, "edge": 0o644}
     report = check(deployment.configuration, {})

@@ -20,6 +20,7 @@ from broker_auth.deploy.render import LEAF_LINK_SUBSCRIPTIONS, PROVISIONER_BUCKE
 from broker_auth.natsio.account_connections import connections_subject, read_report
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
+from broker_auth.policy.permissions import KICK_INBOX
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings
 from tests.deadlines import HANG_SECONDS
@@ -311,6 +312,44 @@ async def test_break_glass_user_controls_servers_but_not_streams(edge: Deploymen
     await asyncio.wait_for(gone.wait(), 10)
     assert errors.empty()
     await operator.close()
+
+
+async def test_kick_user_lists_and_ends_connections_and_does_nothing_else(edge: Deployment) -> None:
+    for name in ("fleet", "edge"):
+        errors: asyncio.Queue[str] = asyncio.Queue()
+
+        async def note(error: Exception, errors: asyncio.Queue[str] = errors) -> None:
+            errors.put_nowait(str(error).lower())
+
+        await edge.responder.close()  # as while no service runs
+        seed = edge.shape.kick[edge.shape.broker(name).zone]
+        kicker = await connect_nkey(edge.shape.url(name), edge.tls(name), seed, inbox=KICK_INBOX)
+        kicker._error_cb = note
+        server = json.loads(await answered(kicker, "$SYS.REQ.SERVER.PING", b""))["server"]["id"]
+        for subject in (">", "$SYS.>", "_INBOX.>", "_INBOX.kick", "*.reply.x", "$JS.>", f"$SYS.SERVER.{server}.>"):
+            await kicker.subscribe(subject)
+            assert "permissions violation for subscription" in await asyncio.wait_for(errors.get(), 10), subject
+        requests = [f"{server}.{what}" for what in ("RELOAD", "LDM", "VARZ", "SUBSZ", "JSZ", "ACCOUNTZ", "PROFILEZ")]
+        requests += ["PING.VARZ", "PING.JSZ", "PING.IDZ"]
+        subjects = [f"$SYS.REQ.SERVER.{request}" for request in requests]
+        subjects += ["$SYS.REQ.ACCOUNT.choria.CONNZ", "$SYS.REQ.ACCOUNT.choria.SUBSZ", "$SYS.REQ.USER.INFO"]
+        subjects += ["$JS.API.SERVER.REMOVE", "$JS.API.META.LEADER.STEPDOWN", "$JS.API.INFO", "choria.x", "x"]
+        for subject in subjects:
+            await kicker.publish(subject, b"")
+            assert "permissions violation for publish" in await asyncio.wait_for(errors.get(), 10), subject
+        listed = json.loads(await answered(kicker, "$SYS.REQ.SERVER.PING.CONNZ", b'{"auth": true}'))
+        own = next(row for row in listed["data"]["connections"] if row["cid"] == kicker.client_id)
+        assert (own["account"], own["authorized_user"]) == ("system", edge.shape.zone(name).kick_nkey)
+        assert errors.empty()
+        ended = asyncio.Event()
+
+        async def closed(ended: asyncio.Event = ended) -> None:
+            ended.set()
+
+        kicker._closed_cb = closed
+        subject, inbox = f"$SYS.REQ.SERVER.{server}.KICK", kicker.new_inbox()  # without an inbox it is ignored
+        await kicker.publish(subject, json.dumps({"cid": kicker.client_id}).encode(), reply=inbox)
+        await asyncio.wait_for(ended.wait(), HANG_SECONDS)
 
 
 async def test_compromised_edge_cannot_exceed_its_subscription_limit(edge: Deployment) -> None:

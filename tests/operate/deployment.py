@@ -42,6 +42,8 @@ plugin.broker_auth.zone.edge.nkey_seed_file = edge-user.seed
 plugin.broker_auth.zone.edge.issuer_seed_file = edge-account.seed
 plugin.broker_auth.zone.edge.xkey_seed_file = edge-curve.seed
 plugin.broker_auth.zone.edge.break_glass_nkey = {edge_break_glass}
+plugin.broker_auth.kick_nkey = {kick}
+plugin.broker_auth.zone.edge.kick_nkey = {edge_kick}
 plugin.broker_auth.audit.output = log, file:audit.json
 plugin.broker_auth.tls.ca = ca.pem
 plugin.broker_auth.tls.certificate = client.pem
@@ -91,6 +93,8 @@ class EdgeDeployment:
         self.ports = {name: free_port() for name in ("fleet", "edge", "leaf")}
         self.break_glass = generate_seed(NkeyKind.USER)
         self.edge_break_glass = generate_seed(NkeyKind.USER)
+        self.kick = generate_seed(NkeyKind.USER)
+        self.edge_kick = generate_seed(NkeyKind.USER)
         links = CertificateAuthority.create("links")
         (directory / "ca.pem").write_bytes(self.authority.certificate_pem)
         (directory / "leaf-ca.pem").write_bytes(links.certificate_pem)
@@ -126,6 +130,8 @@ class EdgeDeployment:
             leaf_name=LEAF_NAME,
             break_glass=public_nkey(self.break_glass),
             edge_break_glass=public_nkey(self.edge_break_glass),
+            kick=public_nkey(self.kick),
+            edge_kick=public_nkey(self.edge_kick),
             **self.ports,
         )
         lines = {line.partition(" = ")[0]: line for line in [*text.splitlines(), *extra]}

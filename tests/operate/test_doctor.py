@@ -233,6 +233,11 @@ FAULTS = (
         break_glass=False,
     ),
     Fault(
+        name="the broker does not know the kick user",
+        edge=swap(r'(auth_users: \[ "U\w+", "U\w+"), "U\w+"', r"\1"),
+        errors={"kick.unknown": {"edge"}},
+    ),
+    Fault(
         name="timeouts are too short for a storm",
         fleet=swap(r"(authorization \{.*?\n  timeout: )\d+", r"\g<1>1"),
         errors={},
@@ -332,6 +337,7 @@ async def test_doctor_reports_no_error_for_a_correct_deployment(tmp_path: Path) 
     assert warnings == {"callout.alone": {"fleet", "edge"}}
     assert codes(findings, SKIPPED) == {}
     assert codes(findings, Severity.OK)["nodes.reachable"] == {"edge"}
+    assert codes(findings, Severity.OK)["kick.known"] == {"fleet", "edge"}
     assert healthy(findings)
 
 

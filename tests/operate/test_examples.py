@@ -33,7 +33,8 @@ UNITS = {"broker-auth.service": "/opt/broker-auth/bin/broker-auth", "nats-server
 def text_of_init(layout: Layout) -> str:
     files = OwnFiles(**{name: Path("/d/file.pem") for name in OwnFiles.__dataclass_fields__})
     plan = Plan(directory=Path("/d"), layout=layout, files=files)
-    return brokerconf.text(plan, break_glass={"fleet": "U", "edge": "U"}, leaf_users={"edge": Role.EDGE})
+    users = brokerconf.ZoneUsers("U", "U")
+    return brokerconf.text(plan, users={"fleet": users, "edge": users}, leaf_users={"edge": Role.EDGE})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(EXAMPLES)))

@@ -79,7 +79,6 @@ async def test_sessions_of_what_was_revoked_end_and_no_other(sandbox: Sandbox, t
         "node1": await connect(sandbox.node_url, "node1", one),
         "node2": await connect(sandbox.node_url, "node2", two),
     }
-    edge_seed = ("--break-glass", *[seed for seed in sandbox.deployment.break_glass_seeds if "edge" in str(seed)])
     (tmp_path / "one.jwt").write_text(one.token)
 
     def issuer_id() -> str:
@@ -91,7 +90,7 @@ async def test_sessions_of_what_was_revoked_end_and_no_other(sandbox: Sandbox, t
         ("alice", ("identity", "up=alice")),
         ("carol", ("chain-issuer", issuer_id(), "--yes")),
         ("dave", ("certificate", pki / "member.pem")),
-        ("node1", ("token", tmp_path / "one.jwt", *edge_seed)),
+        ("node1", ("token", tmp_path / "one.jwt")),
     ]
     left = dict(sessions)
     for who, what in cases:
@@ -115,12 +114,14 @@ async def test_sessions_of_what_was_revoked_end_and_no_other(sandbox: Sandbox, t
 
 async def test_command_fails_where_a_session_may_be_left(sandbox: Sandbox) -> None:
     node = await connect(sandbox.node_url, "node1", sandbox.credentials("node"))
+    kick_seed = sandbox.directory / "keys/edge/kick.seed"
+    kick_seed.rename(elsewhere := sandbox.directory / "elsewhere.seed")
     unseen = await command(sandbox, "revoke", "node", "node1")
     assert unseen.code == 1
     assert "broker edge was not asked" in unseen.err
     assert "in force in zones" in unseen.out  # and yet it is revoked
     await stays(node)
-    seeds = [option for seed in sandbox.deployment.break_glass_seeds for option in ("--break-glass", seed)]
+    seeds = ("--kick-seed", elsewhere)
     key = "ab" * 32
     untold = await command(sandbox, "revoke", "key", key)
     assert untold.code == 1

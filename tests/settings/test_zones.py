@@ -74,7 +74,20 @@ def test_edge_without_keys_uses_the_fleets_with_a_warning(edges: Directory) -> N
     assert "plugin.broker_auth.zone.edge2.nkey_seed_file" in str(warning)
 
 
+USER = public_nkey(generate_seed(NkeyKind.USER))
 WRONG: Mapping[str, tuple[Mapping[str, str | None], str]] = {
+    "the kick user is the break-glass user": (
+        {f"{P}zone.edge1.kick_nkey": USER, f"{P}zone.edge1.break_glass_nkey": USER},
+        "kick_nkey: is also another key of this zone",
+    ),
+    "two zones have one kick user": (
+        {f"{P}kick_nkey": USER, f"{P}zone.edge1.kick_nkey": USER},
+        "kick_nkey: is also the key of zone fleet",
+    ),
+    "a kick seed without its user": (
+        {f"{P}zone.edge1.kick_seed_file": "kick.seed"},
+        "kick_seed_file: is set, and kick_nkey is not",
+    ),
     "half of the keys": ({f"{P}zone.edge1.issuer_seed_file": None}, "issuer_seed_file: is not set"),
     "the other edge's key": (
         {f"{P}zone.edge2.issuer_seed_file": "edge1.issuer_seed_file"},

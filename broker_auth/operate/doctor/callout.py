@@ -78,6 +78,7 @@ async def _examine(
     await _clock(context, broker, target, listener, findings)
     answered = await _bad_token(context, broker, target, listener, findings)
     await _break_glass(context, broker, target, listener, findings)
+    await _kick_user(context, broker, target, listener, findings)
     if answered:
         await _logins(context, broker, target, listener, findings)
 
@@ -201,12 +202,31 @@ async def _break_glass(
     nkey = context.settings.zone(broker.zone).break_glass_nkey
     if await examine_known_break_glass(context, broker, findings) or nkey is None:
         return
-    outcome, refusal = await listener.attempt(target, context.access.tls(broker), {"nkey": nkey, "sig": "AAAA"})
-    if outcome.verdict is not Verdict.REFUSED or (refusal is not None and _ANSWERED in refusal.reason):
+    if await _knows(context, broker, target, listener, nkey):
+        findings.ok(FindingCode.BREAK_GLASS_KNOWN, "the broker knows the break-glass user")
+    else:
         message = "the broker uses the callout for the break-glass user, so it cannot log in without a service"
         findings.error(FindingCode.BREAK_GLASS_UNKNOWN, message, RENDER)
+
+
+async def _kick_user(
+    context: Context, broker: BrokerSettings, target: ProbeTarget, listener: Refusals, findings: BrokerFindings
+) -> None:
+    """Check that the broker knows the kick user, with an invalid signature, because its seed may be elsewhere."""
+    nkey = context.settings.zone(broker.zone).kick_nkey
+    if nkey is None:
+        return
+    if await _knows(context, broker, target, listener, nkey):
+        findings.ok(FindingCode.KICK_KNOWN, "the broker knows the kick user")
     else:
-        findings.ok(FindingCode.BREAK_GLASS_KNOWN, "the broker knows the break-glass user")
+        message = "the broker uses the callout for the kick user, so `revoke` and `sweep` cannot end its sessions"
+        findings.error(FindingCode.KICK_UNKNOWN, message, RENDER)
+
+
+async def _knows(context: Context, broker: BrokerSettings, target: ProbeTarget, listener: Refusals, nkey: str) -> bool:
+    """Return whether a broker decides about a user by itself."""
+    outcome, refusal = await listener.attempt(target, context.access.tls(broker), {"nkey": nkey, "sig": "AAAA"})
+    return outcome.verdict is Verdict.REFUSED and (refusal is None or _ANSWERED not in refusal.reason)
 
 
 async def examine_known_break_glass(context: Context, broker: BrokerSettings, findings: BrokerFindings) -> bool:

@@ -69,6 +69,7 @@ class FindingCode(StrEnum):
     BREAK_GLASS_LOGIN = "break_glass.login"
     BREAK_GLASS_USED = "break_glass.used"
     BREAK_GLASS_SEED_KEPT = "break_glass.seed_kept"
+    KICK_UNKNOWN = "kick.unknown"
     SYSTEM_NO_USER = "system.no_user"
     SYSTEM_CLOSED = "system.closed"
     SYSTEM_ANSWER = "system.answer"
@@ -96,6 +97,7 @@ class FindingCode(StrEnum):
     CALLOUT_REPLICAS = "callout.replicas"
     CALLOUT_RIGHTS = "callout.rights"
     ISOLATION_ACCOUNTS = "isolation.accounts"
+    KICK_KNOWN = "kick.known"
     JETSTREAM = "jetstream"
     LEAF_CERTIFICATE_EXPIRY = "leaf.certificate_expiry"
     LEAF_LINK = "leaf.link"
@@ -312,6 +314,10 @@ MEANINGS: Final[tuple[tuple[tuple[FindingCode, ...], str], ...]] = (
     (
         (FindingCode.BREAK_GLASS_SEED_KEPT,),
         "warning: the seed is next to the configuration",
+    ),
+    (
+        (FindingCode.KICK_UNKNOWN,),
+        "the broker does not know the [kick user](zones.md#kick-users)",
     ),
     (
         (FindingCode.SYSTEM_NO_USER,),

@@ -27,6 +27,7 @@ from broker_auth.settings.model import BrokerSettings, Role, Settings
 
 AUTH_USER: Final = "auth_user"  # the service itself: listed in `auth_users`, admitted without a callout
 BREAK_GLASS: Final = "break_glass"
+KICK: Final = "kick"
 
 Rules = Mapping[tuple[str, int], str]
 """Rules from audit records, by server id and connection id."""
@@ -252,6 +253,8 @@ class ConnectionReader:
         for zone in self.settings.zones:
             if row.authorized_user and row.authorized_user == zone.break_glass_nkey:
                 return BREAK_GLASS
+            if row.authorized_user and row.authorized_user == zone.kick_nkey:
+                return KICK
             if zone.nkey_seed is not None and row.authorized_user == public_nkey(zone.nkey_seed.reveal()):
                 return AUTH_USER
         return self.rules.get((server.id, row.cid))

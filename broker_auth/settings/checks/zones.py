@@ -96,7 +96,7 @@ def _check_described(source: Source, served: Iterable[str]) -> None:
 
 
 def _has_own_keys(source: Source, name: str) -> bool:
-    return any(source.is_set(key, name) for key in (*keys.SEED_KEYS, keys.BREAK_GLASS))
+    return any(source.is_set(key, name) for key in (*keys.SEED_KEYS, keys.BREAK_GLASS, keys.KICK))
 
 
 def _report_shared_keys(source: Source, broker: str, zone: str) -> None:
@@ -121,6 +121,8 @@ def _zone(source: Source, name: str, *, serving: bool, remote: bool) -> Zone:
         issuer_seed=seeds.issuer() if seeds else None,
         xkey_seed=seeds.xkey() if seeds else None,
         break_glass_nkey=source.get(keys.BREAK_GLASS, name) if own_keys else source.get(own.BREAK_GLASS),
+        kick_nkey=source.get(keys.KICK, name) if own_keys else source.get(own.KICK),
+        kick_seed_file=source.get(keys.KICK_SEED_FILE, name) if own_keys else source.get(own.KICK_SEED_FILE),
         workers=workers or source.get(own.WORKERS),
         has_own_keys=own_keys or name == FLEET_ZONE,
         served=served,
@@ -168,10 +170,23 @@ def _check_distinct(source: Source, read: Iterable[Zone]) -> None:
         if not zone.has_own_keys:
             continue
         seeds = (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed)
-        public = [public_nkey(seed.reveal()) if seed else None for seed in seeds] + [zone.break_glass_nkey]
-        named: tuple[AnyKey, ...] = (*keys.SEED_KEYS, keys.BREAK_GLASS)
+        public = [public_nkey(seed.reveal()) if seed else None for seed in seeds]
+        public += [zone.break_glass_nkey, zone.kick_nkey]
+        named: tuple[AnyKey, ...] = (*keys.SEED_KEYS, keys.BREAK_GLASS, keys.KICK)
         for key, text in zip(named, public, strict=True):
             other = known.setdefault(text, zone.name) if text else zone.name
             if other != zone.name:
                 remedy = f"make another key for zone {zone.name}"
                 source.problem(key, f"is also the key of zone {other}", remedy, zone.name)
+        _check_kick_user(source, zone, public[:-1])
+
+
+def _check_kick_user(source: Source, zone: Zone, others: Iterable[str | None]) -> None:
+    """Report a kick user that is another user too: nats-server takes each key once, with one list of permissions."""
+    name = "" if zone.is_fleet else zone.name
+    if zone.kick_nkey is not None and zone.kick_nkey in others:
+        key = own.KICK if zone.is_fleet else keys.KICK
+        source.problem(key, "is also another key of this zone", "make another key for it", name)
+    if zone.kick_seed_file is not None and zone.kick_nkey is None:
+        file_key = own.KICK_SEED_FILE if zone.is_fleet else keys.KICK_SEED_FILE
+        source.problem(file_key, "is set, and kick_nkey is not", "set kick_nkey to the public key of that seed", name)

@@ -185,6 +185,22 @@ BREAK_GLASS: Final[Key[str | None]] = Key(
     meaning="Public user nkey (`U…`) that nats-server admits to the system account without asking this service: the "
     "operator's login when the service is down. Keep its seed offline.",
 )
+KICK: Final[Key[str | None]] = Key(
+    name=f"{PREFIX}kick_nkey",
+    kind="public nkey",
+    parse=values.user_nkey,
+    default=None,
+    meaning="Public user nkey (`U…`) that nats-server admits to the system account only to list and end connections, "
+    "for `broker-auth revoke` and `sweep`.",
+)
+KICK_SEED_FILE: Final[Key[Path | None]] = Key(
+    name=f"{PREFIX}kick_seed_file",
+    kind="file",
+    parse=values.path,
+    default=None,
+    meaning="File (mode 0600) with the seed of `kick_nkey`, for commands only: `serve` does not read it. Not set, or "
+    "not readable: give `--kick-seed`.",
+)
 WORKERS: Final = _count("workers", 1, MAX_WORKERS, "Number of worker processes.")
 TOKEN_LEEWAY: Final[Key[float]] = Key(
     name=f"{PREFIX}token_leeway",
@@ -314,6 +330,8 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     CLIENT_CRL,
     CLIENT_CRL_EXPIRED,
     BREAK_GLASS,
+    KICK,
+    KICK_SEED_FILE,
     WORKERS,
     TOKEN_LEEWAY,
     CHAIN_ISSUER_MAX_AGE,

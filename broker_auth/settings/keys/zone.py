@@ -36,6 +36,15 @@ BREAK_GLASS: Final[Key[str | None]] = Key(
     default=None,
     meaning="Public user nkey (`U…`) of the break-glass user of this zone's servers.",
 )
+KICK: Final[Key[str | None]] = Key(
+    name=f"{ZONE}kick_nkey",
+    kind="public nkey",
+    parse=values.user_nkey,
+    default=None,
+    meaning="Public user nkey (`U…`) that this zone's servers admit to their system account only to list and end "
+    "connections.",
+)
+KICK_SEED_FILE: Final = _file("kick_seed_file", "File (mode 0600) with the seed of that user, for commands only.")
 WORKERS: Final[Key[int | None]] = Key(
     name=f"{ZONE}workers",
     kind="number",
@@ -46,4 +55,4 @@ WORKERS: Final[Key[int | None]] = Key(
 )
 
 SEED_KEYS: Final = (NKEY_SEED_FILE, ISSUER_SEED_FILE, XKEY_SEED_FILE)
-ZONE_KEYS: Final[tuple[AnyKey, ...]] = (*SEED_KEYS, BREAK_GLASS, WORKERS)
+ZONE_KEYS: Final[tuple[AnyKey, ...]] = (*SEED_KEYS, BREAK_GLASS, KICK, KICK_SEED_FILE, WORKERS)
