@@ -93,6 +93,11 @@ def config_option(function: _F) -> _F:
     )(function)
 
 
+def optional_config_option(text: str) -> Callable[[_F], _F]:
+    """Add ``--config``, which may be missing, with this help."""
+    return click.option("--config", "-c", type=FILE, envvar="BROKER_AUTH_CONFIG", help=text)
+
+
 def example(*lines: str) -> str:
     """Return a help epilog with examples."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)

@@ -40,19 +40,19 @@ def note(message: str) -> None:
     click.echo(one_line(message))
 
 
-def paragraph(text: str, *, first: str = "", indent: int = 0) -> None:
+def paragraph(text: str, *, first: str | None = None, indent: int = 0) -> None:
     """Print text as one line, wrapped to the width of a terminal.
 
     Args:
         text: the text, untrusted.
-        first: what the first line begins with, which may be styled; its width is ``indent``.
+        first: what the first line begins with, at most ``indent`` wide and possibly styled; by default spaces.
         indent: spaces before each further line.
     """
     line = one_line(text)
     width = terminal_width()
     lines = [line] if width is None else textwrap.wrap(line, max(20, width - indent), break_on_hyphens=False)
     gap = "\n" + " " * indent
-    click.echo((first or " " * indent) + gap.join(lines))
+    click.echo((" " * indent if first is None else first) + gap.join(lines))
 
 
 def styled(text: str, **style: Any) -> str:

@@ -42,7 +42,7 @@ from broker_auth.settings.model import BrokerSettings, Role, Settings
 
 CONNECT_SECONDS: Final = 5.0  # a service answers within 2 or not at all (fact 10)
 _CLOSE_SECONDS: Final = 1.0
-_NAME: Final = "broker-auth-cli"
+COMMAND: Final = "broker-auth-cli"  # name of the connections of commands
 CANARY: Final = "broker-auth-doctor"  # prefix of the names of connections that test a refusal
 
 
@@ -67,7 +67,7 @@ class Login:
     token: Secret | None = None
     token_seed: bytes = field(default=b"", repr=False)
     nkey_seed: Secret | None = None
-    name: str = _NAME
+    name: str = COMMAND
     inbox: str = "_INBOX"
 
     def called(self, name: str) -> Login:

@@ -15,13 +15,15 @@ from broker_auth.audit.reader import read_records, read_stream
 from broker_auth.audit.record import Record
 from broker_auth.cli import main
 from broker_auth.operate.why import find_connections
-from tests.audit.records import admitted, denied, lines, refused
+from broker_auth.operate.why_text import repeated
+from broker_auth.operate.why_text import text as lines_of
+from tests.audit.records import START, admitted, denied, lines, refused
 from tests.settings.builder import Directory
 
 
-def asked(*records: Record, about: str, last: int = 5) -> list[int]:
+def asked(*records: Record, about: str) -> list[int]:
     """Return the ids of the found connections."""
-    histories = find_connections(records, about, last)
+    histories = find_connections(records, about)
     return [(finding.decision or finding.error or denied()).cid for finding in histories]
 
 
@@ -49,16 +51,14 @@ def test_connections_are_found_by_chain_issuer_id() -> None:
 @pytest.mark.parametrize(("days", "warns"), [(31, False), (29, True), (-1, True)])
 def test_chain_issuer_that_ends_soon_is_warned_of(days: int, warns: bool) -> None:
     record = admitted(issuer_id="ISSUER", issuer_ends=admitted().time + timedelta(days=days))
-    (histories,) = find_connections([record], "ISSUER", 1)
-    text = "\n".join(histories.lines())
-    assert "chain issuer ISSUER" in text
-    assert ("are denied from then on; renew it" in text) is warns
+    output = text(record, about="ISSUER")
+    assert "chain issuer ISSUER" in output
+    assert ("are denied from then on; renew it" in output) is warns
 
 
 @pytest.mark.parametrize(("name", "noted"), [("root.mcollective", True), ("new1.example.net", False)])
 def test_waiting_node_that_is_not_root_is_noted(name: str, noted: bool) -> None:
-    (history,) = find_connections([admitted(rule="provisioning", name=name)], name, 1)
-    assert ("does not run as root" in "\n".join(history.lines())) is noted
+    assert ("does not run as root" in text(admitted(rule="provisioning", name=name), about=name)) is noted
 
 
 @pytest.mark.parametrize("about", ["", "new1", "example.net", "192.0.2.70", "77"])
@@ -66,20 +66,26 @@ def test_partial_name_finds_nothing(about: str) -> None:
     assert asked(denied(), about=about) == []
 
 
-def test_result_is_limited_to_the_last_connections() -> None:
+def test_connections_are_sorted_by_time() -> None:
     records = [denied(cid=cid, seconds=cid) for cid in (3, 1, 4, 2, 5)]
-    assert asked(*records, about="provisioner", last=3) == [3, 4, 5]
+    assert asked(*records, about="provisioner") == [1, 2, 3, 4, 5]
+
+
+def test_document_contains_the_last_connections() -> None:
+    records = lines(*[denied(cid=cid, seconds=cid) for cid in (3, 1, 4, 2, 5)])
+    done = run("provisioner", "--audit", "-", "--json", "--last", "3", stdin=records)
+    assert [finding["decision"]["cid"] for finding in json.loads(done.stdout)] == [3, 4, 5]
 
 
 def test_decision_and_server_error_of_a_connection_are_combined() -> None:
-    histories = find_connections([refused(), denied()], "new1.example.net", 5)
+    histories = find_connections([refused(), denied()], "new1.example.net")
     assert len(histories) == 1
     assert histories[0].decision
     assert histories[0].error
 
 
 def test_connection_ids_are_distinguished_by_server() -> None:
-    histories = find_connections([denied(), refused(server_id="N2")], "192.0.2.7", 5)
+    histories = find_connections([denied(), refused(server_id="N2")], "192.0.2.7")
     assert [(finding.decision is None, finding.error is None) for finding in histories] == [
         (False, True),
         (True, False),
@@ -87,7 +93,8 @@ def test_connection_ids_are_distinguished_by_server() -> None:
 
 
 def text(*records: Record, about: str = "7") -> str:
-    return "\n".join(line for finding in find_connections(records, about, 5) for line in finding.lines())
+    groups = repeated(find_connections(records, about))
+    return "\n".join(lines_of(groups, START + timedelta(minutes=5)))
 
 
 def test_denial_is_explained() -> None:
@@ -113,7 +120,9 @@ def test_admission_refused_by_nats_server_is_explained() -> None:
 
 def test_unanswered_connection_is_explained() -> None:
     output = text(refused(reason=""))
-    assert output.startswith("2027-01-15 08:00:00 UTC  REFUSED  unnamed as user provisioner from 192.0.2.7")
+    assert output.startswith(
+        "2027-01-15 08:00:00 UTC (5 minutes ago)  REFUSED  unnamed as user provisioner from 192.0.2.7"
+    )
     assert "no decision is recorded" in output
 
 
@@ -172,6 +181,70 @@ def test_command_needs_records(tmp_path: Path) -> None:
     assert run("7").exit_code == 2
     assert "does not name a file" in run("7", "--config", str(directory.save())).stderr
     assert run("7", "--audit", str(tmp_path / "missing")).exit_code == 1
+
+
+def test_equal_decisions_are_one_entry_with_one_remedy() -> None:
+    records = [denied(cid=cid, seconds=cid, server=f"fleet-{cid % 2}") for cid in range(20, 29)]
+    output = text(*records, about="provisioner").splitlines()
+    assert [line for line in output if "DENIED" in line] == [
+        "2027-01-15 08:00:28 UTC (4 minutes ago)  DENIED 9 times  new1.example.net as user provisioner from 192.0.2.7, "
+        "connection 28 on fleet-0"
+    ]
+    assert output[1] == "  since 2027-01-15 08:00:20 UTC, on fleet-0, fleet-1; the last one is shown"
+    assert len([line for line in output if line.startswith("  what to do:")]) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"host": "192.0.2.8"}, {"code": "provisioner_identity"}, {"name": "other"}, {"broker": "east"}]
+)
+def test_different_decisions_are_separate_entries(change: dict[str, Any]) -> None:
+    assert text(denied(), denied(cid=9, seconds=5, **change), about="provisioner").count("DENIED") == 2
+
+
+def test_remedy_that_several_entries_need_follows_the_last() -> None:
+    output = text(denied(), denied(cid=9, seconds=5, host="192.0.2.8"), about="provisioner").splitlines()
+    first, second = [number for number, line in enumerate(output) if "DENIED" in line]
+    assert "  why, and what to do: see below" in output[first:second]
+    assert [line[:7] for line in output[second:]].count("  what ") == 1
+
+
+def test_last_counts_entries() -> None:
+    many = [denied(cid=cid, seconds=cid) for cid in range(20, 40)]
+    others = [denied(cid=cid, seconds=cid, host=f"192.0.2.{cid}") for cid in range(1, 5)]
+    done = run("provisioner", "--audit", "-", "--last", "2", stdin=lines(*others, *many))
+    assert [" 192.0.2.4," in line for line in done.stdout.splitlines() if "DENIED" in line] == [True, False]
+    assert "DENIED 20 times" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["broker-auth-cli", "broker-auth-doctor-12ab"])
+def test_connections_of_commands_are_marked(name: str) -> None:
+    assert "this is a broker-auth command" in text(denied(name=name))
+    assert "this is a broker-auth command" in text(admitted(cid=7, client=name))
+    assert "this is a broker-auth command" not in text(denied())
+
+
+def test_tests_of_the_doctor_are_one_entry() -> None:
+    records = [denied(cid=cid, name=f"broker-auth-doctor-{cid}") for cid in range(3)]
+    assert text(*records, about="provisioner").count("DENIED") == 1
+
+
+def test_file_without_records_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\n")
+    done = run("7", "--audit", str(file))
+    assert done.exit_code == 1
+    assert f"{file} contains no audit record" in done.stderr
+
+
+def test_stopped_service_is_why_nothing_is_recorded(tmp_path: Path) -> None:
+    directory = Directory(tmp_path)
+    directory.keys = {"plugin.broker_auth.audit.output": "file:audit.jsonl", "plugin.broker_auth.pid_file": "serve.pid"}
+    (tmp_path / "audit.jsonl").write_bytes(lines(denied()))
+    config = str(directory.save())
+    unknown, known = run("stranger", "-c", config), run("7", "-c", config)
+    assert "no records of 'stranger': no service runs with the pid file" in unknown.stderr
+    assert known.exit_code == 0
+    assert known.stderr.startswith("Note: no service runs with the pid file")
 
 
 def test_control_characters_are_not_printed() -> None:
