@@ -1,36 +1,28 @@
-"""``broker-auth demo``: the whole system on this machine."""
+"""``broker-auth demo``: the whole system on this machine.
+
+This module imports almost nothing, so that the first words are printed at once; :mod:`.demo_run` has the rest.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import shlex
+import importlib.util
 from typing import Final
 
 import click
 
-from broker_auth.cli import output
-from broker_auth.demo.last_mile import NODE
-from broker_auth.demo.observation import Observation
-from broker_auth.demo.run import Result, Shape, run_demo
-from broker_auth.deploy.plan import Topology
-from broker_auth.sandbox.sandbox import Sandbox
-from broker_auth.settings.model import FleetAuth
-
-_COLUMNS: Final = 80  # of a terminal
+TOPOLOGIES: Final = ("edge", "websocket", "single", "mixed")
+FLEET_AUTH: Final = ("callout", "static")
+_NEEDS: Final = {"websocket": ("aiohttp", "websocket"), "static": ("bcrypt", "static")}  # module, and what installs it
 
 
 @click.command("demo", epilog="\b\nExample:\n  broker-auth demo --keep")
 @click.option(
-    "--topology",
-    type=click.Choice([shape.value for shape in Topology]),
-    default="edge",
-    show_default=True,
-    help="Shape of the deployment.",
+    "--topology", type=click.Choice(TOPOLOGIES), default="edge", show_default=True, help="Shape of the deployment."
 )
 @click.option(
     "--fleet-auth",
-    type=click.Choice([item.value for item in FleetAuth]),
-    default=FleetAuth.CALLOUT.value,
+    type=click.Choice(FLEET_AUTH),
+    default="callout",
     show_default=True,
     help="Whether the fleet's servers ask the service, or decide by themselves (topology edge only).",
 )
@@ -40,74 +32,28 @@ _COLUMNS: Final = 80  # of a terminal
 def demo_command(context: click.Context, *, topology: str, fleet_auth: str, keep: bool, as_json: bool) -> None:
     """Start the whole system on this machine and try every kind of login.
 
-    Uses real nats-servers, TLS and tokens, on loopback, in a temporary directory. Exit code 1 if any
-    result differs from the expected one.
+    Uses real nats-servers, TLS and tokens, on loopback, in a temporary directory, which is removed at the end. Exit
+    code 1 if any result differs from the expected one.
     """
-
-    if fleet_auth == FleetAuth.STATIC and topology != Topology.EDGE:
+    if fleet_auth == "static" and topology != "edge":
         raise click.UsageError("--fleet-auth static needs --topology edge")
+    for choice in (topology, fleet_auth):
+        _require(choice)
+    if not as_json:
+        click.echo(f"Starting nats-servers and the service on this machine (topology {topology}) ...")
+    # Imported after the first words: imports take longer than these may.
+    from broker_auth.deploy.natsbinary import find_binary, require_optional_certificates
 
-    def show(deployment: Sandbox, result: Result) -> None:
-        if as_json:
-            output.document(_document(result))
-        else:
-            _print(result)
-        if keep:
-            _print_instructions(deployment)
+    find_binary()
+    if topology == "mixed":
+        require_optional_certificates()
+    from broker_auth.cli.demo_run import run
 
-    try:
-        shape = Shape(topology=Topology(topology), fleet_auth=FleetAuth(fleet_auth))
-        result = asyncio.run(run_demo(shape, show, wait=keep))
-    except KeyboardInterrupt:
-        return  # the normal end of `--keep`
-    context.exit(0 if result.ok else 1)
+    context.exit(run(topology, fleet_auth, keep=keep, as_json=as_json))
 
 
-def _document(result: Result) -> dict[str, object]:
-    return {
-        "ok": result.ok,
-        "admission": [_row(outcome) for outcome in result.admission],
-        "isolation": [_row(outcome) for outcome in result.isolation],
-        "onboarding": [_row(outcome) for outcome in result.onboarding],
-    }
-
-
-def _row(outcome: Observation) -> dict[str, object]:
-    return {
-        "what": outcome.what,
-        "expected": outcome.expected,
-        "happened": outcome.happened,
-        "ok": outcome.as_expected,
-    }
-
-
-def _print(result: Result) -> None:
-    """Print a line for each row and no frames, so that all of it fits a terminal of 80 columns and 40 lines."""
-    for title, outcomes in (
-        ("Admission", result.admission),
-        ("Isolation", result.isolation),
-        ("Onboarding", result.onboarding),
-    ):
-        good = sum(outcome.as_expected for outcome in outcomes)
-        click.secho(f"{title}: {good} of {len(outcomes)} as expected", bold=True)
-        for outcome in outcomes:
-            if outcome.as_expected:
-                room = _COLUMNS - len("  ok  ") - len(outcome.what)
-                click.echo(f"  ok  {outcome.what} {output.one_line(outcome.happened):>{max(room - 1, 0)}}")
-            else:
-                what = f"{outcome.what}: expected {outcome.expected}, happened {outcome.happened}"
-                click.secho(f"  NOT AS EXPECTED  {output.one_line(what)}", fg="red")
-
-
-def _print_instructions(deployment: Sandbox) -> None:
-    configuration = shlex.quote(str(deployment.deployment.configuration))
-    for line in (
-        f"Running in {deployment.directory} until interrupted (Ctrl-C). Explore it with:",
-        f"  broker-auth report conns --config {configuration}",
-        f"  broker-auth why {NODE} --config {configuration}",
-        f"  broker-auth doctor --config {configuration}",
-        f"  tail -f {shlex.quote(str(deployment.audit_file))}",
-        f"Nodes connect to {deployment.node_url}, the fleet to {deployment.fleet_url}.",
-        f"Certificates are in {deployment.directory}/pki.",
-    ):
-        click.echo(line, err=True)
+def _require(choice: str) -> None:
+    """Check at once that the optional packages of a choice are installed."""
+    module, extra = _NEEDS.get(choice, ("", ""))
+    if module and importlib.util.find_spec(module) is None:
+        raise click.ClickException(f"{choice} needs the package {module}: pip install 'broker-auth[{extra}]'")

@@ -44,7 +44,8 @@ async def try_all(sandbox: Sandbox, tried: list[Attempt]) -> list[Observation]:
 async def try_one(sandbox: Sandbox, attempt: Attempt, name: str) -> Observation:
     """Connect as ``name``, and return the outcome."""
     happened = await (_recorded(sandbox, attempt, name) if attempt.decided else _seen(attempt, name))
-    return Observation(what=attempt.what, expected=attempt.expected, happened=happened)
+    example = attempt.what not in _SIMILAR
+    return Observation(what=attempt.what, expected=attempt.expected, happened=happened, example=example)
 
 
 async def _recorded(sandbox: Sandbox, attempt: Attempt, name: str) -> str:
@@ -76,6 +77,15 @@ async def _seen(attempt: Attempt, name: str) -> str:
 
 _GRACE_SECONDS: Final = 0.2
 _WRONG: Final = "guessed"
+_SIMILAR: Final = {  # to another row
+    "node, token of a foreign signer",
+    "provisioner, certificate of a foreign CA",
+    "node as user provisioner",
+    "system user, wrong password",
+    "system user, right password, no mTLS",
+    "client, nonce not signed",
+    "client, token of a foreign issuer",
+}
 _MEMBER_AS_PROVISIONER: Final = "fleet member as provisioner, right password"
 WRONG_PASSWORD: Final = "denied: provisioner_password"
 IN_FLEET: Final = "in choria"

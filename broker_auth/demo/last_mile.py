@@ -16,6 +16,7 @@ from broker_auth.sandbox.devices import EVENT, Factory, ask
 from broker_auth.sandbox.sandbox import Sandbox
 
 NODE: Final = "node3.example.net"
+WAITING: Final = "node4.example.net"
 STRANGER: Final = "stranger.example.net"
 _AGAIN_SECONDS: Final = 0.05
 
@@ -26,9 +27,9 @@ class LastMile:
     def __init__(self, deployment: Sandbox) -> None:
         """Make the node; nothing is started yet."""
         self._deployment = deployment
-        factory = Factory(deployment, deployment.directory / "onboarding")
-        factory.make(NODE)
-        self._provisioner, self._node = factory.start_provisioner(), factory.start_node(NODE)
+        self._factory = Factory(deployment, deployment.directory / "onboarding")
+        self._factory.make(NODE)
+        self._provisioner, self._node = self._factory.start_provisioner(), self._factory.start_node(NODE)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> LastMile:
@@ -62,7 +63,7 @@ class LastMile:
             (
                 "an unknown node announces itself to the provisioner",
                 "not in the inventory",
-                refused.removeprefix(f"{STRANGER}: "),
+                refused,
             ),
             ("a node waits with its provisioning token", "in provisioning", _account(waits)),
             (f"the provisioner gives it a {'token' if single else 'certificate'}", NODE, provisioned),
@@ -71,10 +72,16 @@ class LastMile:
         ]
         return [Observation(what=what, expected=expected, happened=happened) for what, expected, happened in rows]
 
+    async def leave_a_node_waiting(self) -> None:
+        """Start a node that the provisioner does not expect, and return once it waits."""
+        self._factory.make(WAITING, expected=False)
+        node = await self._stack.enter_async_context(self._factory.start_node(WAITING))
+        await node.line("waiting:")
+
     async def _stranger(self) -> str:
         """Publish announcements of a node that the provisioner does not expect, until it refuses them."""
         client = await connect(self._deployment.node_url, STRANGER, self._deployment.credentials("node"))
-        refusal = asyncio.create_task(self._provisioner.line("refused:"))
+        refusal = asyncio.create_task(self._provisioner.line(f"refused: {STRANGER}:"))
         try:
             while not refusal.done():  # the provisioner's subscription crosses the leaf link in its own time
                 await client.publish(EVENT, json.dumps({"identity": STRANGER}).encode())

@@ -11,11 +11,16 @@ SERVER_REFUSED: Final = "refused by nats-server"  # without a decision of this s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """A row of the demo: the step, its expected and its actual outcome."""
+    """A row of the demo: the step, its expected and its actual outcome.
+
+    Attributes:
+        example: whether a screen that has no room for all rows shows this one.
+    """
 
     what: str
     expected: str
     happened: str
+    example: bool = True
 
     @property
     def as_expected(self) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker_auth.demo.attempts import attempts, try_all
@@ -14,6 +13,7 @@ from broker_auth.demo.isolation import show_isolation
 from broker_auth.demo.last_mile import LastMile
 from broker_auth.demo.observation import Observation
 from broker_auth.deploy.plan import Topology
+from broker_auth.sandbox.leftovers import ended_by_signals, vanishing_directory
 from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.settings.model import FleetAuth
 
@@ -26,13 +26,13 @@ class Shape:
     fleet_auth: FleetAuth = FleetAuth.CALLOUT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Result:
-    """All observations of the demo."""
+    """All observations of the demo, by part."""
 
-    admission: list[Observation]
-    isolation: list[Observation]
-    onboarding: list[Observation]
+    admission: list[Observation] = field(default_factory=list)
+    isolation: list[Observation] = field(default_factory=list)
+    onboarding: list[Observation] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -40,27 +40,54 @@ class Result:
         return all(outcome.as_expected for outcome in (*self.admission, *self.isolation, *self.onboarding))
 
 
-async def run_demo(shape: Shape, show: Callable[[Sandbox, Result], None], *, wait: bool) -> Result:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """The functions that show the demo.
+
+    Attributes:
+        started: called once the servers and the service run.
+        part: called with the name of each part of :class:`Result` and its rows, once it is done.
+        end: called with everything while it is still running.
+    """
+
+    started: Callable[[Sandbox], None]
+    part: Callable[[str, list[Observation]], None]
+    end: Callable[[Sandbox, Result], None]
+
+
+async def run_demo(shape: Shape, screen: Screen, *, wait: bool) -> Result:
     """Run the demo in a temporary directory.
 
     Args:
         shape: the shape of the deployment.
-        show: called with the result while everything is still running.
-        wait: keep running until interrupted.
+        screen: the functions that show it.
+        wait: keep running, with a node that waits, until a signal comes.
 
     Raises:
         BrokerAuthError: a process could not be started.
+        Ended: a signal came.
     """
     # asyncio logs warnings about nats-py when TLS refuses a client, which is expected here.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="broker-auth-demo-") as directory:
-        async with Sandbox(Path(directory) / "site", shape.topology, fleet_auth=shape.fleet_auth) as sandbox:
-            admission = await try_all(sandbox, attempts(sandbox))
+    with ended_by_signals(), vanishing_directory("broker-auth-demo-") as directory:
+        return await _run(directory, shape, screen, wait=wait)
+
+
+async def _run(directory: Path, shape: Shape, screen: Screen, *, wait: bool) -> Result:
+    result = Result()
+    async with Sandbox(directory / "site", shape.topology, fleet_auth=shape.fleet_auth) as sandbox:
+        screen.started(sandbox)
+        async with LastMile(sandbox) as last_mile:
+            result.admission = await try_all(sandbox, attempts(sandbox))
+            screen.part("admission", result.admission)
             await sandbox.apply_streams()
-            async with LastMile(sandbox) as last_mile:
-                isolation = await show_isolation(sandbox)
-                result = Result(admission=admission, isolation=isolation, onboarding=await last_mile.show())
-                show(sandbox, result)
-                if wait:
-                    await asyncio.Event().wait()
-        return result
+            result.isolation = await show_isolation(sandbox)
+            screen.part("isolation", result.isolation)
+            result.onboarding = await last_mile.show()
+            screen.part("onboarding", result.onboarding)
+            if wait:
+                await last_mile.leave_a_node_waiting()
+            screen.end(sandbox, result)
+            if wait:
+                await asyncio.Event().wait()
+    return result

@@ -59,15 +59,16 @@ class Factory:
         write_private(self.provisioner / "provisioner.jwt", token.token.encode())
         write_private(self.provisioner / "provisioner.seed", token.seed.hex().encode())
 
-    def make(self, identity: str, validity: float = DAY) -> Path:
-        """Return the directory of a device that leaves the factory, and put it into the inventory."""
+    def make(self, identity: str, validity: float = DAY, *, expected: bool = True) -> Path:
+        """Return the directory of a device that leaves the factory; put it into the inventory if it is expected."""
         directory, secret = self.directory / identity, secrets.token_hex(32)
         directory.mkdir(mode=0o700)
         shutil.copy(self.deployment.ca, directory / "ca.pem")
         write_private(directory / "device.secret", secret.encode())
         self.give_node_token(directory, validity)
-        inventory = self.provisioner / "inventory"
-        write_private(inventory, inventory.read_bytes() + f"{identity} {secret}\n".encode())
+        if expected:
+            inventory = self.provisioner / "inventory"
+            write_private(inventory, inventory.read_bytes() + f"{identity} {secret}\n".encode())
         return directory
 
     def give_node_token(self, directory: Path, validity: float = DAY) -> None:

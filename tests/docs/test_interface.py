@@ -13,7 +13,7 @@ import pytest
 
 from broker_auth.audit.record import encode, make_record
 from broker_auth.bench.run import PARTS
-from broker_auth.cli import demo, main, report, root, streams, token_formats
+from broker_auth.cli import demo_run, main, report, root, streams, token_formats
 from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result
 from broker_auth.deploy.natsbinary import BINARY_VARIABLE
@@ -263,7 +263,7 @@ def _doctor(directory: Path) -> Any:
 
 def _demo(_: Path) -> Any:
     outcome = Observation(what="a", expected="b", happened="b")
-    return demo._document(Result(admission=[outcome], isolation=[outcome], onboarding=[outcome]))
+    return demo_run._document(Result(admission=[outcome], isolation=[outcome], onboarding=[outcome]))
 
 
 DOCUMENTS: Final[dict[str, Callable[[Path], Any]]] = {
