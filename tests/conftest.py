@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from functools import cache
@@ -88,7 +89,9 @@ PROCESSES_UNMEASURED: Final = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Write the program that stands in for nats-server."""
+    """Write the program that stands in for nats-server, and let the processes that tests start end on SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # inherited from a shell that runs this in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     directory = tempfile.TemporaryDirectory(prefix="unmarked-")
     config.add_cleanup(directory.cleanup)
     program = config.stash[_PROGRAM] = Path(directory.name) / "nats-server"
