@@ -26,7 +26,7 @@ _EPILOG = options.example(
 
 
 @click.command("explain", epilog=_EPILOG)
-@click.argument("request", metavar="REQUEST|-")
+@click.argument("request", metavar="REQUEST|-", type=options.FILE_OR_DASH)
 @options.config_option
 @click.option(
     "--at",

@@ -73,6 +73,7 @@ def parse_time(text: str) -> float | None:
 DURATION: Final = Duration()
 MOMENT: Final = Moment()
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
+FILE_OR_DASH: Final = click.Path(allow_dash=True)  # a name, for completion; the command reads it and reports errors
 DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
 
 

@@ -7,12 +7,15 @@ import os
 import shutil
 import sys
 import textwrap
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 import click
 
 from broker_auth import times
 from broker_auth.printable import printable
+
+printed_document: Final[ContextVar[bool]] = ContextVar("printed_document", default=False)
 
 
 def one_line(text: str) -> str:
@@ -67,6 +70,7 @@ def terminal_width() -> int | None:
 
 def document(value: Any) -> None:
     """Print ``value`` as one JSON document, in ASCII for any terminal and encoding."""
+    printed_document.set(True)
     click.echo(json.dumps(value, indent=2))
 
 

@@ -39,7 +39,7 @@ _EPILOG = options.example(
 
 
 @click.command("replay", epilog=_EPILOG)
-@click.argument("audit", metavar="[AUDIT|-]...", nargs=-1)
+@click.argument("audit", metavar="[AUDIT|-]...", nargs=-1, type=options.FILE_OR_DASH)
 @options.config_option
 @click.option("--against", type=options.FILE, help="The configuration that the records were made under.")
 @click.option("--at", type=options.MOMENT, help="Time of the decisions; by default the time of each record.")

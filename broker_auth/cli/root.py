@@ -65,51 +65,48 @@ class Root(LazyGroup):
         kwargs["standalone_mode"] = False
         if not alone:
             return super().main(*args, **kwargs)
+        words = (args[0] if args else kwargs.get("args")) or sys.argv[1:]
+        output.printed_document.set(False)
         try:
             code = super().main(*args, **kwargs)
         except Exception as problem:
-            sys.exit(_report(problem))
+            code, errors = _failure(problem)
+            for line in errors:
+                output.error(line)
+            if errors and "--json" in words and not output.printed_document.get():
+                output.document({"errors": [output.one_line(line) for line in errors]})
+            sys.exit(code)
         # Commands exit with a code by `ctx.exit`; other return values are not exit codes.
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _report(problem: Exception) -> int:
-    """Print an error and return its exit code."""
+def _failure(problem: Exception) -> tuple[int, list[str]]:
+    """Return the exit code of an error, and its lines."""
     match problem:
         case click.Abort():
-            return INTERRUPTED
-        case click.UsageError():
-            output.error(problem.format_message())
-            return USAGE
+            return INTERRUPTED, []
         case click.ClickException():
-            output.error(problem.format_message())
-            return NO
+            return USAGE if isinstance(problem, click.UsageError) else NO, [problem.format_message()]
         case ConfigurationError():
-            for line in problem.problems:
-                output.error(str(line))
+            return NO, [str(line) for line in problem.problems]
         case BrokerAuthError():
-            output.error(str(problem))
+            return NO, [str(problem)]
+        case OSError(errno=errno.EPIPE):
+            return NO, []  # the reader of standard output has gone
         case OSError():
-            _report_system_error(problem)
+            where = f"{problem.filename}: " if problem.filename else ""
+            return NO, [f"{where}{problem.strerror or type(problem).__name__}"]
         case _:
-            _report_unexpected(problem)
-    return NO
+            return NO, [_unexpected(problem)]
 
 
-def _report_system_error(problem: OSError) -> None:
-    if problem.errno == errno.EPIPE:
-        return  # the reader of standard output has gone
-    where = f"{problem.filename}: " if problem.filename else ""
-    output.error(f"{where}{problem.strerror or type(problem).__name__}")
-
-
-def _report_unexpected(problem: Exception) -> None:
+def _unexpected(problem: Exception) -> str:
+    """Return an unexpected error without its text, which may quote a secret."""
     if os.environ.get("BROKER_AUTH_DEBUG") == "1":
         import traceback
 
         traceback.print_exception(problem)
-    # Not the exception's text, which may quote a secret.
-    output.error(
+    return (
         f"internal error: {_origin(problem)} ({type(problem).__name__}); "
         "run with BROKER_AUTH_DEBUG=1 for the traceback, and report it"
     )

@@ -55,7 +55,7 @@ class _Trust:
 
 
 @click.command("check", epilog=_EPILOG)
-@click.argument("files", metavar="FILE|-...", nargs=-1, required=True, type=click.Path())
+@click.argument("files", metavar="FILE|-...", nargs=-1, required=True, type=options.FILE_OR_DASH)
 @click.option("--config", "-c", type=options.FILE, help="Trust the signers and issuers of this configuration.")
 @click.option(
     "--signer",

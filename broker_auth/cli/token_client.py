@@ -25,9 +25,9 @@ _NOT_FOR_ISSUERS: Final = frozenset({"fleet_management", "signed_fleet_managemen
 
 
 @click.command("client", epilog=_EPILOG)
-@click.argument("out", metavar="FILE")
+@click.argument("out", metavar="FILE", type=options.FILE_OR_DASH)
 @click.argument("identity")
-@click.argument("signing_key", metavar="SIGNING-KEY")
+@click.argument("signing_key", metavar="SIGNING-KEY", type=options.FILE_OR_DASH)
 @click.option("--public-key", default="", help="The client's Ed25519 public key, hex or a file; required by brokers.")
 @click.option("--agents", "--agent", multiple=True, help="Agent, or agent.action, it may use; may be repeated.")
 @click.option("--org", default=DEFAULT_ORGANIZATION, show_default=True, help="Organization it belongs to.")

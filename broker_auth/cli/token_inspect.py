@@ -22,7 +22,7 @@ MAX_INPUT = 2 * MAX_TOKEN_BYTES
 
 
 @click.command("inspect", epilog=_EPILOG)
-@click.argument("file", metavar="FILE|-")
+@click.argument("file", metavar="FILE|-", type=options.FILE_OR_DASH)
 @options.json_option
 @click.pass_context
 def inspect_command(ctx: click.Context, file: str, *, as_json: bool) -> None:

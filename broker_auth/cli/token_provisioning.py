@@ -37,8 +37,8 @@ _EPILOG = options.example(
 
 
 @click.command("provisioning", epilog=_EPILOG)
-@click.argument("out", metavar="[OUT]")
-@click.argument("signing_key", metavar="SIGNING-KEY", required=False)
+@click.argument("out", metavar="[OUT]", type=options.FILE_OR_DASH)
+@click.argument("signing_key", metavar="SIGNING-KEY", required=False, type=options.FILE_OR_DASH)
 @click.option(
     "--token",
     envvar="PROVISIONING_TOKEN",
@@ -77,7 +77,12 @@ _EPILOG = options.example(
     metavar="CIDR",
     help="Only nodes from this address or network may wait by it; may be repeated.",
 )
-@click.option("--names-file", metavar="FILE", help="Create a token for each name in this file, one name on each line.")
+@click.option(
+    "--names-file",
+    metavar="FILE",
+    type=options.FILE_OR_DASH,
+    help="Create a token for each name in this file, one name on each line.",
+)
 @click.option("--out-dir", type=options.DIRECTORY, help="Directory for the tokens of --names-file, as NAME.jwt.")
 @click.option("--org", default=DEFAULT_ORGANIZATION, show_default=True, help="Organization that trusts the token.")
 @click.option("--protocol-v2", is_flag=True, help="Use the version 2 network protocol and security.")

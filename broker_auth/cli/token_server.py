@@ -18,10 +18,10 @@ _EPILOG = options.example(
 
 
 @click.command("server", epilog=_EPILOG)
-@click.argument("out", metavar="FILE")
+@click.argument("out", metavar="FILE", type=options.FILE_OR_DASH)
 @click.argument("identity")
-@click.argument("public_key", metavar="PUBLIC-KEY")
-@click.argument("signing_key", metavar="SIGNING-KEY")
+@click.argument("public_key", metavar="PUBLIC-KEY", type=options.FILE_OR_DASH)
+@click.argument("signing_key", metavar="SIGNING-KEY", type=options.FILE_OR_DASH)
 @click.option(
     "--collectives",
     "--collective",

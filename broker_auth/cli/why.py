@@ -32,7 +32,10 @@ _EPILOG = options.example(
 @click.command("why", epilog=_EPILOG)
 @click.argument("name", metavar="NAME|HOST|CID|TOKEN-ID")
 @click.option(
-    "--audit", metavar="FILE|-", help="Audit records, or a log that contains them; by default the configured file."
+    "--audit",
+    metavar="FILE|-",
+    type=options.FILE_OR_DASH,
+    help="Audit records, or a log that contains them; by default the configured file.",
 )
 @options.optional_config_option("The configuration, for the names of its audit files.")
 @click.option(

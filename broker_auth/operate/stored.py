@@ -98,6 +98,11 @@ def read_stored(data: bytes) -> Stored:
         raise InputError("the request is not one JSON document; give one audit record or one request") from error
     if not isinstance(value, dict):
         raise InputError("the request is not a JSON object")
+    if value.get("event") == "server_error":
+        raise InputError(
+            "this is nats-server's report of a refused connection, not a decision; give the record with "
+            '"event":"decision" of the same connection (`broker-auth why` finds both)'
+        )
     if "redacted" in value or "decision" in value or "request" in value:
         return _record(value)
     return Stored(request=_request(value))

@@ -11,8 +11,10 @@ Three steps, each a pure function except for the random part of the token id:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from broker_auth.encoding import is_hex_key
 from broker_auth.errors import InputError
@@ -23,6 +25,7 @@ from broker_auth.tokens.bounds import EXTENSIONS, Bounds
 from broker_auth.tokens.bounds import KEY as BOUNDS_KEY
 from broker_auth.tokens.claims import ClientPermissions, Purpose, ServerPermissions
 from broker_auth.tokens.issue_chain import issue_under, make_chain_issuer
+from broker_auth.tokens.jws import show
 from broker_auth.tokens.signing import SigningKey, load_signing_key, new_seed, signing_key_from_seed
 
 __all__ = [
@@ -47,6 +50,7 @@ DEFAULT_ISSUER: Final = "Choria Tokens Package"  # the default of choria-io/toke
 DEFAULT_ORGANIZATION: Final = "choria"
 CLIENT_FLAGS: Final = ClientPermissions.__struct_fields__
 SERVER_FLAGS: Final = ServerPermissions.__struct_fields__
+_SCHEMES: Final = ("nats", "tls", "ws", "wss")
 
 Claims = dict[str, Any]
 """Claims to be signed, by their names in the token."""
@@ -94,7 +98,7 @@ def provisioning_claims(
         issuer: ``iss``.
 
     Raises:
-        InputError: no token, neither URLs nor SRV domain, an unusable validity, or bounds in the extensions too.
+        InputError: no token, neither URLs nor SRV domain, an unusable URL or validity, or bounds in the extensions too.
     """
     if not token:
         raise InputError("a provisioning token needs an access token (cht)")
@@ -109,7 +113,7 @@ def provisioning_claims(
         EXTENSIONS: _extensions(extensions, bounds),
     }
     return claims | _present(
-        chu=",".join(urls),
+        chu=",".join([_broker_url(url) for one in urls for url in one.split(",")]),
         chsrv=srv_domain,
         chrd=registration,
         chf=facts,
@@ -119,6 +123,24 @@ def provisioning_claims(
         v2=protocol_v2,
         update=allow_update,
     )
+
+
+def _broker_url(text: str) -> str:
+    """Return a broker's URL with its scheme; Choria reads a host and a port without one as ``nats://``.
+
+    Raises:
+        InputError: a Choria Server could not use it: it needs a host and a port.
+    """
+    url = text.strip()
+    url = url if "://" in url else f"nats://{url}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in _SCHEMES and parts.hostname and parts.port and not parts.path.strip("/")
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s,]", url):
+        raise InputError(f"{show(text)} is not the URL of a broker; write it like nats://edge.example.net:4222")
+    return url
 
 
 def server_claims(

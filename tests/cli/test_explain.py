@@ -287,6 +287,7 @@ NOT_REQUESTS: list[tuple[object, str]] = [
     (b"[" * 100_000, "not one JSON document"),
     (b"[]", "not a JSON object"),
     (b"{}", "not an authorization request"),
+    (b'{"event":"server_error","time":"2027-01-15T08:00:00Z","server":"a"}', "report of a refused connection"),
     (b'{"nats": {}}', "not an authorization request"),
     (b" " * 1_100_000, "more than"),
     (kept(request=None), "does not contain its request"),
@@ -303,7 +304,7 @@ NOT_REQUESTS: list[tuple[object, str]] = [
 @pytest.mark.parametrize(("stored", "says"), NOT_REQUESTS, ids=lambda value: str(value)[:30])
 def test_input_that_is_not_a_request_is_refused(config: Path, stored: object, says: str) -> None:
     refused = explain(config, stored, "--json")
-    assert (refused.code, refused.out) == (1, "")
+    assert (refused.code, refused.json) == (1, {"errors": [refused.error]})
     assert says in refused.error
 
 

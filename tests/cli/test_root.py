@@ -73,6 +73,56 @@ def test_shell_completion(words: str, expected: str) -> None:
     assert result.out.splitlines() == [f"plain,{expected}"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "token check",
+        "token inspect",
+        "token keys",
+        "token client",
+        "token client out.jwt up=alice",
+        "token server out.jwt node1.example.net node1.public",
+        "token provisioning",
+        "config check",
+        "config render",
+        "explain",
+        "replay",
+        "why node1.example.net --audit",
+        "why node1.example.net -c",
+        "doctor --config",
+    ],
+)
+def test_shell_completes_files(words: str) -> None:
+    env = {"_BROKER_AUTH_COMPLETE": "bash_complete", "COMP_WORDS": f"broker-auth {words} "}
+    assert run(env={**env, "COMP_CWORD": str(len(words.split()) + 1)}).out.splitlines() == ["file,"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("why", "node1", "-c", "missing.conf"),
+        ("why", "node1"),
+        ("report", "conns", "--config", "missing.conf"),
+        ("report", "waiting"),
+        ("streams", "apply", "-c", "missing.conf"),
+        ("token", "inspect", "missing.jwt"),
+        ("explain", "missing.json", "-c", "missing.conf"),
+        ("doctor",),
+    ],
+    ids=" ".join,
+)
+def test_early_error_is_a_json_document_too(command: tuple[str, ...]) -> None:
+    failed = run(*command, "--json")
+    assert failed.code in (1, 2)
+    assert failed.json == {"errors": [failed.error]}
+
+
+def test_error_after_a_document_adds_none() -> None:
+    checked = run("config", "check", "missing.conf", "--json")
+    assert checked.code == 1
+    assert checked.json["valid"] is False
+
+
 def test_version() -> None:
     assert run("--version") == Run(0, f"broker-auth {__version__}\n", "")
 
@@ -91,8 +141,8 @@ USAGE_ERRORS: list[tuple[tuple[str, ...], str]] = [
     (("token", "check", "f", "--signer", "x", "--min-validity", "soon"), "'soon' is not a duration"),
     (("token", "provisioning", "o", "k", "--token", "t"), "give --urls or --srv"),
     (("token", "provisioning", "o", "k", "--token", "t", "--urls", "nats://b:4222", "--srv", "d"), "give either"),
-    (("token", "provisioning", "o", "k", "--urls", "u", "--validity", "1x"), "not a duration"),
-    (("token", "provisioning", "-", "k", "--urls", "u", "--json"), "with --json the token must go to a file"),
+    (("token", "provisioning", "o", "k", "--urls", "u:4222", "--validity", "1x"), "not a duration"),
+    (("token", "provisioning", "-", "k", "--urls", "u:4222", "--json"), "with --json the token must go to a file"),
     (("token", "server", "f", "i", "p"), "Missing argument 'SIGNING-KEY'"),
     (("token", "server", "f", "i", "p", "k", "--governor"), "--governor requires --stream-user"),
     (("token", "client", "f", "i"), "Missing argument 'SIGNING-KEY'"),
@@ -116,8 +166,9 @@ def test_wrong_usage_is_one_line_and_code_2(words: tuple[str, ...], says: str, t
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(tmp_path)
         result = run(*words)
-    assert (result.code, result.out) == (2, "")
+    assert result.code == 2
     assert says in result.error
+    assert result.out == "" or result.json == {"errors": [result.error]}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,7 +179,7 @@ FAILURES: list[tuple[tuple[str, ...], str]] = [
     (("token", "check", "none", "--issuer", "choria=zz"), "choria: an Ed25519 public key is 64 hex characters"),
     (("token", "check", "none", "--config", "none.conf"), "none.conf: does not exist"),
     (("token", "inspect", "none"), "none does not exist"),
-    (("token", "provisioning", "o", "none", "--token", "t", "--urls", "u"), "none does not exist"),
+    (("token", "provisioning", "o", "none", "--token", "t", "--urls", "u:4222"), "none does not exist"),
     (("token", "server", "o", "i", "0" * 64, "none"), "none does not exist"),
     (("token", "client", "o", "i", "none"), "none does not exist"),
     (("token", "keys", "none", "--show-public"), "none does not exist"),

@@ -280,7 +280,7 @@ def test_configuration_sets_the_strictness(tmp_path: Path) -> None:
 def test_invalid_configuration_is_an_error_not_a_rejection(tmp_path: Path) -> None:
     broken = configuration(tmp_path, **{"plugin.broker_auth.token_leeway": "61s", "plugin.broker_auth.wrokers": "1"})
     refused = run("token", "check", "-", "--config", broken, "--json", stdin=sign(a_client(), ORG))
-    assert (refused.code, refused.out) == (1, "")
+    assert (refused.code, list(refused.json)) == (1, ["errors"])
     lines = refused.err.splitlines()
     assert len(lines) == 2
     assert all(line.startswith(f"Error: {broken}:") for line in lines)

@@ -173,14 +173,16 @@ def test_access_token_is_prompted_for_on_a_terminal(
 
     monkeypatch.setattr(token_provisioning, "sys", Terminal)
     out = key_directory.path / "p.jwt"
-    made = run("token", "provisioning", out, key_directory.path / "org.seed", "--urls", "u", stdin=f"{TOKEN_SECRET}\n")
+    made = run(
+        "token", "provisioning", out, key_directory.path / "org.seed", "--urls", "u:4222", stdin=f"{TOKEN_SECRET}\n"
+    )
     assert made.code == 0
     assert raw_claims(out)["cht"] == TOKEN_SECRET
 
 
 def test_access_token_is_required_without_a_terminal(key_directory: KeyDirectory) -> None:
     refused = spawn(
-        "token", "provisioning", key_directory.path / "p.jwt", key_directory.path / "org.seed", "--urls", "u"
+        "token", "provisioning", key_directory.path / "p.jwt", key_directory.path / "org.seed", "--urls", "u:4222"
     )
     assert refused.code == 2
     assert "give --token" in refused.error
@@ -373,7 +375,7 @@ def test_secret_files_must_be_private(key_directory: KeyDirectory) -> None:
     secret = key_directory.path / "token.txt"
     secret.write_text(TOKEN_SECRET)
     secret.chmod(0o644)
-    args = ("token", "provisioning", key_directory.path / "p.jwt", key_directory.path / "org.seed", "--urls", "u")
+    args = ("token", "provisioning", key_directory.path / "p.jwt", key_directory.path / "org.seed", "--urls", "u:4222")
     refused = run(*args, "--token", f"file:{secret}")
     assert (refused.code, refused.out) == (1, "")
     assert "has mode 0644" in refused.error

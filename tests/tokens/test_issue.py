@@ -190,6 +190,18 @@ def test_times_are_whole_seconds() -> None:
     assert (claims["iat"], claims["nbf"], claims["exp"]) == (NOW, NOW, NOW + 1)
 
 
+@pytest.mark.parametrize(
+    ("urls", "claim"),
+    [
+        (["edge.example.net:4222"], "nats://edge.example.net:4222"),
+        (["tls://192.0.2.7:4222", "wss://[2001:db8::7]:443"], "tls://192.0.2.7:4222,wss://[2001:db8::7]:443"),
+        (["nats://a:4222, b:4223"], "nats://a:4222,nats://b:4223"),
+    ],
+)
+def test_urls_have_the_scheme_that_choria_assumes(urls: list[str], claim: str) -> None:
+    assert a_provisioning(urls=urls)["chu"] == claim
+
+
 def test_public_keys_are_lower_case_as_in_go() -> None:
     assert a_server(public_key=HOLDER.hex.upper())["public_key"] == HOLDER.hex
 
@@ -199,6 +211,11 @@ def test_public_keys_are_lower_case_as_in_go() -> None:
     [
         (lambda: a_provisioning(token=Secret("")), "access token"),
         (lambda: a_provisioning(urls=[]), "URLs or an SRV domain"),
+        (lambda: a_provisioning(urls=["nats://edge.example.net"]), "is not the URL of a broker"),
+        (lambda: a_provisioning(urls=["http://edge.example.net:80"]), "is not the URL of a broker"),
+        (lambda: a_provisioning(urls=["nats://edge.example.net:99999"]), "is not the URL of a broker"),
+        (lambda: a_provisioning(urls=["nats://edge 1:4222"]), "is not the URL of a broker"),
+        (lambda: a_provisioning(urls=["nats://a:4222", ""]), "is not the URL of a broker"),
         (lambda: a_provisioning(validity=0), "at least one second"),
         (lambda: a_provisioning(validity=9e11), "9999"),
         (lambda: a_server(identity=""), "identity"),

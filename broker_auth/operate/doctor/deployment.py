@@ -147,10 +147,12 @@ async def examine_streams(context: Context) -> list[Finding]:
     except OperationError as error:
         findings.error(FindingCode.STREAMS_UNAVAILABLE, str(error), "set store_dir and see nats-server's log")
         return findings.items
+    missing = [change.name for change in changes if change.action is Action.CREATE]
+    if missing:
+        verb = "does" if len(missing) == 1 else "do"
+        findings.error(FindingCode.STREAMS_MISSING, f"{', '.join(missing)} {verb} not exist", remedy)
     for change in changes:
-        if change.action is Action.CREATE:
-            findings.error(FindingCode.STREAMS_MISSING, f"{change.name} does not exist", remedy)
-        elif change.action is Action.UPDATE:
+        if change.action is Action.UPDATE:
             fields = ", ".join(difference.field for difference in change.differences)
             findings.warning(
                 FindingCode.STREAMS_DIFFER, f"{change.name} differs from the configuration in {fields}", remedy
@@ -161,7 +163,7 @@ async def examine_streams(context: Context) -> list[Finding]:
                 f"{change.name} has retention 0 but exists",
                 "remove it with nats stream rm",
             )
-        else:
+        elif change.action is not Action.CREATE:
             findings.ok(FindingCode.STREAMS_PRESENT, f"{change.name} is as configured, or not configured")
     await _examine_audit_stream(context, findings)
     return findings.items
