@@ -216,6 +216,8 @@ class Access:
             except AccessError as error:
                 failures.setdefault(str(error), []).append(url)
         remedy = "see `broker-auth why` and `broker-auth doctor`, or use --break-glass SEED if no service runs"
+        if self.settings.issuer_mode and self.proof is None and login.nkey_seed is None:
+            remedy = f"use --token FILE --seed FILE of a client with the permission for it; {remedy}"
         where = "; ".join(f"{', '.join(urls)}: {failure}" for failure, urls in failures.items())
         raise AccessError(f"cannot log in to broker {broker.name} as {login.what}: {where}; {remedy}")
 

@@ -75,6 +75,13 @@ def test_token_with_another_seed_is_refused(single: Single) -> None:
     assert single.on("report", "conns", "--json", "--token", token, "--seed", stranger).returncode == 1
 
 
+def test_streams_without_a_token_are_refused_with_the_options_that_help(single: Single) -> None:
+    done = single.on("streams", "apply")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "use --token FILE --seed FILE of a client with the permission streams_admin" in line
+
+
 def test_streams_administrator_applies_streams(single: Single) -> None:
     config = single.directory / "broker.conf"
     keys = ("event_replicas", "machine_replicas", "advisory_replicas", "leader_election_replicas")
@@ -92,6 +99,7 @@ def test_doctor_names_the_needed_credentials_and_uses_them(single: Single) -> No
     assert [item for item in without if item["severity"] == "error"] == []
     skipped = {item["code"]: item["remedy"] for item in without if item["severity"] == "skipped"}
     assert "--token" in skipped["system.closed"]
+    assert "--token FILE --seed FILE" in skipped["isolation.crossing"]
     proof = single.proof("doctor", "--system", "--org-admin")
     done = single.on("doctor", "--json", *proof)
     findings = json.loads(done.stdout)["findings"]

@@ -255,7 +255,7 @@ def test_control_characters_are_not_printed() -> None:
 
 SHOWN: dict[str, Any] = {
     "fingerprint": "cd" * 32,
-    "certificate_names": ("Jo Doe", "jo@example.net", "node1.example.net"),
+    "certificate_names": ("Jo Doe", "jo@example.net", "node1.example.net", "node1.example.net"),
     "certificate_problem": "it expired on 2026-01-01 00:00:00 UTC",
 }
 
@@ -265,7 +265,7 @@ def test_refused_certificate_is_found_by_its_names_and_fingerprint(about: str) -
     assert asked(denied(**SHOWN), denied(cid=8), about=about) == [7]
 
 
-def test_refused_certificate_is_shown_with_the_reason() -> None:
+def test_refused_certificate_is_shown_with_the_reason_and_each_name_once() -> None:
     output = text(denied(**SHOWN))
     assert "the certificate: it expired on 2026-01-01" in output
-    assert f"certificate sha256:{'cd' * 32}, of Jo Doe, jo@example.net, node1.example.net" in output
+    assert f"certificate sha256:{'cd' * 32}, of Jo Doe, jo@example.net, node1.example.net, TLS" in output

@@ -20,7 +20,7 @@ async def change_streams(access: Access, *, dry_run: bool) -> tuple[Change, ...]
     if access.settings.issuer_mode and access.proof is None:
         raise AccessError(
             "with organization issuers a certificate alone may not change streams; use --token FILE --seed FILE of a "
-            "client with the permission org_admin"
+            "client with the permission streams_admin or org_admin (broker-auth token client --stream-admin)"
         )
     async with AsyncExitStack() as stack:
         peers = await find_peers(access, broker) if needs_peers(settings) else 1
