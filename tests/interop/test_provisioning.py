@@ -31,10 +31,14 @@ SHAPES = [
     Shape(issuer=True, topology=Topology.WEBSOCKET),
     Shape(issuer=True, topology=Topology.SINGLE),
 ]
+MIXED = [  # skipped without a nats-server that can (tests/mixed.py)
+    pytest.param(Shape(issuer=issuer, topology=Topology.MIXED), marks=pytest.mark.mixed_server)
+    for issuer in (False, True)
+]
 what = pytest.mark.what  # a column of the table in the documentation
-shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+shapes = pytest.mark.parametrize("shape", [*SHAPES, *MIXED], ids=str)
 # Failures do not depend on server and mode: test the last server with one shape of each topology.
-TROUBLED = [SHAPES[0], SHAPES[1], SHAPES[4]]
+TROUBLED = [SHAPES[0], SHAPES[1], SHAPES[4], MIXED[0]]
 
 
 def troubled(test: Callable[..., Any]) -> Callable[..., Any]:
