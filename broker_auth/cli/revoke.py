@@ -6,6 +6,7 @@ import os
 import pwd
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +16,10 @@ import click
 from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.cli import options, output
 from broker_auth.cli.access import access_options, kick_option, make_ender_access, run
+from broker_auth.cli.revocation_changes import WrittenRecords, confirmed, finish, propagate_change
 from broker_auth.cli.revocation_values import token_ids_of, value_of
 from broker_auth.cli.tables import Column, Table, print_table
-from broker_auth.daemon.confirmation import confirm
-from broker_auth.daemon.pidfile import running
-from broker_auth.errors import InputError, OperationError
+from broker_auth.errors import InputError
 from broker_auth.files.ownership import configured_by
 from broker_auth.operate.access import Access
 from broker_auth.operate.sessions import EndedSessions, Records, SessionEnder, SessionTarget, admitted
@@ -27,7 +27,7 @@ from broker_auth.policy.revocations import Revocation, RevocationKind, is_wide
 from broker_auth.settings.keys import own
 from broker_auth.settings.load import load
 from broker_auth.settings.model import Settings
-from broker_auth.settings.revocation_store import RevocationStore, create, open_store
+from broker_auth.settings.revocation_store import create, open_store
 from broker_auth.settings.revocations import read_revocations
 from broker_auth.wording import counted
 
@@ -106,8 +106,8 @@ def revoke_command(
 
     KIND is token, token-id, token-sha256, key, chain-issuer, identity, signer, certificate, serial, node or network;
     VALUE of `token` is a file with one, that of `certificate` a file or a fingerprint. Returns once every worker of the
-    service on this host decides by it, and the sessions have ended. Exit code 1: not confirmed, or a
-    session may be left.
+    service decides by it, on this host and on those that share the bucket of revocations, and the sessions have ended.
+    Exit code 1: a host has not confirmed, or a session may be left.
     """
     now = time.time()
     _check_options(kind, until, before, reason, now)
@@ -123,11 +123,11 @@ def revoke_command(
     target = SessionTarget(entries, token_ids, everybody=sessions == SessionChoice.ALL)
     with configured_by(config):
         if sessions == SessionChoice.NONE:
-            _revoke(path, entries, now, config, dry_run=dry_run)
+            finish(config, _revoke(path, entries, now, config, dry_run=dry_run), now)
             return
         access = make_ender_access(config, **credentials)
         outcome = run(
-            _end(access, target, lambda: _revoke(path, entries, now, config, dry_run=dry_run), dry_run=dry_run)
+            _end(access, target, lambda: _revoke(path, entries, now, config, dry_run=dry_run), now, dry_run=dry_run)
         )
     count = len(outcome.ended)
     output.note(f"{'would end' if dry_run else 'ended'} {count} session{'' if count == 1 else 's'}")
@@ -147,17 +147,19 @@ def _check_options(kind: str, until: float | None, before: float | None, reason:
         raise click.UsageError(f"--reason: write at most {_MAX_REASON} printable characters")
 
 
-def _revoke(path: Path, entries: Sequence[Revocation], now: float, config: Path, *, dry_run: bool) -> None:
+def _revoke(path: Path, entries: Sequence[Revocation], now: float, config: Path, *, dry_run: bool) -> WrittenRecords:
     for entry in entries:
         output.note(f"{'would revoke' if dry_run else 'revoking'} {entry.kind} {entry.value}")
     if dry_run:
-        return
+        return WrittenRecords()
     with open_store(path) as store:
-        store.revoke(entries, now)
-        _confirm(_settings(config)[0], store)
+        written = store.revoke(entries, now)
+        return confirmed(_settings(config)[0], store, written)
 
 
-async def _end(access: Access, target: SessionTarget, revoke: Callable[[], None], *, dry_run: bool) -> EndedSessions:
+async def _end(
+    access: Access, target: SessionTarget, revoke: Callable[[], WrittenRecords], now: float, *, dry_run: bool
+) -> EndedSessions:
     """Log in, revoke, and end sessions: afterwards the login itself might be refused."""
     settings = access.settings
 
@@ -166,8 +168,9 @@ async def _end(access: Access, target: SessionTarget, revoke: Callable[[], None]
         return admitted(record for path in paths for record in read_recent_decisions(path))
 
     async with SessionEnder(access, target, records) as ender:
-        revoke()
-        return await (ender.find() if dry_run else ender.end())
+        missing = await propagate_change(access, revoke(), now)
+        outcome = await (ender.find() if dry_run else ender.end())
+    return replace(outcome, missing=(*missing, *outcome.missing))
 
 
 @click.command("restore", epilog=options.example("broker-auth restore identity up=alice -c broker.conf"))
@@ -178,15 +181,18 @@ async def _end(access: Access, target: SessionTarget, revoke: Callable[[], None]
 def restore_command(kind: str, values: tuple[str, ...], config: Path, issuer: Path | None) -> None:
     """Take revocations back; KIND and VALUE as for revoke.
 
-    Returns once every worker of the service on this host decides by it.
+    Returns once every worker of the service decides by it, on this host and on those that share the bucket.
     """
     settings, path = _settings(config)
     named = [value_of(kind, value, issuer) for value in values]
-    with configured_by(config), open_store(path) as store:
-        store.restore(named, time.time(), _user())
-        for what, value in named:
-            output.note(f"restoring {what} {value}")
-        _confirm(settings, store)
+    now = time.time()
+    with configured_by(config):
+        with open_store(path) as store:
+            written = store.restore(named, now, _user())
+            for what, value in named:
+                output.note(f"restoring {what} {value}")
+            change = confirmed(settings, store, written)
+        finish(config, change, now)
 
 
 @click.command("revoked", epilog=options.example("broker-auth revoked --json -c broker.conf"))
@@ -240,21 +246,6 @@ def _settings(config: Path) -> tuple[Settings, Path]:
             "with `broker-auth revoked --create`, and reload"
         )
     return settings, settings.revocations
-
-
-def _confirm(settings: Settings, store: RevocationStore) -> None:
-    """Wait for the service on this host, and say where else the file has to go."""
-    if settings.pid_file is None:
-        raise OperationError(
-            f"written, but not confirmed: {settings.path}: {own.PID_FILE.name} is not set; set it and restart"
-        )
-    try:
-        running(settings.pid_file)
-    except OperationError as error:
-        output.warning(f"{error}; what is written counts once a service starts")
-        return
-    zones = confirm(settings.pid_file, store.held.version)
-    output.note(f"in force in zone{'s' if len(zones) > 1 else ''} {', '.join(zones)} on this host")
 
 
 def _user() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from broker_auth.certificates.certificate import Certificate
 from broker_auth.certificates.crl import MAX_BYTES, Crl
 from broker_auth.errors import BrokerAuthError
-from broker_auth.files.reading import BadValue, read
+from broker_auth.files.reading import BadValue, file_identity, read
 from broker_auth.settings.crls import Reading, check_number, reading, version_of
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class CrlFiles:
     def _begin(self) -> None:
         """Begin to read the first file whose content has changed."""
         for path, crls in self._good.items():
-            if (seen := identity(path)) == self._seen.get(path):
+            if (seen := file_identity(path)) == self._seen.get(path):
                 continue
             self._seen[path] = seen
             try:
@@ -133,12 +133,3 @@ def _times(crls: Iterable[Crl]) -> dict[bytes, list[float]]:
     for one in crls:
         insort(times.setdefault(one.issuer, []), one.this_update)
     return times
-
-
-def identity(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file; empty if it cannot be seen."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size

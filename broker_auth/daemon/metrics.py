@@ -7,6 +7,7 @@ interface: the Grafana dashboard and operators' alerts depend on them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -37,6 +38,7 @@ class ServiceCollector(Collector):
         yield from _workers(states)
         now = self._clock()
         yield gauge("revocations", "Revocations in force.", ("zone",), [((s.zone,), s.revoked) for s in states])
+        yield _synchronization_age(states, now)
         yield from _troubles(states, now)
         yield from expiries(states, now)
 
@@ -197,6 +199,15 @@ def _by_known_broker(states: Sequence[ZoneState], field: str) -> Iterator[tuple[
     for state in states:
         for broker, count in known(state.brokers, getattr(state.counted, field)).items():
             yield (state.zone, broker), count
+
+
+def _synchronization_age(states: Sequence[ZoneState], now: float) -> Metric:
+    return gauge(
+        "revocations_synchronization_age_seconds",
+        "Time since the file of revocations and the bucket of the fleet held the same; infinite if they never did.",
+        ("zone",),
+        [((s.zone,), now - s.synchronized if s.synchronized else inf) for s in states if s.synchronized is not None],
+    )
 
 
 def _by_broker(skews: Mapping[str, float]) -> dict[str, float]:

@@ -14,10 +14,11 @@ from typing import Final
 import msgspec
 
 from broker_auth.certificates.crl import Crl
-from broker_auth.daemon.crl_files import CrlFiles, identity
+from broker_auth.daemon.crl_files import CrlFiles
 from broker_auth.daemon.crl_parts import CrlPart, PartialCrls, parts
 from broker_auth.daemon.prepared import Prepared
 from broker_auth.errors import BrokerAuthError
+from broker_auth.files.reading import file_identity
 from broker_auth.policy.revocations import Draft, Revocation, Revocations
 from broker_auth.settings.revocations import read_revocations
 
@@ -83,7 +84,7 @@ class RevocationFeed:
         return messages
 
     def _look_at_file(self) -> list[bytes]:
-        if self._path is None or (seen := identity(self._path)) == self._seen:
+        if self._path is None or (seen := file_identity(self._path)) == self._seen:
             return []
         self._seen = seen
         try:

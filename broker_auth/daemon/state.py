@@ -39,6 +39,8 @@ class ZoneState(msgspec.Struct, kw_only=True):
         expiries: expiry times of the configured certificates.
         revocations: version of the revocations by which every worker decides; empty while they differ.
         revoked: number of revocations.
+        synchronized: when the file and the bucket of the fleet held the same last; 0 if never, None without a bucket.
+        sync_trouble: why they do not; empty if they do.
         revocation_trouble: why the file of revocations cannot be read now; empty if it can.
         crls: the CRLs in force.
         crl_troubles: why a file of CRLs cannot be used now.
@@ -72,6 +74,8 @@ class ZoneState(msgspec.Struct, kw_only=True):
     revocation_trouble: str = ""
     crls: tuple[CrlState, ...] = ()
     crl_troubles: tuple[str, ...] = ()
+    synchronized: float | None = None
+    sync_trouble: str = ""
 
     def after(self, earlier: ZoneState) -> ZoneState:
         """Return this state plus the counts of an earlier process of the zone."""

@@ -23,6 +23,7 @@ from broker_auth.daemon.prepared import Prepared
 from broker_auth.daemon.revocations import POLL_SECONDS, RevocationFeed
 from broker_auth.daemon.slot import Cause, ProcessSpec, Slot, watch
 from broker_auth.daemon.state import ZoneState
+from broker_auth.daemon.synchronizing import Synchronization
 from broker_auth.daemon.tasks import LongTasks
 from broker_auth.daemon.worker import Heartbeat, work
 from broker_auth.errors import BrokerAuthError, ConfigurationError
@@ -102,6 +103,7 @@ class Supervisor:
         self._known: tuple[Prepared, tuple[Expiry, ...]] | None = None
         self.tasks = LongTasks(self.changed)
         self._watching = LongTasks(self.changed)
+        self._synchronization = Synchronization(self.changed, self.tasks.count_failure)
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
 
@@ -195,6 +197,8 @@ class Supervisor:
             revocation_trouble=self._feed.trouble,
             crls=tuple(map(state_of, self._feed.crls.crls)),
             crl_troubles=tuple(self._feed.crls.troubles.values()),
+            synchronized=self._synchronization.last,
+            sync_trouble=self._synchronization.trouble,
         )
         return (state,)
 
@@ -214,6 +218,9 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         loop.add_signal_handler(signal.SIGUSR1, self._forward, signal.SIGUSR1)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._watching.start("watchdog of synchronization", lambda: watch(self._synchronization.slots))
+        await self._synchronization.begin(self.prepared, lambda: self.stopping)
+        self._feed.look()  # workers start with what was revoked while this service did not run
         self._slots = self._fork(self._feed)
         # Runs until the end, because a stuck worker does not drain.
         self._watching.start("watchdog", lambda: watch(lambda: (*self._slots, *self._old)))
@@ -224,6 +231,7 @@ class Supervisor:
         self.changed()
         await self.tasks.cancel()
         await asyncio.gather(*(slot.retire() for slot in (*self._slots, *self._old)))
+        await self._synchronization.leave()
         await self._watching.cancel()
         _log.info("stopped; every request of a reachable broker is answered%s", self._label)
 
@@ -276,6 +284,7 @@ class Supervisor:
     def _reap(self) -> None:
         for worker in self._all():
             worker.reap()
+        self._synchronization.reap()
 
     def _forward(self, number: signal.Signals) -> None:
         for worker in self._all():
@@ -366,6 +375,7 @@ class Supervisor:
         self.prepared = prepared
         self.changed()
         await self._discard_old()
+        await self._synchronization.renew(prepared)
         _log.info("reloaded %s%s", prepared.settings.path, self._label)
         return True
 

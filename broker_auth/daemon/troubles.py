@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from broker_auth.callout.skew import WARNING_SECONDS, describe
 from broker_auth.daemon.state import ZoneState
 from broker_auth.settings.crls import doubt
+
+UNSYNCHRONIZED_SECONDS: Final = 10.0  # file and bucket are compared several times a second
 
 
 class TroubleCode(StrEnum):
@@ -24,6 +27,7 @@ class TroubleCode(StrEnum):
     AUDIT = "audit"
     REVOCATIONS = "revocations"
     CRL = "crl"
+    SYNCHRONIZATION = "synchronization"
     LATE = "late"
 
 
@@ -42,6 +46,7 @@ def troubles(state: ZoneState, now: float) -> tuple[Trouble, ...]:
         *_audit(state),
         *_revocations(state),
         *_crls(state, now),
+        *_synchronization(state, now),
         *_late(state),
     )
 
@@ -85,6 +90,17 @@ def _crls(state: ZoneState, now: float) -> Iterator[Trouble]:
     for one in state.crls:
         if doubtful := doubt(one, now):
             yield Trouble(TroubleCode.CRL, f"{one.file}: {doubtful}; publish the current one")
+
+
+def _synchronization(state: ZoneState, now: float) -> Iterator[Trouble]:
+    last = state.synchronized
+    late = last is not None and last > 0 and now - last > UNSYNCHRONIZED_SECONDS
+    if last is None or not (late or state.sync_trouble):
+        return
+    since = f"since {datetime.fromtimestamp(last, UTC):%Y-%m-%d %H:%M:%S} UTC" if last else "yet"
+    why = state.sync_trouble or "the process that exchanges them does not answer"
+    text = f"revocations were not exchanged with other hosts {since}, so the file of this host counts: {why}"
+    yield Trouble(TroubleCode.SYNCHRONIZATION, text)
 
 
 def _late(state: ZoneState) -> Iterator[Trouble]:

@@ -19,8 +19,9 @@ from broker_auth.deploy.natsbinary import OPTIONAL_CERTIFICATES, require_optiona
 from broker_auth.deploy.static_users import static_users
 from broker_auth.errors import InputError
 from broker_auth.natsio.account_connections import connections_subject
+from broker_auth.natsio.bucket import MAX_REPLICAS
 from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
-from broker_auth.natsio.subjects import AUTH_QUEUE, CALLOUT_ACCOUNT, COPY_QUEUE, PEERS_SUBJECT
+from broker_auth.natsio.subjects import AUTH_QUEUE, BUCKET_INBOX, CALLOUT_ACCOUNT, COPY_QUEUE, PEERS_SUBJECT
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
 from broker_auth.policy.permissions import GATE_LINK, KICK, NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
@@ -109,6 +110,9 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             ],
             bucket=PROVISIONER_BUCKET,
             events=(*NODE_EVENTS, *PROVISIONER_EVENTS),
+            buckets=settings.buckets if broker == settings.main_broker and server.store_dir else (),
+            max_replicas=MAX_REPLICAS,
+            bucket_inbox=BUCKET_INBOX,
             audit_subject=None if role.is_outpost or static else settings.audit.subject,
             leaf_tls=leaf_files(broker),
             links=_links(server, settings.accounts),

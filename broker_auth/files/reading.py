@@ -43,6 +43,15 @@ class FileContent:
         return stat.S_IMODE(self.status.st_mode)
 
 
+def file_identity(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file; empty if it cannot be seen."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+
+
 def read(path: Path, limit: int) -> FileContent:
     """Return the content and status of a regular file of at most ``limit`` bytes.
 

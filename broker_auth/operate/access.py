@@ -33,6 +33,7 @@ from broker_auth import encoding
 from broker_auth.errors import InputError, OperationError
 from broker_auth.natsio.client import SecuredClient
 from broker_auth.natsio.nkey import public_nkey
+from broker_auth.natsio.subjects import BUCKET_INBOX
 from broker_auth.natsio.tls import TLSFiles, tls_context
 from broker_auth.policy.permissions import KICK_INBOX
 from broker_auth.policy.rules import PROVISIONER
@@ -201,7 +202,7 @@ class Access:
             AccessError: the broker is unreachable or does not know the service's nkey.
         """
         seed = self.settings.zone(broker.zone).nkey_seed
-        return await self.connect(broker, Login(what="the service's nkey user", nkey_seed=seed))
+        return await self.connect(broker, Login(what="the service's nkey user", nkey_seed=seed, inbox=BUCKET_INBOX))
 
     async def connect(self, broker: BrokerSettings, login: Login) -> Client:
         """Try each of the broker's URLs once, until a login succeeds.

@@ -22,7 +22,9 @@ from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.deploy.plan import Edge, Plan, Topology
 from broker_auth.deploy.render import render
 from broker_auth.files.writing import write_private
+from broker_auth.operate.access import Access
 from broker_auth.operate.streams import plan as streams
+from broker_auth.operate.streams.change import change_buckets
 from broker_auth.sandbox.client import Credentials, connect
 from broker_auth.sandbox.identities import Issuer
 from broker_auth.sandbox.natsserver import NatsServer, free_port
@@ -132,6 +134,12 @@ class Sandbox:
             await streams.apply(client, await streams.plan(client, streams.target_streams(self.settings.streams, 1)))
         finally:
             await client.close()
+        if self.settings.buckets:
+            service = await Access(settings=self.settings).callout(self.settings.brokers[0])
+            try:
+                await change_buckets(service, self.settings, 1, dry_run=False)
+            finally:
+                await service.close()
 
     @property
     def issuer(self) -> Issuer:

@@ -22,6 +22,7 @@ from broker_auth.files.reading import AS_SERVICE, OTHERS, BadValue, FileContent,
 from broker_auth.secret import Secret
 from broker_auth.settings.checks.audit import audit_outputs
 from broker_auth.settings.checks.brokers import broker_names, brokers
+from broker_auth.settings.checks.buckets import check_buckets
 from broker_auth.settings.checks.crls import client_crls
 from broker_auth.settings.checks.fleet_auth import check_fleet_auth, fleet_is_static
 from broker_auth.settings.checks.identities import warn_of_common_names
@@ -155,6 +156,7 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
     names = broker_names(source, serving=scope.serving)
     _check_zone(source, names, scope.zone)
     check_fleet_auth(source, names, serving=scope.serving)
+    check_buckets(source, names)
     selected = [name for name in names if scope.zone in (None, zone_of(source, name))]
     roles = [source.get(broker_keys.ROLE, name) for name in names]
     served = brokers(source, selected, now, serving=scope.serving)
@@ -191,6 +193,7 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
             source, trusted.client_ca, now, readable=scope.serving and scope.zone in (None, FLEET_ZONE)
         ),
         deny_expired_crl=source.get(own.CLIENT_CRL_EXPIRED) is ExpiredCrl.DENY,
+        revocations_bucket=source.get(own.REVOCATIONS_BUCKET),
     )
     known = {zone.name for zone in settings.zones}
     return settings if scope.zone is None or scope.zone not in known else settings.of_zone(scope.zone)

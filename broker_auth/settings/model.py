@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import InputError
+from broker_auth.natsio.bucket import REVOCATIONS, BucketSpec
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.model import Accounts as AccountNames
 from broker_auth.policy.model import Serves
@@ -335,6 +336,7 @@ class Settings:
         metrics_listen: ``host:port`` for metrics and health; None disables both.
         pid_file: file by which ``broker-auth reload`` finds the service.
         revocations: file with what was revoked; None if nothing can be.
+        revocations_bucket: whether hosts exchange it by a bucket of the fleet.
         narrowed_to: the zone that these settings were narrowed to by :meth:`of_zone`; empty for all zones.
     """
 
@@ -361,6 +363,7 @@ class Settings:
     revocations: Path | None = None
     client_crl: tuple[Path, ...] = ()
     deny_expired_crl: bool = False
+    revocations_bucket: bool = False
     narrowed_to: str = ""
 
     @property
@@ -376,6 +379,16 @@ class Settings:
     def zone(self, name: str) -> Zone:
         """Return the zone of this name, which must be one of :attr:`zones`."""
         return next(zone for zone in self.zones if zone.name == name)
+
+    @property
+    def main_broker(self) -> BrokerSettings | None:
+        """The broker with the streams and buckets: the first one other than edges and gates; None if all are."""
+        return next((broker for broker in self.brokers if not broker.role.is_outpost), None)
+
+    @property
+    def buckets(self) -> tuple[BucketSpec, ...]:
+        """The buckets in the callout account of :attr:`main_broker`."""
+        return (REVOCATIONS,) if self.revocations_bucket else ()
 
     @property
     def served_zones(self) -> tuple[Zone, ...]:

@@ -81,15 +81,19 @@ class RevocationStore:
         write_private(self._path, data, owner=self._path.stat())
 
 
+class StoreBusyError(OperationError):
+    """Another process holds the file of revocations."""
+
+
 @contextlib.contextmanager
-def open_store(path: Path) -> Iterator[RevocationStore]:
-    """Hold the file for one command, so that no change is lost or confirmed for another.
+def open_store(path: Path, seconds: float = _LOCK_SECONDS) -> Iterator[RevocationStore]:
+    """Hold the file, so that no change is lost or confirmed for another; wait some seconds for another process.
 
     Raises:
-        OperationError: another command holds it for too long.
+        StoreBusyError: another command holds it for too long.
         BadValue: the file cannot be used.
     """
-    with _locked(path.parent):
+    with _locked(path.parent, seconds):
         yield RevocationStore(path)
 
 
@@ -107,20 +111,20 @@ def create(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise InputError(f"{directory} cannot be opened ({error.strerror}); correct the path") from error
     try:
-        deadline = time.monotonic() + _LOCK_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise OperationError(
+                    raise StoreBusyError(
                         f"{directory} is locked by another command; try again when it is done"
                     ) from None
                 time.sleep(_POLL_SECONDS)

@@ -90,7 +90,7 @@ def test_service_drains_on_signal(service: ServiceProcess, number: signal.Signal
     service.signal(number)
     assert service.wait() == 0
     assert not any(alive(pid) for pid in workers)
-    assert "drained" in service.log()[-1]
+    assert "stopped; every request" in service.log()[-1]
 
 
 def test_interrupting_the_process_group_is_not_an_error(service: ServiceProcess) -> None:

@@ -52,6 +52,17 @@ ROWS = {
     "expired CRL": (state(crls=(crl(NOW - DAY, NOW),)), ["c.pem: the CRL of 'CN=CA' expired on"]),
     "CRL from the future": (state(crls=(crl(NOW + DAY, None),)), ["c.pem: the CRL of 'CN=CA' is from the future"]),
     "current CRLs": (state(crls=(crl(NOW, NOW + DAY), crl(NOW - DAY, None))), []),
+    "no bucket": (state(synchronized=None, sync_trouble=""), []),
+    "not synchronized yet": (state(synchronized=0.0), []),
+    "synchronized": (state(synchronized=NOW - 1.0), []),
+    "never synchronized": (
+        state(synchronized=0.0, sync_trouble="no bucket"),
+        ["revocations were not exchanged with other hosts y"],
+    ),
+    "synchronized long ago": (
+        state(synchronized=NOW - 60.0),
+        ["revocations were not exchanged with other hosts since 2027-01-15"],
+    ),
     "late": (state(oldest=3.0), ["the oldest request has waited for 3.0 s"]),
     "clocks come first": (
         state(oldest=3.0, audit_trouble="full", skews={"fleet/nats1": 2.0}),
@@ -98,4 +109,5 @@ def _listening(deployment: FleetDeployment, metrics: str) -> Settings:
 
 
 def test_trouble_codes_are_stable() -> None:
-    assert [code.value for code in TroubleCode] == ["clock", "certificate", "audit", "revocations", "crl", "late"]
+    codes = ["clock", "certificate", "audit", "revocations", "crl", "synchronization", "late"]
+    assert [code.value for code in TroubleCode] == codes

@@ -12,9 +12,11 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import nats
 from nacl.public import Box, PrivateKey, PublicKey
 from nacl.signing import SigningKey
@@ -24,6 +26,7 @@ from nats.aio.msg import Msg
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, decode_public, decode_seed, public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE
+from broker_auth.policy.permissions import UNRESTRICTED, Permissions
 from broker_auth.settings.model import Settings, Zone
 from tests.deadlines import HANG_SECONDS
 
@@ -38,9 +41,19 @@ def _b64(data: bytes) -> str:
 class Responder:
     """A callout service that admits every client to the account that ``choose`` returns."""
 
-    def __init__(self, settings: Settings, choose: Choose) -> None:
+    def __init__(
+        self, settings: Settings, choose: Choose, permissions: Mapping[str, Permissions] = MappingProxyType({})
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            settings: the settings.
+            choose: returns the account of a request.
+            permissions: of the clients of an account; by default they may do everything in it.
+        """
         self._settings = settings
         self._choose = choose
+        self._permissions = permissions
         self.requests: list[dict[str, Any]] = []
         self.connections: list[Client] = []
 
@@ -77,7 +90,8 @@ class Responder:
     def _response(self, zone: Zone, request: dict[str, Any], account: str) -> bytes:
         unlimited = {"subs": -1, "data": -1, "payload": -1, "type": "user", "version": 2}
         name = request["connect_opts"].get("name", "nobody")
-        user = self._sign(zone, account, request["user_nkey"], name, {"pub": {}, "sub": {}, **unlimited})
+        permissions = msgspec.to_builtins(self._permissions.get(account, UNRESTRICTED))
+        user = self._sign(zone, account, request["user_nkey"], name, permissions | unlimited)
         answer = {"jwt": user.decode(), "type": "authorization_response", "version": 2}
         return self._sign(zone, request["server_id"]["id"], request["user_nkey"], name, answer)
 

@@ -20,7 +20,7 @@ from broker_auth.deploy.render import LEAF_LINK_SUBSCRIPTIONS, PROVISIONER_BUCKE
 from broker_auth.natsio.account_connections import connections_subject, read_report
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
-from broker_auth.policy.permissions import KICK_INBOX
+from broker_auth.policy.permissions import KICK_INBOX, SYSTEM
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.model import AuditKind, AuditOutput, AuditSettings
 from tests.deadlines import HANG_SECONDS
@@ -37,7 +37,8 @@ class Deployment:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self.servers = {b.name: NatsServer(self._write(b.name)) for b in shape.settings.brokers}
-        self.responder = Responder(shape.settings, lambda request: request["connect_opts"].get("user", ""))
+        restricted = {shape.settings.accounts.system: SYSTEM}
+        self.responder = Responder(shape.settings, lambda request: request["connect_opts"].get("user", ""), restricted)
         self._clients: list[Client] = []
 
     def _write(self, name: str) -> Path:

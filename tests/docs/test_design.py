@@ -19,7 +19,7 @@ FLOORS: Final = (
     ("demo", "bench"),
     ("sandbox",),
     ("daemon", "operate"),
-    ("callout", "deploy"),
+    ("callout", "deploy", "hosts"),
     ("audit", "settings"),
     ("policy",),
     ("tokens", "natsio"),

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+from nats.aio.client import Client
+
 from broker_auth.operate.access import Access, AccessError
-from broker_auth.operate.streams.plan import Change, apply, cluster_peers, needs_peers, plan, target_streams
-from broker_auth.settings.model import BrokerSettings
+from broker_auth.operate.streams.plan import (
+    Change,
+    apply,
+    cluster_peers,
+    needs_peers,
+    plan,
+    target_buckets,
+    target_streams,
+)
+from broker_auth.settings.model import BrokerSettings, Settings
 
 
 async def change_streams(access: Access, *, dry_run: bool) -> tuple[Change, ...]:
@@ -29,7 +39,29 @@ async def change_streams(access: Access, *, dry_run: bool) -> tuple[Change, ...]
         changes = await plan(fleet, target_streams(settings, peers))
         if not dry_run:
             await apply(fleet, changes)
-        return changes
+        if not access.settings.buckets:
+            return changes
+        service = await access.callout(broker)
+        stack.push_async_callback(service.close)
+        return (*changes, *await change_buckets(service, access.settings, peers, dry_run=dry_run))
+
+
+async def change_buckets(service: Client, settings: Settings, peers: int, *, dry_run: bool) -> tuple[Change, ...]:
+    """Change the service's buckets to match the settings, or only return what would change.
+
+    Args:
+        service: a connection of the service's user.
+        settings: the settings.
+        peers: servers in the JetStream cluster, 1 without a cluster.
+        dry_run: whether to change nothing.
+
+    Raises:
+        OperationError: JetStream refuses.
+    """
+    changes = await plan(service, target_buckets(settings, peers))
+    if not dry_run:
+        await apply(service, changes)
+    return changes
 
 
 def streams_broker(access: Access) -> BrokerSettings:
@@ -38,9 +70,8 @@ def streams_broker(access: Access) -> BrokerSettings:
     Raises:
         AccessError: all brokers are edges or gates.
     """
-    for broker in access.settings.brokers:
-        if not broker.role.is_outpost:
-            return broker
+    if access.settings.main_broker is not None:
+        return access.settings.main_broker
     raise AccessError(f"{access.settings.path}: no broker of role fleet or single is configured for streams; add one")
 
 

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from broker_auth.deploy.render import PROVISIONER_BUCKET
 from broker_auth.errors import OperationError
 from broker_auth.operate.access import part, refusal, request_json
-from broker_auth.settings.model import StreamSettings
+from broker_auth.settings.model import Settings, StreamSettings
 
 ELECTION_BUCKET: Final = "CHORIA_LEADER_ELECTION"
 _MAX_PEERS: Final = 1000  # servers in one JetStream cluster
@@ -97,9 +97,9 @@ def target_streams(settings: StreamSettings, peers: int) -> tuple[TargetStream, 
     def stream(name: str, subject: str, seconds: float, replicas: int, **more: Any) -> TargetStream:
         if seconds <= 0:
             return TargetStream(name=name, config=None)
-        count = min(peers, MAX_REPLICAS) if replicas == _AS_MANY_AS_POSSIBLE else replicas
         config = {"name": name, "subjects": [subject], "max_age": round(seconds * _NANOSECONDS)}
-        config |= {"num_replicas": max(count, 1), "storage": "file", "retention": "limits", "discard": "old"}
+        config |= {"num_replicas": _replicas(replicas, peers), "storage": "file", "retention": "limits"}
+        config["discard"] = "old"
         return TargetStream(name=name, config=config | more)
 
     # Unprovisioned nodes and servers publish events with a reply subject of their choice, which no permission
@@ -153,6 +153,16 @@ def target_streams(settings: StreamSettings, peers: int) -> tuple[TargetStream, 
     )
 
 
+def target_buckets(settings: Settings, peers: int) -> tuple[TargetStream, ...]:
+    """Return the streams of the service's buckets, with the replicas of the leader elections."""
+    replicas = _replicas(settings.streams.leader_election_replicas, peers)
+    return tuple(TargetStream(name=spec.stream, config=spec.config(replicas)) for spec in settings.buckets)
+
+
+def _replicas(chosen: int, peers: int) -> int:
+    return max(min(peers, MAX_REPLICAS) if chosen == _AS_MANY_AS_POSSIBLE else chosen, 1)
+
+
 async def cluster_peers(system: Client) -> int:
     """Return the number of servers in the JetStream cluster, queried in the system account; 1 without a cluster.
 
@@ -195,7 +205,7 @@ def compare(stream: TargetStream, now: Mapping[str, Any] | None) -> Change:
         return Change(name=stream.name, action=Action.NOTHING)
     merged = {**now, **target}
     # JetStream refuses a duplicate window that is longer than the maximum age.
-    if merged.get("duplicate_window", 0) > target["max_age"]:
+    if 0 < target["max_age"] < merged.get("duplicate_window", 0):
         merged["duplicate_window"] = target["max_age"]
     return Change(name=stream.name, action=Action.UPDATE, differences=differences, config=merged)
 
@@ -235,8 +245,8 @@ async def _api(
         answer = await request_json(client, subject, payload, seconds=_API_SECONDS)
     except OperationError as error:
         raise OperationError(
-            f"cannot {what}: JetStream does not answer ({error}); is it enabled for the fleet's account, and does "
-            "the cluster have a leader?"
+            f"cannot {what}: JetStream does not answer ({error}); is it enabled for this account, and does the "
+            "cluster have a leader?"
         ) from error
     message = refusal(answer)
     if message is None:

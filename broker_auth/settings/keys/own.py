@@ -276,6 +276,14 @@ REVOCATIONS: Final = _file(
     "`broker-auth revoked --create` writes an empty file. The service does not start if it cannot read the file; while "
     "it runs, the last good state stays in force.",
 )
+REVOCATIONS_BUCKET: Final = _flag(
+    "revocations_bucket",
+    False,
+    "Keep the revocations of all hosts the same, by a bucket in the fleet's JetStream (docs/policy.md#several-hosts). "
+    "Requires `plugin.broker_auth.revocations`, `plugin.broker_auth.pid_file`, and `server.store_dir` of the fleet's "
+    "nats-servers: render their configuration again, restart them, and run `broker-auth streams apply`, which creates "
+    "the bucket `BROKER_AUTH_REVOCATIONS` with the replicas of the leader elections.",
+)
 
 STREAM_BYTES: Final = _count(
     "streams.max_bytes",
@@ -342,6 +350,7 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     METRICS_LISTEN,
     PID_FILE,
     REVOCATIONS,
+    REVOCATIONS_BUCKET,
     STREAM_BYTES,
     STREAM_MESSAGES,
     PROVISIONER_ELECTION_TTL,

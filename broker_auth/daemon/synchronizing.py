@@ -1,0 +1,185 @@
+"""The process that synchronizes this host's revocations with the bucket of the fleet, beside the fleet's workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from broker_auth.daemon.child import Child
+from broker_auth.daemon.pidfile import running
+from broker_auth.daemon.prepared import Prepared
+from broker_auth.daemon.slot import ProcessSpec, Slot
+from broker_auth.daemon.spawn import die_with_parent
+from broker_auth.errors import OperationError
+from broker_auth.hosts.registration import host_id
+from broker_auth.hosts.synchronizer import Synchronizer
+from broker_auth.settings.model import FLEET_ZONE, ServingSettings
+
+HEARTBEAT_SECONDS: Final = 1.0
+TIMEOUT: Final = 30.0  # seconds without a heartbeat: reading and writing a large file takes some
+DRAIN: Final = 5.0
+FIRST_SECONDS: Final = 3.0  # for the first synchronization, before workers start
+_POLL_SECONDS: Final = 0.1
+_LEAVE: Final = b"leave\n"
+_LAST_SECONDS: Final = 0.2  # for the last message of the supervisor, which it sends before the signal
+_MAX_UNREAD: Final = 64 * 1024
+
+
+class SyncHeartbeat(msgspec.Struct, frozen=True):
+    """The state of the synchronization.
+
+    Attributes:
+        synchronized: when file and bucket held the same last, in Unix seconds; 0 if they never did.
+        trouble: why they do not; empty if they do.
+    """
+
+    synchronized: float = 0.0
+    trouble: str = ""
+
+
+def wants_synchronization(settings: ServingSettings) -> bool:
+    """Return whether a zone synchronizes for its host: the fleet's does, if it is configured."""
+    return settings.revocations_bucket and settings.served.name == FLEET_ZONE and settings.main_broker is not None
+
+
+class Synchronization:
+    """The process, and what is known of it, for the supervisor of a zone.
+
+    Attributes:
+        last: when file and bucket held the same last, in Unix seconds; 0 if never, None without a bucket.
+        trouble: why they do not; empty if they do.
+    """
+
+    def __init__(self, on_change: Callable[[], None], on_failure: Callable[[], None]) -> None:
+        """Start nothing yet.
+
+        Args:
+            on_change: called after each heartbeat.
+            on_failure: called before the process is replaced because it died or was stuck.
+        """
+        self.last: float | None = None
+        self.trouble = ""
+        self._on_change = on_change
+        self._on_failure = on_failure
+        self._slot: Slot[SyncHeartbeat] | None = None
+        self._known = asyncio.Event()
+
+    async def begin(self, prepared: Prepared, stopping: Callable[[], bool]) -> None:
+        """Start the process, and wait for a moment until file and bucket hold the same, or it is known why not.
+
+        Args:
+            prepared: the configuration of the zone.
+            stopping: returns whether the service was asked to stop.
+        """
+        self._start(prepared)
+        deadline = asyncio.get_running_loop().time() + FIRST_SECONDS
+        while self._slot and not (self._known.is_set() or stopping()) and asyncio.get_running_loop().time() < deadline:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._known.wait()
+
+    async def renew(self, prepared: Prepared) -> None:
+        """Replace the process after a reload."""
+        if self._slot is not None:
+            await self._slot.retire()
+        self._start(prepared)
+
+    async def leave(self) -> None:
+        """End the process; it tells other hosts that this one decides nothing any more."""
+        if self._slot is not None:
+            if self._slot.child is not None:
+                self._slot.child.send([_LEAVE])
+            await self._slot.retire()
+
+    def slots(self) -> tuple[Slot[SyncHeartbeat], ...]:
+        """Return the slot of the process, if there is one."""
+        return () if self._slot is None else (self._slot,)
+
+    def reap(self) -> None:
+        """Collect the exit status of the process if it has ended."""
+        if self._slot is not None and self._slot.child is not None:
+            self._slot.child.reap()
+
+    def _start(self, prepared: Prepared) -> None:
+        if not wants_synchronization(prepared.settings):
+            self._slot, self.last, self.trouble = None, None, ""
+            return
+        self.last = self.last or 0.0
+        spec = ProcessSpec(
+            title="synchronization",
+            start=lambda: Child(lambda channel: _synchronize(prepared, channel), SyncHeartbeat, self._on_heartbeat),
+            timeout=TIMEOUT,
+            drain=DRAIN,
+            on_end=lambda _: None,
+            on_replace=lambda _: self._on_failure(),
+        )
+        self._slot = Slot(spec)
+
+    def _on_heartbeat(self) -> None:
+        heartbeat = self._slot.child.heartbeat if self._slot and self._slot.child else None
+        if heartbeat is None:
+            return
+        self.last = heartbeat.synchronized or self.last
+        self.trouble = heartbeat.trouble
+        if heartbeat != SyncHeartbeat():
+            self._known.set()
+        self._on_change()
+
+
+def _synchronize(prepared: Prepared, channel: socket.socket) -> None:
+    die_with_parent()
+    asyncio.run(_run(prepared, channel))
+
+
+async def _run(prepared: Prepared, channel: socket.socket) -> None:
+    settings, broker = prepared.settings, prepared.settings.main_broker
+    assert broker is not None
+    assert settings.revocations is not None
+    changed, stop = asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    reader, writer = await asyncio.open_unix_connection(sock=channel)
+    host = host_id(settings), socket.gethostname()
+    synchronizer = Synchronizer(settings.revocations, host, lambda: _in_force(settings), changed.set)
+    tls = prepared.contexts[broker.name]
+    tasks = [
+        asyncio.create_task(synchronizer.run(broker.urls, settings.served.nkey_seed, tls)),
+        asyncio.create_task(_report(synchronizer, writer, changed)),
+    ]
+    last = asyncio.create_task(reader.readline())
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([*tasks, stopping, last], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([last], timeout=_LAST_SECONDS)
+    if last.done() and last.result() == _LEAVE:
+        await synchronizer.leave()
+    for task in (*tasks, last, stopping):
+        task.cancel()
+    await asyncio.gather(*tasks, last, stopping, return_exceptions=True)
+    writer.close()
+    for task in done:
+        if not task.cancelled() and (error := task.exception()):
+            raise error
+
+
+def _in_force(settings: ServingSettings) -> set[str]:
+    """Return the versions by which the workers of each zone of this service decide."""
+    assert settings.pid_file is not None
+    with contextlib.suppress(OperationError):
+        return {line.revocations for line in running(settings.pid_file).zones.values()}
+    return set()
+
+
+async def _report(synchronizer: Synchronizer, writer: asyncio.StreamWriter, changed: asyncio.Event) -> None:
+    while True:
+        if writer.transport.get_write_buffer_size() < _MAX_UNREAD:
+            heartbeat = SyncHeartbeat(synchronizer.synchronized, synchronizer.trouble)
+            writer.write(msgspec.json.encode(heartbeat) + b"\n")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await changed.wait()
+        changed.clear()

@@ -1,0 +1,61 @@
+"""The part of commands: writing their changes to the bucket, and waiting until every host decides by them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from broker_auth.hosts.bucket_records import read_record, write_of
+from broker_auth.hosts.registration import PREFIX, read_host
+from broker_auth.natsio.bucket import CREATE, Bucket, BucketError, ConflictError
+from broker_auth.policy.revocation_records import Record, later
+
+CONFIRM_SECONDS: Final = 10.0  # another host follows within a second
+_POLL_SECONDS: Final = 0.1
+_ATTEMPTS: Final = 5
+
+
+async def publish(bucket: Bucket, records: Iterable[Record], now: float) -> int:
+    """Write records to the bucket, unless it holds later ones; return the revision that a host has to confirm.
+
+    Raises:
+        BucketError: the bucket cannot be reached, or a record is too long.
+    """
+    return max([await _publish(bucket, record, now) for record in records], default=0)
+
+
+async def _publish(bucket: Bucket, record: Record, now: float) -> int:
+    for _ in range(_ATTEMPTS):
+        write = write_of(record, CREATE, now)
+        if write is None:
+            raise BucketError(f"{record.kind} {record.value[:64]} is too long for the bucket; give a shorter reason")
+        entry = await bucket.get(write.key)
+        known = read_record(entry) if entry else None
+        if entry and known and later(known, record) == known:
+            return entry.revision
+        try:
+            return await bucket.put(write.key, write.value, entry.revision if entry else CREATE, write.ttl)
+        except ConflictError:  # the service of this host writes it too
+            continue
+    raise BucketError(f"{record.kind} {record.value[:64]} is changed by others all the time; try again")
+
+
+async def unconfirmed_hosts(bucket: Bucket, revision: int, own: str) -> list[str]:
+    """Wait until every other host has confirmed a revision; return the names of those that have not in time.
+
+    Raises:
+        BucketError: the bucket cannot be reached.
+    """
+    deadline = time.monotonic() + CONFIRM_SECONDS
+    while True:
+        hosts = {entry.key: read_host(entry) for entry in await bucket.entries(PREFIX)}
+        waiting = [
+            host.name
+            for key, host in hosts.items()
+            if key != f"{PREFIX}.{own}" and not host.left and host.confirmed < revision
+        ]
+        if not waiting or time.monotonic() > deadline:
+            return sorted(waiting)
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,210 @@
+"""Keeps the file of revocations of this host and the bucket the same, as long as the service runs.
+
+The file is what workers decide by. Records of other hosts are merged into it, and what the bucket lacks of it is
+written to the bucket. While one of them cannot be read, nothing is taken from it: what was revoked stays so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from broker_auth.errors import BrokerAuthError
+from broker_auth.files.reading import file_identity
+from broker_auth.hosts.bucket_records import BucketRecords, Write
+from broker_auth.hosts.registration import Registration
+from broker_auth.natsio import bucket as buckets
+from broker_auth.natsio.bucket import REVOCATIONS, Bucket, BucketError, BucketState, ConflictError
+from broker_auth.policy.revocation_records import Record
+from broker_auth.secret import Secret
+from broker_auth.settings.revocation_store import StoreBusyError, open_store
+from broker_auth.settings.revocations import RevocationList, read_revocations
+
+POLL_SECONDS: Final = 0.2
+_SOON_SECONDS: Final = 0.05  # while something is not confirmed yet
+_RETRY_SECONDS: Final = 1.0
+_LAG_SECONDS: Final = 2.0
+_AT_ONCE: Final = 64  # values on their way to the bucket
+_LEAVE_SECONDS: Final = 2.0
+
+
+class Synchronizer:
+    """Synchronizes the file of this host with the bucket.
+
+    Attributes:
+        synchronized: when the file and the bucket held the same last, in Unix seconds; 0 if they never did.
+        trouble: why they do not; empty if they do.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        host: tuple[str, str],
+        in_force: Callable[[], set[str]],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            path: the file of revocations.
+            host: the id of this host and its name for people.
+            in_force: returns the versions of the file by which the workers of each zone decide.
+            on_change: called when :attr:`trouble` has changed, or with the first synchronization.
+        """
+        self.synchronized = 0.0
+        self.trouble = ""
+        self._path = path
+        self._host = host
+        self._in_force = in_force
+        self._on_change = on_change
+        self._held: RevocationList | None = None
+        self._seen: tuple[int, ...] = ()
+        self._created = ""
+        self._confirmed = 0
+        self._registration: Registration | None = None
+        self._reported = False
+        self._left = False
+        self._reset()
+
+    async def run(self, urls: tuple[str, ...], seed: Secret, tls: ssl.SSLContext | None) -> None:
+        """Follow the bucket until cancelled, at one address after the other."""
+        for url in itertools.cycle(urls):
+            try:
+                client = await buckets.connect(url, seed, tls)
+                try:
+                    await self._follow(Bucket(client, REVOCATIONS))
+                finally:
+                    await buckets.disconnect(client)
+            except BrokerAuthError as error:
+                self._report(str(error))
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def leave(self) -> None:
+        """Tell other hosts that this one decides nothing any more, if they can be told; call it before the end."""
+        self._left = True
+        if self._registration is not None:
+            with contextlib.suppress(BucketError, TimeoutError):
+                async with asyncio.timeout(_LEAVE_SECONDS):
+                    await self._registration.leave()
+
+    def _reset(self) -> None:
+        """Begin with a bucket that nothing is known of."""
+        self._records = BucketRecords()
+        self._fresh: list[Record] = []
+        self._read_to = 0
+        self._unwritten = True  # the bucket may lack something
+        self._merged_to = 0
+
+    async def _follow(self, bucket: Bucket) -> None:
+        self._registration, self._created = None, ""  # read everything again: the bucket may be an older copy
+        while True:
+            await self._step(bucket)
+            waiting = self._merged_to > self._confirmed
+            await asyncio.sleep(_SOON_SECONDS if waiting else POLL_SECONDS)
+
+    async def _step(self, bucket: Bucket) -> None:
+        state = await bucket.state()
+        if state.created != self._created or state.last < self._read_to:
+            self._created, self._confirmed, self._registration = state.created, 0, None
+            self._reset()
+        if self._registration is None and not self._left:
+            # Before anything is read: a command that does not see this host yet has written before that.
+            self._registration = Registration(bucket, *self._host)
+            await self._registration.confirm(self._confirmed, time.monotonic())
+            state = await bucket.state()
+        await self._catch_up(bucket, state)
+        try:
+            complete = self._merge()
+        except BrokerAuthError as error:  # of the file
+            self._report(str(error))
+            return
+        complete &= await self._write(bucket)
+        if complete:
+            self.synchronized = time.time()
+            self._merged_to = self._records.last
+            self._report(self._oddities())
+        await self._confirm()
+
+    async def _catch_up(self, bucket: Bucket, state: BucketState) -> None:
+        """Read what was written to the bucket since the last time."""
+        deadline = time.monotonic() + _LAG_SECONDS
+        while self._read_to < state.last:
+            entries, read_to = await bucket.read(self._read_to, state.last)
+            records = [self._records.take(entry) for entry in entries]
+            self._fresh += [record for record in records if record is not None]
+            if read_to > self._read_to:
+                deadline = time.monotonic() + _LAG_SECONDS
+            elif time.monotonic() > deadline:
+                raise BucketError(f"bucket {REVOCATIONS.name}: a replica lags behind; see nats-server's log")
+            else:
+                await asyncio.sleep(_SOON_SECONDS)
+            self._read_to = read_to
+
+    def _merge(self) -> bool:
+        """Merge what was read into the file; return whether that is done.
+
+        Raises:
+            BrokerAuthError: the file cannot be read or written.
+        """
+        seen = file_identity(self._path)
+        if seen != self._seen or self._held is None:
+            self._held, self._seen, self._unwritten = read_revocations(self._path), seen, True
+        if self._fresh:
+            try:
+                with open_store(self._path, 0) as store:
+                    store.merge(self._fresh, time.time())
+                    self._held, self._seen = store.held, file_identity(self._path)
+            except StoreBusyError:  # a command holds it until the workers of this host have confirmed
+                return False
+            self._fresh, self._unwritten = [], True
+        return True
+
+    async def _write(self, bucket: Bucket) -> bool:
+        """Write to the bucket what it lacks; return whether it lacks nothing."""
+        if not self._unwritten or self._held is None:
+            return not self._unwritten
+        writes = list(self._records.missing(self._held.records, time.time()))
+        for start in range(0, len(writes), _AT_ONCE):
+            some = writes[start : start + _AT_ONCE]
+            results = await asyncio.gather(*(self._put(bucket, write) for write in some), return_exceptions=True)
+            for error in results:
+                if error is not None:
+                    raise error
+        self._unwritten = bool(writes)  # until it was read back
+        return not writes
+
+    async def _put(self, bucket: Bucket, write: Write) -> None:
+        try:
+            await bucket.put(write.key, write.value, write.expected, write.ttl)
+        except ConflictError:  # another host was faster, or the value has expired
+            entry = await bucket.get(write.key)
+            if entry is None:
+                self._records.forget(write.about)
+            elif (record := self._records.take(entry)) is not None:
+                self._fresh.append(record)
+
+    async def _confirm(self) -> None:
+        """Tell other hosts up to where every worker of this one decides by the bucket."""
+        if self._held is not None and self._in_force() == {self._held.version}:
+            self._confirmed = max(self._confirmed, self._merged_to)
+        if self._registration is not None and not self._left:
+            await self._registration.confirm(self._confirmed, time.monotonic())
+
+    def _oddities(self) -> str:
+        if self._records.refused:
+            return f"bucket {REVOCATIONS.name}: {len(self._records.refused)} entries are not known; update broker-auth"
+        if self._records.oversized:
+            kind, value = sorted(self._records.oversized)[0]
+            return f"{kind} {value[:64]} is too long for the bucket; revoke it again with a shorter reason"
+        return ""
+
+    def _report(self, trouble: str) -> None:
+        if trouble != self.trouble or (not trouble and not self._reported):
+            self.trouble, self._reported = trouble, True
+            self._on_change()

@@ -1,0 +1,92 @@
+"""Two hosts of the service at one fleet server: the same configuration, each with its own file of revocations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from broker_auth.operate.access import Access
+from broker_auth.operate.streams.change import change_buckets
+from broker_auth.sandbox.natsserver import free_port
+from broker_auth.sandbox.service import ServiceProcess
+from broker_auth.settings.load import load
+from broker_auth.settings.model import Settings
+from broker_auth.settings.revocation_store import create
+from broker_auth.settings.revocations import RevocationList, read_revocations
+from tests.callout.deployment import FleetDeployment
+from tests.cli.running import Run, run
+
+KEYS = (
+    "plugin.broker_auth.revocations = revoked.json",
+    "plugin.broker_auth.revocations_bucket = true",
+    "plugin.broker_auth.pid_file = pid",
+)
+
+
+class Host:
+    """A host of the service, which differs from others in three files and an address."""
+
+    def __init__(self, deployment: FleetDeployment, name: str) -> None:
+        self._deployment = deployment
+        self.directory = deployment.directory / name
+        self.directory.mkdir()
+        self.file = self.directory / "revoked.json"
+        self.address = f"127.0.0.1:{free_port()}"
+        self.environ = {
+            "BROKER_AUTH_REVOCATIONS": str(self.file),
+            "BROKER_AUTH_PID_FILE": str(self.directory / "pid"),
+        }
+        create(self.file)
+        self.service: ServiceProcess = deployment.service(
+            "--workers", "1", name=name, BROKER_AUTH_METRICS_LISTEN=self.address, **self.environ
+        )
+
+    async def command(self, name: str, *args: object) -> Run:
+        """Run a command on this host, beside the event loop of the test."""
+        return await asyncio.to_thread(run, name, *args, "--config", self._deployment.config, env=self.environ)
+
+    def settings(self) -> Settings:
+        return load(self._deployment.config, self.environ, serving=True)
+
+    @property
+    def held(self) -> RevocationList:
+        return read_revocations(self.file)
+
+    def troubles(self) -> list[str]:
+        lines: list[str] = json.loads(self.page("/healthz"))["troubles"]
+        return lines
+
+    def page(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=30) as answer:
+            text: str = answer.read().decode()
+            return text
+
+
+class TwoHosts:
+    """A fleet server with a bucket, and two hosts that are not started."""
+
+    def __init__(self, directory: Path) -> None:
+        self.deployment = FleetDeployment(directory)
+        self.deployment.write_config(*KEYS)
+        create(directory / "revoked.json")  # of no host: that of commands that are about none
+        self.first, self.second = [Host(self.deployment, name) for name in ("first", "second")]
+        self.deployment.render_again()
+
+    async def apply(self) -> None:
+        """Create the bucket, like ``broker-auth streams apply``."""
+        settings = self.deployment.settings()
+        service = await Access(settings=settings).callout(settings.brokers[0])
+        await change_buckets(service, settings, 1, dry_run=False)
+        await service.close()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[TwoHosts]:
+        """Run the server and both services; the bucket exists."""
+        with self.deployment.running():
+            asyncio.run(self.apply())
+            with self.first.service, self.second.service:
+                yield self
