@@ -6,7 +6,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 BIN := $(VENV)/bin
 EXAMPLES ?= 5000
 
-.PHONY: demo test fuzz test-versions test-oldest test-interop test-interop-choria check bench bench-compare docs clean
+.PHONY: demo test test-site fuzz test-versions test-oldest test-interop test-interop-choria check bench bench-compare docs clean
 
 $(VENV)/.installed: pyproject.toml nats-server.conf.j2
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
@@ -56,6 +56,9 @@ test-oldest:  ## with the oldest dependencies that pyproject.toml allows, on Pyt
 docs: $(VENV)/.installed  ## the documentation site, in site/; generates pages from the code first
 	$(BIN)/python -m tests.docs.pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+test-site: $(VENV)/.installed  ## every page in a real browser, on a phone and a desktop: SITE_BROWSER=chromium
+	SITE_BROWSER=$(or $(SITE_BROWSER),chromium) $(BIN)/pytest tests/docs/test_browser.py
 
 bench: $(VENV)/.installed  ## the cost of a decision, a request and a connection on this machine
 	$(BIN)/broker-auth bench

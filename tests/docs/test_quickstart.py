@@ -130,9 +130,9 @@ def test_every_command_of_the_readme_works(checkout: Path, offline: dict[str, st
     assert output.splitlines()[-1] == str(checkout / "venv" / "bin" / "broker-auth")
 
 
-def test_quick_start_page_matches_the_readme() -> None:
+def test_tutorial_has_the_commands_of_the_readme() -> None:
     readme = commands(README)
-    start = commands(DOCS / "index.md")
+    start = commands(DOCS / "tutorial.md")
     assert start
     assert start == [command for command in readme if command in start]
     assert set(readme) - set(start) == {command for command in readme if command.startswith(("make ", "pip wheel"))} | {

@@ -32,6 +32,12 @@ def test_diagrams_are_readable_on_phones_in_light_and_dark_mode(path: Path) -> N
     assert {"title", "desc"} <= {child.tag.rpartition("}")[2] for child in picture}
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
+def test_pages_contain_no_html_that_could_be_wider_than_a_phone(page: Path) -> None:
+    text = re.sub(r"(?ms)^ *```.*?^ *```|`[^`]+`", "", page.read_text(encoding="utf-8"))
+    assert re.findall(r"<(?:img|table|iframe|video|svg|pre|div)\b|\bstyle=|\bwidth=", text) == []
+
+
 def test_documentation_site_builds_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
