@@ -70,6 +70,8 @@ class ConnectionReports:
         if report.account == self._provisioning:
             self.waiting.report(connection.name, server.name, report.clients, time.monotonic())
         if connection.name not in self._shared:  # nats-server itself limits the nodes of an edge
+            if report.account == self._provisioning and report.by_leaf is not None:
+                self.waiting.ask(connection.name, server.name, report.by_leaf)
             return
         if report.account == self._provisioning:
             self._gauge.report_nodes(connection.name, server.id, server.name, count, now)

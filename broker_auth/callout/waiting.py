@@ -1,4 +1,7 @@
-"""The nodes that wait to be provisioned, by broker, as nats-servers report them: for metrics, not for decisions."""
+"""The nodes that wait to be provisioned, and what they are asked, as nats-servers report it.
+
+For metrics, not for decisions.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,21 @@ class WaitingNodes:
         self._since = now
         self._refused: set[str] = set()
         self._reported: dict[str, dict[str, tuple[int, float]]] = {broker: {} for broker in brokers}
+        self._asked: dict[str, dict[str, int]] = {broker: {} for broker in brokers}
 
     def report(self, broker: str, server: str, count: int, now: float) -> None:
         """Store the number of connections at one server of a broker, by its name, which survives a restart."""
         self._refused.discard(broker)
         servers = self._reported[broker]
         if server not in servers and len(servers) >= MAX_SERVERS:
-            del servers[min(servers, key=lambda name: servers[name][1])]
+            oldest = min(servers, key=lambda name: servers[name][1])
+            del servers[oldest]
+            self._asked[broker].pop(oldest, None)
         servers[server] = count, now
+
+    def ask(self, broker: str, server: str, total: int) -> None:
+        """Store how many messages the nodes at a server were sent from the fleet since it started, after its report."""
+        self._asked[broker][server] = total
 
     def refuse(self, broker: str) -> None:
         """Note that a broker's configuration does not permit reports."""
@@ -46,3 +56,10 @@ class WaitingNodes:
         }
         silent = now - self._since >= STALE_SECONDS
         return {broker: sum(counts) for broker, counts in known.items() if counts or silent}
+
+    def asked(self) -> dict[str, int]:
+        """Return the messages by broker, without brokers that do not report them.
+
+        Also of servers that have reported nothing lately, because they may have no connection now.
+        """
+        return {broker: sum(totals.values()) for broker, totals in self._asked.items() if totals}

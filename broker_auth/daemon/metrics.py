@@ -134,6 +134,12 @@ def _workers(states: Sequence[ZoneState]) -> Iterator[Metric]:
         ("zone", "broker"),
         [((s.zone, broker), count) for s in states for broker, count in s.waiting.items()],
     )
+    yield counter(
+        "provisioner_requests",
+        "Messages that reached the waiting nodes of an edge over its leaf link: requests of provisioners.",
+        ("zone", "broker"),
+        [((s.zone, broker), count) for s in states for broker, count in s.asked.items()],
+    )
     yield gauge("in_flight", "Requests received but not answered yet.", zone, [((s.zone,), s.pending) for s in states])
     yield gauge(
         "oldest_request_seconds",

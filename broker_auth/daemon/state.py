@@ -33,6 +33,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
         audit_trouble: why audit records are currently being lost; empty if none are.
         skews: seconds by which this host's clock is ahead of a server's, by ``broker/server``.
         waiting: nodes that wait to be provisioned, by broker, where they are known.
+        asked: messages that reached them over the leaf link of an edge, by broker.
         certificates: the earliest expiry of a connected server's certificate, in Unix seconds, by broker.
         log_lost: log lines dropped because stderr was not read in time.
         task_failures: number of long-lived tasks that ended unexpectedly and were restarted.
@@ -65,6 +66,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
     audit_trouble: str = ""
     skews: dict[str, float] = {}
     waiting: dict[str, int] = {}
+    asked: dict[str, int] = {}
     certificates: dict[str, float] = {}
     log_lost: int = 0
     task_failures: int = 0
@@ -104,6 +106,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
             oldest=0.0,
             resident=(),
             waiting={},
+            asked={},
             certificates={},
             revocations="",
         )

@@ -189,6 +189,7 @@ class Supervisor:
             audit_trouble=next((heartbeat.audit_trouble for heartbeat in heartbeats if heartbeat.audit_trouble), ""),
             skews=_chosen((heartbeat.skews for heartbeat in heartbeats), lambda values: max(values, key=abs)),
             waiting=_chosen((heartbeat.waiting for heartbeat in heartbeats), max),
+            asked=_chosen((heartbeat.asked for heartbeat in heartbeats), max),
             certificates=_chosen((heartbeat.certificates for heartbeat in heartbeats), min),
             task_failures=self.tasks.failures + self._watching.failures,
             expiries=self._expiries(),

@@ -67,6 +67,7 @@ class Heartbeat(msgspec.Struct, kw_only=True):
         log_lost: log lines dropped because stderr was not read in time.
         skews: seconds by which this host's clock is ahead of a server's, by ``broker/server``.
         waiting: nodes that wait to be provisioned, by broker, where they are known.
+        asked: messages that reached them over the leaf link of an edge, by broker.
         certificates: when the certificate of the connected server expires, in Unix seconds, by broker.
         resident: resident memory in bytes, including shared pages; 0 if unknown.
         revocations: version of the revocations that the worker decides by.
@@ -81,6 +82,7 @@ class Heartbeat(msgspec.Struct, kw_only=True):
     log_lost: int = 0
     skews: dict[str, float] = {}
     waiting: dict[str, int] = {}
+    asked: dict[str, int] = {}
     certificates: dict[str, float] = {}
     resident: int = 0
     revocations: str = ""
@@ -203,6 +205,7 @@ class _Worker:
             log_lost=logs.lost(),
             skews=self._callout.skews.measured(time.monotonic()),
             waiting=self._reports.waiting.measured(time.monotonic()),
+            asked=self._reports.waiting.asked(),
             certificates={item.name: item.certificate_expiry for item in connections if item.certificate_expiry},
             resident=_resident(),
             revocations=self._callout.policy.revocations.version,

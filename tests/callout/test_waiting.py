@@ -35,4 +35,15 @@ def test_memory_is_bounded() -> None:
     waiting = WaitingNodes(["edge"], 0.0)
     for number in range(3 * MAX_SERVERS):
         waiting.report("edge", f"invented{number}", 1, number / 100)
+        waiting.ask("edge", f"invented{number}", 1)
     assert waiting.measured(3.0) == {"edge": MAX_SERVERS}
+    assert waiting.asked() == {"edge": MAX_SERVERS}
+
+
+def test_messages_are_summed_over_servers_and_remain_known() -> None:
+    waiting = WaitingNodes(["edge", "other"], 0.0)
+    for server, total in (("edge-1", 3), ("edge-2", 4), ("edge-1", 5)):
+        waiting.report("edge", server, 1, 1.0)
+        waiting.ask("edge", server, total)
+    assert waiting.measured(2 * STALE_SECONDS)["edge"] == 0
+    assert waiting.asked() == {"edge": 9}

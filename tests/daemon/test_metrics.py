@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterable
 from typing import Any
 
@@ -59,6 +61,7 @@ FULL = ZoneState(
     refused=1,
     audit_lost=4,
     waiting={"east": 7},
+    asked={"east": 21},
     certificates={"east": NOW + 9 * DAY},
     expiries=(Expiry("ca", "/etc/ca.pem", NOW + 3 * DAY), Expiry("own", "/etc/own.pem", NOW - DAY)),
 )
@@ -138,8 +141,16 @@ def test_certificates_expire_at_a_time() -> None:
     assert value(FULL, metric, what="broker", name="east") == NOW + 9 * DAY
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
+def test_names_and_units_follow_the_conventions_of_prometheus() -> None:
+    text = generate_latest(registry(FULL))
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_waiting_nodes_are_a_gauge_of_brokers_that_report() -> None:
     assert value(FULL, "broker_auth_waiting_nodes", broker="east") == 7
+    assert value(FULL, "broker_auth_provisioner_requests_total", broker="east") == 21
     assert value(FULL, "broker_auth_waiting_nodes", broker='odd "name"\n') is None
 
 

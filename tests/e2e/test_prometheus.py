@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from broker_auth.demo.isolation import show_isolation
 from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.sandbox.process import LoggedProcess
@@ -94,6 +95,8 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
         prometheus.launch()
         stack.push_async_callback(asyncio.to_thread, prometheus.terminate)
         await eventually(lambda: prometheus.rows("broker_auth_decisions_total") if _listens(prometheus) else None)
+        await sandbox.apply_streams()
+        await show_isolation(sandbox)  # a provisioner asks nodes, which leave
         for name in NODES:
             client = await connect(sandbox.node_url, name, sandbox.credentials("node"))
             stack.push_async_callback(client.close)
@@ -124,6 +127,14 @@ async def test_waiting_nodes_are_counted_at_the_edge(watched: tuple[Sandbox, Pro
 
 def _having(rows: list[dict[str, Any]], value: str) -> list[dict[str, Any]] | None:
     return rows if [row["value"][1] for row in rows] == [value] else None
+
+
+async def test_requests_of_a_provisioner_are_counted(watched: tuple[Sandbox, Prometheus]) -> None:
+    _, prometheus = watched
+    asked = "max by (broker) (broker_auth_provisioner_requests_total)"
+    (row,) = await eventually(lambda: prometheus.rows(asked))
+    assert row["metric"] == {"broker": "edge"}
+    assert int(row["value"][1]) >= 1
 
 
 async def test_every_panel_of_the_dashboard_has_data(watched: tuple[Sandbox, Prometheus]) -> None:

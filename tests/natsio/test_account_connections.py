@@ -29,7 +29,14 @@ def test_report_is_parsed() -> None:
     report = read_report(changed())
     assert report is not None
     assert (report.server.id, report.server.name) == ("NDBT4HM", "fleet-1")
-    assert (report.account, report.connections) == ("provisioning", 4)
+    assert (report.account, report.connections, report.clients) == ("provisioning", 4, 3)
+    assert report.by_leaf is None
+
+
+def test_messages_over_leaf_links_are_parsed() -> None:
+    report = read_report(changed(received={"msgs": 9, "bytes": 90, "leafs": {"msgs": 7, "bytes": 70}}))
+    assert report is not None
+    assert report.by_leaf == 7
 
 
 @pytest.mark.parametrize(
@@ -52,6 +59,8 @@ def test_report_is_parsed() -> None:
         changed(total_conns=10**400),
         changed(total_conns=1.5),
         changed(total_conns="4"),
+        changed(received={"leafs": {"msgs": -1}}),
+        changed(received={"leafs": {"msgs": 2**63}}),
         changed(padding="x" * MAX_BYTES),
     ],
 )
