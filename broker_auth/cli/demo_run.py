@@ -38,8 +38,8 @@ def run(topology: str, fleet_auth: str, *, keep: bool, as_json: bool) -> int:
     def started(deployment: Sandbox) -> None:
         if not as_json:
             seconds = time.monotonic() - begun
-            names = " and ".join(deployment.servers)
-            click.echo(f"Running after {seconds:.1f} s: nats-server {names}, with its own keys; the service")
+            kind = "nats-server" if len(deployment.servers) == 1 else "nats-servers"
+            click.echo(f"Running after {seconds:.1f} s: the {kind} {' and '.join(deployment.servers)}, and the service")
 
     screen = Screen(started=started, part=_ignore if as_json else _print, end=end)
     try:

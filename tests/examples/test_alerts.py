@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,9 @@ from broker_auth.policy.model import Serves
 from tests.builders.clock import DAY
 from tests.examples.monitoring import ALERTS, alerts, exported, samples, used
 
+PAGE: Final = ALERTS.parents[2] / "docs" / "runbook.md"
 RUNBOOK: Final = "https://docs.example.net/broker-auth/runbook/#"
+NEEDS_PROMTOOL: Final = pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
 EVENT: Final = 10  # minutes after the start
 LENGTH: Final = 90  # minutes, until after the longest `for`
 TARGET: Final = {"instance": "host1", "job": "broker-auth"}
@@ -85,7 +88,7 @@ def series(timeline: Timeline) -> dict[str, str]:
     return {name: " ".join(row + ["stale"] * (len(row) < LENGTH)) for name, row in values.items()}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus is not installed")
+@NEEDS_PROMTOOL
 @pytest.mark.parametrize("name", FIRST_EVENTS)
 def test_alert_fires_on_the_first_event(tmp_path: Path, name: str) -> None:
     timeline, labels = FIRST_EVENTS[name]
@@ -122,12 +125,21 @@ def test_every_alert_has_a_first_event_and_existing_metrics() -> None:
 
 
 def test_every_alert_has_its_section_in_the_runbook() -> None:
-    runbook = (ALERTS.parents[2] / "docs" / "runbook.md").read_text()
-    headings = set(re.findall(r"^### (BrokerAuth\w+)$", runbook, re.MULTILINE))
+    headings = set(re.findall(r"^### (BrokerAuth\w+)$", PAGE.read_text(), re.MULTILINE))
     assert headings == alerts().keys()
     for name, rule in alerts().items():
         assert rule["annotations"]["runbook_url"] == RUNBOOK + name.lower()
         assert rule["labels"]["severity"] in {"page", "ticket"}
+
+
+@NEEDS_PROMTOOL
+def test_suggested_alerts_are_valid(tmp_path: Path) -> None:
+    (suggested,) = re.findall(r"^```yaml\n(- alert: .+?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert used(suggested) <= exported()
+    written = tmp_path / "rules.yaml"
+    written.write_text("groups:\n- name: more\n  rules:\n" + textwrap.indent(suggested, "  "))
+    done = subprocess.run(["promtool", "check", "rules", written], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_beginning_of_the_links_can_be_replaced_as_the_file_says(tmp_path: Path) -> None:
