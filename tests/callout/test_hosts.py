@@ -36,6 +36,7 @@ PAUSES = 2
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetDeployment]:
     deployment = FleetDeployment(tmp_path_factory.mktemp("hosts"))
+    deployment.write_config("plugin.broker_auth.audit.output = log")
     with deployment.running():
         yield deployment
 
