@@ -54,20 +54,35 @@ class _Queues(Generic[T]):
 class Backlog(Generic[T]):
     """The pending requests of ``brokers`` brokers, numbered from 0.
 
-    The priority of a single pending item is not computed until a second one arrives: while the service keeps up, the
-    order does not matter, and priorities cost nothing.
+    Items are not sorted, and their priorities not computed, until more are pending than fit into one batch: while the
+    service keeps up, the order does not matter, and priorities cost nothing.
     """
 
     def __init__(
-        self, brokers: int, classify: Callable[[T], Priority], capacity: int = CAPACITY, max_bytes: int = MAX_BYTES
+        self,
+        brokers: int,
+        classify: Callable[[T], Priority],
+        capacity: int = CAPACITY,
+        max_bytes: int = MAX_BYTES,
+        unsorted: int = 1,
     ) -> None:
-        """Create an empty backlog; ``classify`` returns an item's priority, the bounds are for all brokers together."""
+        """Create an empty backlog; the bounds are for all brokers together.
+
+        Args:
+            brokers: their number.
+            classify: returns an item's priority.
+            capacity: maximum number of items.
+            max_bytes: maximum size of items, unless there is only one.
+            unsorted: number of items that are pending without being sorted.
+        """
         self._classify = classify
         self._capacity = capacity
         self._max_bytes = max_bytes
         self._brokers: Sequence[_Queues[T]] = [_Queues() for _ in range(brokers)]
         self._next = 0  # the broker to start the next batch with
-        self._alone: tuple[int, T, int, float] | None = None
+        self._limit = min(unsorted, capacity)
+        self._unsorted: list[tuple[int, T, int, float]] = []  # all that is pending, or nothing; in order of arrival
+        self._unsorted_bytes = 0
 
     def put(self, item: T, broker: int, size: int = 0, since: float = 0.0) -> list[T]:
         """Add ``item``; return the items evicted to make room.
@@ -81,21 +96,21 @@ class Backlog(Generic[T]):
             size: its size in bytes.
             since: its arrival time, in seconds on a monotonic clock.
         """
-        alone = self._alone
-        if alone is None:
-            if not len(self):
-                self._alone = (broker, item, size, since)
+        unsorted = self._unsorted
+        if unsorted or not self._sorted():
+            if not unsorted or (len(unsorted) < self._limit and self._unsorted_bytes + size <= self._max_bytes):
+                unsorted.append((broker, item, size, since))
+                self._unsorted_bytes += size
                 return []
-        else:
-            self._alone = None
-            self._put(alone[1], alone[0], alone[2], alone[3])
+            self._sort()
         return self._put(item, broker, size, since)
 
     def take(self, count: int) -> list[T]:
         """Remove and return the next batch of at most ``count`` items; empty if nothing is pending."""
-        if self._alone is not None:
-            alone, self._alone = self._alone, None
-            return [alone[1]]
+        if self._unsorted:
+            if len(self._unsorted) <= count:
+                return [item for _, item, _, _ in self._emptied()]
+            self._sort()
         busy = [queues for queues in self._round_robin() if queues.count]
         if not busy:
             return []
@@ -110,9 +125,8 @@ class Backlog(Generic[T]):
     def expire(self, before: float) -> list[T]:
         """Remove and return the items that arrived earlier than ``before``."""
         gone: list[T] = []
-        if self._alone is not None and self._alone[3] < before:
-            gone.append(self._alone[1])
-            self._alone = None
+        if self._unsorted and self._unsorted[0][3] < before:
+            self._sort()
         for queues in self._brokers:
             if queues.count:
                 for queue in queues.queues:
@@ -123,15 +137,29 @@ class Backlog(Generic[T]):
     def oldest(self) -> float | None:
         """Return the arrival time of the oldest item; None if nothing is pending."""
         heads = [queue[0][2] for queues in self._brokers for queue in queues.queues if queue]
-        if self._alone is not None:
-            heads.append(self._alone[3])
+        if self._unsorted:
+            heads.append(self._unsorted[0][3])
         return min(heads, default=None)
 
     def __len__(self) -> int:
-        waiting = 0 if self._alone is None else 1
+        return len(self._unsorted) or self._sorted()
+
+    def _sorted(self) -> int:
+        """Return the number of items in queues."""
+        waiting = 0
         for queues in self._brokers:
             waiting += queues.count
         return waiting
+
+    def _sort(self) -> None:
+        """Move the unsorted items to their queues; there is room, because only these are pending."""
+        for broker, item, size, since in self._emptied():
+            self._brokers[broker].put(item, self._classify(item), size, since)
+
+    def _emptied(self) -> list[tuple[int, T, int, float]]:
+        """Remove and return the unsorted items."""
+        items, self._unsorted, self._unsorted_bytes = self._unsorted, [], 0
+        return items
 
     def _put(self, item: T, broker: int, size: int, since: float) -> list[T]:
         own, priority = self._brokers[broker], self._classify(item)

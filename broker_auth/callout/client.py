@@ -47,6 +47,7 @@ class BrokerClient(SecuredClient):
         self._sent_bytes = 0
         self._progress = (0, 0.0)  # bytes that were sent, and when that was noticed
         self._dropped: asyncio.Task[None] | None = None
+        self._writing = False  # whether :meth:`_write` is about to be called
         self.proven = float("-inf")
         self.refusals = 0
         self.reads = 0
@@ -82,9 +83,28 @@ class BrokerClient(SecuredClient):
         self._pending_data_size += len(data)
         self._sizes.append(len(data))
         self._sent_bytes += len(data)
-        assert self._flush_queue is not None  # set while connected
-        if self._flush_queue.empty():
-            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        if not self._writing:
+            self._writing = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        """Write everything that was sent in this iteration of the loop at once: fewer TLS records and system calls."""
+        self._writing = False
+        if not self._pending:
+            return
+        writer = self._writer()
+        if writer is None:  # a WebSocket, which only nats-py's flusher writes to
+            assert self._flush_queue is not None  # set while connected
+            if self._flush_queue.empty():
+                self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+            return
+        data = b"".join(self._pending)
+        self._pending = []
+        self._pending_data_size = 0
+        try:
+            writer.write(data)
+        except Exception:  # the transport has ended; the reader notices that too
+            self.abort()
 
     def check(self, now: float) -> None:
         """Drop the connection if the broker does not read or does not answer PINGs; call it twice a second.

@@ -88,7 +88,9 @@ class Service:
         ]
         self._numbers = {connection: number for number, connection in enumerate(self._connections)}
         self._backlog: Backlog[_Waiting] = Backlog(
-            len(self._connections), lambda waiting: callout.priority(waiting.received, time.time())
+            len(self._connections),
+            lambda waiting: callout.priority(waiting.received, time.time()),
+            unsorted=BATCH_SIZE,
         )
         self._limits = {connection: LogLimit() for connection in self._connections}
         self._arrived = asyncio.Event()
@@ -230,14 +232,12 @@ class Service:
         while not self._ending:
             await self._arrived.wait()
             self._arrived.clear()
-            while True:
+            while waiting := len(self._backlog):
                 for _ in self._backlog.expire(time.monotonic() - ANSWER_DEADLINE):
                     self.callout.not_answered(*_SHED)
-                size = BATCH_SIZE if len(self._backlog) < HIGH_WATER_MARK else BATCH_UNDER_LOAD
-                if not (batch := self._backlog.take(size)):
-                    break
-                self._answer(batch)
-                await asyncio.sleep(0)
+                self._answer(self._backlog.take(BATCH_SIZE if waiting < HIGH_WATER_MARK else BATCH_UNDER_LOAD))
+                if len(self._backlog):
+                    await asyncio.sleep(0)
 
     def _answer(self, batch: list[_Waiting]) -> None:
         batch = [waiting for waiting in batch if not waiting.connection.is_answered(waiting.subject)]

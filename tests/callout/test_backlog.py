@@ -91,13 +91,32 @@ def test_bytes_are_bounded_and_better_priorities_are_not_evicted() -> None:
     assert fill(waiting, *[(str(number), Priority.NODE) for number in range(3)], size=50) == ["0"]
 
 
-def test_first_item_is_classified_when_a_second_arrives() -> None:
-    waiting = backlog()
-    fill(waiting, ("fleet", Priority.FLEET))
-    fill(waiting, *[(f"fleet {number}", Priority.FLEET) for number in range(3)], ("node", Priority.NODE))
-    assert drained(waiting)[0] == "fleet"
+@pytest.mark.parametrize("unsorted", [1, 4])
+def test_items_are_sorted_once_more_are_pending_than_a_batch_takes(unsorted: int) -> None:
+    classified: list[Item] = []
+
+    def classify(item: Item) -> Priority:
+        classified.append(item)
+        return item[1]
+
+    waiting: Backlog[Item] = Backlog(1, classify, unsorted=unsorted)
+    few = [(f"node {number}", Priority.NODE) for number in range(unsorted)]
+    for _ in range(2):
+        fill(waiting, *few)
+        assert waiting.take(unsorted) == few
+    assert classified == []
+    fill(waiting, *few, ("fleet", Priority.FLEET))
+    assert len(classified) == unsorted + 1
+    assert names(waiting.take(unsorted)) == ["fleet", *names(few)[:-1]]
     fill(waiting, ("refused", Priority.REFUSED), ("fleet", Priority.FLEET))
-    assert drained(waiting) == ["fleet", "refused"]
+    assert drained(waiting) == ["fleet", *names(few)[-1:], "refused"]
+
+
+def test_smaller_batch_takes_the_best_of_unsorted_items() -> None:
+    waiting = backlog(unsorted=4)
+    fill(waiting, ("refused", Priority.REFUSED), ("node", Priority.NODE), ("fleet", Priority.FLEET))
+    assert names(waiting.take(2)) == ["fleet", "node"]
+    assert drained(waiting) == ["refused"]
 
 
 # --- Several brokers
@@ -160,18 +179,52 @@ def test_expired_items_are_removed_from_every_queue() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.sampled_from(Priority), st.integers(0, 60)), max_size=80),
     st.integers(1, 9),
+    st.integers(1, 15),
 )
-def test_every_item_is_accounted_for_and_bounds_hold(asked: list[tuple[int, Priority, int]], size: int) -> None:
-    waiting = backlog(brokers=3, capacity=12, max_bytes=200)
+def test_every_item_is_accounted_for_and_bounds_hold(
+    asked: list[tuple[int, Priority, int]], size: int, unsorted: int
+) -> None:
+    waiting = backlog(brokers=3, capacity=12, max_bytes=200, unsorted=unsorted)
     gone: list[str] = []
     for number, (broker, kind, held) in enumerate(asked):
         gone += fill(waiting, (str(number), kind), broker=broker, size=held)
-        assert len(waiting) <= 12
+        kept = {str(earlier) for earlier in range(number + 1)}.difference(gone)
+        assert len(waiting) == len(kept) <= 12
+        assert sum(asked[int(name)][2] for name in kept) <= 200
     taken: list[str] = []
     while batch := waiting.take(size):
         assert len(batch) <= size
         taken += names(batch)
     assert sorted(gone + taken, key=int) == [str(number) for number in range(len(asked))]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.sampled_from(Priority), st.integers(0, 60)),
+            st.tuples(st.sampled_from(["take", "expire"]), st.none(), st.integers(1, 9)),
+        ),
+        max_size=80,
+    ),
+    st.integers(2, 15),
+)
+def test_unsorted_items_are_evicted_expired_and_taken_like_sorted_ones(
+    steps: list[tuple[str, Priority | None, int]], unsorted: int
+) -> None:
+    """A batch that takes all may be in any order."""
+    lazy, sorting = backlog(capacity=12, max_bytes=200, unsorted=unsorted), backlog(capacity=12, max_bytes=200)
+    for now, (step, kind, number) in enumerate(steps):
+        results = []
+        for waiting in (lazy, sorting):
+            if kind is not None:
+                results.append(waiting.put((str(now), kind), 0, number, now))
+            elif step == "take":
+                results.append(waiting.take(number))
+            else:
+                results.append(waiting.expire(now - number))
+        all_taken = step == "take" and not len(sorting)
+        assert results[0] == results[1] or (all_taken and sorted(results[0]) == sorted(results[1]))
+        assert (len(lazy), lazy.oldest()) == (len(sorting), sorting.oldest())
 
 
 # --- Priorities
