@@ -92,10 +92,10 @@ def _measure(clients: Clients, trust: Trust, plan: SlicePlan, choria: Path | Non
             contenders[mode] = stack.enter_context(contender(mode, clients, trust, directory, choria))
         connectors, floor = stack.enter_context(Connectors()), floor_for(clients, trust)
         for mode in modes:  # warm
-            _slice(contenders[mode], connectors, floor, plan.seconds / 2)
+            take_slice(contenders[mode], connectors, floor, plan.seconds / 2)
         for rate in (0, RATE):
             rounds = [
-                {mode: _slice(contenders[mode], connectors, floor, plan.seconds, rate) for mode in modes}
+                {mode: take_slice(contenders[mode], connectors, floor, plan.seconds, rate) for mode in modes}
                 for _ in range(plan.rounds)
             ]
             for mode in modes:
@@ -103,7 +103,16 @@ def _measure(clients: Clients, trust: Trust, plan: SlicePlan, choria: Path | Non
     return results
 
 
-def _slice(contender: Contender, connectors: Connectors, floor: Floor, seconds: float, rate: int = 0) -> Slice:
+def take_slice(contender: Contender, connectors: Connectors, floor: Floor, seconds: float, rate: int = 0) -> Slice:
+    """Let clients connect for ``seconds``; return the costs.
+
+    Args:
+        contender: the broker.
+        connectors: the clients.
+        floor: measured meanwhile.
+        seconds: the duration.
+        rate: connections per second; 0: as many as possible.
+    """
     task = msgspec.structs.replace(contender.task, seconds=seconds, rate=rate)
     floors: list[tuple[float, float]] = []
 
