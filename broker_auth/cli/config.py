@@ -30,7 +30,7 @@ _EPILOG = options.example(
 
 
 @click.command("check", epilog=_EPILOG)
-@click.argument("file", type=options.FILE)
+@options.config_argument
 @click.option("--live", is_flag=True, help="Also log in to every broker as the service, and report problems there.")
 @click.option(
     "--replay",

@@ -21,7 +21,7 @@ _EPILOG = options.example(
 
 
 @click.command("render", epilog=_EPILOG)
-@click.argument("file", type=options.FILE)
+@options.config_argument
 @click.option(
     "--all",
     "directory",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from broker_auth.errors import InputError
 from broker_auth.settings.keys.durations import parse_duration
@@ -92,6 +94,23 @@ def config_option(function: _F) -> _F:
     return click.option(
         "--config", "-c", type=FILE, required=True, envvar="BROKER_AUTH_CONFIG", help="The configuration file."
     )(function)
+
+
+def config_argument(function: _F) -> _F:
+    """Add the configuration as the argument ``FILE``; other commands name it ``--config``, so that works too."""
+
+    @functools.wraps(function)
+    def with_file(*args: Any, file: Path | None, config: Path | None, **kwargs: Any) -> Any:
+        source = click.get_current_context().get_parameter_source("config")
+        if file is not None and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError("name the configuration once, as FILE or with --config")
+        if file is None and config is None:
+            raise click.UsageError("name the configuration: FILE, or --config FILE")
+        return function(*args, file=file or config, **kwargs)
+
+    argument = click.argument("file", metavar="FILE", type=FILE, required=False)
+    option = click.option("--config", "-c", type=FILE, envvar="BROKER_AUTH_CONFIG", help="The same as FILE.")
+    return cast(_F, argument(option(with_file)))
 
 
 def optional_config_option(text: str) -> Callable[[_F], _F]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker_auth.cache import BoundedCache
+from broker_auth.times import short_duration
 from broker_auth.tokens import chain, nonce
 from broker_auth.tokens.bounds import Bounds, bounds_of
 from broker_auth.tokens.chain import ChainIssuer
@@ -261,24 +262,29 @@ def check_times(verified: Verified, now: float, *, leeway: float = 0.0, allow_no
                 hint = "; set plugin.broker_auth.provisioning.allow_non_expiring_tokens to accept it"
             raise TokenRejected(TokenFault.NO_EXPIRY, f"token never expires (no 'exp'){hint}")
     elif now >= claims.exp:
-        raise TokenRejected(TokenFault.EXPIRED, f"token expired {now - claims.exp:.0f} s ago")
+        raise TokenRejected(TokenFault.EXPIRED, f"token expired {_words(now - claims.exp)} ago")
     if claims.issexp is not None and now >= claims.issexp:
-        raise TokenRejected(TokenFault.ISSUER_EXPIRED, f"the token's issuer expired {now - claims.issexp:.0f} s ago")
+        raise TokenRejected(TokenFault.ISSUER_EXPIRED, f"the token's issuer expired {_words(now - claims.issexp)} ago")
     if claims.nbf is not None and now + leeway < claims.nbf:
-        raise TokenRejected(TokenFault.NOT_YET_VALID, f"token is not valid for another {claims.nbf - now:.0f} s")
+        raise TokenRejected(TokenFault.NOT_YET_VALID, f"token is not valid for another {_words(claims.nbf - now)}")
     if claims.iat is not None and now + leeway < claims.iat:
-        raise TokenRejected(TokenFault.ISSUED_IN_FUTURE, f"token was issued {claims.iat - now:.0f} s in the future")
+        raise TokenRejected(TokenFault.ISSUED_IN_FUTURE, f"token was issued {_words(claims.iat - now)} in the future")
     if verified.chain_issuer is not None:
         _check_age(verified.chain_issuer, now, leeway)
+
+
+def _words(seconds: float) -> str:
+    return short_duration(seconds, " ")
 
 
 def _check_age(issuer: ChainIssuer, now: float, leeway: float) -> None:
     if now >= issuer.ends:
         raise TokenRejected(
-            TokenFault.CHAIN_ISSUER_TOO_OLD, f"chain issuer {issuer.id} has been too old for {now - issuer.ends:.0f} s"
+            TokenFault.CHAIN_ISSUER_TOO_OLD,
+            f"chain issuer {issuer.id} has been too old for {_words(now - issuer.ends)}",
         )
     if now + leeway < issuer.issued:
         raise TokenRejected(
             TokenFault.CHAIN_ISSUER_IN_FUTURE,
-            f"chain issuer {issuer.id} was issued {issuer.issued - now:.0f} s in the future",
+            f"chain issuer {issuer.id} was issued {_words(issuer.issued - now)} in the future",
         )

@@ -27,6 +27,17 @@ def test_valid_configuration_is_accepted(directory: Directory) -> None:
     }
 
 
+def test_configuration_is_named_once_as_argument_option_or_by_the_environment(directory: Directory) -> None:
+    file = directory.save()
+    valid = run("config", "check", file)
+    assert run("config", "check", "--config", file) == valid
+    assert run("config", "check", env={"BROKER_AUTH_CONFIG": str(file)}) == valid
+    assert run("config", "check", file, env={"BROKER_AUTH_CONFIG": "elsewhere.conf"}) == valid
+    for words in ((), (file, "-c", file)):
+        wrong = run("config", "check", *words)
+        assert (wrong.code, wrong.error.startswith("name the configuration")) == (2, True)
+
+
 def test_all_problems_are_reported_at_once(directory: Directory) -> None:
     directory.set(
         {

@@ -157,7 +157,7 @@ USAGE_ERRORS: list[tuple[tuple[str, ...], str]] = [
     (("explain", "request.json"), "Missing option '--config'"),
     (("explain", "request.json", "--config", "c", "--at", "noon"), "write a time like"),
     (("explain", "request.json", "--config", "c", "--at", "2030-01-01T00:00:00"), "write a time like"),
-    (("config", "check"), "Missing argument 'FILE'"),
+    (("config", "check"), "name the configuration: FILE"),
 ]
 
 

@@ -284,6 +284,17 @@ def test_times_are_checked_on_every_use() -> None:
 # --- Tokens of Choria's own test data
 
 
+def test_reasons_give_durations_for_people() -> None:
+    token = trusting(ED).examine(sign(client_claims(), ED))
+    assert isinstance(token, Verified)
+    for now, reason in (
+        (NOW + HOUR + YEAR, "token expired 1y ago"),
+        (NOW - 90, "token is not valid for another 1m 30s"),
+    ):
+        with pytest.raises(TokenRejected, match=f"{reason}$"):
+            check_times(token, now)
+
+
 def choria(kind: str) -> tuple[str, VerificationKey]:
     name = {"ed25519": "signer.public", "rsa": "signer-public.pem"}[kind]
     key = load_verification_key((CHORIA / kind / name).read_bytes(), name)
