@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from broker_auth.audit.reader import read_recent_decisions
+from broker_auth.audit.record import AuditRecord
 from broker_auth.cli import options, output
 from broker_auth.cli.access import access_options, kick_option, make_ender_access, run
 from broker_auth.cli.revocation_changes import WrittenRecords, confirmed, finish, propagate_change
@@ -22,7 +23,8 @@ from broker_auth.cli.tables import Column, Table, print_table
 from broker_auth.errors import InputError
 from broker_auth.files.ownership import configured_by
 from broker_auth.operate.access import Access
-from broker_auth.operate.sessions import EndedSessions, Records, SessionEnder, SessionTarget, admitted
+from broker_auth.operate.revoked_sessions import RevokedSessions, SessionTarget
+from broker_auth.operate.sessions import FoundSessions, SessionEnder
 from broker_auth.policy.revocations import Revocation, RevocationKind, is_wide
 from broker_auth.settings.keys import own
 from broker_auth.settings.load import load
@@ -129,13 +131,13 @@ def revoke_command(
         outcome = run(
             _end(access, target, lambda: _revoke(path, entries, now, config, dry_run=dry_run), now, dry_run=dry_run)
         )
-    count = len(outcome.ended)
-    output.note(f"{'would end' if dry_run else 'ended'} {count} session{'' if count == 1 else 's'}")
-    for session in outcome.ended:
+    output.note(f"{'would end' if dry_run else 'ended'} {counted(len(outcome.chosen), 'session')}")
+    for session in outcome.chosen:
         output.note(f"  {session.description}")
-    for line in outcome.missing:
+    missing = (*outcome.missing, *outcome.unknown)
+    for line in missing:
         output.error(line)
-    ctx.exit(1 if outcome.missing else 0)
+    ctx.exit(1 if missing else 0)
 
 
 def _check_options(kind: str, until: float | None, before: float | None, reason: str, now: float) -> None:
@@ -159,18 +161,18 @@ def _revoke(path: Path, entries: Sequence[Revocation], now: float, config: Path,
 
 async def _end(
     access: Access, target: SessionTarget, revoke: Callable[[], WrittenRecords], now: float, *, dry_run: bool
-) -> EndedSessions:
+) -> FoundSessions:
     """Log in, revoke, and end sessions: afterwards the login itself might be refused."""
-    settings = access.settings
 
-    def records() -> Records:
-        paths = [path for path in settings.audit_files if path.is_file()]
-        return admitted(record for path in paths for record in read_recent_decisions(path))
+    def read() -> list[AuditRecord]:
+        paths = [path for path in access.settings.audit_files if path.is_file()]
+        return [record for path in paths for record in read_recent_decisions(path)]
 
-    async with SessionEnder(access, target, records) as ender:
+    selector = RevokedSessions(access.settings, target, read)
+    async with SessionEnder(access, selector) as ender:
         missing = await propagate_change(access, revoke(), now)
-        outcome = await (ender.find() if dry_run else ender.end())
-    return replace(outcome, missing=(*missing, *outcome.missing))
+        result = await (ender.find() if dry_run else ender.end())
+    return replace(result, missing=(*missing, *result.missing), unknown=(*selector.untold, *result.unknown))
 
 
 @click.command("restore", epilog=options.example("broker-auth restore identity up=alice -c broker.conf"))

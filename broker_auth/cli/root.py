@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "revoke": Lazy("broker_auth.cli.revoke:revoke_command", "Deny what was granted, before it expires."),
     "restore": Lazy("broker_auth.cli.revoke:restore_command", "Take revocations back."),
     "revoked": Lazy("broker_auth.cli.revoke:revoked_command", "List what was revoked, by whom and why."),
+    "sweep": Lazy("broker_auth.cli.sweep:sweep_command", "Show sessions that would not be admitted now, end them."),
     "why": Lazy("broker_auth.cli.why:why_command", "Show why a connection was admitted or denied, and what to do."),
     "config": Lazy("broker_auth.cli.root:config_group", "Check configurations, render those of nats-servers."),
     "token": Lazy("broker_auth.cli.root:token_group", "Create, check and inspect Choria tokens."),

@@ -13,7 +13,7 @@ import pytest
 
 from broker_auth.audit.record import encode, make_record
 from broker_auth.bench.run import PARTS
-from broker_auth.cli import demo_run, main, report, root, streams, token_formats
+from broker_auth.cli import demo_run, main, report, root, streams, sweep, token_formats
 from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result
 from broker_auth.deploy.natsbinary import BINARY_VARIABLE
@@ -30,6 +30,7 @@ from broker_auth.operate.replay.show import document
 from broker_auth.operate.replay.summary import Summary
 from broker_auth.operate.report.connections import Connection
 from broker_auth.operate.report.waiting import Denial, Waiting
+from broker_auth.operate.sessions import FoundSessions, Session
 from broker_auth.operate.stored import read_stored
 from broker_auth.operate.streams.plan import Action, Change, Difference
 from broker_auth.policy.decide import decide
@@ -222,6 +223,11 @@ def _revoked(directory: Path) -> Any:
     return run("revoked", "--config", configuration, "--json").json
 
 
+def _sweep(_: Path) -> Any:
+    one = Session(broker="b", server="s", server_id="N", cid=1, identity="i", account="a", ip="192.0.2.7")
+    return sweep.document(FoundSessions((one,), (), ()), end=False)
+
+
 def _report_waiting(_: Path) -> Any:
     denial = Denial(time=START, code="token_expired", reason="expired")
     node = Waiting(name="n", connected=False, server="s", ip="192.0.2.7", since=START, attempts=1, last_denial=denial)
@@ -269,6 +275,7 @@ def _demo(_: Path) -> Any:
 DOCUMENTS: Final[dict[str, Callable[[Path], Any]]] = {
     "init": _init,
     "revoked": _revoked,
+    "sweep": _sweep,
     "why": _why,
     "config check": _config_check,
     "token provisioning": _token_provisioning,

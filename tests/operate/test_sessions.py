@@ -125,11 +125,11 @@ async def test_command_fails_where_a_session_may_be_left(sandbox: Sandbox) -> No
     key = "ab" * 32
     untold = await command(sandbox, "revoke", "key", key)
     assert untold.code == 1
-    assert f"sessions of key {key} cannot be told from others; give --sessions all" in untold.err
+    assert f"sessions of key {key} cannot be told from others; use `broker-auth sweep --end`" in untold.err
     sandbox.audit_file.with_name("audit.edge.jsonl").unlink()
     unknown = await command(sandbox, "revoke", "token-id", "another", *seeds)
     assert unknown.code == 1
-    assert "broker edge: 1 sessions have no audit record on this host" in unknown.err
+    assert "broker edge: 1 session without an audit record on this host" in unknown.err
     await stays(node)
     everybody = await command(sandbox, "revoke", "key", key, "--sessions", "all", *seeds)
     assert everybody.code == 0, everybody.err

@@ -1,0 +1,114 @@
+"""Chooses the sessions that something revoked let in, for ``broker-auth revoke``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from broker_auth.operate.report.gathering import Row, Server
+from broker_auth.operate.session_records import (
+    BY_RECORD,
+    BY_ROW,
+    ReadRecords,
+    SessionRecords,
+    is_node,
+    revoked_by_row,
+    shown_by_record,
+)
+from broker_auth.operate.sessions import Choice
+from broker_auth.policy.revocations import Revocation, RevocationKind, Revocations
+from broker_auth.settings.model import BrokerSettings, Role, Settings
+
+_NEVER_AT_EDGES: Final = frozenset(
+    {RevocationKind.KEY, RevocationKind.CHAIN_ISSUER, RevocationKind.CERTIFICATE, RevocationKind.SERIAL}
+)
+_SPARED: Final = Choice(ends=False)
+_CHOSEN: Final = Choice(ends=True)
+_NO_RECORD: Final = Choice(
+    ends=False,
+    unknown="without an audit record on this host, so what let them in is not known; give --sessions all to end every "
+    "session: those that may come back do",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTarget:
+    """The sessions to end.
+
+    Attributes:
+        entries: what was revoked.
+        token_ids: the id of a token that was revoked by its SHA-256.
+        everybody: end every session; those that may come back do.
+    """
+
+    entries: Sequence[Revocation]
+    token_ids: Mapping[str, str]
+    everybody: bool = False
+
+
+class RevokedSessions:
+    """A selector of the sessions that something revoked let in.
+
+    Attributes:
+        untold: a line for each entry whose sessions cannot be told from others.
+    """
+
+    def __init__(self, settings: Settings, target: SessionTarget, read: ReadRecords) -> None:
+        """Read no record yet.
+
+        Args:
+            settings: the configuration.
+            target: which sessions to end.
+            read: reads the audit records of this host.
+        """
+        self._settings = settings
+        self._records = SessionRecords(read)
+        self._everybody = target.everybody
+        self._by_row = Revocations.of(entry for entry in target.entries if entry.kind in BY_ROW)
+        self._kinds = {entry.kind for entry in target.entries}
+        self._by_record: set[tuple[RevocationKind, str]] = set()
+        self.untold: list[str] = []
+        for entry in target.entries:
+            if entry.value in target.token_ids:
+                self._by_record.add((RevocationKind.TOKEN_ID, target.token_ids[entry.value]))
+            elif entry.kind in BY_RECORD and entry.before is None:
+                self._by_record.add((entry.kind, entry.value))
+            elif entry.kind not in BY_ROW and not target.everybody:
+                self.untold.append(
+                    f"sessions of {entry.kind} {entry.value} cannot be told from others; use `broker-auth sweep --end` "
+                    "if audit records hold requests, or give --sessions all to end every session: those that may "
+                    "come back do"
+                )
+
+    @property
+    def everybody(self) -> bool:
+        """Whether every session is chosen, also those of clients that come back."""
+        return self._everybody
+
+    def concerns(self, broker: BrokerSettings) -> bool:
+        """Return whether a session of this broker may be chosen: at an edge that of a node, or of a provisioner."""
+        never = _NEVER_AT_EDGES
+        if self._settings.provisioning.require_mtls:
+            never |= {RevocationKind.IDENTITY}
+        return broker.role is not Role.EDGE or self._everybody or not self._kinds <= never
+
+    def refresh(self) -> None:
+        """Read the audit records again, if what was revoked is known from them."""
+        if self._by_record:
+            self._records.refresh()
+
+    def choose(self, broker: BrokerSettings, server: Server, row: Row) -> Choice:  # noqa: ARG002 - of all selectors
+        """Return whether a session is to be ended."""
+        if self._everybody:
+            return _CHOSEN
+        record = self._records.of(server, row)
+        node = is_node(row, record, self._settings.accounts)
+        if revoked_by_row(self._by_row, row, node=node, now=time.time()) is not None:
+            return _CHOSEN
+        if not self._by_record:
+            return _SPARED
+        if record is None:
+            return _NO_RECORD
+        return _SPARED if self._by_record.isdisjoint(shown_by_record(record)) else _CHOSEN
