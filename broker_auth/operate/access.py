@@ -282,7 +282,7 @@ async def request_json(client: Client, subject: str, payload: object = None, *, 
     try:
         reply = await client.request(subject, data, timeout=seconds)
     except (NatsError, TimeoutError) as error:
-        raise OperationError(f"{subject}: no answer: {error or type(error).__name__}") from error
+        raise OperationError(f"{subject}: no answer: {str(error) or type(error).__name__}") from error
     return decode(reply.data, subject)
 
 

@@ -89,7 +89,7 @@ async def session(urls: Sequence[str], login: Login, work: Callable[[Client], Aw
         try:
             client = await _connect(url, login, closed)
         except (NatsError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            failures.append(f"{url}: {error or type(error).__name__}")
+            failures.append(f"{url}: {str(error) or type(error).__name__}")
             continue
         working, ending = asyncio.ensure_future(work(client)), asyncio.ensure_future(closed.wait())
         try:
@@ -99,7 +99,7 @@ async def session(urls: Sequence[str], login: Login, work: Callable[[Client], Aw
             if not client.is_connected:  # a subscription of a closed connection ends without an error
                 raise EndedError(f"the session at {url} ended: {client.last_error or 'the broker closed it'}")
         except (NatsError, OSError) as error:
-            raise EndedError(f"the session at {url} ended: {error or type(error).__name__}") from error
+            raise EndedError(f"the session at {url} ended: {str(error) or type(error).__name__}") from error
         else:
             return
         finally:

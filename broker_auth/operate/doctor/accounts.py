@@ -144,7 +144,8 @@ async def _examine(server: SystemServer, context: Context, broker: BrokerSetting
             await _crossings(server, context, findings)
         await _leaf_links(server, context, broker, findings)
     except Exception as error:  # a bad answer of one broker must not end the examination of the others
-        message = printable(f"the system account does not answer as expected: {error or type(error).__name__}", _SHOWN)
+        reason = str(error) or type(error).__name__
+        message = printable(f"the system account does not answer as expected: {reason}", _SHOWN)
         findings.warning(FindingCode.SYSTEM_ANSWER, message, "use a supported nats-server")
 
 
