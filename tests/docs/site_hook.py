@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Any, Final
 
@@ -20,4 +21,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Return the page with a label for each heading that is a key; the heading itself shows the whole key."""
     if page.file.src_uri != "configuration.md":
         return markdown
-    return _HEADING.sub(r'\1 { data-toc-label="\2" }', markdown)
+    return _HEADING.sub(_labelled, markdown)
+
+
+def _labelled(heading: re.Match[str]) -> str:
+    return f'{heading[1]} {{ data-toc-label="{html.escape(heading[2])}" }}'  # escaped: a label is HTML

@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.deadlines import LONG_SECONDS
+from tests.docs import site_hook
 from tests.docs.pages import DOCS, MADE, ROOT
 
 FETCHED = re.compile(r'<(?:script|img|link)[^>]*\b(?:src|href)="(https?:)?//[^"]*"')
@@ -64,3 +66,13 @@ def test_navigation_lists_every_page_once() -> None:
     titles = [title or (DOCS / page).read_text(encoding="utf-8").partition("\n")[0] for title, page in entries]
     assert sorted(pages) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
     assert sorted(titles) == sorted(set(titles))
+
+
+def test_contents_of_the_configuration_page_do_not_repeat_prefixes() -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="configuration.md"))
+    text = site_hook.on_page_markdown("### `plugin.security.issuer.<name>.public`\n\nplugin.text\n", page)
+    assert text.splitlines() == [
+        '### `plugin.security.issuer.<name>.public` { data-toc-label="security.issuer.&lt;name&gt;.public" }',
+        "",
+        "plugin.text",
+    ]
