@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +29,7 @@ PHONE: Final = 390  # pixels
 DESKTOP: Final = 1280
 _OPTIONS: Final = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 _MEASURE: Final = """<!doctype html><meta charset="utf-8"><script type="module">
-const result = {wide: [], measured: 0, copied: {}};
+const result = {wide: [], measured: 0, copied: {}, found: {}};
 const frame = document.createElement("iframe");
 document.body.append(frame);
 for (const [path, width] of PAGES) {
@@ -42,6 +42,14 @@ for (const [path, width] of PAGES) {
   if (!code) continue;
   code.setAttribute("data-md-copying", "");  // as the button does
   result.copied[path] = code.innerText;
+}
+for (const words of SEARCHES) {
+  await new Promise(loaded => { frame.onload = loaded; frame.src = `/index.html?q=${words}`; });
+  let link;
+  while (!(link = frame.contentDocument.querySelector(".md-search-result__link"))) {
+    await new Promise(later => setTimeout(later, 50));
+  }
+  result.found[words] = new URL(link.href).pathname;
 }
 fetch("/result", {method: "POST", body: JSON.stringify(result)});
 </script>"""
@@ -95,9 +103,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def measure(built: Path, pages: list[tuple[str, int]], profile: Path) -> dict[str, Any]:
-    """Return what the browser reports about these pages at these widths."""
-    (built / "measure.html").write_text(_MEASURE.replace("PAGES", json.dumps(pages)), encoding="utf-8")
+def measure(built: Path, pages: list[tuple[str, int]], profile: Path, searches: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what the browser reports about these pages at these widths, and the first result of each search."""
+    script = _MEASURE.replace("PAGES", json.dumps(pages)).replace("SEARCHES", json.dumps(searches))
+    (built / "measure.html").write_text(script, encoding="utf-8")
     with served(built) as (url, results):
         command = [BROWSER, *_OPTIONS, f"--user-data-dir={profile}", "--remote-debugging-port=0", f"{url}/measure.html"]
         browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -127,3 +136,8 @@ def test_wide_page_is_noticed(built: Path, tmp_path: Path) -> None:
     result = measure(built, [("/wide/index.html", PHONE)], tmp_path)
     page.unlink()
     assert [path for path, *_ in result["wide"]] == ["/wide/index.html"]
+
+
+def test_search_finds_the_page_about_a_word(built: Path, tmp_path: Path) -> None:
+    pages = {"install": "/install/", "tutorial": "/tutorial/", "glossary": "/glossary/"}
+    assert measure(built, [], tmp_path, list(pages))["found"] == pages
