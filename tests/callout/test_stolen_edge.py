@@ -199,4 +199,11 @@ async def test_relay_opens_the_callout_account_if_the_edge_shares_the_fleets_key
         assert answer == "AUTH"
 
 
-_ZONE_KEYS = ("nkey_seed_file", "issuer_seed_file", "xkey_seed_file", "break_glass_nkey")
+_ZONE_KEYS = (
+    "nkey_seed_file",
+    "issuer_seed_file",
+    "xkey_seed_file",
+    "break_glass_nkey",
+    "kick_nkey",
+    "kick_seed_file",
+)
