@@ -58,6 +58,7 @@ def _document(result: Result) -> dict[str, object]:
         "admission": [_row(outcome) for outcome in result.admission],
         "isolation": [_row(outcome) for outcome in result.isolation],
         "onboarding": [_row(outcome) for outcome in result.onboarding],
+        "revocation": [_row(outcome) for outcome in result.revocation],
     }
 
 

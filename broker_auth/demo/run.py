@@ -1,4 +1,4 @@
-"""Runs the demo: starts a deployment, makes all login attempts, shows isolation and onboarding, stops everything."""
+"""Runs the demo: login attempts, isolation, onboarding and a revocation in a deployment that it starts and stops."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from broker_auth.demo.attempts import attempts, try_all
 from broker_auth.demo.isolation import show_isolation
 from broker_auth.demo.last_mile import LastMile
 from broker_auth.demo.observation import Observation
+from broker_auth.demo.revocation import FILE, show_revocation
 from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.leftovers import ended_by_signals, vanishing_directory
 from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.settings.model import FleetAuth
+from broker_auth.settings.revocation_store import create
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +35,13 @@ class Result:
     admission: list[Observation] = field(default_factory=list)
     isolation: list[Observation] = field(default_factory=list)
     onboarding: list[Observation] = field(default_factory=list)
+    revocation: list[Observation] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether every row did what it should."""
-        return all(outcome.as_expected for outcome in (*self.admission, *self.isolation, *self.onboarding))
+        parts = (self.admission, self.isolation, self.onboarding, self.revocation)
+        return all(outcome.as_expected for part in parts for outcome in part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,11 @@ async def run_demo(shape: Shape, screen: Screen, *, wait: bool) -> Result:
 
 async def _run(directory: Path, shape: Shape, screen: Screen, *, wait: bool) -> Result:
     result = Result()
-    async with Sandbox(directory / "site", shape.topology, fleet_auth=shape.fleet_auth) as sandbox:
+    deployment = directory / "site"
+    deployment.mkdir(mode=0o700)
+    create(deployment / FILE)
+    changes = {"plugin.broker_auth.revocations": FILE}
+    async with Sandbox(deployment, shape.topology, fleet_auth=shape.fleet_auth, changes=changes) as sandbox:
         screen.started(sandbox)
         async with LastMile(sandbox) as last_mile:
             result.admission = await try_all(sandbox, attempts(sandbox))
@@ -85,6 +93,8 @@ async def _run(directory: Path, shape: Shape, screen: Screen, *, wait: bool) -> 
             screen.part("isolation", result.isolation)
             result.onboarding = await last_mile.show()
             screen.part("onboarding", result.onboarding)
+            result.revocation = await show_revocation(sandbox)
+            screen.part("revocation", result.revocation)
             if wait:
                 await last_mile.leave_a_node_waiting()
             screen.end(sandbox, result)

@@ -99,7 +99,7 @@ class RevokedSessions:
         if self._by_record:
             self._records.refresh()
 
-    def choose(self, broker: BrokerSettings, server: Server, row: Row) -> Choice:  # noqa: ARG002 - of all selectors
+    def choose(self, broker: BrokerSettings, server: Server, row: Row) -> Choice:
         """Return whether a session is to be ended."""
         if self._everybody:
             return _CHOSEN
@@ -110,5 +110,5 @@ class RevokedSessions:
         if not self._by_record:
             return _SPARED
         if record is None:
-            return _NO_RECORD
+            return _NO_RECORD if self._settings.zone(broker.zone).served else _SPARED  # tokens let nobody in there
         return _SPARED if self._by_record.isdisjoint(shown_by_record(record)) else _CHOSEN

@@ -60,7 +60,7 @@ _FREE: Final = {  # objects with names as keys, and objects described elsewhere
 }
 _SAME_AS: Final = {  # pattern of the keys of several arrays, and the described array
     "config check": (r"warnings\[\]", "problems[]"),
-    "demo": (r"(isolation|onboarding)\[\]", "admission[]"),
+    "demo": (r"(isolation|onboarding|revocation)\[\]", "admission[]"),
     "bench plan": (r"fleet_servers(?=\.)", "edges"),
 }
 
@@ -268,8 +268,9 @@ def _doctor(directory: Path) -> Any:
 
 
 def _demo(_: Path) -> Any:
-    outcome = Observation(what="a", expected="b", happened="b")
-    return demo_run._document(Result(admission=[outcome], isolation=[outcome], onboarding=[outcome]))
+    outcomes = [Observation(what="a", expected="b", happened="b")]
+    result = Result(admission=outcomes, isolation=outcomes, onboarding=outcomes, revocation=outcomes)
+    return demo_run._document(result)
 
 
 DOCUMENTS: Final[dict[str, Callable[[Path], Any]]] = {

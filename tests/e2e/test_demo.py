@@ -44,7 +44,8 @@ def test_every_row_is_as_expected(topology: str, auth: str) -> None:
     assert len(shown["admission"]) >= 17
     assert len(shown["isolation"]) == 8 + (topology == "edge")
     assert len(shown["onboarding"]) == 5
-    rows = shown["admission"] + shown["isolation"] + shown["onboarding"]
+    assert len(shown["revocation"]) == 3
+    rows = shown["admission"] + shown["isolation"] + shown["onboarding"] + shown["revocation"]
     assert all(row["ok"] and row["expected"] == row["happened"] for row in rows)
 
 
@@ -55,7 +56,7 @@ def test_output_fits_a_terminal() -> None:
     assert lines[0].startswith(FIRST)
     assert lines[1].startswith(RUNNING)
     counted = re.findall(r"^(\w+): (\d+) of (\d+) as expected", done.stdout, re.MULTILINE)
-    assert {"Admission", "Isolation", "Onboarding"} <= {part for part, _, _ in counted}
+    assert {"Admission", "Isolation", "Onboarding", "Revocation"} <= {part for part, _, _ in counted}
     assert all(good == total for _, good, total in counted)
     assert len(lines) < 40  # and the prompt
     assert max(map(len, lines)) <= 80
