@@ -1,0 +1,38 @@
+"""The bucket of revocations: what it needs is reported at start, all at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.settings.builder import Directory, P
+
+BUCKET = f"{P}revocations_bucket"
+COMPLETE: dict[str, str | None] = {
+    BUCKET: "true",
+    f"{P}revocations": "revoked.json",
+    f"{P}pid_file": "pid",
+    f"{P}broker.default.server.store_dir": "/srv/streams",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({}, []),
+        ({BUCKET: "false", f"{P}pid_file": None}, []),
+        ({f"{P}pid_file": None}, ["pid_file is not"]),
+        ({f"{P}revocations": None}, ["revocations is not"]),
+        ({f"{P}broker.default.server.store_dir": None}, ["has no JetStream"]),
+        ({f"{P}broker.default.role": "edge"}, ["all are edges and gates"]),
+        ({f"{P}fleet.auth": "static"}, ["decide by themselves"]),
+        ({f"{P}revocations": None, f"{P}pid_file": None}, ["revocations is not", "pid_file is not"]),
+    ],
+)
+def test_missing_keys_are_problems_of_the_bucket(
+    directory: Directory, changes: dict[str, str | None], missing: list[str]
+) -> None:
+    directory.write("revoked.json", '{"version":1,"revocations":[]}')
+    directory.set(COMPLETE | changes)
+    problems = [problem.what for problem in directory.check().problems if problem.key == BUCKET]
+    assert len(problems) == len(missing)
+    assert all(text in what for text, what in zip(missing, problems, strict=True))
