@@ -37,6 +37,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
         issuer_id: token id of the chain issuer, if a verified token belongs to a chain of trust.
         issuer_ends: when that chain issuer and every token it issued stop being accepted.
         fingerprint: SHA-256 of the certificate that nats-server verified.
+        expires: when nats-server ends the session, ``grace`` seconds after its credential ends.
         certificate_names: for denials, the certificate's CN and alternative names, at most 16.
         certificate_problem: for denials, why the certificate chain was rejected.
         tls: ``verified``, ``unverified`` or ``none``.
@@ -68,6 +69,7 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
     certificate_names: tuple[str, ...] = ()
     certificate_problem: str = ""
     expires: datetime | None = None
+    grace: float = 0.0
     host: str = ""
     kind: str = ""
     type: str = ""
@@ -175,6 +177,7 @@ def make_record(
         record.client = client if client != record.name else ""
         record.signer = decision.signer[:SHOWN]
         record.expires = None if decision.expires is None else _moment(decision.expires)
+        record.grace = decision.grace
     else:
         record.code = decision.code
         record.certificate_names = tuple([bounded(name) for name in decision.certificate_names[:_NAMES]])

@@ -36,6 +36,7 @@ report_group = LazyGroup(
     table={
         "conns": Lazy("broker_auth.cli.report:conns_command", "List connections on every server."),
         "waiting": Lazy("broker_auth.cli.report:waiting_command", "List nodes that wait for provisioning."),
+        "expiring": Lazy("broker_auth.cli.report_expiring:expiring_command", "List credentials that end soon."),
     },
     help="""Query every server of every configured broker.
 

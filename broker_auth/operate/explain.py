@@ -19,7 +19,7 @@ from broker_auth.policy.decision import Admit, Decision, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.order import rules_for
 from broker_auth.policy.permissions import Permissions, SubjectPermission
-from broker_auth.times import rfc3339
+from broker_auth.times import rfc3339, short_duration
 from broker_auth.tokens.jws import show
 
 
@@ -84,6 +84,7 @@ class Explanation:
             "name": admit.name if admit else None,
             "permissions": _subjects(admit.permissions) if admit else None,
             "expires": None if admit is None or admit.expires is None else rfc3339(int(admit.expires)),
+            "grace_seconds": int(admit.grace) if admit else 0,
             "code": self.code,
             "rule_number": decision.rule.number,
             "token_id": decision.token_id or None,
@@ -105,7 +106,8 @@ class Explanation:
         if isinstance(decision, Admit):
             yield f"account: {decision.account}"
             yield f"name: {decision.name}"
-            yield f"expires: {'never' if decision.expires is None else rfc3339(int(decision.expires))}"
+            grace = f", {short_duration(decision.grace)} after its credential" if decision.grace else ""
+            yield f"expires: {'never' if decision.expires is None else rfc3339(int(decision.expires)) + grace}"
             yield from _permission_lines("publish", decision.permissions.pub)
             yield from _permission_lines("subscribe", decision.permissions.sub)
         if decision.token_id:

@@ -14,6 +14,7 @@ from broker_auth.operate.access import CANARY, COMMAND
 from broker_auth.operate.remedies import Remedy
 from broker_auth.operate.why import ConnectionHistory
 from broker_auth.policy.decision import Rule
+from broker_auth.times import short_duration
 from broker_auth.tokens.chain import WARNING_SECONDS
 from broker_auth.wording import ago, counted
 
@@ -141,6 +142,7 @@ def _facts(decision: AuditRecord) -> Iterator[str]:
         ("certificate", decision.fingerprint and f"sha256:{decision.fingerprint}"),
         ("of", ", ".join(dict.fromkeys(decision.certificate_names))),
         ("until", decision.expires and f"{decision.expires:%Y-%m-%d %H:%M:%S} UTC"),
+        ("which is after its credential by", decision.grace and short_duration(decision.grace)),
         ("TLS", decision.tls),
     )
     shown = ", ".join(f"{name} {value}" for name, value in facts if value)

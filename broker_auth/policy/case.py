@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -13,12 +13,15 @@ from broker_auth.policy.model import HostList, Policy
 from broker_auth.policy.permissions import Permissions
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.secret import Secret
+from broker_auth.times import MAX_TIME
 from broker_auth.tokens.bounds import Bounds
 from broker_auth.tokens.claims import earlier
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import show
 from broker_auth.tokens.nonce import verify_nonce
 from broker_auth.tokens.verify import Rejected, Verified, check_times
+
+_MEMBERS: Final = frozenset({Rule.CLIENT, Rule.SERVER, Rule.VERIFIED_TLS})
 
 
 class Refused(Exception):
@@ -152,17 +155,22 @@ class Case(msgspec.Struct):
     def admit(
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None
     ) -> Admit:
-        """Admit the connection until its first credential ends (docs/policy.md#the-admitted-session).
+        """Admit the connection until its first credential ends, and the grace (docs/policy.md#the-admitted-session).
 
         Refuse revoked credentials. Every admission ends here, so that no rule can omit the check.
         """
         self.require_not_revoked(token)
+        ends = earlier(token.expires if token else None, self.peer.not_after if self.peer else None)
+        grace = 0.0
+        if ends is not None and self.policy.session_grace and self.rule in _MEMBERS:
+            grace = max(0.0, min(self.policy.session_grace, MAX_TIME - ends))
         return Admit(
             rule=self.rule,
             account=account,
             name=name,
             permissions=permissions,
-            expires=earlier(token.expires if token else None, self.peer.not_after if self.peer else None),
+            expires=None if ends is None else ends + grace,
+            grace=grace,
             reason=reason,
             token_id=token.claims.jti if token else "",
             signer=token.signer if token else "",

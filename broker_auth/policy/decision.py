@@ -111,6 +111,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: identity in broker logs and connection reports.
         expires: Unix seconds at which nats-server ends the session; None if its credential never ends.
+        grace: seconds by which that is later than the end of the credential.
         reason: one line.
         token_id: ``jti`` of the token that was used; empty without a token.
         signer: name of the key that signed it.
@@ -125,6 +126,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
     permissions: Permissions
     expires: float | None
     reason: str
+    grace: float = 0.0
     token_id: str = ""
     signer: str = ""
     fingerprint: str = ""

@@ -118,6 +118,7 @@ class Policy:
         issuer_mode: whether organization issuers are configured (docs/policy.md#two-modes).
         pub_sub: whether, in issuer mode, verified TLS without a token gets pub-sub permissions.
         token_leeway: seconds, for ``nbf`` and ``iat``.
+        session_grace: seconds by which sessions of fleet members may outlive their credential.
         revocations: what is not admitted although it is valid; a running worker replaces its policy when they change.
     """
 
@@ -132,4 +133,5 @@ class Policy:
     deny_servers: bool = False
     pub_sub: bool = False
     token_leeway: float = 0.0
+    session_grace: float = 0.0
     revocations: Revocations = NO_REVOCATIONS

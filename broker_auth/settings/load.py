@@ -194,6 +194,7 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
         ),
         deny_expired_crl=source.get(own.CLIENT_CRL_EXPIRED) is ExpiredCrl.DENY,
         revocations_bucket=source.get(own.REVOCATIONS_BUCKET),
+        session_grace=_session_grace(source),
     )
     known = {zone.name for zone in settings.zones}
     return settings if scope.zone is None or scope.zone not in known else settings.of_zone(scope.zone)
@@ -314,6 +315,14 @@ def _revocations(source: Source, *, serving: bool) -> Path | None:
             remedy = "create it: broker-auth revoked --create" if not path.exists() else error.remedy
             source.problem(own.REVOCATIONS, error.what, remedy)
     return path
+
+
+def _session_grace(source: Source) -> float:
+    grace = source.get(own.SESSION_GRACE)
+    if grace and not source.is_set(own.REVOCATIONS):
+        what = f"lets sessions outlive their credential, and without {own.REVOCATIONS.name} none can be revoked"
+        source.warning(own.SESSION_GRACE, what, f"set {own.REVOCATIONS.name}")
+    return grace
 
 
 def _streams(source: Source) -> StreamSettings:

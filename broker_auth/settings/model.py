@@ -333,6 +333,7 @@ class Settings:
         deny_expired_crl: whether certificates of a CA whose CRLs have expired are denied.
         token_leeway: seconds.
         chain_issuer_max_age: seconds.
+        session_grace: seconds by which sessions of fleet members may outlive their credential.
         metrics_listen: ``host:port`` for metrics and health; None disables both.
         pid_file: file by which ``broker-auth reload`` finds the service.
         revocations: file with what was revoked; None if nothing can be.
@@ -364,6 +365,7 @@ class Settings:
     client_crl: tuple[Path, ...] = ()
     deny_expired_crl: bool = False
     revocations_bucket: bool = False
+    session_grace: float = 0.0
     narrowed_to: str = ""
 
     @property

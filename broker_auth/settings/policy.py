@@ -55,6 +55,7 @@ def build_policy(settings: Settings, zone: str = FLEET_ZONE, *, cached_peers: in
         pub_sub=settings.pub_sub_ca,
         token_leeway=settings.token_leeway,
         revocations=revocations,
+        session_grace=settings.session_grace,
     )
 
 

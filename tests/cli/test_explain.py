@@ -145,6 +145,7 @@ def test_json_document_is_complete(config: Path) -> None:
         "name": requests.NODE_NAME,
     }
     assert (shown["at"], shown["expires"]) == ("2027-01-15T08:00:00Z", "2027-01-15T09:00:00Z")
+    assert shown["grace_seconds"] == 0
     assert shown["token_id"] == "an id"
     assert shown["permissions"]["sub"]["allow"][-1] == f"provisioning.node.{requests.NODE_NAME}"
     assert shown["permissions"]["pub"]["deny"] == []
@@ -353,3 +354,12 @@ def test_fleet_that_asks_nobody_is_not_explained(config: Path) -> None:
     request = msgspec.to_builtins(requests.fleet())
     done = explain(config, request, *AT)
     assert (done.code, "asks no service; name one of edge by --zone" in done.err) == (1, True)
+
+
+def test_grace_is_shown(config: Path) -> None:
+    with config.open("a") as file:
+        file.write("plugin.broker_auth.session_grace = 1h\n")
+    shown = explained(config, requests.fleet())
+    lines = explain(config, requests.fleet(), *AT).out
+    assert shown["grace_seconds"] == 3600
+    assert f"expires: {shown['expires']}, 1h after its credential" in lines

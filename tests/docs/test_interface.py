@@ -13,7 +13,7 @@ import pytest
 
 from broker_auth.audit.record import encode, make_record
 from broker_auth.bench.run import PARTS
-from broker_auth.cli import demo_run, main, report, root, streams, sweep, token_formats
+from broker_auth.cli import demo_run, main, report, report_expiring, root, streams, sweep, token_formats
 from broker_auth.demo.observation import Observation
 from broker_auth.demo.run import Result
 from broker_auth.deploy.natsbinary import BINARY_VARIABLE
@@ -29,6 +29,7 @@ from broker_auth.operate.replay.effect import (
 from broker_auth.operate.replay.show import document
 from broker_auth.operate.replay.summary import Summary
 from broker_auth.operate.report.connections import Connection
+from broker_auth.operate.report.expiring import ExpiringSession
 from broker_auth.operate.report.waiting import Denial, Waiting
 from broker_auth.operate.sessions import FoundSessions, Session
 from broker_auth.operate.stored import read_stored
@@ -36,7 +37,7 @@ from broker_auth.operate.streams.plan import Action, Change, Difference
 from broker_auth.policy.decide import decide
 from broker_auth.policy.revocations import Revocation, RevocationKind
 from broker_auth.settings.revocations import encode as encode_revocations
-from tests.audit.records import denied
+from tests.audit.records import admitted, denied
 from tests.bench import plan
 from tests.builders import requests
 from tests.builders.clock import NOW
@@ -234,6 +235,13 @@ def _report_waiting(_: Path) -> Any:
     return [report._waiting_document(node, START)]
 
 
+def _report_expiring(_: Path) -> Any:
+    record = admitted(expires=START)
+    fields: dict[str, Any] = dict.fromkeys(Connection.__struct_fields__, "")
+    connection = Connection(**fields)
+    return report_expiring.expiring_document([ExpiringSession(connection, record, START)], 1, START)
+
+
 def _streams_apply(directory: Path) -> Any:
     configuration = _init(directory)["configuration"]
     change = Change(
@@ -289,6 +297,7 @@ DOCUMENTS: Final[dict[str, Callable[[Path], Any]]] = {
     "replay": _replay,
     "report conns": lambda _: [dict.fromkeys(Connection.__struct_fields__)],
     "report waiting": _report_waiting,
+    "report expiring": _report_expiring,
     "streams apply": _streams_apply,
     "doctor": _doctor,
     "demo": _demo,

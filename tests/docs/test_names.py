@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from broker_auth.cli import report_expiring
 from broker_auth.cli.token_formats import METRICS
 from broker_auth.daemon.metrics import ServiceCollector
 from broker_auth.daemon.state import ZoneState
@@ -63,7 +64,7 @@ def exported() -> set[str]:
     registry = CollectorRegistry()
     registry.register(ServiceCollector(lambda: [ZoneState(zone="fleet")], lambda: 0.0))
     heads = re.findall(r"^# TYPE (\w+) (\w+)", generate_latest(registry).decode(), re.MULTILINE)
-    heads += [(name, "gauge") for name, _ in METRICS]
+    heads += [(name, "gauge") for name in (*dict(METRICS), *report_expiring.METRICS)]
     parts = {"histogram": ("_bucket", "_count", "_sum")}
     return {name for name, _ in heads} | {name + part for name, kind in heads for part in parts.get(kind, ())}
 

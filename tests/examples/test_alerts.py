@@ -7,13 +7,20 @@ import re
 import shutil
 import subprocess
 import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from broker_auth.callout.stats import Snapshot
+from broker_auth.cli.report_expiring import EXPIRED, EXPIRING, METRICS, prometheus
+from broker_auth.daemon.crl_files import CrlState
 from broker_auth.daemon.state import ZoneState
+from broker_auth.operate.report.expiring import ExpiryReport
 from broker_auth.policy.model import Serves
 from tests.builders.clock import DAY
 from tests.examples.monitoring import ALERTS, alerts, exported, samples, used
@@ -25,7 +32,8 @@ EVENT: Final = 10  # minutes after the start
 LENGTH: Final = 90  # minutes, until after the longest `for`
 TARGET: Final = {"instance": "host1", "job": "broker-auth"}
 FLEET: Final = {**TARGET, "zone": "fleet"}
-Timeline = dict[int, ZoneState | None]
+Timeline = dict[int, ZoneState | str | None]
+"""The state of the zone from a minute on, or the file that ``report expiring`` wrote, or nothing."""
 
 
 def state(**changes: object) -> ZoneState:
@@ -38,7 +46,14 @@ def counted(**counts: object) -> ZoneState:
     return state(counted=Snapshot(**counts))  # type: ignore[arg-type]
 
 
-def once(changed: ZoneState | None) -> Timeline:
+def page(series: str) -> str:
+    """Return the file that ``report expiring`` writes, with one session in this series."""
+    lines = "\n".join([*prometheus(ExpiryReport(()), datetime.now(UTC)), ""])
+    assert f"{series} 0\n" in lines
+    return lines.replace(f"{series} 0\n", f"{series} 1\n")
+
+
+def once(changed: ZoneState | str | None) -> Timeline:
     return {0: state(), EVENT: changed}
 
 
@@ -64,6 +79,9 @@ FIRST_EVENTS: Final[dict[str, tuple[Timeline, dict[str, str]]]] = {
     "ReloadRefused": (once(state(refused=1)), {**FLEET, "result": "refused"}),
     "CertificateExpires": (once(state(certificates={"east": 13.0 * DAY})), {"what": "broker", "name": "east"}),
     "ChainIssuerEnds": (once(counted(chain_issuers={"id": (0.0, 29.0 * DAY)})), {"issuer": "id"}),
+    "CrlExpires": (once(state(crls=(CrlState("ca.crl", "CN=CA", 3, 0.0, 1.0 * DAY),))), {"issuer": "CN=CA"}),
+    "CredentialsEnd": (once(page(f'{EXPIRING}{{rule="server",days="7"}}')), {"rule": "server"}),
+    "CredentialsEnded": (once(page(f'{EXPIRED}{{rule="client"}}')), {"rule": "client"}),
     "LogLost": (once(state(log_lost=1)), FLEET),
     "AuditLost": (once(state(audit_lost=1)), FLEET),
 }
@@ -74,15 +92,25 @@ def selector(labels: dict[str, str]) -> str:
     return "{" + ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items()) + "}"
 
 
+def shown(current: ZoneState | str | None) -> Iterator[Sample]:
+    """Yield what the target exports now."""
+    if isinstance(current, str):
+        yield from samples(state())
+        for family in text_string_to_metric_families(current):
+            yield from family.samples
+    elif current is not None:
+        yield from samples(current)
+
+
 def series(timeline: Timeline) -> dict[str, str]:
     """Return the values of each series at each minute, in the notation of rule tests."""
     target = "up" + selector(TARGET)
     values: dict[str, list[str]] = {target: []}
-    current: ZoneState | None = None
+    current: ZoneState | str | None = None
     for minute in range(LENGTH):
         current = timeline.get(minute, current)
         values[target].append("1" if current else "0")
-        for sample in samples(current) if current else ():
+        for sample in shown(current):
             row = values.setdefault(sample.name + selector(sample.labels | TARGET), [])
             row += ["_"] * (minute - len(row)) + [repr(sample.value)]
     return {name: " ".join(row + ["stale"] * (len(row) < LENGTH)) for name, row in values.items()}
@@ -97,7 +125,7 @@ def test_alert_fires_on_the_first_event(tmp_path: Path, name: str) -> None:
     waits = int(rule.get("for", "0m").replace("1h", "60m").removesuffix("m"))
     firing = {"__name__": "ALERTS", "alertname": f"BrokerAuth{name}", "alertstate": "firing"} | rule["labels"] | labels
     also = "|".join(f"BrokerAuth{other}" for other in TOGETHER.get(name, {"None"}))
-    shown = f'ALERTS{{alertstate="firing",alertname!~"{also}"}}'
+    others = f'ALERTS{{alertstate="firing",alertname!~"{also}"}}'
     expected = {"labels": selector(firing), "value": 1}
     test = {
         "rule_files": [str(ALERTS)],
@@ -108,7 +136,7 @@ def test_alert_fires_on_the_first_event(tmp_path: Path, name: str) -> None:
                 "input_series": [{"series": key, "values": row} for key, row in series(timeline).items()],
                 "promql_expr_test": [
                     {"expr": "ALERTS", "eval_time": f"{EVENT - 1}m", "exp_samples": []},
-                    {"expr": shown, "eval_time": f"{EVENT + waits + 1}m", "exp_samples": [expected]},
+                    {"expr": others, "eval_time": f"{EVENT + waits + 1}m", "exp_samples": [expected]},
                 ],
             }
         ],
@@ -121,7 +149,7 @@ def test_alert_fires_on_the_first_event(tmp_path: Path, name: str) -> None:
 
 def test_every_alert_has_a_first_event_and_existing_metrics() -> None:
     assert {f"BrokerAuth{name}" for name in FIRST_EVENTS} == alerts().keys()
-    assert used(" ".join(rule["expr"] for rule in alerts().values())) <= exported()
+    assert used(" ".join(rule["expr"] for rule in alerts().values())) <= exported() | set(METRICS)
 
 
 def test_every_alert_has_its_section_in_the_runbook() -> None:

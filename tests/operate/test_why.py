@@ -56,6 +56,14 @@ def test_chain_issuer_that_ends_soon_is_warned_of(days: int, warns: bool) -> Non
     assert ("are denied from then on; renew it" in output) is warns
 
 
+@pytest.mark.parametrize(("grace", "shown"), [(0.0, ""), (7 * 86_400.0, "which is after its credential by 7d")])
+def test_session_that_outlives_its_credential_is_noted(grace: float, shown: str) -> None:
+    output = text(admitted(grace=grace, expires=admitted().time + timedelta(days=9)), about="8")
+    assert "until " in output
+    assert ("after its credential" in output) is bool(grace)
+    assert shown in output
+
+
 @pytest.mark.parametrize(("name", "noted"), [("root.mcollective", True), ("new1.example.net", False)])
 def test_waiting_node_that_is_not_root_is_noted(name: str, noted: bool) -> None:
     assert ("does not run as root" in text(admitted(rule="provisioning", name=name), about=name)) is noted

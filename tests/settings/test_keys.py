@@ -56,6 +56,7 @@ PROMISED = [
     "plugin.broker_auth.workers",
     "plugin.broker_auth.token_leeway",
     "plugin.broker_auth.chain_issuer_max_age",
+    "plugin.broker_auth.session_grace",
 ]
 
 

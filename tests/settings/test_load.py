@@ -113,6 +113,7 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
             f"{P}workers": "4",
             f"{P}token_leeway": "1m",
             f"{P}chain_issuer_max_age": "90d",
+            f"{P}session_grace": "7d",
             f"{B}role": "edge",
             f"{B}tls.ca": "service.pem",
             f"{server}name": "n1",
@@ -169,6 +170,7 @@ def test_every_key_reaches_its_field(directory: Directory) -> None:
     assert [secret.reveal() for secret in settings.system_passwords] == [SYSTEM_PASSWORD, "older"]
     assert (settings.zones[0].workers, settings.token_leeway, settings.deny_server_connections) == (4, 60.0, True)
     assert settings.chain_issuer_max_age == 90 * 86_400
+    assert settings.session_grace == 7 * 86_400
     broker, server_settings = settings.brokers[0], settings.brokers[0].server
     assert (broker.role, broker.tls.ca, broker.tls.certificate) == (
         Role.EDGE,

@@ -59,6 +59,7 @@ PROBLEMS = {
     "not ASCII digits": one(f"{P}workers", "٣", "whole number"),
     "leeway too long": one(f"{P}token_leeway", "61s", "out of range"),
     "chain issuer's age too short": one(f"{P}chain_issuer_max_age", "59m", "out of range"),
+    "grace too long": one(f"{P}session_grace", "91d", "out of range"),
     "leeway no duration": one(f"{P}token_leeway", "soon", "duration"),
     "no subscriptions": one(f"{P}provisioning.limits.max_subscriptions", "0", "out of range"),
     "unlimited payload": one(f"{P}provisioning.limits.max_payload", "-1", "out of range"),

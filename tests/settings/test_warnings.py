@@ -34,6 +34,7 @@ WARNINGS = {
         change={f"{P}client_ca": "old.pem"},
         prepare=lambda made: made.write("old.pem", certificate("old", -1)[0]),
     ),
+    "sessions that cannot be revoked": one(f"{P}session_grace", "7d", "without plugin.broker_auth.revocations"),
     "plaintext URL": one(f"{B}urls", "nats://broker.example.net:4222", "TLS"),
     "plaintext URL of an address": one(f"{B}urls", "nats://192.0.2.1:4222", "TLS"),
     "unlisted issuer": one("plugin.security.issuer.choria.public", HEX_KEY, "not listed"),

@@ -13,6 +13,7 @@ from broker_auth.settings.keys.key import PREFIX, AnyKey, Key
 from broker_auth.settings.model import AuditKind, AuditOutput, ExpiredCrl, FleetAuth, StoredRequests
 from broker_auth.tokens.chain import DEFAULT_MAX_AGE
 
+MAX_SESSION_GRACE: Final = 90 * 86_400.0  # seconds; as long as revocations are kept
 MAX_LEEWAY: Final = 60.0  # seconds; docs/policy.md#what-is-accepted-as-a-token
 MAX_WORKERS: Final = 256
 MAX_LIMIT: Final = 2**31 - 1
@@ -219,6 +220,15 @@ CHAIN_ISSUER_MAX_AGE: Final[Key[float]] = Key(
     meaning="How long a chain issuer is accepted, counted from the time in its token id, which the organization "
     "signed. After that, every token that it issued is denied, regardless of `exp` and `issexp`.",
 )
+SESSION_GRACE: Final[Key[float]] = Key(
+    name=f"{PREFIX}session_grace",
+    kind="duration",
+    parse=values.duration(0, MAX_SESSION_GRACE, "of at most 90d"),
+    default=0.0,
+    shown="0s",
+    meaning="How long a session of a fleet member may [outlive its credential](policy.md#the-admitted-session), at "
+    "most 90d. New connections with an expired credential are denied as before.",
+)
 AUDIT_OUTPUT: Final[Key[tuple[AuditOutput, ...]]] = Key(
     name=f"{PREFIX}audit.output",
     kind="list of outputs",
@@ -343,6 +353,7 @@ OWN_KEYS: Final[tuple[AnyKey, ...]] = (
     WORKERS,
     TOKEN_LEEWAY,
     CHAIN_ISSUER_MAX_AGE,
+    SESSION_GRACE,
     AUDIT_OUTPUT,
     AUDIT_REQUESTS,
     AUDIT_MAX_BYTES,
