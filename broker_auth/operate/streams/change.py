@@ -72,7 +72,8 @@ def streams_broker(access: Access) -> BrokerSettings:
     """
     if access.settings.main_broker is not None:
         return access.settings.main_broker
-    raise AccessError(f"{access.settings.path}: no broker of role fleet or single is configured for streams; add one")
+    message = f"{access.settings.path}: no broker of role fleet, mixed or single is configured for streams; add one"
+    raise AccessError(message)
 
 
 async def find_peers(access: Access, broker: BrokerSettings) -> int:
