@@ -26,7 +26,9 @@ MAX_BYTES: Final = 16 * 1024 * 1024  # of a file; 200,000 entries with reasons n
 MAX_ENTRIES: Final = 200_000
 MAX_SERIAL: Final = 64  # bytes; RFC 5280 allows 20
 MAX_CRLS: Final = 64
-_MAX_BLOCKS: Final = 2 * MAX_CRLS  # crls and certificates in a file
+_MAX_BLOCKS: Final = 2 * MAX_CRLS  # in a file
+_MAX_LINES: Final = 500_000  # 225,000 with 64 characters each are the longest file
+_BOUNDARIES: Final = (b"-----BEGIN ", b"-----END ")
 _STEP: Final = 1000  # entries
 _BLOCK: Final = 64  # serial numbers
 _MAX_FIELDS: Final = 10  # RFC 5280 5.1 has seven
@@ -177,9 +179,11 @@ def _contents(data: bytes) -> tuple[list[tuple[str, bytes]], list[tuple[str, Cer
         return [("", data)], []
     crls: list[tuple[str, bytes]] = []
     certificates: list[tuple[str, Certificate]] = []
+    if sum(map(data.count, _BOUNDARIES)) > 2 * _MAX_BLOCKS:  # of which each costs time to look at
+        raise CrlError(f"has more than {_MAX_BLOCKS} PEM blocks", "use several files")
+    if max(map(data.count, (b"\n", b"\r"))) > _MAX_LINES:
+        raise CrlError(f"has more than {_MAX_LINES} lines", "write it as DER")
     blocks = [block for block in pem.split(data) if block.label in _LABELS or block.is_certificate]
-    if len(blocks) > _MAX_BLOCKS:
-        raise CrlError(f"has more than {_MAX_BLOCKS} CRLs and certificates", "use several files")
     for block in blocks:
         place = f"line {block.line}: "
         if block.fault:

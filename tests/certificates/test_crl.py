@@ -125,7 +125,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "cut": (crl(ROOT, 5)[:-1], "cannot be read"),
     "one good, one damaged": (pem(crl(ROOT, 5)) + pem(crl(ROOT, 6)).replace(b"END", b"BEND"), "line "),
     "damaged base64": (pem(crl(ROOT, 5)).replace(b"MI", b"!!", 1), "line 1: cannot be read: its base64 is damaged"),
-    "more than a file may hold": (pem(crl(ROOT)) * 129, "more than 128 CRLs and certificates"),
+    "more than a file may hold": (pem(crl(ROOT)) * 129, "more than 128 PEM blocks"),
+    "blocks without an end": (b"-----BEGIN X509 CRL-----\n" * 257, "more than 128 PEM blocks"),
+    "ends without a block": (b"-----END X509 CRL-----\n" * 257, "more than 128 PEM blocks"),
+    "lines without number": (pem(crl(ROOT, 5)) + b":\n" * 500_001, "more than 500000 lines"),
+    "old line ends without number": (pem(crl(ROOT, 5)) + b":\r" * 500_001, "more than 500000 lines"),
 }
 
 
