@@ -5,7 +5,7 @@ Records are JSON lines; ``v`` is the version of their format. ``broker-auth expl
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -85,6 +85,11 @@ class AuditRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="e
     request: AuthorizationRequest | None = None
     redacted: tuple[str, ...] = ()
     evidence: Evidence | None = None
+
+    @property
+    def credential_ends(self) -> datetime | None:
+        """The time from which a new connection with the same credential is denied; None if it never ends."""
+        return None if self.expires is None else self.expires - timedelta(seconds=self.grace)
 
 
 class ServerErrorRecord(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="server_error"):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from broker_auth.audit.record import AuditRecord
 from broker_auth.operate.replay.judge import Judge, Judgement
 from broker_auth.operate.report.gathering import Row, Server
 from broker_auth.operate.session_records import (
@@ -88,7 +89,14 @@ class UnadmittedSessions:
         if record is None:
             return _NO_RECORD
         stored = self._records.request_of(record, row)
-        return _NO_REQUEST if stored is None else _judged(self._judge.decide(stored, now), row)
+        return _NO_REQUEST if stored is None else _judged(self._judge.decide(stored, _moment(record, now)), row)
+
+
+def _moment(record: AuditRecord, now: float) -> float:
+    """Return the time to decide for: that of the session's grace is granted, so its credential counts as valid."""
+    if not record.grace or record.credential_ends is None:
+        return now
+    return min(now, record.credential_ends.timestamp() - 1)
 
 
 def _revocations(judge: Judge, zone: str) -> tuple[Revocations, dict[tuple[RevocationKind, str], float]]:

@@ -239,7 +239,7 @@ def _report_expiring(_: Path) -> Any:
     record = admitted(expires=START)
     fields: dict[str, Any] = dict.fromkeys(Connection.__struct_fields__, "")
     connection = Connection(**fields)
-    return report_expiring.expiring_document([ExpiringSession(connection, record, START)], 1, START)
+    return report_expiring.expiring_document([ExpiringSession(connection, record, START, START)], 1, START)
 
 
 def _streams_apply(directory: Path) -> Any:

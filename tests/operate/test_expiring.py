@@ -141,7 +141,11 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     directory = tmp_path / "sandbox"
     directory.mkdir()
     create(directory / "revoked.json")
-    changes = {"plugin.broker_auth.revocations": "revoked.json", "plugin.broker_auth.session_grace": "7d"}
+    changes = {
+        "plugin.broker_auth.revocations": "revoked.json",
+        "plugin.broker_auth.session_grace": "7d",
+        "plugin.broker_auth.audit.requests": "true",
+    }
     async with Sandbox(directory, issuer=True, changes=changes) as running:
         yield running
 
@@ -205,6 +209,10 @@ async def test_session_outlives_its_credential_and_is_reported_until_it_is_revok
     assert "expired" in text.out
     page = await command(sandbox, "report", "expiring", "--format", "prometheus")
     assert 'broker_auth_sessions_expired{rule="client"} 1' in page.out
+    swept = await command(sandbox, "sweep", "--end")
+    assert swept.code == 0, (swept.out, swept.err)
+    for session in sessions.values():
+        await session.flush()
     done = await command(sandbox, "revoke", "identity", "up=short")
     assert "ended 1 session\n" in done.out, (done.out, done.err)
     async with asyncio.timeout(HANG_SECONDS):

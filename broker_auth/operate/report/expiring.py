@@ -29,12 +29,8 @@ class ExpiringSession:
 
     connection: Connection
     record: AuditRecord
+    credential_ends: datetime
     session_ends: datetime
-
-    @property
-    def credential_ends(self) -> datetime:
-        """The time from which a new connection with its credential is denied."""
-        return self.session_ends - timedelta(seconds=self.record.grace)
 
     @property
     def credential(self) -> str:
@@ -101,8 +97,8 @@ def expiry_report(connections: Iterable[Connection], records: Mapping[SessionKey
         record = records.get((item.server_id, item.cid))
         if record is None:
             unknown += item.kind == "Client" and item.rule not in (AUTH_USER, BREAK_GLASS, KICK)
-        elif record.expires is not None:
-            sessions.append(ExpiringSession(item, record, record.expires))
+        elif record.expires is not None and record.credential_ends is not None:
+            sessions.append(ExpiringSession(item, record, record.credential_ends, record.expires))
     sessions.sort(key=lambda one: (one.credential_ends, one.connection.identity, one.connection.cid))
     return ExpiryReport(tuple(sessions), unknown)
 
