@@ -53,8 +53,8 @@ def examine_files(context: Context) -> list[Finding]:
     directory = context.settings.path.parent
     kept = [path for path in _seed_files(directory) if nkeys and _public(path) in nkeys]
     if kept:
-        remedy = "move it off this machine, to a place that only operators can access in an emergency"
-        one = "contains the break-glass seed" if len(kept) == 1 else "contain break-glass seeds"
+        one, it = ("contains the break-glass seed", "it") if len(kept) == 1 else ("contain break-glass seeds", "them")
+        remedy = f"move {it} off this machine, to a place that only operators can access in an emergency"
         findings.warning(FindingCode.BREAK_GLASS_SEED_KEPT, f"{', '.join(map(str, kept))} {one}", remedy)
     if nkeys and not kept:
         findings.ok(FindingCode.BREAK_GLASS_SEED, f"the break-glass seed is not below {directory}")
