@@ -30,9 +30,9 @@ KEYS = (
 class Host:
     """A host of the service, which differs from others in three files and an address."""
 
-    def __init__(self, deployment: FleetDeployment, name: str) -> None:
-        self._deployment = deployment
-        self.directory = deployment.directory / name
+    def __init__(self, config: Path, name: str) -> None:
+        self._config = config
+        self.directory = config.parent / name
         self.directory.mkdir()
         self.file = self.directory / "revoked.json"
         self.address = f"127.0.0.1:{free_port()}"
@@ -41,16 +41,15 @@ class Host:
             "BROKER_AUTH_PID_FILE": str(self.directory / "pid"),
         }
         create(self.file)
-        self.service: ServiceProcess = deployment.service(
-            "--workers", "1", name=name, BROKER_AUTH_METRICS_LISTEN=self.address, **self.environ
-        )
+        environ = {"BROKER_AUTH_METRICS_LISTEN": self.address, **self.environ}
+        self.service = ServiceProcess(config, config.with_name(f"{name}.log"), ("--workers", "1"), environ=environ)
 
     async def command(self, name: str, *args: object) -> Run:
         """Run a command on this host, beside the event loop of the test."""
-        return await asyncio.to_thread(run, name, *args, "--config", self._deployment.config, env=self.environ)
+        return await asyncio.to_thread(run, name, *args, "--config", self._config, env=self.environ)
 
     def settings(self) -> Settings:
-        return load(self._deployment.config, self.environ, serving=True)
+        return load(self._config, self.environ, serving=True)
 
     @property
     def held(self) -> RevocationList:
@@ -66,6 +65,14 @@ class Host:
             return text
 
 
+async def apply_buckets(settings: Settings, peers: int) -> None:
+    """Create the bucket on that number of servers, like ``broker-auth streams apply``."""
+    assert settings.main_broker
+    service = await Access(settings=settings).callout(settings.main_broker)
+    await change_buckets(service, settings, peers, dry_run=False)
+    await service.close()
+
+
 class TwoHosts:
     """A fleet server with a bucket, and two hosts that are not started."""
 
@@ -73,15 +80,12 @@ class TwoHosts:
         self.deployment = FleetDeployment(directory)
         self.deployment.write_config(*KEYS)
         create(directory / "revoked.json")  # of no host: that of commands that are about none
-        self.first, self.second = [Host(self.deployment, name) for name in ("first", "second")]
+        self.first, self.second = [Host(self.deployment.config, name) for name in ("first", "second")]
         self.deployment.render_again()
 
     async def apply(self) -> None:
-        """Create the bucket, like ``broker-auth streams apply``."""
-        settings = self.deployment.settings()
-        service = await Access(settings=settings).callout(settings.brokers[0])
-        await change_buckets(service, settings, 1, dry_run=False)
-        await service.close()
+        """Create the bucket."""
+        await apply_buckets(self.deployment.settings(), 1)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[TwoHosts]:
