@@ -125,7 +125,7 @@ def test_every_command_of_the_readme_works(checkout: Path, offline: dict[str, st
     assert reader.returncode == 0, output
     shown = {part.partition("\n")[0]: part.partition("\n")[2] for part in output.split("$ ")}
     conns, doctor = (next(text for line, text in shown.items() if command in line) for command in ("report", "doctor"))
-    assert re.search(r"choria .*node1\.example\.net", conns)
+    assert re.search(r"choria\s.*node1\.example\.net", conns)
     assert re.search(r"^0 errors", doctor, re.MULTILINE)
     assert output.splitlines()[-1] == str(checkout / "venv" / "bin" / "broker-auth")
 
