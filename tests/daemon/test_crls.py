@@ -226,7 +226,7 @@ async def test_member_is_denied_once_its_ca_lists_it_and_nobody_else_is(
     deployed: Fleet, service: ServiceProcess
 ) -> None:
     stolen = deployed.members["stolen"]
-    assert await deployed.gets_in("stolen")
+    session, other = await deployed.connect(pair="stolen"), await deployed.connect(pair="other")
     workers = service.workers
     deployed.publish(stolen)
     await deployed.until("stolen", admitted=False)
@@ -239,6 +239,11 @@ async def test_member_is_denied_once_its_ca_lists_it_and_nobody_else_is(
         shown = await asyncio.to_thread(run, command, *_arguments(command, deployed))
         assert "revoked" in shown.out, shown
         assert command == "replay" or serial in shown.out
+    await session.flush()
+    swept = await asyncio.to_thread(run, "sweep", "--end", "--config", deployed.config)
+    assert "1 session ended" in swept.out, (swept.out, swept.err)
+    await eventually(lambda: session.is_closed)
+    await other.close()
     deployed.publish()
     await deployed.until("stolen", admitted=True)
 
