@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ from broker_auth.deploy.plan import Topology
 from broker_auth.sandbox.identities import Identity
 from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.secret import Secret
+from broker_auth.tokens.bounds import make_bounds
 from broker_auth.tokens.issue import load_signing_key, provisioning_claims
 from tests.builders.clock import HOUR
 from tests.interop.choria_program import Choria, ChoriaRefused, found_by_ping, running, server
@@ -105,6 +108,8 @@ class Fleet:
         for path in sorted(directory.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         sandbox = self.sandbox
+        # A node that waits has the machine's name, as the machine's resolver completes it.
+        names = [rf"/{re.escape(socket.gethostname())}(\..+)?/", "localhost", socket.getfqdn()]
         claims = provisioning_claims(
             now=time.time(),
             validity=HOUR,
@@ -112,6 +117,7 @@ class Fleet:
             urls=[choria_url(sandbox.node_url)],
             default=True,
             protocol_v2=self.shape.issuer,
+            bounds=make_bounds(names, ["127.0.0.0/8"]),
         )
         name = "issuer.seed" if self.shape.issuer else "signer.key"
         signer = load_signing_key((sandbox.directory / "pki" / name).read_bytes(), name)
