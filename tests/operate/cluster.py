@@ -32,6 +32,7 @@ plugin.broker_auth.zone.edge2.nkey_seed_file = edge2-user.seed
 plugin.broker_auth.zone.edge2.issuer_seed_file = edge2-account.seed
 plugin.broker_auth.zone.edge2.xkey_seed_file = edge2-curve.seed
 plugin.broker_auth.zone.edge2.break_glass_nkey = {break_glass}
+plugin.broker_auth.zone.edge2.kick_nkey = {kick}
 plugin.broker_auth.broker.edge2.urls = tls://127.0.0.1:{port}
 plugin.broker_auth.broker.edge2.role = edge
 plugin.broker_auth.broker.edge2.server.listen = 127.0.0.1:{port}
@@ -49,6 +50,7 @@ class ClusterDeployment(EdgeDeployment):
 
     def __init__(self, directory: Path) -> None:
         self.edge2_break_glass = generate_seed(NkeyKind.USER)
+        self.edge2_kick = generate_seed(NkeyKind.USER)
         self.fleet_ports = {name: (free_port(), free_port(), free_port()) for name in FLEET}  # clients, routes, leafs
         self.edge2_port = free_port()
         super().__init__(directory)
@@ -57,6 +59,11 @@ class ClusterDeployment(EdgeDeployment):
     def break_glass_seeds(self) -> tuple[Secret, ...]:
         """The break-glass seeds of the three zones."""
         return (*super().break_glass_seeds, Secret(self.edge2_break_glass))
+
+    @property
+    def kick_seeds(self) -> tuple[Secret, ...]:
+        """The seeds of the kick users of the three zones."""
+        return (Secret(self.kick), Secret(self.edge_kick), Secret(self.edge2_kick))
 
     def address(self, name: str) -> str:
         """Return host and port of a server's clients, as findings name it."""
@@ -81,8 +88,11 @@ class ClusterDeployment(EdgeDeployment):
             leaf_users="edge.leaf.example.net, edge2.leaf.example.net",
             remotes=remotes,
         )
-        break_glass = public_nkey(self.edge2_break_glass)
-        keys += _EDGE_KEYS.format(port=self.edge2_port, remotes=remotes, break_glass=break_glass)
+        users = {
+            "break_glass": public_nkey(self.edge2_break_glass),
+            "kick": public_nkey(self.edge2_kick),
+        }
+        keys += _EDGE_KEYS.format(port=self.edge2_port, remotes=remotes, **users)
         super().write_config(*keys.splitlines(), *extra)
 
     def server(self, name: str) -> NatsServer:
