@@ -18,7 +18,7 @@ from broker_auth.settings.keys import own
 from broker_auth.settings.model import Settings
 from broker_auth.settings.revocation_store import RevocationStore
 
-_EVERYWHERE: Final = "in force on every other host"
+_EVERYWHERE: Final = "in force on every other host that serves the fleet"
 
 
 @dataclass(frozen=True, slots=True)
