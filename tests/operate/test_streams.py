@@ -258,7 +258,7 @@ async def test_error_without_a_service_is_one_line(tmp_path: Path) -> None:
     with deployment.running(service=False):
         done: Any = await asyncio.to_thread(cli, deployment)
     assert done.returncode == 1
-    assert done.stdout == ""
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1
     assert "cannot log in to broker fleet" in done.stderr
+    assert json.loads(done.stdout) == {"errors": [done.stderr.strip().removeprefix("Error: ")]}
