@@ -23,8 +23,8 @@ _EPILOG = options.example("broker-auth config zone /etc/broker-auth/broker.conf 
 def zone_command(file: Path, name: str) -> None:
     """Create the keys of a zone, and print the lines for broker.conf that name them.
 
-    NAME is the zone of an edge, whose keys are written to keys/NAME next to FILE, or "fleet", whose keys are
-    written to keys. Existing keys are kept. FILE is not changed: add the lines to it, then render the
+    NAME is the zone of an edge or a gate, whose keys are written to keys/NAME next to FILE, or "fleet", whose keys
+    are written to keys. Existing keys are kept. FILE is not changed: add the lines to it, then render the
     configurations of that zone's servers again and restart them.
     """
     try:

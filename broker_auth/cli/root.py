@@ -30,11 +30,11 @@ COMMANDS: Final = {
     "revoke": Lazy("broker_auth.cli.revoke:revoke_command", "Deny what was granted, before it expires."),
     "restore": Lazy("broker_auth.cli.revoke:restore_command", "Take revocations back."),
     "revoked": Lazy("broker_auth.cli.revoke:revoked_command", "List what was revoked, by whom and why."),
-    "sweep": Lazy("broker_auth.cli.sweep:sweep_command", "Show sessions that would not be admitted now, end them."),
+    "sweep": Lazy("broker_auth.cli.sweep:sweep_command", "Show or end sessions that would not be admitted now."),
     "why": Lazy("broker_auth.cli.why:why_command", "Show why a connection was admitted or denied, and what to do."),
     "config": Lazy("broker_auth.cli.root:config_group", "Check configurations, render those of nats-servers."),
     "token": Lazy("broker_auth.cli.root:token_group", "Create, check and inspect Choria tokens."),
-    "report": Lazy("broker_auth.cli.report:report_group", "List connections, and nodes that wait."),
+    "report": Lazy("broker_auth.cli.report:report_group", "List connections, waiting nodes, ending credentials."),
     "streams": Lazy("broker_auth.cli.streams:streams_group", "Create or change Choria's streams."),
     "demo": Lazy("broker_auth.cli.demo:demo_command", "Run the whole system on this machine."),
     "bench": Lazy("broker_auth.cli.bench:bench_command", "Measure decisions, a running service and connections."),
@@ -45,7 +45,7 @@ COMMANDS: Final = {
 CONFIG_COMMANDS: Final = {
     "check": Lazy("broker_auth.cli.config:check_command", "List every problem of a configuration."),
     "render": Lazy("broker_auth.cli.config_render:render_command", "Render the configuration of a nats-server."),
-    "zone": Lazy("broker_auth.cli.config_zone:zone_command", "Create the keys of an edge's zone."),
+    "zone": Lazy("broker_auth.cli.config_zone:zone_command", "Create the keys of a zone."),
 }
 TOKEN_COMMANDS: Final = {
     "provisioning": Lazy("broker_auth.cli.token_provisioning:provisioning_command", "Sign a provisioning token."),
@@ -130,7 +130,7 @@ Shell completion:
   fish:  _BROKER_AUTH_COMPLETE=fish_source broker-auth | source    in ~/.config/fish/config.fish
 
 \b
-Exit codes: 0 success, 1 negative result or failure, 2 wrong usage.
+Exit codes: 0 success, 1 negative result or failure, 2 wrong usage. The help of a command lists others.
 Errors are single lines on standard error. With --json, standard output is one JSON document.
 """
 

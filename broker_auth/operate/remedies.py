@@ -133,7 +133,7 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
     ),
     DenyCode.PROVISIONER_TOKEN_MISSING: Remedy(
         "With organization issuers the provisioner needs a client token, but did not send one.",
-        "Give it a token with the permission `provisioner` (`broker-auth token client … --provisioner`).",
+        "Give it a token with the permission `provisioner` (`broker-auth token client … --server-provisioner`).",
     ),
     DenyCode.PROVISIONER_TOKEN_KIND: Remedy(
         "The provisioner sent a token that is not a client token.", "Give it a client token."
@@ -181,8 +181,8 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "The provisioning account has as many connections as `plugin.broker_auth.provisioning.limits.max_connections` "
         "allows; the remaining places are reserved for provisioners. The node is admitted once others disconnect.",
         "List the connections with `broker-auth report conns`. If many unknown nodes use one provisioning token, "
-        "replace its signer. If the nodes are yours, raise the limit, render the configuration again and restart "
-        "nats-server.",
+        "revoke it (`broker-auth revoke`). If the nodes are yours, raise the limit, render the configuration again and "
+        "restart nats-server.",
     ),
     DenyCode.SERVERS_DENIED: Remedy(
         "`plugin.choria.network.deny_server_connections` denies servers here.",

@@ -150,7 +150,7 @@ MEANINGS: Final[tuple[tuple[tuple[FindingCode, ...], str], ...]] = (
     ),
     (
         (FindingCode.LISTENER_ASKS_CERTIFICATE,),
-        "the listener of an edge, a gate, single or mixed requires a client certificate, so nodes cannot connect",
+        "the listener of an edge, a gate, single or mixed requires a client certificate, which clients there lack",
     ),
     (
         (FindingCode.LISTENER_CERTIFICATE_OPTIONAL,),

@@ -276,8 +276,8 @@ METRICS_LISTEN: Final[Key[str | None]] = Key(
 )
 PID_FILE: Final = _file(
     "pid_file",
-    "File with the process id of `serve`, for `broker-auth reload`. Not needed with `systemctl reload`. A change "
-    "requires a restart.",
+    "File with the process id of `serve`, for `broker-auth reload` (not needed with `systemctl reload`), and for "
+    "`broker-auth revoke` and `restore`, which wait until the workers confirm. A change requires a restart.",
 )
 REVOCATIONS: Final = _file(
     "revocations",
