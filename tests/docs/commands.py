@@ -61,7 +61,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def _argument(argument: click.Argument) -> str:
     name = argument.metavar or (argument.name or "").upper().replace("_", "-")
-    return f"{name}..." if argument.nargs == -1 and not name.endswith("...") else name
+    return f"{name}..." if argument.nargs == -1 and not name.endswith(("...", "…")) else name
 
 
 def _names(option: click.Option) -> str:
