@@ -24,6 +24,7 @@ from broker_auth.policy.revocations import Revocation
 
 PREFIX = "record."
 _HEADERS = 128  # bytes that the headers of a message need at most
+_MAX_TTL = 100 * 365 * 86_400.0  # seconds; nats-server counts nanoseconds, and takes out at once what ends after 2262
 
 
 class _Value(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -40,7 +41,7 @@ class Write:
     Attributes:
         about: what the record is about.
         expected: the revision that it replaces.
-        ttl: seconds until nobody needs it; None if it stays.
+        ttl: seconds until nobody needs it; None if it stays, also if that is a century away.
     """
 
     about: RecordKey
@@ -106,7 +107,8 @@ def write_of(record: Record, expected: int, now: float) -> Write | None:
     if len(data) + _HEADERS > REVOCATIONS.max_value:
         return None
     ends = forgotten_at(record)
-    return Write(key_of(record), PREFIX + digest(key_of(record)), data, expected, None if ends is None else ends - now)
+    ttl = None if ends is None or ends - now > _MAX_TTL else ends - now
+    return Write(key_of(record), PREFIX + digest(key_of(record)), data, expected, ttl)
 
 
 def read_record(entry: KeyValue) -> Record | None:

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from broker_auth.hosts.bucket_records import read_record, write_of
-from broker_auth.hosts.registration import PREFIX, read_host
+from broker_auth.hosts.bucket_records import PREFIX, read_record, write_of
+from broker_auth.hosts.registration import PREFIX as HOSTS
+from broker_auth.hosts.registration import read_host
 from broker_auth.natsio.bucket import CREATE, Bucket, BucketError, ConflictError
-from broker_auth.policy.revocation_records import Record, later
+from broker_auth.policy.revocation_records import Record, Restored, digest, key_of, later, revoked_after
+from broker_auth.policy.revocations import Revocation
 
 CONFIRM_SECONDS: Final = 10.0  # another host follows within a second
 _POLL_SECONDS: Final = 0.1
@@ -20,6 +22,8 @@ _ATTEMPTS: Final = 5
 async def publish(bucket: Bucket, records: Iterable[Record], now: float) -> int:
     """Write records to the bucket, unless it holds later ones; return the revision that a host has to confirm.
 
+    A later restore does not count: whoever revokes a value now did not know of it, and this host's clock is slow.
+
     Raises:
         BucketError: the bucket cannot be reached, or a record is too long.
     """
@@ -28,13 +32,15 @@ async def publish(bucket: Bucket, records: Iterable[Record], now: float) -> int:
 
 async def _publish(bucket: Bucket, record: Record, now: float) -> int:
     for _ in range(_ATTEMPTS):
+        entry = await bucket.get(PREFIX + digest(key_of(record)))
+        known = read_record(entry) if entry else None
+        if entry and known and later(known, record) == known:
+            if isinstance(known, Revocation) or isinstance(record, Restored):
+                return entry.revision
+            record = revoked_after(record, known)
         write = write_of(record, CREATE, now)
         if write is None:
             raise BucketError(f"{record.kind} {record.value[:64]} is too long for the bucket; give a shorter reason")
-        entry = await bucket.get(write.key)
-        known = read_record(entry) if entry else None
-        if entry and known and later(known, record) == known:
-            return entry.revision
         try:
             return await bucket.put(write.key, write.value, entry.revision if entry else CREATE, write.ttl)
         except ConflictError:  # the service of this host writes it too
@@ -50,11 +56,11 @@ async def unconfirmed_hosts(bucket: Bucket, revision: int, own: str) -> list[str
     """
     deadline = time.monotonic() + CONFIRM_SECONDS
     while True:
-        hosts = {entry.key: read_host(entry) for entry in await bucket.entries(PREFIX)}
+        hosts = {entry.key: read_host(entry) for entry in await bucket.entries(HOSTS)}
         waiting = [
             host.name
             for key, host in hosts.items()
-            if key != f"{PREFIX}.{own}" and not host.left and host.confirmed < revision
+            if key != f"{HOSTS}.{own}" and not host.left and host.confirmed < revision
         ]
         if not waiting or time.monotonic() > deadline:
             return sorted(waiting)

@@ -22,8 +22,9 @@ from broker_auth.hosts.registration import Registration
 from broker_auth.natsio import bucket as buckets
 from broker_auth.natsio.bucket import REVOCATIONS, Bucket, BucketError, BucketState, ConflictError
 from broker_auth.policy.revocation_records import Record
+from broker_auth.policy.revocations import Revocation, is_pattern
 from broker_auth.secret import Secret
-from broker_auth.settings.revocation_store import StoreBusyError, open_store
+from broker_auth.settings.revocation_store import RevocationStore, StoreBusyError, open_store
 from broker_auth.settings.revocations import RevocationList, read_revocations
 
 POLL_SECONDS: Final = 0.2
@@ -123,6 +124,9 @@ class Synchronizer:
             complete = self._merge()
         except BrokerAuthError as error:  # of the file
             self._report(str(error))
+            if self._seen == file_identity(self._path):  # it can be read, but not take what others hold
+                await self._write(bucket)
+            await self._confirm()  # otherwise others would stop waiting for this host after a day
             return
         complete &= await self._write(bucket)
         if complete:
@@ -158,12 +162,25 @@ class Synchronizer:
         if self._fresh:
             try:
                 with open_store(self._path, 0) as store:
-                    store.merge(self._fresh, time.time())
-                    self._held, self._seen = store.held, file_identity(self._path)
+                    self._take_fresh(store)
             except StoreBusyError:  # a command holds it until the workers of this host have confirmed
                 return False
-            self._fresh, self._unwritten = [], True
         return True
+
+    def _take_fresh(self, store: RevocationStore) -> None:
+        """Merge what was read, patterns last: if hosts hold too many of them together, only these are left out.
+
+        Raises:
+            BrokerAuthError: see :meth:`.RevocationStore.merge`.
+        """
+        split: tuple[list[Record], list[Record]] = ([], [])
+        for one in self._fresh:
+            split[isinstance(one, Revocation) and is_pattern(one)].append(one)
+        others, patterns = split
+        for records, left in ((others, patterns), (patterns, [])):
+            store.merge(records, time.time())
+            self._held, self._seen = store.held, file_identity(self._path)
+            self._fresh, self._unwritten = left, True
 
     async def _write(self, bucket: Bucket) -> bool:
         """Write to the bucket what it lacks; return whether it lacks nothing."""

@@ -366,7 +366,12 @@ def is_wide(revocation: Revocation) -> bool:
     wide = {RevocationKind.SIGNER, RevocationKind.CHAIN_ISSUER, RevocationKind.NETWORK}
     if revocation.kind is RevocationKind.NETWORK:
         return _network(revocation.value).num_addresses > 1
-    return revocation.kind in wide or (revocation.kind is RevocationKind.IDENTITY and _is_pattern(revocation.value))
+    return revocation.kind in wide or is_pattern(revocation)
+
+
+def is_pattern(revocation: Revocation) -> bool:
+    """Return whether a revocation is one of the patterns, of which there may be :data:`MAX_PATTERNS`."""
+    return revocation.kind is RevocationKind.IDENTITY and _is_pattern(revocation.value)
 
 
 def _network(value: str) -> _Network:

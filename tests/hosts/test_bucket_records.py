@@ -9,6 +9,7 @@ from broker_auth.hosts.registration import Host, read_host
 from broker_auth.natsio.bucket import CREATE, REVOCATIONS, KeyValue
 from broker_auth.policy.revocation_records import KEEP_SECONDS, Record, key_of, restored_after
 from broker_auth.policy.revocations import Revocation, RevocationKind
+from broker_auth.times import MAX_TIME
 from tests.builders.clock import NOW
 
 REVOKED = Revocation(kind=RevocationKind.NODE, value="n1", at=NOW, reason="lost", by="jo")
@@ -68,6 +69,14 @@ def test_only_what_the_bucket_lacks_is_missing() -> None:
 
 def test_forgotten_records_are_not_written() -> None:
     assert not list(BucketRecords().missing({key_of(RESTORED): RESTORED}, NOW + KEEP_SECONDS + 6))
+
+
+def test_record_that_ends_after_a_century_stays() -> None:
+    for until in (NOW + 101 * 365 * 86_400, MAX_TIME):  # nats-server takes out the first at once, refuses the second
+        record = Revocation(kind=RevocationKind.NODE, value="n1", at=NOW, until=until)
+        write = write_of(record, CREATE, NOW)
+        assert write is not None
+        assert write.ttl is None
 
 
 def test_record_that_is_too_long_is_named() -> None:

@@ -23,6 +23,7 @@ from tests.nats_server.site import Site
 
 pytestmark = pytest.mark.e2e
 SPEC: Final = BucketSpec("OWN", max_bytes=64 * 1024, max_value=1024)
+YEAR: Final = 365.25 * 86_400  # seconds
 REFUSAL_SECONDS: Final = 0.5  # for a request that nats-server does not answer, because it may not be published
 
 
@@ -150,6 +151,12 @@ async def test_fact_33_value_with_a_time_is_removed_by_the_server(bucket: Bucket
     state = await bucket.state()
     assert state.last == kept + 1
     assert await bucket.read(kept, state.last) == ([], state.last)
+    with pytest.raises(BucketError, match="TTL"):
+        await bucket.put("late", b"3", CREATE, ttl=300 * YEAR)
+    await bucket.put("late", b"3", CREATE, ttl=260 * YEAR)
+    async with asyncio.timeout(HANG_SECONDS):
+        while await bucket.get("late") is not None:
+            await asyncio.sleep(0.1)
 
 
 async def test_fact_33_full_bucket_refuses_values_and_keeps_its_own(bucket: Bucket) -> None:
