@@ -15,8 +15,8 @@ from typing import Final, NamedTuple, Protocol
 
 from broker_auth.errors import OperationError
 from broker_auth.natsio.client import SecuredClient
-from broker_auth.natsio.nkey import public_nkey
 from broker_auth.operate.access import Access, refusal, request_json
+from broker_auth.operate.report.auth_users import auth_user
 from broker_auth.operate.report.gathering import Ask, Row, Server, ask_system
 from broker_auth.settings.model import BrokerSettings
 from broker_auth.wording import counted
@@ -201,10 +201,8 @@ class SessionEnder:
         """Return whether a connection is this command's, or admitted without the service."""
         if row.kind != "Client" or (server.id, row.cid) == (own.server_id, own.client_id):
             return True
-        zones = self._access.settings.zones
-        users = {user for zone in zones for user in (zone.break_glass_nkey, zone.kick_nkey) if user is not None}
-        users |= {public_nkey(zone.nkey_seed.reveal()) for zone in zones if zone.nkey_seed is not None}
-        return row.authorized_user in users
+        settings = self._access.settings
+        return any(auth_user(zone, row, settings.accounts.system) for zone in settings.zones)
 
     async def _kick(self, client: SecuredClient, sessions: Iterable[Session]) -> None:
         """Ask the server of each session to end it; what does not end is chosen again."""

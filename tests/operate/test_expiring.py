@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker_auth.audit.record import AuditRecord, Record
 from broker_auth.cli.report_expiring import expiring_document, expiring_table, prometheus
-from broker_auth.operate.report.connections import AUTH_USER, BREAK_GLASS, KICK, Connection
+from broker_auth.operate.report.auth_users import AUTH_USER, BREAK_GLASS, KICK
+from broker_auth.operate.report.connections import Connection
 from broker_auth.operate.report.expiring import admissions, expiry_report, waves
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.sandbox import Sandbox

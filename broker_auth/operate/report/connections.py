@@ -13,21 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
 
 import msgspec
 from nats.aio.client import Client
 
 from broker_auth.errors import OperationError
 from broker_auth.natsio.natspy import ExtendedClient
-from broker_auth.natsio.nkey import public_nkey
 from broker_auth.operate.access import Access, AccessError
+from broker_auth.operate.report.auth_users import auth_user
 from broker_auth.operate.report.gathering import Answer, Ask, Row, Server, ask_system, gather
 from broker_auth.settings.model import BrokerSettings, Role, Settings
-
-AUTH_USER: Final = "auth_user"  # the service itself: listed in `auth_users`, admitted without a callout
-BREAK_GLASS: Final = "break_glass"
-KICK: Final = "kick"
 
 Rules = Mapping[tuple[str, int], str]
 """Rules from audit records, by server id and connection id."""
@@ -250,11 +245,5 @@ class ConnectionReader:
         )
 
     def _rule(self, server: Server, row: Row) -> str | None:
-        for zone in self.settings.zones:
-            if row.authorized_user and row.authorized_user == zone.break_glass_nkey:
-                return BREAK_GLASS
-            if row.authorized_user and row.authorized_user == zone.kick_nkey:
-                return KICK
-            if zone.nkey_seed is not None and row.authorized_user == public_nkey(zone.nkey_seed.reveal()):
-                return AUTH_USER
-        return self.rules.get((server.id, row.cid))
+        users = (auth_user(zone, row, self.settings.accounts.system) for zone in self.settings.zones)
+        return next(filter(None, users), None) or self.rules.get((server.id, row.cid))

@@ -13,7 +13,8 @@ from itertools import groupby
 from typing import Final
 
 from broker_auth.audit.record import AuditRecord, Record
-from broker_auth.operate.report.connections import AUTH_USER, BREAK_GLASS, KICK, Connection
+from broker_auth.operate.report.auth_users import AUTH_USER, BREAK_GLASS, KICK
+from broker_auth.operate.report.connections import Connection
 from broker_auth.policy.decision import Rule
 
 HORIZONS: Final = (1, 7, 30)  # days, of metrics
