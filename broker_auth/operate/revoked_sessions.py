@@ -21,9 +21,8 @@ from broker_auth.operate.sessions import Choice
 from broker_auth.policy.revocations import Revocation, RevocationKind, Revocations
 from broker_auth.settings.model import BrokerSettings, Role, Settings
 
-_NEVER_AT_EDGES: Final = frozenset(
-    {RevocationKind.KEY, RevocationKind.CHAIN_ISSUER, RevocationKind.CERTIFICATE, RevocationKind.SERIAL}
-)
+_NEVER_AT_EDGES: Final = frozenset({RevocationKind.CERTIFICATE, RevocationKind.SERIAL})
+_OF_PROVISIONERS: Final = frozenset({RevocationKind.KEY, RevocationKind.CHAIN_ISSUER, RevocationKind.IDENTITY})
 _SPARED: Final = Choice(ends=False)
 _CHOSEN: Final = Choice(ends=True)
 _NO_RECORD: Final = Choice(
@@ -91,7 +90,7 @@ class RevokedSessions:
         """Return whether a session of this broker may be chosen: at an edge that of a node, or of a provisioner."""
         never = _NEVER_AT_EDGES
         if self._settings.provisioning.require_mtls:
-            never |= {RevocationKind.IDENTITY}
+            never |= _OF_PROVISIONERS  # who log in there by a client token, or not at all
         return broker.role is not Role.EDGE or self._everybody or not self._kinds <= never
 
     def refresh(self) -> None:
