@@ -122,7 +122,7 @@ def _check_not_older(path: Path, crls: Sequence[Crl], held: Sequence[Crl]) -> No
         if len(now) < len(earlier):
             what = f"{path} holds fewer CRLs of {one.name!r} than are in force ({len(now)} instead of {len(earlier)})"
             raise BadValue(what, "write the whole file again, or reload to do without")
-        if now[-1] < earlier[-1]:
+        if any(new < old for new, old in zip(now[-len(earlier) :], earlier, strict=True)):
             what = f"{path} holds an older CRL of {one.name!r} than the one in force"
             raise BadValue(what, "get the current one, or reload to use the older one")
 

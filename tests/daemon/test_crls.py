@@ -30,6 +30,7 @@ from broker_auth.sandbox.natsserver import free_port
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.crls import read_crls
 from broker_auth.settings.revocation_store import create
+from tests.builders.certificates import NOT_BEFORE
 from tests.builders.clock import HOUR
 from tests.builders.crls import crl, many, pem
 from tests.builders.peers import authority, parsed
@@ -115,6 +116,21 @@ def test_file_that_was_only_touched_is_not_read_again(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes())
     assert (feed.look(), feed.crls.busy) == ([], False)
     assert feed.current is held
+
+
+def test_each_crl_of_a_ca_may_only_be_replaced_by_a_later_one(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.crl"
+    older, old, newest = (crl(authority(), 5, this_update=NOT_BEFORE + hours * HOUR) for hours in (0, 1, 3))
+    path.write_bytes(pem(old, newest))
+    feed = feed_of(path)
+    follower, state = Follower(feed.current), feed.current
+    path.write_bytes(pem(older, newest))
+    state = followed(feed, follower, state)
+    assert "holds an older CRL of 'CN=fleet CA'" in "".join(feed.crls.troubles.values())
+    newer = crl(authority(), 6, this_update=NOT_BEFORE + 4 * HOUR)
+    path.write_bytes(pem(newer, newest))
+    assert len(followed(feed, follower, state).crls.crls) == 2
+    assert not feed.crls.troubles
 
 
 def test_crl_that_is_missing_from_its_file_stays_in_force(tmp_path: Path) -> None:
