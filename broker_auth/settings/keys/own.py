@@ -281,7 +281,8 @@ PID_FILE: Final = _file(
 )
 REVOCATIONS: Final = _file(
     "revocations",
-    "File (mode 0600, of the service's user) with the [revoked credentials](policy.md#revoked-credentials). "
+    "File (mode 0600, of the service's user, in a directory of that user) with the "
+    "[revoked credentials](policy.md#revoked-credentials). "
     "`broker-auth revoke` writes it, and every worker follows it within a second, without a reload. "
     "`broker-auth revoked --create` writes an empty file. The service does not start if it cannot read the file; while "
     "it runs, the last good state stays in force.",
