@@ -113,7 +113,11 @@ def revoke_command(
     """
     now = time.time()
     _check_options(kind, until, before, reason, now)
-    _, path = _settings(config)
+    settings, path = _settings(config)
+    if apart := [one.name for one in settings.brokers if not settings.zone(one.zone).served]:
+        output.remark(
+            f"broker {', '.join(apart)} decides by itself and denies nothing: a member whose session ends comes back"
+        )
     named = [value_of(kind, value, issuer) for value in values]
     entries = [
         Revocation(kind=what, value=value, until=until, before=before, reason=reason, by=_user(), at=now)
