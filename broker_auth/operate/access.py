@@ -199,9 +199,14 @@ class Access:
         """Connect as the service itself, to the callout account.
 
         Raises:
-            AccessError: the broker is unreachable or does not know the service's nkey.
+            AccessError: the broker is unreachable or does not know the service's nkey, or its seed is not here.
         """
         seed = self.settings.zone(broker.zone).nkey_seed
+        if seed is None:  # without it this would be a login to the fleet, where members make streams of any name
+            raise AccessError(
+                f"the seed of the service's user at broker {broker.name} is not on this machine; run this where the "
+                "service runs"
+            )
         return await self.connect(broker, Login(what="the service's nkey user", nkey_seed=seed, inbox=BUCKET_INBOX))
 
     async def connect(self, broker: BrokerSettings, login: Login) -> Client:
