@@ -19,7 +19,7 @@ demo: $(VENV)/.installed  ## the whole system on this machine, real servers, rea
 
 test: $(VENV)/.installed check  ## types, style, and every test; fails if too little of the code was run
 	rm -rf .coverage
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
