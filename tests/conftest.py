@@ -26,7 +26,7 @@ from broker_auth.deploy.pki import Algorithm, PrivateKey, private_key
 from tests import mixed
 
 settings.register_profile(
-    "test", max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "test", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "fuzz",
@@ -100,9 +100,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that start servers, which take longest, so that all of pytest's workers end together."""
+    """Mix the files that start servers, and wait for them, with those that only compute: processors are never idle."""
+    files = dict.fromkeys(item.path for item in items)
     servers = {item.path for item in items if item.get_closest_marker("e2e") is not None}
-    items.sort(key=lambda item: item.path not in servers)
+    groups = [path for path in files if path in servers], [path for path in files if path not in servers]
+    place = {path: number / len(group) for group in groups for number, path in enumerate(group)}
+    items.sort(key=lambda item: place[item.path])
 
 
 @pytest.hookimpl(wrapper=True)
