@@ -100,7 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mix the files that start servers, and wait for them, with those that only compute: processors are never idle."""
+    """Order the files so that those that start servers, and wait for them, run beside those that only compute."""
     files = dict.fromkeys(item.path for item in items)
     servers = {item.path for item in items if item.get_closest_marker("e2e") is not None}
     groups = [path for path in files if path in servers], [path for path in files if path not in servers]

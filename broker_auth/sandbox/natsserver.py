@@ -14,6 +14,8 @@ import re
 import signal
 import socket
 import subprocess
+import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,8 @@ STOP_TIMEOUT = 10.0  # seconds between SIGTERM and SIGKILL
 # its release by this process and its use by nats-server.
 _FREE_PORTS = range(20_000, 32_000)
 _APART = 7_417  # offset between the first ports of consecutive process ids; golden section, coprime
+_MAX_RESERVED = 64  # ports; earlier ones are in use by then
+_reserved: deque[socket.socket] = deque()
 
 _READY = re.compile(r"\[INF\] Server is ready")
 _LISTENING = {
@@ -42,16 +46,24 @@ _LISTENING = {
 def free_port() -> int:
     """Return a free TCP port on 127.0.0.1, for a listener whose URL must be known in advance.
 
-    Never returns a port twice, because the listener of an earlier one may not have been started yet.
+    Never returns a port twice, because the listener of an earlier one may not have been started yet. On Linux other
+    processes do not get it either: a socket that does not listen keeps them away, but not a listener.
     """
     for port in itertools.islice(_port_sequence(os.getpid()), 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server binds
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        reserved = socket.socket()
+        try:
+            reserved.bind(("127.0.0.1", port))
+        except OSError:
+            reserved.close()
+            continue
+        if len(_reserved) == _MAX_RESERVED:
+            _reserved.popleft().close()
+        _reserved.append(reserved)
+        if sys.platform == "linux":  # elsewhere it would keep a listener away
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that nats-server, which sets it, binds
+        else:
+            reserved.close()
+        return port
     raise OperationError(f"no free TCP port between {_FREE_PORTS.start} and {_FREE_PORTS.stop}")
 
 
