@@ -7,6 +7,7 @@ read from the server's log as it is written, without sleeping.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import itertools
 import os
@@ -65,6 +66,13 @@ def free_port() -> int:
             reserved.close()
         return port
     raise OperationError(f"no free TCP port between {_FREE_PORTS.start} and {_FREE_PORTS.stop}")
+
+
+@atexit.register
+def _release() -> None:
+    """Close the sockets that reserve ports."""
+    while _reserved:
+        _reserved.popleft().close()
 
 
 @functools.cache

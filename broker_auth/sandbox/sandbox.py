@@ -175,10 +175,10 @@ class Sandbox:
         return CertificateAuthority.create().client(name).write(self.directory, "foreign")
 
     def audit_records(self) -> list[AuditRecord]:
-        """Return all decisions so far."""
+        """Return all decisions that are completely written."""
         decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
         files = [path for path in self.deployment.settings.audit_files if path.exists()]
-        records = [decoder.decode(line) for path in files for line in path.read_bytes().splitlines()]
+        records = [decoder.decode(line) for path in files for line in path.read_bytes().split(b"\n")[:-1]]
         decisions = [record for record in records if isinstance(record, AuditRecord)]
         return sorted(decisions, key=lambda record: record.time)
 

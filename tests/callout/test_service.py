@@ -47,7 +47,7 @@ class Live:
         self.service = self.deployment.service()
 
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+        return [json.loads(line) for line in self.audit.read_text().split("\n")[:-1]]  # the last may be incomplete
 
     def page(self, path: str) -> tuple[int, str]:
         try:
