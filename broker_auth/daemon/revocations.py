@@ -19,7 +19,8 @@ from broker_auth.daemon.crl_parts import CrlPart, PartialCrls, parts
 from broker_auth.daemon.prepared import Prepared
 from broker_auth.errors import BrokerAuthError
 from broker_auth.files.reading import file_identity
-from broker_auth.policy.revocations import Draft, Revocation, Revocations
+from broker_auth.policy.revocation_index import Draft, Revocations
+from broker_auth.policy.revocations import Revocation
 from broker_auth.settings.revocations import read_revocations
 
 POLL_SECONDS: Final = 0.25

@@ -18,7 +18,8 @@ from broker_auth.operate.session_records import (
     shown_by_record,
 )
 from broker_auth.operate.sessions import Choice
-from broker_auth.policy.revocations import Revocation, RevocationKind, Revocations
+from broker_auth.policy.revocation_index import Revocations
+from broker_auth.policy.revocations import Revocation, RevocationKind
 from broker_auth.settings.model import BrokerSettings, Role, Settings
 
 _NEVER_AT_EDGES: Final = frozenset({RevocationKind.CERTIFICATE, RevocationKind.SERIAL})

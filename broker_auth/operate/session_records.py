@@ -18,7 +18,8 @@ from broker_auth.certificates.peer import PeerIdentity
 from broker_auth.operate.report.gathering import Row, Server
 from broker_auth.operate.stored import Stored, stored_of
 from broker_auth.policy.decision import Rule
-from broker_auth.policy.revocations import RevocationKind, Revocations, Revoked
+from broker_auth.policy.revocation_index import Revocations
+from broker_auth.policy.revocations import RevocationKind, Revoked
 from broker_auth.settings.model import AccountNames
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")

@@ -24,7 +24,8 @@ from broker_auth.operate.session_records import (
 from broker_auth.operate.sessions import Choice
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, DenyCode
-from broker_auth.policy.revocations import RevocationKind, Revocations, Revoked
+from broker_auth.policy.revocation_index import Revocations
+from broker_auth.policy.revocations import RevocationKind, Revoked
 from broker_auth.settings.model import BrokerSettings, Settings
 
 OTHER_ACCOUNT: Final = "other_account"  # beside the denial codes: it would be placed in another account

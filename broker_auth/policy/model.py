@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from broker_auth.certificates.peer import PREFIXES, PeerIdentity
 from broker_auth.certificates.verifier import PeerVerifier
 from broker_auth.policy.gauge import ConnectionGauge
-from broker_auth.policy.revocations import NO_REVOCATIONS, Revocations
+from broker_auth.policy.revocation_index import NO_REVOCATIONS, Revocations
 from broker_auth.secret import Secret
 from broker_auth.tokens.verify import TokenVerifier
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.policy.revocations import Revocation, RevocationError, RevocationKind, normalized
+from broker_auth.policy.revocations import Revocation, RevocationError, RevocationKind, Term, check_normal
 from broker_auth.times import MAX_TIME
 
 KEEP_SECONDS: Final = 90 * 86_400.0  # for which a record is kept after it has no more effect
@@ -62,9 +62,8 @@ def later(one: Record, other: Record) -> Record:
 def _place(record: Record) -> tuple[float, bool, float, float, bytes]:
     if isinstance(record, Restored):
         return record.at, False, record.restored, 0.0, record.by.encode()
-    until = math.inf if record.until is None else record.until
-    before = math.inf if record.before is None else record.before
-    return record.at, True, until, before, f"{record.by}\0{record.reason}".encode()
+    term = Term.of(record)
+    return record.at, True, term.until, term.before, f"{record.by}\0{record.reason}".encode()
 
 
 def merged(held: Records, more: Iterable[Record], now: float) -> dict[RecordKey, Record]:
@@ -118,8 +117,7 @@ def check(record: Record) -> None:
     times = (record.at, record.restored) if isinstance(record, Restored) else (record.at, record.until, record.before)
     if any(time is not None and not 0 <= time <= MAX_TIME for time in times):
         raise RevocationError(f"a time of {record.kind} {record.value!r} is out of range")
-    if (text := normalized(record.kind, record.value)) != record.value:
-        raise RevocationError(f"{record.kind} {record.value!r} should be written {text!r}")
+    check_normal(record.kind, record.value)
 
 
 def _just_after(time: float) -> float:

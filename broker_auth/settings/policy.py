@@ -12,7 +12,7 @@ from broker_auth.files.reading import read
 from broker_auth.policy.crls import CrlSet
 from broker_auth.policy.gauge import ConnectionGauge
 from broker_auth.policy.model import HostList, Policy, Provisioning, Serves, SystemUser
-from broker_auth.policy.revocations import NO_REVOCATIONS, Revocations
+from broker_auth.policy.revocation_index import NO_REVOCATIONS, Revocations
 from broker_auth.settings.checks.identities import identity_patterns
 from broker_auth.settings.crls import read_crls
 from broker_auth.settings.model import FLEET_ZONE, KeySource, Settings

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from broker_auth.files.reading import BadValue, read_private
+from broker_auth.policy.revocation_index import Revocations
 from broker_auth.policy.revocation_records import (
     Record,
     RecordKey,
@@ -22,7 +23,7 @@ from broker_auth.policy.revocation_records import (
     key_of,
     later,
 )
-from broker_auth.policy.revocations import Revocation, RevocationError, Revocations
+from broker_auth.policy.revocations import Revocation, RevocationError
 
 MAX_RECORDS: Final = 200_000  # revocations, and what was restored not long ago
 MAX_BYTES: Final = 128 * 1024 * 1024

@@ -25,7 +25,7 @@ from broker_auth.daemon.revocations import MAX_LINE, Follower, RevocationFeed
 from broker_auth.deploy.pki import Pair
 from broker_auth.files.writing import write_private
 from broker_auth.policy.crls import CrlSet
-from broker_auth.policy.revocations import NO_REVOCATIONS, Revocations
+from broker_auth.policy.revocation_index import NO_REVOCATIONS, Revocations
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.crls import read_crls

@@ -23,7 +23,8 @@ from broker_auth.certificates.verifier import PeerVerifier
 from broker_auth.daemon.prepared import Prepared
 from broker_auth.daemon.revocations import Follower, RevocationFeed
 from broker_auth.files.writing import write_private
-from broker_auth.policy.revocations import Revocation, RevocationError, RevocationKind, Revocations
+from broker_auth.policy.revocation_index import Revocations
+from broker_auth.policy.revocations import Revocation, RevocationError, RevocationKind
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.sandbox.service import ServiceProcess
 from broker_auth.settings.revocation_store import create

@@ -24,7 +24,7 @@ from tests.policy import (
     test_edge,
     test_gate,
     test_permissions,
-    test_revocations,
+    test_revocation_index,
     test_rule0_connection,
     test_rule1_provisioner,
     test_rule2_system,
@@ -45,7 +45,7 @@ MODULES = (
     test_rule4_verified_tls,
     test_permissions,
     test_chain_issuer_age,
-    test_revocations,
+    test_revocation_index,
     test_crls,
 )
 TABLES = [table for module in MODULES for table in module.TABLES]

@@ -13,7 +13,8 @@ from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
-from broker_auth.policy.revocations import NO_REVOCATIONS, Revocation, RevocationKind, Revocations
+from broker_auth.policy.revocation_index import NO_REVOCATIONS, Revocations
+from broker_auth.policy.revocations import Revocation, RevocationKind
 from broker_auth.settings.crls import completed
 from tests.builders.clock import DAY, NOW
 from tests.builders.crls import crl

@@ -11,7 +11,8 @@ from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
-from broker_auth.policy.revocations import Revocation, RevocationKind, Revocations
+from broker_auth.policy.revocation_index import Revocations
+from broker_auth.policy.revocations import Revocation, RevocationKind
 from broker_auth.times import MAX_TIME
 from broker_auth.tokens.faults import TokenFault
 from tests.builders.clock import DAY, NOW
