@@ -20,7 +20,7 @@ from broker_auth.cli.token_batch import show as show_batch
 from broker_auth.errors import InputError
 from broker_auth.policy.subjects import is_node_name
 from broker_auth.secret import Secret
-from broker_auth.tokens.bounds import Bounds, make_bounds
+from broker_auth.tokens.bounds import MOST_NODES, Bounds, make_bounds
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.issue import DEFAULT_ORGANIZATION, Claims, provisioning_claims
 
@@ -31,6 +31,8 @@ _EPILOG = options.example(
     '    --srv example.net --no-insecure --validity 90d --extensions \'{"location": "lhr"}\'',
     "broker-auth token provisioning node1.jwt signer.key --token file:token.txt --urls nats://edge.example.net:4222 \\",
     "    --for-name node1.example.net --for-network 192.0.2.0/24",
+    "broker-auth token provisioning batch.jwt signer.key --token file:token.txt --urls nats://edge.example.net:4222 \\",
+    "    --max-nodes 200 --validity 30d",
     "broker-auth token provisioning signer.key --token file:token.txt --urls nats://edge.example.net:4222 \\",
     "    --names-file devices.txt --out-dir tokens",
 )
@@ -78,6 +80,12 @@ _EPILOG = options.example(
     help="Only nodes from this address or network may wait by it; may be repeated.",
 )
 @click.option(
+    "--max-nodes",
+    type=click.IntRange(1, MOST_NODES),
+    metavar="N",
+    help="At most N distinct nodes, told from each other by their connection names, may ever wait by it.",
+)
+@click.option(
     "--names-file",
     metavar="FILE",
     type=options.FILE_OR_DASH,
@@ -100,6 +108,7 @@ def provisioning_command(
     extensions: str | None,
     names: tuple[str, ...],
     networks: tuple[str, ...],
+    max_nodes: int | None,
     names_file: str | None,
     out_dir: Path | None,
     validity: float,
@@ -119,6 +128,8 @@ def provisioning_command(
     if urls and srv:
         raise click.UsageError("give either --urls or --srv: a Choria Server refuses a token with both")
     out, signing_key = _places(out, signing_key, names_file, out_dir, names, force=force)
+    if out_dir is not None and max_nodes is not None:
+        raise click.UsageError("give either --names-file or --max-nodes: by each of its tokens one name may wait")
     devices = read_names(names_file) if names_file else ()
     if not devices:
         refuse_early(out, force=force, as_json=as_json)
@@ -142,7 +153,7 @@ def provisioning_command(
             password=broker_password,
             organization=claims["org"],
             extensions=data,
-            bounds=_bounds(names, networks),
+            bounds=_bounds(names, networks, max_nodes),
             protocol_v2=claims["protocol_v2"],
             allow_update=claims["upgrade"],
         )
@@ -179,16 +190,16 @@ def _places(
     return "", out
 
 
-def _bounds(names: Sequence[str], networks: Sequence[str]) -> Bounds | None:
+def _bounds(names: Sequence[str], networks: Sequence[str], max_nodes: int | None) -> Bounds | None:
     for name in names:
         if not name.startswith("/") and not is_node_name(name):
             raise click.UsageError(
                 f"--for-name {name!r} cannot be a node's name: no wildcard, white space or empty part"
             )
-    if not names and not networks:
+    if not names and not networks and max_nodes is None:
         return None
     try:
-        return make_bounds(names, networks)
+        return make_bounds(names, networks, max_nodes)
     except TokenRejected as rejected:
         raise InputError(f"a token with these bounds would be refused: {rejected.detail}") from rejected
 

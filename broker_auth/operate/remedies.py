@@ -184,6 +184,21 @@ DENIALS: Final[dict[DenyCode, Remedy]] = {
         "revoke it (`broker-auth revoke`). If the nodes are yours, raise the limit, render the configuration again and "
         "restart nats-server.",
     ),
+    DenyCode.TOKEN_USED_UP: Remedy(
+        "As many nodes as the provisioning token is for have waited by it, under other names than this one. A node "
+        "that was counted may come back under its name.",
+        "List the names that were admitted by it (`broker-auth why` with its token id). If all are yours, issue "
+        "another token with `--max-nodes` for the others. If not, somebody else has the token: revoke it "
+        "(`broker-auth revoke`).",
+    ),
+    DenyCode.NODES_NOT_COUNTED: Remedy(
+        "The provisioning token is for a number of nodes, and the service could not find out in time how many have "
+        "waited by it: the bucket is missing or not reachable, or this host counts nothing because it does not serve "
+        "the fleet's zone. Other tokens are not affected.",
+        "Look for `node_counts` in `/healthz` and for its message in the log. Set "
+        "`plugin.broker_auth.revocations_bucket` if it is not set, create the bucket (`broker-auth streams apply`), "
+        "and let the node connect again.",
+    ),
     DenyCode.SERVERS_DENIED: Remedy(
         "`plugin.choria.network.deny_server_connections` denies servers here.",
         "Let the server connect to another broker, or remove the setting.",

@@ -20,6 +20,7 @@ from broker_auth.audit.unsigned import with_placeholder
 from broker_auth.cache import BoundedCache
 from broker_auth.errors import InputError
 from broker_auth.policy.case import Case
+from broker_auth.policy.counting import Counted
 from broker_auth.policy.decide import decide_case
 from broker_auth.policy.decision import NO_EVIDENCE, Decision, DenyCode, Evidence, Rule
 from broker_auth.policy.model import Policy
@@ -39,8 +40,10 @@ SIGNATURE_CHECK: Final = "token signature"
 NONCE_CHECK: Final = "nonce"
 BOUNDS_CHECK: Final = "node's name and address"
 CONNECTIONS_CHECK: Final = "number of connections"
+NODES_CHECK: Final = "number of nodes"  # that waited by the token
 _REDACTABLE: Final = frozenset({PASSWORD, TOKEN_SIGNATURE})
 _RULES_WITH_NONCE: Final = frozenset({Rule.CLIENT.value, Rule.SERVER.value})
+_COUNTED: Final = frozenset(Counted)
 _NO_KEY: Final = "none"  # stands for the key of a token that no configured key signed
 _SIGNERS: Final = 8  # keys whose tokens' results are cached
 
@@ -283,6 +286,14 @@ class StoredCase(Case, kw_only=True):
             self.require_below_limit(self.connections)
         elif self.stored.recorded == ("deny", DenyCode.PROVISIONING_FULL):
             self.skipped[CONNECTIONS_CHECK] = None
+
+    def require_counted(self, most: int) -> None:
+        """Require that the node was counted at the record's time; skip it where the record does not say."""
+        if self.stored.evidence.counted in _COUNTED:
+            self.counted = Counted(self.stored.evidence.counted)
+            super().require_counted(most)
+        else:
+            self.skipped[NODES_CHECK] = None
 
 
 def _signers(policy: Policy) -> set[tuple[str, str]]:

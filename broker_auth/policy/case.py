@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from broker_auth.certificates.peer import PeerIdentity, RefusedPeer
+from broker_auth.policy.counting import Counted, NodeClaim
 from broker_auth.policy.decision import NO_EVIDENCE, Admit, Code, DenyCode, Evidence, Rule
 from broker_auth.policy.model import HostList, Policy
 from broker_auth.policy.permissions import Permissions
@@ -20,6 +21,7 @@ from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.jws import show
 from broker_auth.tokens.nonce import verify_nonce
 from broker_auth.tokens.verify import Rejected, Verified, check_times
+from broker_auth.wording import counted
 
 _MEMBERS: Final = frozenset({Rule.CLIENT, Rule.SERVER, Rule.VERIFIED_TLS})
 
@@ -38,24 +40,30 @@ class Case(msgspec.Struct):
 
     Attributes:
         broker: the configured broker that the request was received from; empty if unknown.
+        counted: whether the node is counted for its token; None if nobody was asked.
         rule: the last rule that has claimed the connection; denials are recorded under it.
         peer: the verified peer; None on unverified TLS.
         refused_peer: a peer that nats-server verified, but whose chain does not lead to a configured CA.
         token: the token, once a rule has examined it.
         password: which of the accepted passwords matched, ``current`` or ``previous``.
         connections: the number that was compared with the limit of provisioning connections.
+        nodes: the ``counted`` that decided, once a rule has required that the node is counted.
+        claim: the node to count, if nothing else is missing.
     """
 
     request: AuthorizationRequest
     policy: Policy
     now: float
     broker: str = ""
+    counted: Counted | None = None
     rule: Rule = Rule.CONNECTION
     peer: PeerIdentity | None = None
     refused_peer: RefusedPeer | None = None
     token: Verified | Rejected | None = None
     password: str = ""
     connections: int | None = None
+    nodes: Counted | None = None
+    claim: NodeClaim | None = None
 
     @property
     def evidence(self) -> Evidence:
@@ -63,7 +71,8 @@ class Case(msgspec.Struct):
         signer_key = self.token.signer_key if isinstance(self.token, Verified) else ""
         if not signer_key and not self.password and self.connections is None:
             return NO_EVIDENCE
-        return Evidence(signer_key=signer_key, password=self.password, connections=self.connections)
+        counted = "" if self.nodes is None else self.nodes.value
+        return Evidence(signer_key=signer_key, password=self.password, connections=self.connections, counted=counted)
 
     def refuse(self, code: Code, detail: str) -> NoReturn:
         """Deny the connection under the rule that claimed it."""
@@ -152,14 +161,33 @@ class Case(msgspec.Struct):
         if revoked is not None:
             self.refuse(revoked.code, revoked.detail)
 
+    def require_counted(self, most: int) -> None:
+        """Require that the node is one of the ``most`` that may wait by its token.
+
+        See docs/policy.md#tokens-for-a-number-of-nodes. If nobody was asked, make a claim: nothing else is missing.
+        """
+        self.nodes = self.counted or Counted.UNKNOWN
+        nodes = counted(most, "node")
+        if self.nodes is Counted.USED_UP:
+            self.refuse(DenyCode.TOKEN_USED_UP, f"the token is for {nodes}, and others have waited by it")
+        if self.nodes is Counted.UNKNOWN:
+            if self.counted is None:
+                options = self.request.connect_opts
+                self.claim = NodeClaim(token=options.auth_token, node=options.name)
+            detail = f"the token is for {nodes}, and it is not known whether this is one of them"
+            self.refuse(DenyCode.NODES_NOT_COUNTED, detail)
+
     def admit(
         self, account: str, name: str, permissions: Permissions, reason: str, token: Verified | None = None
     ) -> Admit:
         """Admit the connection until its first credential ends, and the grace (docs/policy.md#the-admitted-session).
 
-        Refuse revoked credentials. Every admission ends here, so that no rule can omit the check.
+        Refuse revoked credentials, and nodes that their token's number leaves out. Every admission ends here, so that
+        no rule can omit the checks. Counting comes last: a connection that is denied must not use up a token.
         """
         self.require_not_revoked(token)
+        if token is not None and token.bounds is not None and token.bounds.max_nodes is not None:
+            self.require_counted(token.bounds.max_nodes)
         ends = earlier(token.expires if token else None, self.peer.not_after if self.peer else None)
         grace = 0.0
         if ends is not None and self.policy.session_grace and self.rule in _MEMBERS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from broker_auth.policy.case import Case, Refused
+from broker_auth.policy.counting import Counted
 from broker_auth.policy.decision import Admit, Decision, Deny
 from broker_auth.policy.model import Policy
 from broker_auth.policy.order import rules_for
@@ -12,7 +13,9 @@ from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.verify import Rejected, Verified
 
 
-def decide(request: AuthorizationRequest, policy: Policy, now: float, broker: str = "") -> Decision:
+def decide(
+    request: AuthorizationRequest, policy: Policy, now: float, broker: str = "", counted: Counted | None = None
+) -> Decision:
     """Decide one connection by the rules of docs/policy.md#the-rules-in-order.
 
     Args:
@@ -20,11 +23,12 @@ def decide(request: AuthorizationRequest, policy: Policy, now: float, broker: st
         policy: the loaded policy.
         now: Unix seconds, read once for each request.
         broker: the configured broker that the request was received from.
+        counted: whether the node is counted for its token; None if nobody was asked: a denial then says whom to count.
 
     Returns:
         Admit or Deny; never raises, for any request.
     """
-    return decide_case(Case(request, policy, now, broker))
+    return decide_case(Case(request, policy, now, broker, counted))
 
 
 def decide_case(case: Case) -> Decision:
@@ -43,6 +47,7 @@ def decide_case(case: Case) -> Decision:
             token_id=_token_id(case.token),
             chain_issuer=case.token.chain_issuer if isinstance(case.token, Verified) else None,
             evidence=case.evidence,
+            claim=case.claim,
             **_peer(case),
         )
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from broker_auth.policy.counting import NodeClaim
 from broker_auth.policy.permissions import Permissions
 from broker_auth.tokens.chain import ChainIssuer
 from broker_auth.tokens.faults import TokenFault
@@ -76,6 +77,8 @@ class DenyCode(StrEnum):
     NODE_NAME_NOT_ALLOWED = "node_name_not_allowed"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     PROVISIONING_FULL = "provisioning_full"
+    TOKEN_USED_UP = "token_used_up"
+    NODES_NOT_COUNTED = "nodes_not_counted"
     SERVERS_DENIED = "servers_denied"
     CLIENT_HOST = "client_host"
     PUB_SUB_DISABLED = "pub_sub_disabled"
@@ -95,11 +98,13 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         signer_key: fingerprint of the key that signed the token; empty if no signature was verified.
         password: which of the accepted passwords matched, ``current`` or ``previous``; empty if none did.
         connections: estimated connections of the provisioning account, if the limit was checked and servers report.
+        counted: of a token for a number of nodes, the :class:`.counting.Counted` of this one; empty if not checked.
     """
 
     signer_key: str = ""
     password: str = ""
     connections: int | None = None
+    counted: str = ""
 
 
 NO_EVIDENCE: Final = Evidence()
@@ -150,6 +155,7 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
         certificate_problem: why its chain is refused; empty if it is accepted.
         chain_issuer: only for a verified token.
         evidence: as in :class:`Admit`.
+        claim: the node to count, if only that is missing: the connection is then decided again. In no audit record.
     """
 
     rule: Rule
@@ -161,6 +167,7 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
     certificate_names: tuple[str, ...] = ()
     certificate_problem: str = ""
     evidence: Evidence = NO_EVIDENCE
+    claim: NodeClaim | None = None
 
     @property
     def phrase(self) -> str:
@@ -200,6 +207,8 @@ PHRASES: Final[dict[Code, str]] = {
     DenyCode.NODE_NAME_NOT_ALLOWED: "connection name not accepted",
     DenyCode.ADDRESS_NOT_ALLOWED: "token not accepted",
     DenyCode.PROVISIONING_FULL: "connection type not served",
+    DenyCode.TOKEN_USED_UP: "token not accepted",
+    DenyCode.NODES_NOT_COUNTED: "token not accepted",
     DenyCode.SERVERS_DENIED: "connection type not served",
     DenyCode.CLIENT_HOST: "connection type not served",
     DenyCode.PUB_SUB_DISABLED: "credentials not sufficient",

@@ -58,6 +58,8 @@ _NODE: Final = (
     DenyCode.NODE_NAME_NOT_ALLOWED,
     DenyCode.ADDRESS_NOT_ALLOWED,
     DenyCode.PROVISIONING_FULL,
+    DenyCode.TOKEN_USED_UP,
+    DenyCode.NODES_NOT_COUNTED,
 )
 _MEMBERS: Final = {
     Rule.CLIENT: (*_REVOKED, *_READABLE),

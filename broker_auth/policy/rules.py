@@ -219,15 +219,17 @@ def _provisioning_node(case: Case, token: Verified | Rejected) -> Admit:
         )
     verified = case.require_valid(token, nonce=False)
     name = case.request.connect_opts.name
+    bounds = verified.bounds
+    is_counted = bounds is not None and bounds.max_nodes is not None  # by its name
+    if (case.policy.provisioning.isolate_nodes or is_counted) and not is_node_name(name):
+        case.refuse(DenyCode.NODE_NAME, "the connection's name cannot be a node's subject")
     if case.policy.provisioning.isolate_nodes:
-        if not is_node_name(name):
-            case.refuse(DenyCode.NODE_NAME, "the connection's name cannot be a node's subject")
         granted = permissions.isolated_node(name)
     else:
         granted = permissions.SHARED_NODE
         name = name if is_node_name(name) else "unnamed-node"
-    if verified.bounds is not None:
-        case.require_within(verified.bounds)
+    if bounds is not None:
+        case.require_within(bounds)
     case.require_place()
     return case.admit(case.policy.accounts.provisioning, name, granted, "provisioning token", verified)
 

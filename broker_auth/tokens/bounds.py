@@ -13,29 +13,34 @@ from typing import Any, Final
 from broker_auth.tokens.faults import TokenFault, TokenRejected
 from broker_auth.tokens.jws import show
 from broker_auth.tokens.patterns import MAX_POSITIONS, PatternError, compile_pattern
+from broker_auth.wording import counted
 
 EXTENSIONS: Final = "extensions"
 KEY: Final = "broker-auth"
 NAMES: Final = "names"
 NETWORKS: Final = "networks"
+MAX_NODES: Final = "max_nodes"
 MAX_NAMES: Final = 64
 MAX_NETWORKS: Final = 64
 MAX_NAME: Final = 253  # characters, as of a node's connection name
+MOST_NODES: Final = 1000  # by one token
 
 Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The nodes that may wait by a provisioning token; an empty tuple does not restrict.
+    """The nodes that may wait by a provisioning token; an empty tuple and None do not restrict.
 
     Attributes:
         names: connection names, and patterns between slashes.
         networks: addresses that nodes may connect from.
+        max_nodes: how many nodes of different names may ever wait.
     """
 
     names: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
+    max_nodes: int | None = None
 
     def allow_name(self, name: str) -> bool:
         """Return whether a node of this connection name may wait."""
@@ -44,10 +49,11 @@ class Bounds:
         patterns = (compile_pattern(entry[1:-1]) for entry in self.names if entry.startswith("/"))
         return len(name) <= MAX_NAME and any(pattern.matches(name) for pattern in patterns)
 
-    def claim(self) -> dict[str, list[str]]:
+    def claim(self) -> dict[str, Any]:
         """Return the bounds as the token holds them."""
-        lists = {NAMES: list(self.names), NETWORKS: [str(network) for network in self.networks]}
-        return {key: values for key, values in lists.items() if values}
+        networks = [str(network) for network in self.networks]
+        held = {NAMES: list(self.names), NETWORKS: networks, MAX_NODES: self.max_nodes}
+        return {key: value for key, value in held.items() if value}
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Yield a label and a value for each bound, for people."""
@@ -55,6 +61,8 @@ class Bounds:
             yield "Only for names", ", ".join(self.names)
         if self.networks:
             yield "Only from networks", ", ".join(map(str, self.networks))
+        if self.max_nodes is not None:
+            yield "At most", counted(self.max_nodes, "node")
 
 
 def bounds_of(claims: Mapping[str, Any]) -> Bounds | None:
@@ -73,18 +81,19 @@ def bounds_of(claims: Mapping[str, Any]) -> Bounds | None:
     bounds = extensions[KEY]
     if not isinstance(bounds, dict):
         raise _malformed("is not an object")
-    if unknown := sorted(bounds.keys() - {NAMES, NETWORKS}):
+    if unknown := sorted(bounds.keys() - {NAMES, NETWORKS, MAX_NODES}):
         raise _malformed(f"holds {show(unknown[0])}, which this version does not know; use a version that does")
     if not bounds:
         raise _malformed("is empty")
     return make_bounds(
         _texts(bounds, NAMES, MAX_NAMES) if NAMES in bounds else (),
         _texts(bounds, NETWORKS, MAX_NETWORKS) if NETWORKS in bounds else (),
+        _number(bounds[MAX_NODES]) if MAX_NODES in bounds else None,
     )
 
 
-def make_bounds(names: Sequence[str], networks: Sequence[str]) -> Bounds:
-    """Return the bounds of these names, patterns and networks.
+def make_bounds(names: Sequence[str], networks: Sequence[str], max_nodes: int | None = None) -> Bounds:
+    """Return the bounds of these names, patterns and networks, and of this number of nodes.
 
     Raises:
         TokenRejected: one of them is not usable.
@@ -97,7 +106,7 @@ def make_bounds(names: Sequence[str], networks: Sequence[str]) -> Bounds:
             raise _malformed(f"has the name {show(name)}; a name has 1 to {MAX_NAME} printable characters")
     if positions > MAX_POSITIONS:
         raise _malformed(f"has patterns of {positions} characters together, more than {MAX_POSITIONS}")
-    return Bounds(tuple(names), tuple(map(_network, networks)))
+    return Bounds(tuple(names), tuple(map(_network, networks)), max_nodes)
 
 
 def _size(name: str) -> int:
@@ -125,6 +134,12 @@ def _texts(bounds: Mapping[str, Any], key: str, most: int) -> Sequence[str]:
     if not isinstance(values, list) or not 0 < len(values) <= most or not all(isinstance(one, str) for one in values):
         raise _malformed(f"'{key}' is not a list of 1 to {most} texts")
     return values
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= MOST_NODES:  # True is an int too
+        raise _malformed(f"'{MAX_NODES}' is not a whole number from 1 to {MOST_NODES}")
+    return value
 
 
 def _malformed(problem: str) -> TokenRejected:

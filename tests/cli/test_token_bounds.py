@@ -44,6 +44,24 @@ def test_token_holds_its_bounds_beside_other_extensions(key_directory: KeyDirect
         assert "Only from networks: 192.0.2.0/24" in shown.out
 
 
+def test_token_for_a_number_of_nodes(key_directory: KeyDirectory) -> None:
+    token = key_directory.provisioning("--max-nodes", "3")
+    assert raw_claims(token)["extensions"] == {"broker-auth": {"max_nodes": 3}}
+    assert check(key_directory, token)["bounds"] == {"max_nodes": 3}
+    assert run("token", "inspect", token, "--json").json["bounds"] == {"max_nodes": 3}
+    for shown in (run("token", "inspect", token), run("token", "check", token, *key_directory.trust)):
+        assert " At most: 3 nodes\n" in shown.out
+    assert check(key_directory, token, "--name", "node1")["code"] == "accepted"  # a check counts nobody
+    both = key_directory.provisioning("--max-nodes", "1", *BOUNDS, "--force")
+    assert set(check(key_directory, both)["bounds"]) == {"names", "networks", "max_nodes"}
+    assert " At most: 1 node\n" in run("token", "inspect", both).out
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1001", "1.5", "x", ""])
+def test_number_of_nodes_is_limited(key_directory: KeyDirectory, value: str) -> None:
+    assert "Invalid value for '--max-nodes'" in refused(key_directory, *PROVISIONING, "--max-nodes", value)
+
+
 def test_token_without_bounds(key_directory: KeyDirectory) -> None:
     token = key_directory.provisioning()
     assert claims_of(token)["extensions"] is None
@@ -157,7 +175,7 @@ def test_file_without_a_name_is_refused(key_directory: KeyDirectory, names: str)
     assert "holds no name" in batch(key_directory, names).error
 
 
-@pytest.mark.parametrize("args", [("--force",), ("--for-name", "x")])
+@pytest.mark.parametrize("args", [("--force",), ("--for-name", "x"), ("--max-nodes", "2")])
 def test_options_that_contradict_a_names_file(key_directory: KeyDirectory, args: tuple[str, ...]) -> None:
     assert batch(key_directory, "node1\n", *args).code == 2
     assert left(key_directory) == []

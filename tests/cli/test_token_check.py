@@ -146,7 +146,7 @@ REJECTED: list[tuple[str, Callable[[], str]]] = [
     ("token_claim_type", lambda: sign(a_client(exp="never"), ORG)),
     ("chain_issuer_key", lambda: sign(org_issuer(a_client(), FOREIGN), ORG)),
     ("chain_org_signature", lambda: sign(org_issuer(a_client()) | {"tcs": "00" * 64}, ORG)),
-    ("token_bounds", lambda: sign(a_provisioning(extensions={"broker-auth": {"max_nodes": 1}}), ORG)),
+    ("token_bounds", lambda: sign(a_provisioning(extensions={"broker-auth": {"max_nodes": 0}}), ORG)),
     ("token_signature", lambda: sign(issued(a_server(), creator_token=creator_claims()), ORG)),
 ]
 

@@ -149,6 +149,9 @@ def test_every_json_key_is_listed(path: str, tmp_path: Path, monkeypatch: pytest
     assert set(column(path)) == names
 
 
+BOUNDS: Final = ("--for-name", "node1", "--for-network", "192.0.2.0/24", "--max-nodes", "2")
+
+
 def _key_directory(directory: Path) -> KeyDirectory:
     key_directory = KeyDirectory(directory)
     for name in ("org", "aaa", "holder"):
@@ -194,14 +197,14 @@ def _token_client(directory: Path) -> Any:
 
 def _token_check(directory: Path) -> Any:
     key_directory = _key_directory(directory)
-    bounded = key_directory.provisioning("--for-name", "node1", "--for-network", "192.0.2.0/24")
+    bounded = key_directory.provisioning(*BOUNDS)
     files = (key_directory.chain_issuer("--org", "choria"), bounded)
     issuer, node = run("token", "check", *files, *key_directory.trust, "--json").json
     return issuer | {"bounds": node["bounds"]}
 
 
 def _token_inspect(directory: Path) -> Any:
-    bounded = _key_directory(directory).provisioning("--for-name", "node1", "--for-network", "192.0.2.0/24")
+    bounded = _key_directory(directory).provisioning(*BOUNDS)
     return run("token", "inspect", bounded, "--json").json
 
 

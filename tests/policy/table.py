@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from broker_auth.policy.counting import Counted
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import PHRASES, Admit, Code, Deny, Rule
 from broker_auth.policy.model import Policy
@@ -57,11 +58,15 @@ def granted(permissions: Permissions) -> Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A request, its time and the expected decision: ``code`` for a denial, the other fields for an admission."""
+    """A request, its time, the count of its token, and the expected decision.
+
+    ``code`` is for a denial, the other fields for an admission.
+    """
 
     request: AuthorizationRequest
     policy: Policy
     now: float = NOW
+    counted: Counted | None = None
     rule: Rule
     code: Code | None = None
     account: str = ""
@@ -74,7 +79,7 @@ class Row:
 
     def check(self) -> None:
         """Decide, and compare everything."""
-        decision = decide(self.request, self.policy, self.now)
+        decision = decide(self.request, self.policy, self.now, counted=self.counted)
         code = decision.code if isinstance(decision, Deny) else ADMITTED
         assert (decision.rule, code) in outcomes(self.policy.serves)
         assert decision.rule is self.rule, decision
@@ -107,9 +112,16 @@ class Row:
 Table = dict[str, Row]
 
 
-def deny(request: AuthorizationRequest, rule: Rule, code: Code, policy: Policy = X509, now: float = NOW) -> Row:
+def deny(
+    request: AuthorizationRequest,
+    rule: Rule,
+    code: Code,
+    policy: Policy = X509,
+    now: float = NOW,
+    counted: Counted | None = None,
+) -> Row:
     """Return a row that expects a denial."""
-    return Row(request=request, policy=policy, rule=rule, code=code, now=now)
+    return Row(request=request, policy=policy, rule=rule, code=code, now=now, counted=counted)
 
 
 def rows(*tables: Table) -> pytest.MarkDecorator:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker_auth.policy.counting import Counted
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, DenyCode, Rule
 from broker_auth.policy.model import Serves
 from broker_auth.policy.request import AuthorizationRequest
-from broker_auth.tokens.bounds import MAX_NAMES, MAX_NETWORKS
+from broker_auth.tokens.bounds import MAX_NAMES, MAX_NETWORKS, MOST_NODES
 from broker_auth.tokens.faults import TokenFault
 from tests.builders.clock import NOW
 from tests.builders.policies import changed
@@ -107,7 +108,18 @@ BAD_BOUNDS: dict[str, Any] = {
     "text": "node1",
     "list": ["node1"],
     "empty": {},
-    "unknown": {"max_nodes": 1},
+    "unknown": {"serials": ["1"]},
+    "known-and-unknown-number": {"max_nodes": 1, "max_devices": 1},
+    "number-null": {"max_nodes": None},
+    "number-true": {"max_nodes": True},
+    "number-text": {"max_nodes": "1"},
+    "number-list": {"max_nodes": [1]},
+    "number-not-whole": {"max_nodes": 1.5},
+    "number-with-a-point": {"max_nodes": 1.0},
+    "number-zero": {"max_nodes": 0},
+    "number-negative": {"max_nodes": -1},
+    "number-too-large": {"max_nodes": MOST_NODES + 1},
+    "number-of-many-digits": {"max_nodes": 10**30},
     "known-and-unknown": {"names": [NODE_NAME], "serials": ["1"]},
     "another-case": {"Names": [NODE_NAME]},
     "names-null": {"names": None},
@@ -161,21 +173,30 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["names", "networks", "max_nodes", "x"]), inner, max_size=3)
+        | st.fixed_dictionaries({"max_nodes": st.integers(-1, MOST_NODES + 1) | st.booleans()})
     ),
     max_leaves=8,
 )
 
 
-@given(JSON, st.sampled_from([NODE_NAME, "new2.example.net"]))
-def test_any_bounds_admit_only_what_they_name(bounds: Any, name: str) -> None:
-    """A signer may write anything: a node is admitted only if it is named, and from a network that is named."""
-    decision = decide(bounded(bounds, name=name), X509, NOW)
+COUNT = {
+    None: DenyCode.NODES_NOT_COUNTED,
+    Counted.UNKNOWN: DenyCode.NODES_NOT_COUNTED,
+    Counted.USED_UP: DenyCode.TOKEN_USED_UP,
+}
+
+
+@given(JSON, st.sampled_from([NODE_NAME, "new2.example.net"]), st.sampled_from([None, *Counted]))
+def test_any_bounds_admit_only_what_they_name(bounds: Any, name: str, counted: Counted | None) -> None:
+    """A signer may write anything: only a node is admitted that is named, from a network that is named, and counted."""
+    decision = decide(bounded(bounds, name=name), X509, NOW, counted=counted)
     if isinstance(decision, Deny):
-        assert decision.code in (NAME, ADDRESS, MALFORMED)
+        assert decision.code in (NAME, ADDRESS, MALFORMED, COUNT.get(counted))
         return
     assert isinstance(decision, Admit)
     assert isinstance(bounds, dict)
-    assert bounds.keys() <= {"names", "networks"}
+    assert bounds.keys() <= {"names", "networks", "max_nodes"}
     assert bounds.keys()
+    assert "max_nodes" not in bounds or (counted is Counted.YES and 1 <= bounds["max_nodes"] <= MOST_NODES)
     assert "names" not in bounds or {name, "/.*/"} & set(bounds["names"])
     assert "networks" not in bounds

@@ -20,6 +20,7 @@ from tests.builders.requests import fleet, node, presenting, provisioner, reques
 from tests.policy import (
     test_bounds,
     test_chain_issuer_age,
+    test_counting,
     test_crls,
     test_edge,
     test_gate,
@@ -36,6 +37,7 @@ from tests.tokens import test_chain, test_jws
 
 MODULES = (
     test_bounds,
+    test_counting,
     test_edge,
     test_gate,
     test_rule0_connection,

@@ -107,10 +107,11 @@ def test_kinds_of_revocations() -> None:
 
 
 def test_bounds_of_provisioning_tokens() -> None:
-    documented = {code(bound)[0]: code(denial)[0] for bound, _, denial in rows("Provisioning tokens for certain nodes")}
+    documented = {code(bound)[0]: code(denial) for bound, _, denial in rows("Provisioning tokens for certain nodes")}
     assert documented == {
-        bounds.NAMES: DenyCode.NODE_NAME_NOT_ALLOWED.value,
-        bounds.NETWORKS: DenyCode.ADDRESS_NOT_ALLOWED.value,
+        bounds.NAMES: [DenyCode.NODE_NAME_NOT_ALLOWED],
+        bounds.NETWORKS: [DenyCode.ADDRESS_NOT_ALLOWED],
+        bounds.MAX_NODES: [DenyCode.TOKEN_USED_UP, DenyCode.NODES_NOT_COUNTED],
     }
 
 

@@ -48,14 +48,23 @@ def test_no_name_mentions_a_skipped_check(path: Path) -> None:
 def test_checking_functions_have_no_option_to_skip() -> None:
     taken = {
         function.__qualname__: list(inspect.signature(function).parameters)
-        for function in (decide, decide_case, parse, TokenVerifier.examine, Case.require_password, Case.examine_token)
+        for function in (
+            decide,
+            decide_case,
+            parse,
+            TokenVerifier.examine,
+            Case.require_password,
+            Case.require_counted,
+            Case.examine_token,
+        )
     }
     assert taken == {
-        "decide": ["request", "policy", "now", "broker"],
+        "decide": ["request", "policy", "now", "broker", "counted"],
         "decide_case": ["case"],
         "parse": ["raw"],
         "TokenVerifier.examine": ["self", "raw"],
         "Case.require_password": ["self", "accepted", "code"],
+        "Case.require_counted": ["self", "most"],
         "Case.examine_token": ["self"],
     }
 

@@ -54,6 +54,11 @@ CASES = {
         changed(x509_policy(), gauge=requests.gauge(3)),
         Evidence(signer_key=fingerprint(provisioning_signer()), connections=3),
     ),
+    "number of nodes of its token": (
+        requests.node(sign(provisioning_claims(extensions={"broker-auth": {"max_nodes": 2}}), provisioning_signer())),
+        x509_policy(),
+        Evidence(signer_key=fingerprint(provisioning_signer()), counted="unknown"),
+    ),
     "wrong password": (requests.provisioner(password="guess"), rotating(), NO_EVIDENCE),
     "no password": (requests.provisioner(password=""), rotating(), NO_EVIDENCE),
     "wrong signature": (requests.client(FOREIGN), issuer_policy(), NO_EVIDENCE),

@@ -7,7 +7,15 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.operate.stored import BOUNDS_CHECK, NONCE_CHECK, Stored, UnsignedTokens, decide_stored
+from broker_auth.operate.stored import (
+    BOUNDS_CHECK,
+    NODES_CHECK,
+    NONCE,
+    NONCE_CHECK,
+    Stored,
+    UnsignedTokens,
+    decide_stored,
+)
 from broker_auth.policy.decision import Admit, Decision, DenyCode
 from broker_auth.policy.model import Policy
 from broker_auth.settings.model import FLEET_ZONE, Settings
@@ -15,7 +23,7 @@ from broker_auth.settings.policy import build_policy
 
 CACHED: Final = 32_768  # tokens of each signer, and peers: a fleet comes back in the same order every time
 ZONE_CHECK: Final = "zone"  # the record's zone is not configured
-_INDEPENDENT: Final = frozenset({NONCE_CHECK, BOUNDS_CHECK})  # skipped checks that end alike under every configuration
+_OF_FILES: Final = frozenset({NONCE_CHECK, BOUNDS_CHECK, NODES_CHECK})  # end alike under every configuration
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +94,6 @@ def _unknown(stored: Stored, decision: Decision, skipped: tuple[str, ...]) -> tu
     unacceptable, so a denial is certain only if it repeats the recorded one.
     """
     if isinstance(decision, Admit):
-        return tuple([check for check in skipped if check not in _INDEPENDENT]) if skipped else skipped
+        return tuple([check for check in skipped if check not in _OF_FILES]) if NONCE in stored.redacted else skipped
     incomplete = stored.incomplete
     return incomplete if incomplete and stored.recorded != ("deny", decision.code.value) else ()
