@@ -15,7 +15,7 @@ from broker_auth.errors import InputError
 
 MAX_LINE: Final = 1024 * 1024  # bytes; a record with its request has about 10 KB
 RECENT_BYTES: Final = 64 * 1024 * 1024  # from the end of each file: about 100,000 decisions
-_START: Final = b'{"event":'  # in a log, the logger's prefix precedes it
+START: Final = b'{"event":'  # in a log, the logger's prefix precedes it
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -36,7 +36,7 @@ def read_stream(source: BinaryIO) -> Iterator[Record]:
     """Yield the records found in JSON lines or in a log; skip everything else."""
     decoder = msgspec.json.Decoder(Record)
     while line := source.readline(MAX_LINE):
-        start = line.find(_START)
+        start = line.find(START)
         if start < 0:
             continue
         try:

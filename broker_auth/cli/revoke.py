@@ -23,6 +23,7 @@ from broker_auth.cli.tables import Column, Table, print_table
 from broker_auth.errors import InputError
 from broker_auth.files.ownership import configured_by
 from broker_auth.operate.access import Access
+from broker_auth.operate.other_hosts import OtherHosts
 from broker_auth.operate.revoked_sessions import RevokedSessions, SessionTarget
 from broker_auth.operate.sessions import FoundSessions, SessionEnder
 from broker_auth.policy.revocations import Revocation, RevocationKind, is_wide
@@ -109,7 +110,8 @@ def revoke_command(
     KIND is token, token-id, token-sha256, key, chain-issuer, identity, signer, certificate, serial, node or network;
     VALUE of `token` is a file with one, that of `certificate` a file or a fingerprint. Returns once every worker of the
     service decides by it, on this host and on those that share the bucket of revocations, and the sessions have ended.
-    Exit code 1: a host has not confirmed, or a session may be left.
+    Audit records tell which sessions a token, chain issuer or signer let in; each host that shares the bucket is asked.
+    Exit code 1: a host has not confirmed or answered, or a session may be left.
     """
     now = time.time()
     _check_options(kind, until, before, reason, now)
@@ -172,11 +174,13 @@ async def _end(
         paths = [path for path in access.settings.audit_files if path.is_file()]
         return [record for path in paths for record in read_recent_decisions(path)]
 
-    selector = RevokedSessions(access.settings, target, read)
-    async with SessionEnder(access, selector) as ender:
-        missing = await propagate_change(access, revoke(), now)
-        result = await (ender.find() if dry_run else ender.end())
-    return replace(result, missing=(*missing, *result.missing), unknown=(*selector.untold, *result.unknown))
+    async with OtherHosts(access) as hosts:
+        selector = RevokedSessions(access.settings, target, read, hosts if access.settings.buckets else None)
+        async with SessionEnder(access, selector) as ender:
+            missing = await propagate_change(access, revoke(), now)
+            result = await (ender.find() if dry_run else ender.end())
+        remarks = hosts.remarks() if result.unknown else ()
+    return replace(result, missing=(*missing, *result.missing), unknown=(*selector.untold, *result.unknown, *remarks))
 
 
 @click.command("restore", epilog=options.example("broker-auth restore identity up=alice -c broker.conf"))

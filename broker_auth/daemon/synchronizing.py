@@ -17,6 +17,7 @@ from broker_auth.daemon.prepared import Prepared
 from broker_auth.daemon.slot import ProcessSpec, Slot
 from broker_auth.daemon.spawn import die_with_parent
 from broker_auth.errors import OperationError
+from broker_auth.hosts.answering import Answering
 from broker_auth.hosts.registration import host_id
 from broker_auth.hosts.synchronizer import Synchronizer
 from broker_auth.settings.model import FLEET_ZONE, ServingSettings
@@ -145,7 +146,8 @@ async def _run(prepared: Prepared, channel: socket.socket) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     reader, writer = await asyncio.open_unix_connection(sock=channel)
     host = host_id(settings), socket.gethostname()
-    synchronizer = Synchronizer(settings.revocations, host, lambda: _in_force(settings), changed.set)
+    answering = Answering(host[0], settings.audit.path_of)
+    synchronizer = Synchronizer(settings.revocations, host, lambda: _in_force(settings), changed.set, answering)
     tls = prepared.contexts[broker.name]
     tasks = [
         asyncio.create_task(synchronizer.run(broker.urls, settings.served.nkey_seed, tls)),

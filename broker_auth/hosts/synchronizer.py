@@ -17,6 +17,7 @@ from typing import Final
 
 from broker_auth.errors import BrokerAuthError
 from broker_auth.files.reading import file_identity
+from broker_auth.hosts.answering import Answering
 from broker_auth.hosts.bucket_records import BucketRecords, Write
 from broker_auth.hosts.registration import Registration
 from broker_auth.natsio import bucket as buckets
@@ -49,6 +50,7 @@ class Synchronizer:
         host: tuple[str, str],
         in_force: Callable[[], set[str]],
         on_change: Callable[[], None] = lambda: None,
+        answering: Answering | None = None,
     ) -> None:
         """Connect to nothing yet.
 
@@ -57,6 +59,7 @@ class Synchronizer:
             host: the id of this host and its name for people.
             in_force: returns the versions of the file by which the workers of each zone decide.
             on_change: called when :attr:`trouble` has changed, or with the first synchronization.
+            answering: answers questions of commands in the bucket.
         """
         self.synchronized = 0.0
         self.trouble = ""
@@ -64,6 +67,7 @@ class Synchronizer:
         self._host = host
         self._in_force = in_force
         self._on_change = on_change
+        self._answering = answering
         self._held: RevocationList | None = None
         self._seen: tuple[int, ...] = ()
         self._created = ""
@@ -106,7 +110,7 @@ class Synchronizer:
         self._registration, self._created = None, ""  # read everything again: the bucket may be an older copy
         while True:
             await self._step(bucket)
-            waiting = self._merged_to > self._confirmed
+            waiting = self._merged_to > self._confirmed or (self._answering is not None and self._answering.is_busy)
             await asyncio.sleep(_SOON_SECONDS if waiting else POLL_SECONDS)
 
     async def _step(self, bucket: Bucket) -> None:
@@ -120,6 +124,8 @@ class Synchronizer:
             await self._registration.confirm(self._confirmed, time.monotonic())
             state = await bucket.state()
         await self._catch_up(bucket, state)
+        if self._answering is not None and not self._left:
+            await self._answering.step(bucket)
         try:
             complete = self._merge()
         except BrokerAuthError as error:  # of the file
@@ -142,6 +148,8 @@ class Synchronizer:
             entries, read_to = await bucket.read(self._read_to, state.last)
             records = [self._records.take(entry) for entry in entries]
             self._fresh += [record for record in records if record is not None]
+            if self._answering is not None:
+                self._answering.take(entries)
             if read_to > self._read_to:
                 deadline = time.monotonic() + _LAG_SECONDS
             elif time.monotonic() > deadline:

@@ -7,16 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from broker_auth.audit.admissions import BY_RECORD, Credential, shown_by_record
+from broker_auth.hosts.questions import Place
+from broker_auth.operate.other_hosts import OtherHosts
 from broker_auth.operate.report.gathering import Row, Server
-from broker_auth.operate.session_records import (
-    BY_RECORD,
-    BY_ROW,
-    ReadRecords,
-    SessionRecords,
-    is_node,
-    revoked_by_row,
-    shown_by_record,
-)
+from broker_auth.operate.session_records import BY_ROW, ReadRecords, SessionRecords, is_node, revoked_by_row
 from broker_auth.operate.sessions import Choice
 from broker_auth.policy.revocation_index import Revocations
 from broker_auth.policy.revocations import Revocation, RevocationKind
@@ -30,6 +25,11 @@ _NO_RECORD: Final = Choice(
     ends=False,
     unknown="without an audit record on this host, so what let them in is not known; give --sessions all to end every "
     "session: those that may come back do",
+)
+_NO_RECORD_ANYWHERE: Final = Choice(
+    ends=False,
+    unknown="without an audit record on this host and on those that answered, so what let them in is not known; give "
+    "--sessions all to end every session: those that may come back do",
 )
 
 
@@ -55,20 +55,25 @@ class RevokedSessions:
         untold: a line for each entry whose sessions cannot be told from others.
     """
 
-    def __init__(self, settings: Settings, target: SessionTarget, read: ReadRecords) -> None:
+    def __init__(
+        self, settings: Settings, target: SessionTarget, read: ReadRecords, hosts: OtherHosts | None = None
+    ) -> None:
         """Read no record yet.
 
         Args:
             settings: the configuration.
             target: which sessions to end.
             read: reads the audit records of this host.
+            hosts: is asked about sessions that this host has no record of; None without a bucket.
         """
         self._settings = settings
         self._records = SessionRecords(read)
+        self._hosts = hosts
+        self._inquired = False
         self._everybody = target.everybody
         self._by_row = Revocations.of(entry for entry in target.entries if entry.kind in BY_ROW)
         self._kinds = {entry.kind for entry in target.entries}
-        self._by_record: set[tuple[RevocationKind, str]] = set()
+        self._by_record: set[Credential] = set()
         self.untold: list[str] = []
         for entry in target.entries:
             if entry.value in target.token_ids:
@@ -103,12 +108,25 @@ class RevokedSessions:
         """Return whether a session is to be ended."""
         if self._everybody:
             return _CHOSEN
-        record = self._records.of(server, row)
+        record = self._records.of(broker.zone, server, row)
         node = is_node(row, record, self._settings.accounts)
         if revoked_by_row(self._by_row, row, node=node, now=time.time()) is not None:
             return _CHOSEN
         if not self._by_record:
             return _SPARED
-        if record is None:
-            return _NO_RECORD if self._settings.zone(broker.zone).served else _SPARED  # tokens let nobody in there
-        return _SPARED if self._by_record.isdisjoint(shown_by_record(record)) else _CHOSEN
+        if record is not None:
+            return _SPARED if self._by_record.isdisjoint(shown_by_record(record)) else _CHOSEN
+        if not self._settings.zone(broker.zone).served:
+            return _SPARED  # tokens let nobody in there
+        matches = self._hosts.matches(Place(broker.zone, server.id, row.cid)) if self._hosts else None
+        if matches is None:
+            return _NO_RECORD_ANYWHERE if self._inquired else _NO_RECORD
+        return _CHOSEN if matches else _SPARED
+
+    async def inquire(self, sessions: Sequence[Place], /) -> bool:
+        """Ask other hosts about sessions without a record; return whether any was asked."""
+        if self._hosts is None:
+            return False
+        self._inquired = True
+        await self._hosts.ask(self._by_record, sessions)
+        return True

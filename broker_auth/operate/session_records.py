@@ -23,7 +23,6 @@ from broker_auth.policy.revocations import RevocationKind, Revoked
 from broker_auth.settings.model import AccountNames
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
-BY_RECORD: Final = frozenset({RevocationKind.TOKEN_ID, RevocationKind.CHAIN_ISSUER, RevocationKind.SIGNER})
 BY_ROW: Final = frozenset(
     {RevocationKind.IDENTITY, RevocationKind.CERTIFICATE, RevocationKind.NODE, RevocationKind.NETWORK}
 )
@@ -41,18 +40,18 @@ class SessionRecords:
             read: reads audit records, the oldest first.
         """
         self._read = read
-        self._admitted: dict[tuple[str, int], AuditRecord] = {}
+        self._admitted: dict[tuple[str, str, int], AuditRecord] = {}
         self._requests: dict[tuple[object, ...], AuditRecord] = {}
 
     def refresh(self) -> None:
         """Read the records again."""
         records = [record for record in self._read() if record.decision == "admit"]
-        self._admitted = {(record.server_id, record.cid): record for record in records}
+        self._admitted = {(record.zone, record.server_id, record.cid): record for record in records}
         self._requests = {_credential(record): record for record in records if record.request is not None}
 
-    def of(self, server: Server, row: Row) -> AuditRecord | None:
-        """Return the record that admitted a session, if there is one."""
-        return self._admitted.get((server.id, row.cid))
+    def of(self, zone: str, server: Server, row: Row) -> AuditRecord | None:
+        """Return the record that admitted a session, if there is one: a server of another zone may claim to be this."""
+        return self._admitted.get((zone, server.id, row.cid)) or self._admitted.get(("", server.id, row.cid))
 
     def request_of(self, record: AuditRecord, row: Row) -> Stored | None:
         """Return the request of a session; if it was not stored, one by the same credential from the same name."""
@@ -92,13 +91,3 @@ def revoked_by_row(revocations: Revocations, row: Row, *, node: bool, now: float
     )
     result = revocations.find(None, peer, row.name if node else "", row.ip, now)
     return result if isinstance(result, Revoked) else None
-
-
-def shown_by_record(record: AuditRecord) -> tuple[tuple[RevocationKind, str], ...]:
-    """Return what a record shows of a session that may have been revoked."""
-    return (
-        (RevocationKind.TOKEN_ID, record.token_id),
-        (RevocationKind.CHAIN_ISSUER, record.issuer_id),
-        (RevocationKind.SIGNER, record.signer),
-        (RevocationKind.SIGNER, record.signer.partition(" via ")[0]),
-    )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from broker_auth.errors import OperationError
+from broker_auth.hosts.questions import Place
 from broker_auth.natsio.client import SecuredClient
 from broker_auth.operate.access import Access, refusal, request_json
 from broker_auth.operate.report.auth_users import auth_user
@@ -100,6 +101,37 @@ class Selector(Protocol):
     def choose(self, broker: BrokerSettings, server: Server, row: Row) -> Choice:
         """Return whether a session is to be ended."""
 
+    async def inquire(self, sessions: Sequence[Place], /) -> bool:
+        """Ask elsewhere about sessions that could not be chosen or spared; return whether to choose again."""
+
+
+@dataclass(slots=True)
+class _Look:
+    """The sessions of one broker, at one time.
+
+    Attributes:
+        missing: a line for each server that was not asked.
+        unsure: those that were neither chosen nor spared, with the reason.
+    """
+
+    broker: BrokerSettings
+    client: SecuredClient
+    missing: list[str] = field(default_factory=list)
+    chosen: list[Session] = field(default_factory=list)
+    unsure: list[tuple[Server, Row, str]] = field(default_factory=list)
+    spared: int = 0
+
+    @property
+    def places(self) -> list[Place]:
+        """The sessions that were neither chosen nor spared."""
+        return [Place(self.broker.zone, server.id, row.cid) for server, row, _ in self.unsure]
+
+    @property
+    def unknown(self) -> list[str]:
+        """A line for each reason why sessions could not be chosen or spared."""
+        counts = Counter(why for _, _, why in self.unsure)
+        return [f"broker {self.broker.name}: {counted(count, 'session')} {why}" for why, count in counts.items()]
+
 
 class SessionEnder:
     """Connections to the system account of every broker, made before anything is revoked; an async context manager."""
@@ -161,41 +193,45 @@ class SessionEnder:
     async def _look(self, *, end: bool = False) -> FoundSessions:
         """Ask all brokers for their sessions, choose, and end the chosen ones if ``end`` is given."""
         self._selector.refresh()
-        asked = await asyncio.gather(*(self._ask(broker, client, end=end) for broker, client in self._clients.values()))
+        looks = [_Look(broker, client) for broker, client in self._clients.values()]
+        await asyncio.gather(*(self._ask(look, end=end) for look in looks))
+        places = [place for look in looks for place in look.places]
+        if places and await self._selector.inquire(places):
+            again = [(look, [(server, row) for server, row, _ in look.unsure]) for look in looks]
+            await asyncio.gather(*(self._choose(look, rows, end=end) for look, rows in again))
         return FoundSessions(
-            tuple(session for result in asked for session in result.chosen),
-            tuple(line for result in asked for line in result.missing),
-            tuple(line for result in asked for line in result.unknown),
-            sum(result.spared for result in asked),
+            tuple(session for look in looks for session in look.chosen),
+            tuple(line for look in looks for line in look.missing),
+            tuple(line for look in looks for line in look.unknown),
+            sum(look.spared for look in looks),
         )
 
-    async def _ask(self, broker: BrokerSettings, client: SecuredClient, *, end: bool) -> FoundSessions:
+    async def _ask(self, look: _Look, *, end: bool) -> None:
+        """Ask a broker for its sessions; what is known at once does not wait for other brokers."""
+        name = look.broker.name
         try:
-            gathered = await ask_system(client, Ask())
+            gathered = await ask_system(look.client, Ask())
         except OperationError as error:
-            return FoundSessions((), (f"broker {broker.name}: {error}",), ())
-        chosen: list[Session] = []
-        unknown: Counter[str] = Counter()
-        spared = 0
-        for answer in gathered.answers:
-            for row in answer.rows:
-                if self._is_other(answer.server, row, client):
-                    continue
-                choice = self._selector.choose(broker, answer.server, row)
-                if choice.ends:
-                    chosen.append(_session(broker.name, answer.server, row, choice))
-                elif choice.unknown:
-                    unknown[choice.unknown] += 1
-                else:
-                    spared += 1
+            look.missing.append(f"broker {name}: {error}")
+            return
+        look.missing += [f"broker {name}: {line}" for line in gathered.missing]
+        rows = [(answer.server, row) for answer in gathered.answers for row in answer.rows]
+        await self._choose(look, [one for one in rows if not self._is_other(*one, look.client)], end=end)
+
+    async def _choose(self, look: _Look, rows: Iterable[tuple[Server, Row]], *, end: bool) -> None:
+        """Choose among sessions, and end the chosen ones if ``end`` is given."""
+        look.unsure, chosen = [], list[Session]()
+        for server, row in rows:
+            choice = self._selector.choose(look.broker, server, row)
+            if choice.ends:
+                chosen.append(_session(look.broker.name, server, row, choice))
+            elif choice.unknown:
+                look.unsure.append((server, row, choice.unknown))
+            else:
+                look.spared += 1
+        look.chosen += chosen
         if end:
-            await self._kick(client, chosen)
-        return FoundSessions(
-            tuple(chosen),
-            tuple(f"broker {broker.name}: {line}" for line in gathered.missing),
-            tuple(f"broker {broker.name}: {counted(count, 'session')} {what}" for what, count in unknown.items()),
-            spared,
-        )
+            await self._kick(look.client, chosen)
 
     def _is_other(self, server: Server, row: Row, own: SecuredClient) -> bool:
         """Return whether a connection is this command's, or admitted without the service."""

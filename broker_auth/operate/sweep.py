@@ -7,20 +7,15 @@ revoked. Sessions that cannot be judged are neither chosen nor spared, but count
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from broker_auth.audit.admissions import BY_RECORD, shown_by_record
 from broker_auth.audit.record import AuditRecord
+from broker_auth.hosts.questions import Place
 from broker_auth.operate.replay.judge import Judge, Judgement
 from broker_auth.operate.report.gathering import Row, Server
-from broker_auth.operate.session_records import (
-    BY_RECORD,
-    ReadRecords,
-    SessionRecords,
-    is_node,
-    revoked_by_row,
-    shown_by_record,
-)
+from broker_auth.operate.session_records import ReadRecords, SessionRecords, is_node, revoked_by_row
 from broker_auth.operate.sessions import Choice
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, DenyCode
@@ -73,11 +68,13 @@ class UnadmittedSessions:
         """Read the audit records again."""
         self._records.refresh()
 
+    async def inquire(self, _: Sequence[Place], /) -> bool:
+        """Ask nobody: other hosts do not send the requests in their records, which are too large for that."""
+        return False
+
     def choose(self, broker: BrokerSettings, server: Server, row: Row) -> Choice:
         """Return whether a session would not be admitted now."""
-        record = self._records.of(server, row)
-        if record is not None and record.zone not in ("", broker.zone):
-            record = None  # a server of another zone claims to be this one
+        record = self._records.of(broker.zone, server, row)
         now = self._clock()
         node = is_node(row, record, self._settings.accounts)
         index, terms = self._revoked[broker.zone]

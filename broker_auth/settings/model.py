@@ -313,6 +313,11 @@ class AuditSettings:
         outputs = [_of_edge(output, zone.name) for output in self.outputs if output.kind is not AuditKind.NATS]
         return replace(self, outputs=tuple(outputs) or (AuditOutput(kind=AuditKind.STDOUT),))
 
+    def path_of(self, zone: str) -> Path | None:
+        """Return the file to which a zone's records are written, if any; of the outputs of the fleet's zone."""
+        outputs = (output if zone == FLEET_ZONE else _of_edge(output, zone) for output in self.outputs)
+        return next((output.path for output in outputs if output.path), None)
+
 
 def _of_edge(output: AuditOutput, zone: str) -> AuditOutput:
     if output.path is None:

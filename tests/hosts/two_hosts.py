@@ -9,6 +9,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from broker_auth.audit.reader import read_recent_decisions
+from broker_auth.audit.record import AuditRecord
 from broker_auth.operate.access import Access
 from broker_auth.operate.streams.change import change_buckets
 from broker_auth.sandbox.natsserver import free_port
@@ -28,7 +30,7 @@ KEYS = (
 
 
 class Host:
-    """A host of the service, which differs from others in three files and an address."""
+    """A host of the service, which differs from others in four files and an address."""
 
     def __init__(self, config: Path, name: str) -> None:
         self._config = config
@@ -39,6 +41,7 @@ class Host:
         self.environ = {
             "BROKER_AUTH_REVOCATIONS": str(self.file),
             "BROKER_AUTH_PID_FILE": str(self.directory / "pid"),
+            "BROKER_AUTH_AUDIT_OUTPUT": f"file:{self.directory / 'audit.json'}",
         }
         create(self.file)
         environ = {"BROKER_AUTH_METRICS_LISTEN": self.address, **self.environ}
@@ -50,6 +53,12 @@ class Host:
 
     def settings(self) -> Settings:
         return load(self._config, self.environ, serving=True)
+
+    def admissions(self, client: str) -> list[AuditRecord]:
+        """Return the records of this host's admissions of clients of a name, in every zone."""
+        files = [file for file in self.directory.glob("audit*.json") if file.is_file()]
+        records = [record for file in files for record in read_recent_decisions(file)]
+        return [one for one in records if one.decision == "admit" and client in (one.client, one.name)]
 
     @property
     def held(self) -> RevocationList:

@@ -1,0 +1,156 @@
+"""Finds what let sessions in, in the audit files of a zone: the newest records first, within a deadline."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from broker_auth.audit.file import rotated
+from broker_auth.audit.reader import MAX_LINE, START
+from broker_auth.audit.record import AuditRecord
+from broker_auth.policy.revocations import RevocationKind
+from broker_auth.times import MAX_TIME
+
+BY_RECORD: Final = frozenset({RevocationKind.TOKEN_ID, RevocationKind.CHAIN_ISSUER, RevocationKind.SIGNER})
+_BLOCK: Final = 4 * 1024 * 1024  # bytes that are read at once
+_ADMIT: Final = b'"decision":"admit"'
+
+Credential = tuple[RevocationKind, str]
+"""A kind of :data:`BY_RECORD` and its value."""
+
+
+class Admission(msgspec.Struct, tag_field="event", tag="decision"):
+    """The parts of an audit record that tell what let a session in; see :class:`.AuditRecord`."""
+
+    decision: str
+    time: str = ""
+    zone: str = ""
+    server_id: str = ""
+    cid: int = 0
+    token_id: str = ""
+    issuer_id: str = ""
+    signer: str = ""
+
+
+@dataclass(slots=True)
+class Admissions:
+    """The admissions that a search result.
+
+    Attributes:
+        matches: for each session, by server id and connection id, whether one of the credentials let it in.
+        since: the time of the oldest record that was read, in Unix seconds; 0 if none was.
+        trouble: why records could not be read, or not all in time; empty if that is all.
+    """
+
+    matches: dict[tuple[str, int], bool] = field(default_factory=dict)
+    since: int = 0
+    trouble: str = ""
+
+
+def shown_by_record(record: AuditRecord | Admission) -> tuple[Credential, ...]:
+    """Return what a record shows of a session that may have been revoked."""
+    return (
+        (RevocationKind.TOKEN_ID, record.token_id),
+        (RevocationKind.CHAIN_ISSUER, record.issuer_id),
+        (RevocationKind.SIGNER, record.signer),
+        (RevocationKind.SIGNER, record.signer.partition(" via ")[0]),
+    )
+
+
+def find_admissions(
+    path: Path, zone: str, sessions: Collection[tuple[str, int]], credentials: Collection[Credential], deadline: float
+) -> Admissions:
+    """Search a zone's audit file, and those rotated from it, for what let sessions in; memory does not grow with them.
+
+    Args:
+        path: the file.
+        zone: records of another zone do not count: its servers could claim to be those of this one.
+        sessions: by server id and connection id.
+        credentials: those of which one may have let a session in.
+        deadline: on the monotonic clock, in seconds.
+    """
+    result = Admissions()
+    remaining, shown = set(sessions), frozenset(credentials)
+    files = [file for file in reversed(rotated(path)) if file.is_file()]
+    if not files:
+        result.trouble = f"there is no audit file {path}"
+    for file in files:
+        try:
+            with file.open("rb") as source:
+                for lines in _blocks(source):
+                    _search(lines, zone, remaining, shown, result)
+                    if not remaining:
+                        return result
+                    if time.monotonic() > deadline:
+                        result.trouble = f"{path} was not searched to its beginning in time"
+                        return result
+        except OSError as error:
+            result.trouble = f"audit file {file} cannot be read: {error.strerror}"
+    return result
+
+
+def _search(
+    lines: list[bytes],
+    zone: str,
+    remaining: set[tuple[str, int]],
+    credentials: frozenset[Credential],
+    result: Admissions,
+) -> None:
+    """Search lines, the last one first; take what was found out of ``remaining``."""
+    oldest = ""
+    for line in reversed(lines):
+        admission = _admission(line)
+        if admission is None:
+            continue
+        oldest = admission.time
+        session = (admission.server_id, admission.cid)
+        if session in remaining and admission.zone in ("", zone):
+            remaining.discard(session)
+            result.matches[session] = not credentials.isdisjoint(shown_by_record(admission))
+    if oldest:
+        result.since = _seconds(oldest) or result.since
+
+
+_decode: Final = msgspec.json.Decoder(Admission).decode
+
+
+def _admission(line: bytes) -> Admission | None:
+    """Return the admission in a line; None if it is another record, or not a complete one."""
+    start = line.find(START)
+    if start < 0 or _ADMIT not in line:
+        return None
+    try:
+        admission = _decode(line[start:])
+    except (ValueError, RecursionError):
+        return None
+    return admission if admission.decision == "admit" else None
+
+
+def _blocks(source: BinaryIO) -> Iterator[list[bytes]]:
+    """Yield the lines of a file in blocks, the last block first."""
+    end = source.seek(0, os.SEEK_END)
+    rest = b""  # the end of a line that begins in the block before
+    while end:
+        start = max(0, end - _BLOCK)
+        source.seek(start)
+        lines = (source.read(end - start) + rest).split(b"\n")
+        end = start
+        rest = lines.pop(0) if start else b""
+        if len(rest) > MAX_LINE:
+            rest = b""
+        yield lines
+
+
+def _seconds(text: str) -> int:
+    """Return a record's time in Unix seconds; 0 if it is not a usable time."""
+    try:
+        return min(max(0, int(datetime.fromisoformat(text).timestamp())), MAX_TIME)
+    except (ValueError, OverflowError):
+        return 0
