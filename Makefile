@@ -50,7 +50,7 @@ test-oldest:  ## with the oldest dependencies that pyproject.toml allows, on Pyt
 	$(PYTHON) -m venv --clear $(VENV)-oldest
 	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check uv
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct --editable '.[server,fast,websocket,query,static]'
-	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis coverage
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis coverage PyYAML
 	$(VENV)-oldest/bin/pytest -n auto --dist loadfile tests/policy tests/tokens tests/settings tests/cli tests/callout tests/deploy tests/e2e
 
 docs: $(VENV)/.installed  ## the documentation site, in site/; generates pages from the code first

@@ -253,7 +253,7 @@ def check() -> None:
     if missing:
         raise OperationError(
             f"nats-py {version('nats-py')} lacks {', '.join(missing)}, which this version of broker-auth needs; "
-            "install the nats-py that it was released with: pip install 'nats-py>=2.13,<3'"
+            "install the nats-py that it was released with: pip install 'nats-py>=2.15,<3'"
         )
 
 

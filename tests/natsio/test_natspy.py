@@ -41,7 +41,7 @@ def test_installed_nats_py_has_every_private_part() -> None:
 
 def test_next_major_version_of_nats_py_is_excluded() -> None:
     (requirement,) = [item for item in PROJECT["dependencies"] if item.startswith("nats-py")]
-    assert requirement == "nats-py>=2.13,<3"
+    assert requirement == "nats-py>=2.15,<3"
 
 
 def private_names_of_nats_py() -> set[str]:
