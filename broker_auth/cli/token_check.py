@@ -31,6 +31,7 @@ from broker_auth.tokens.jws import MAX_TOKEN_BYTES
 from broker_auth.tokens.jws import show as show_text
 from broker_auth.tokens.keys import MAX_KEY_FILE_BYTES, VerificationKey, ed25519_key, load_verification_key
 from broker_auth.tokens.verify import TokenVerifier, TrustedKeys, Verified
+from broker_auth.wording import counted
 
 PURPOSES = {"provisioning": Purpose.PROVISIONING, "server": Purpose.SERVER, "client": Purpose.CLIENT}
 MAX_INPUT = 2 * MAX_TOKEN_BYTES  # a token with generous surrounding white space
@@ -52,6 +53,7 @@ class _Trust:
     keys: TrustedKeys
     leeway: float = 0.0
     allow_non_expiring: bool = False
+    counts_nodes: bool = True
 
 
 @click.command("check", epilog=_EPILOG)
@@ -153,6 +155,7 @@ def check_command(
             *_permission_requirements(may_publish, may_subscribe),
             *(_query_requirement(query) for query in queries),
             *_node_requirements(name, address),
+            *(() if trust.counts_nodes else (_no_number,)),
         )
     except BrokerAuthError as error:
         if form != "nagios":
@@ -244,6 +247,16 @@ def _node_requirements(name: str | None, address: str | None) -> Iterator[Requir
     yield from (named, located)
 
 
+def _no_number(token: Verified, _claims: Mapping[str, Any]) -> Mismatch | None:
+    """Refuse a token for a number of nodes, as rule 3 does where hosts do not count them."""
+    if token.bounds is None or token.bounds.max_nodes is None:
+        return None
+    from broker_auth.policy.decision import DenyCode
+
+    what = "which no host counts: plugin.broker_auth.revocations_bucket is not set"
+    return Mismatch(DenyCode.NODES_NOT_COUNTED, f"it is for {counted(token.bounds.max_nodes, 'node')}, {what}")
+
+
 def _query_requirement(text: str) -> Requirement:
     try:
         import jmespath
@@ -273,6 +286,7 @@ def _configured(path: Path) -> _Trust:
         keys=trusted_keys(settings),
         leeway=settings.token_leeway,
         allow_non_expiring=settings.provisioning.allow_non_expiring_tokens,
+        counts_nodes=settings.revocations_bucket,
     )
 
 

@@ -161,10 +161,18 @@ class Case(msgspec.Struct):
         if revoked is not None:
             self.refuse(revoked.code, revoked.detail)
 
+    def require_counting(self, most: int) -> None:
+        """Require that hosts can count the nodes of a token (docs/policy.md#tokens-for-a-number-of-nodes)."""
+        if not self.policy.provisioning.counts_nodes:
+            nodes, key = counted(most, "node"), "plugin.broker_auth.revocations_bucket"
+            self.refuse(
+                DenyCode.NODES_NOT_COUNTED, f"the token is for {nodes}, and {key} is not set, so none is counted"
+            )
+
     def require_counted(self, most: int) -> None:
         """Require that the node is one of the ``most`` that may wait by its token.
 
-        See docs/policy.md#tokens-for-a-number-of-nodes. If nobody was asked, make a claim: nothing else is missing.
+        If nobody was asked, make a claim: nothing else is missing.
         """
         self.nodes = self.counted or Counted.UNKNOWN
         nodes = counted(most, "node")
@@ -187,6 +195,7 @@ class Case(msgspec.Struct):
         """
         self.require_not_revoked(token)
         if token is not None and token.bounds is not None and token.bounds.max_nodes is not None:
+            self.require_counting(token.bounds.max_nodes)
             self.require_counted(token.bounds.max_nodes)
         ends = earlier(token.expires if token else None, self.peer.not_after if self.peer else None)
         grace = 0.0

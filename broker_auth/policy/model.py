@@ -60,6 +60,7 @@ class Provisioning:
     """The settings for unprovisioned nodes and provisioners.
 
     Attributes:
+        counts_nodes: whether hosts share the nodes of tokens for a number of nodes; if not, nobody can count them.
         gauge: the estimate of connections in the provisioning account; changes while the service runs.
     """
 
@@ -70,6 +71,7 @@ class Provisioning:
     provisioner_without_token: bool = False
     isolate_nodes: bool = True
     allow_non_expiring_tokens: bool = False
+    counts_nodes: bool = True
     gauge: ConnectionGauge = field(default_factory=ConnectionGauge)
 
 

@@ -100,6 +100,7 @@ def _roots(files: Iterable[Path]) -> list[Certificate]:
 def _provisioning(settings: Settings, workers: int) -> Provisioning:
     provisioning = settings.provisioning
     return Provisioning(
+        counts_nodes=settings.revocations_bucket,
         enabled=provisioning.enabled,
         passwords=provisioning.client_passwords,
         identities=identity_patterns(provisioning.provisioner_identities),

@@ -17,6 +17,7 @@ from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.settings.load import load
 from broker_auth.settings.policy import build_policy
 from tests.builders import requests
+from tests.builders.buckets import bucket_keys
 from tests.builders.clock import HOUR, NOW
 from tests.builders.peers import PROVISIONER_NAME, authority, foreign_chain
 from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, SYSTEM_USER, changed
@@ -245,6 +246,17 @@ def test_number_of_nodes_is_skipped_without_evidence(config: Path) -> None:
     shown = explained(config, msgspec.structs.replace(kept, evidence=None), "--json")
     assert (shown["code"], shown["recorded"]["code"]) == ("admitted", "provisioning_full")
     assert shown["not_repeated"] == ["token signature", "number of connections"]
+
+
+def test_count_is_not_known_for_a_request_that_was_written_by_hand(config: Path) -> None:
+    """It counts as counted, which the output says."""
+    token = sign(provisioning_claims(extensions={"broker-auth": {"max_nodes": 2}}), provisioning_signer())
+    shown = explained(config, requests.node(token))
+    assert (shown["code"], shown["not_repeated"]) == ("nodes_not_counted", [])  # there is no bucket
+    with config.open("a") as file:
+        file.writelines(f"{key} = {value}\n" for key, value in bucket_keys(config.parent).items())
+    shown = explained(config, requests.node(token))
+    assert (shown["code"], shown["not_repeated"]) == ("admitted", ["number of nodes"])
 
 
 def test_recorded_signer_that_is_not_configured_is_denied(config: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker_auth.times import short_duration
+from tests.builders.buckets import bucket_keys
 from tests.builders.tokens import (
     ABSENT,
     CREATOR,
@@ -275,6 +276,16 @@ def test_configuration_sets_the_strictness(tmp_path: Path) -> None:
     configuration(tmp_path, **lenient)
     assert check(early, trust=trust)["valid"] is True
     assert check(endless, trust=trust)["valid"] is True
+
+
+def test_token_for_a_number_of_nodes_needs_a_bucket(tmp_path: Path) -> None:
+    token = sign(a_provisioning(extensions={"broker-auth": {"max_nodes": 2}}), ORG)
+    trust = ("--config", str(configuration(tmp_path)))
+    assert check(token)["code"] == check(sign(a_provisioning(), ORG), trust=trust)["code"] == "accepted"
+    refused = check(token, trust=trust)
+    assert refused["reason"].startswith("nodes_not_counted: it is for 2 nodes, which no host counts")
+    configuration(tmp_path, **bucket_keys(tmp_path))
+    assert check(token, trust=trust)["code"] == "accepted"
 
 
 def test_invalid_configuration_is_an_error_not_a_rejection(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ class EdgeDeployment:
     def url(self, name: str) -> str:
         return f"tls://127.0.0.1:{self.ports[name]}"
 
-    def provisioning_token(self, *names: str) -> str:
+    def provisioning_token(self, *names: str, max_nodes: int | None = None) -> str:
         """Return the token of an unprovisioned node; of these names only, if any are given."""
         key = load_signing_key((self.directory / "signer.key").read_bytes(), "signer")
         claims = provisioning_claims(
@@ -151,7 +151,7 @@ class EdgeDeployment:
             validity=600,
             token=Secret("s3cret"),
             urls=["nats://x:4222"],
-            bounds=make_bounds(names, ()),
+            bounds=make_bounds(names, (), max_nodes),
         )
         return key.sign(claims)
 

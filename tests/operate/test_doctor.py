@@ -352,13 +352,22 @@ async def test_doctor_reports_skipped_checks(tmp_path: Path) -> None:
     deployment = EdgeDeployment(tmp_path)
     with deployment.running():
         findings = await examine(Context(access=deployment.access()), check(deployment.config, {}, serving=True))
-        bounded = Secret(deployment.provisioning_token("node1.example.net"))  # not for the name of the doctor's login
-        context = Context(access=deployment.access(), provisioning_token=bounded)
-        with_token = await examine(context, check(deployment.config, {}, serving=True))
+        with_token = [
+            await examine(
+                Context(access=deployment.access(), provisioning_token=Secret(token)),
+                check(deployment.config, {}, serving=True),
+            )
+            for token in (
+                deployment.provisioning_token("node1.example.net"),  # not for the name of the doctor's login
+                deployment.provisioning_token(max_nodes=3),  # the login would count
+            )
+        ]
     skipped = {"callout.admits": {"edge"}, "system.closed": {"edge"}, "isolation.crossing": {"fleet"}}
-    assert codes(findings, SKIPPED) == codes(with_token, SKIPPED) == skipped
-    assert [item.remedy for item in with_token if item.code == "callout.admits" and item.severity is SKIPPED] == [
-        "give one for any name, or one with --for-name '/broker-auth-doctor-\\w+/'"
+    assert all(codes(each, SKIPPED) == skipped for each in (findings, *with_token))
+    logins = [item for of_token in with_token for item in of_token if item.code == "callout.admits"]
+    assert [item.remedy for item in logins if item.severity is SKIPPED] == [
+        "give one for any name, or one with --for-name '/broker-auth-doctor-\\w+/'",
+        "give one without --max-nodes",
     ]
 
 

@@ -19,15 +19,18 @@ from broker_auth.operate.replay.judge import Judge
 from broker_auth.operate.replay.records import file_decisions, stream_decisions
 from broker_auth.operate.replay.run import Replay
 from broker_auth.operate.replay.summary import Summary
+from broker_auth.policy.counting import Counted
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Evidence
+from broker_auth.policy.model import Policy
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.settings.load import load
 from broker_auth.settings.policy import build_policy
 from tests.builders import requests
+from tests.builders.buckets import bucket_keys
 from tests.builders.clock import DAY, HOUR, NOW
 from tests.builders.peers import PROVISIONER_NAME, authority, client
-from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, SYSTEM_USER
+from tests.builders.policies import PASSWORD, SYSTEM_PASSWORD, SYSTEM_USER, changed
 from tests.builders.tokens import (
     CLIENT_SIGNER,
     FOREIGN,
@@ -231,6 +234,61 @@ def test_number_of_connections_is_compared_with_the_new_limit(office: Office) ->
     assert matches(done) == [("newly denied", "admit", "provisioning_full", [])]
 
 
+# --- Tokens for a number of nodes
+
+
+def of_number(office: Office, counted: Counted | None = Counted.YES, policy: Policy | None = None) -> AuditRecord:
+    """Return the record of a node whose token is for two nodes."""
+    token = sign(provisioning_claims(extensions={"broker-auth": {"max_nodes": 2}}), provisioning_signer())
+    asked, policy = requests.node(token), policy or build_policy(load(office.config, {}, serving=False))
+    return make_record(asked, decide(asked, policy, NOW, counted=counted), NOW, 100, with_request=True, zone="fleet")
+
+
+@pytest.fixture
+def counting(office: Office) -> Office:
+    """Return an office whose configuration shares revocations, and so the nodes of tokens."""
+    for key, value in bucket_keys(office.directory).items():
+        with office.config.open("a") as file:
+            file.write(f"{key} = {value}\n")
+    return office
+
+
+@pytest.mark.parametrize("counted", Counted)
+def test_recorded_count_is_repeated(counting: Office, counted: Counted) -> None:
+    kept = of_number(counting, counted)
+    codes = {Counted.YES: "admitted", Counted.USED_UP: "token_used_up", Counted.UNKNOWN: "nodes_not_counted"}
+    assert kept.code == codes[counted]
+    done = counting.replay(counting.config, kept)
+    assert (done.code, matches(done), done.json["skipped"]) == (0, [], {})
+
+
+def test_count_of_another_reason_to_deny_is_not_known(counting: Office) -> None:
+    """The account was full, so nobody was asked whether the node is counted."""
+    full = changed(build_policy(load(counting.config, {}, serving=False)), gauge=requests.gauge(3))
+    kept = of_number(counting, policy=full)
+    assert kept.code == "provisioning_full"
+    done = counting.replay(counting.config, kept)
+    assert (done.code, matches(done)) == (0, [("not known", "deny", None, ["number of nodes"])])
+
+
+@pytest.mark.parametrize("evidence", [None, Evidence(counted="another word")], ids=["none", "of a later version"])
+def test_admission_without_a_count_is_not_known(counting: Office, evidence: Evidence | None) -> None:
+    kept = of_number(counting)
+    assert kept.evidence
+    signed = evidence and msgspec.structs.replace(evidence, signer_key=kept.evidence.signer_key)
+    done = counting.replay(counting.config, msgspec.structs.replace(kept, evidence=signed))
+    checks = ["number of nodes"] if signed else ["token signature", "number of nodes"]
+    assert (done.code, matches(done)) == (3, [("not known", "admit", None, checks)])
+
+
+def test_configuration_that_counts_nobody_denies(counting: Office) -> None:
+    done = counting.replay(counting.configure("new.conf"), of_number(counting))
+    assert (done.code, matches(done)) == (1, [("newly denied", "admit", "nodes_not_counted", [])])
+
+
+# --- Parts that are missing, and changes of every kind
+
+
 def test_certificates_too_large_to_be_stored_are_not_known(office: Office) -> None:
     kept = office.record(requests.fleet())
     assert kept.request
@@ -423,7 +481,8 @@ def _raise(*_: object, **__: object) -> None:
 # --- Tokens and certificates in files
 
 
-def test_credentials_in_files(office: Office) -> None:
+def test_credentials_in_files(counting: Office) -> None:
+    office = counting
     tokens, certificates = office.directory / "tokens", office.directory / "certificates"
     for directory in (tokens, certificates):
         directory.mkdir()
@@ -433,6 +492,8 @@ def test_credentials_in_files(office: Office) -> None:
     bounds = {"broker-auth": {"names": ["new1.example.net"], "networks": ["192.0.2.0/24"]}}
     bounded = sign(provisioning_claims(extensions=bounds), provisioning_signer())
     (tokens / "device.jwt").write_text(bounded)  # which name and address a node would have is not in the file
+    numbered = sign(provisioning_claims(extensions={"broker-auth": {"max_nodes": 2}}), provisioning_signer())
+    (tokens / "batch.jwt").write_text(numbered)  # nor whether it would be counted
     (tokens / "README").write_text("no token")
     (certificates / "node.pem").write_bytes(client().certificate_pem)
     (certificates / "both.pem").write_bytes(client("b").certificate_pem + client("b").key_pem)
@@ -447,8 +508,8 @@ def test_credentials_in_files(office: Office) -> None:
         "token_signature": [str(tokens / "foreign.jwt")],
         "no_credential": [str(certificates / "foreign.pem")],
     }
-    assert (done.code, done.json["decided"], done.json["undecidable"]) == (1, 7, 2)
-    assert done.json["skipped"] == {"nonce": 1, "node's name and address": 1}
+    assert (done.code, done.json["decided"], done.json["undecidable"]) == (1, 8, 2)
+    assert done.json["skipped"] == {"nonce": 1, "node's name and address": 2, "number of nodes": 1}
 
 
 def test_missing_directory_is_named(office: Office) -> None:

@@ -11,7 +11,7 @@ from broker_auth.audit.redact import PASSWORD, TOKEN_SIGNATURE
 from broker_auth.audit.unsigned import with_placeholder
 from broker_auth.operate.stored import Stored, decide_stored
 from broker_auth.policy.decide import decide
-from broker_auth.policy.decision import Admit, Deny, DenyCode
+from broker_auth.policy.decision import Admit, Deny, DenyCode, Evidence
 from broker_auth.policy.request import AuthorizationRequest
 from broker_auth.tokens.faults import TokenFault
 from tests.builders.clock import NOW
@@ -106,3 +106,23 @@ def test_bounds_of_a_token_are_compared_with_the_stored_name_and_address() -> No
     assert list(case.skipped) == ["token signature"]
     assert code(stored(node(token, name="new2.example.net")), x509_policy()) is DenyCode.NODE_NAME_NOT_ALLOWED
     assert code(stored(node(token, host="198.51.100.7")), x509_policy()) is DenyCode.ADDRESS_NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("counted", "expected"),
+    [
+        ("counted", None),
+        ("used_up", DenyCode.TOKEN_USED_UP),
+        ("unknown", DenyCode.NODES_NOT_COUNTED),
+        ("", None),
+        ("another word", None),
+    ],
+)
+def test_count_is_that_of_the_record(counted: str, expected: DenyCode | None) -> None:
+    token = sign(provisioning_claims(extensions={"broker-auth": {"max_nodes": 2}}), provisioning_signer())
+    kept = Stored(request=node(token), evidence=Evidence(counted=counted))
+    again, case = decide_stored(kept, x509_policy(), NOW)
+    assert (again.code if isinstance(again, Deny) else None) == expected
+    known = counted in ("counted", "used_up", "unknown")
+    assert (list(case.skipped), again.evidence.counted) == (([], counted) if known else (["number of nodes"], ""))
+    assert not isinstance(again, Deny) or again.claim is None

@@ -14,6 +14,7 @@ from broker_auth.audit.record import AuditRecord, make_record
 from broker_auth.operate.report.gathering import Row, Server
 from broker_auth.operate.sessions import Choice
 from broker_auth.operate.sweep import OTHER_ACCOUNT, UnadmittedSessions
+from broker_auth.policy.counting import Counted
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Evidence
 from broker_auth.policy.request import AuthorizationRequest, ClientInfo, ClientTLS, ConnectOpts, ServerId
@@ -40,6 +41,7 @@ class Found:
     record: Callable[[AuditRecord], AuditRecord | None] = lambda record: record
     revoked: tuple[RevocationKind, str] | None = None
     config: tuple[str, ...] = ()
+    max_nodes: int | None = None
 
 
 def of_record(**changes: object) -> Callable[[AuditRecord], AuditRecord]:
@@ -50,6 +52,12 @@ def of_row(**changes: object) -> Row:
     return msgspec.structs.replace(ROW, **changes)
 
 
+def uncounted(record: AuditRecord) -> AuditRecord:
+    assert record.evidence
+    return msgspec.structs.replace(record, evidence=Evidence(signer_key=record.evidence.signer_key))
+
+
+BUCKET = ("plugin.broker_auth.revocations_bucket = true", "plugin.broker_auth.pid_file = pid")
 NO_REQUEST = of_record(request=None, redacted=())
 CASES = (
     Found("admitted again"),
@@ -65,6 +73,9 @@ CASES = (
     Found("with a record of another zone", unknown="without an audit record", record=of_record(zone="fleet")),
     Found("without a request", unknown="holds no request", record=NO_REQUEST),
     Found("without evidence", unknown="token signature", record=of_record(evidence=None)),
+    Found("counted for its token", max_nodes=2, config=BUCKET),
+    Found("counted, and hosts count no longer", ends=True, code="nodes_not_counted", max_nodes=2),
+    Found("not known whether counted", unknown="number of nodes", record=uncounted, max_nodes=2, config=BUCKET),
     Found("too many nodes", unknown="lower limit", record=lambda record: full(record)),
 )
 
@@ -86,8 +97,8 @@ def choose(case: Found, directory: Path) -> Choice:
     deployment = EdgeDeployment(directory)
     create(directory / "revoked.json")
     revocations = "plugin.broker_auth.revocations = revoked.json"
-    deployment.write_config(revocations)
-    record = admitted(deployment)
+    deployment.write_config(revocations, *(BUCKET if case.max_nodes else ()))
+    record = admitted(deployment, case.max_nodes)
     if case.revoked:
         kind, value = case.revoked
         with open_store(directory / "revoked.json") as store:
@@ -102,17 +113,17 @@ def choose(case: Found, directory: Path) -> Choice:
     return selector.choose(edge, SERVER, case.row)
 
 
-def admitted(deployment: EdgeDeployment) -> AuditRecord:
+def admitted(deployment: EdgeDeployment, max_nodes: int | None = None) -> AuditRecord:
     """Return the record of the node's admission, as the service of the edge writes it."""
     request = AuthorizationRequest(
         server_id=ServerId(id=SERVER.id, name="edge"),
         user_nkey="U",
         client_info=ClientInfo(host=ROW.ip, id=ROW.cid, name=NODE, kind="Client", type="nats"),
-        connect_opts=ConnectOpts(auth_token=deployment.provisioning_token(), name=NODE),
+        connect_opts=ConnectOpts(auth_token=deployment.provisioning_token(max_nodes=max_nodes), name=NODE),
         client_tls=ClientTLS(),
     )
     now = time.time()
-    decision = decide(request, build_policy(deployment.settings(), "edge"), now)
+    decision = decide(request, build_policy(deployment.settings(), "edge"), now, counted=Counted.YES)
     assert isinstance(decision, Admit), decision
     return make_record(request, decision, now, 100, with_request=True, zone="edge", broker="edge")
 

@@ -46,6 +46,7 @@ def denied(code: DenyCode, counted: Counted | None, asked: AuthorizationRequest,
     return deny(asked, NODES, code, policy, counted=counted)
 
 
+UNSHARED = changed(X509, counts_nodes=False)  # no bucket by which hosts share the nodes
 REVOKED = without(X509, revoked(RevocationKind.NODE, NODE_NAME))
 COUNTED: Table = {
     "rule3-number-counted": waiting(numbered(), counted=YES),
@@ -64,6 +65,8 @@ COUNTED: Table = {
     "rule3-number-used-up-where-nodes-are-not-isolated": denied(USED, USED_UP, numbered(), SHARED),
     "rule3-number-not-known": denied(NOT_COUNTED, UNKNOWN, numbered()),
     "rule3-number-not-known-at-an-edge": denied(NOT_COUNTED, UNKNOWN, numbered(), EDGE),
+    "rule3-number-without-a-bucket": denied(NOT_COUNTED, None, numbered(), UNSHARED),
+    "rule3-no-number-without-a-bucket": waiting(requests.node(), UNSHARED),
     "rule3-number-not-asked": denied(NOT_COUNTED, None, numbered()),
     "rule3-number-not-asked-at-an-edge": denied(NOT_COUNTED, None, numbered(), EDGE),
     "rule3-number-not-asked-where-nodes-are-not-isolated": denied(NOT_COUNTED, None, numbered(), SHARED),
@@ -85,6 +88,7 @@ BEFORE: dict[str, tuple[AuthorizationRequest, Any, Policy]] = {
         TokenFault.EXPIRED,
         X509,
     ),
+    "bucket": (numbered(), NOT_COUNTED, UNSHARED),
     "malformed": (numbered(0), TokenFault.BOUNDS, X509),
     "disabled": (numbered(), DenyCode.PROVISIONING_DISABLED, changed(X509, enabled=False)),
     "certificate": (

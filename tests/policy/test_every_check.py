@@ -54,6 +54,7 @@ def test_checking_functions_have_no_option_to_skip() -> None:
             parse,
             TokenVerifier.examine,
             Case.require_password,
+            Case.require_counting,
             Case.require_counted,
             Case.examine_token,
         )
@@ -64,6 +65,7 @@ def test_checking_functions_have_no_option_to_skip() -> None:
         "parse": ["raw"],
         "TokenVerifier.examine": ["self", "raw"],
         "Case.require_password": ["self", "accepted", "code"],
+        "Case.require_counting": ["self", "most"],
         "Case.require_counted": ["self", "most"],
         "Case.examine_token": ["self"],
     }

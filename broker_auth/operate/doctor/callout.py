@@ -266,15 +266,12 @@ async def _logins(
     tried = False
     if context.provisioning_token is not None and broker.role in (Role.EDGE, Role.SINGLE, Role.MIXED):
         tried = True
-        if _allows_canary(context.provisioning_token):
+        obstacle = _obstacle(context.provisioning_token)
+        if obstacle is None:
             login = Login(what="a node", token=context.provisioning_token)
             await _login(context, broker, target, listener, findings, login, context.settings.accounts.provisioning)
         else:
-            findings.skipped(
-                FindingCode.CALLOUT_ADMITS,
-                "the provisioning token is for nodes with other names than the doctor's",
-                f"give one for any name, or one with --for-name '/{CANARY}-\\w+/'",
-            )
+            findings.skipped(FindingCode.CALLOUT_ADMITS, *obstacle)
     if broker.role.verifies_clients and (not context.settings.issuer_mode or context.settings.pub_sub_ca):
         tried = True
         login = Login(what="the configured certificate")
@@ -295,13 +292,19 @@ async def _logins(
         findings.skipped(FindingCode.CALLOUT_ADMITS, message, remedy)
 
 
-def _allows_canary(token: Secret) -> bool:
-    """Return whether a connection with the doctor's name may use a provisioning token, as far as it can be read."""
+def _obstacle(token: Secret) -> tuple[str, str] | None:
+    """Return why the doctor cannot log in by a provisioning token, and a remedy; None if it can, as far as is read."""
     try:
         bounds = bounds_of(parse(token.reveal()).claims)
     except TokenRejected:
-        return True  # the login shows what is wrong with it
-    return bounds is None or bounds.allow_name(_canary())
+        return None  # the login shows what is wrong with it
+    if bounds is not None and bounds.max_nodes is not None:
+        what = "the provisioning token is for a number of nodes, and the doctor's login would count as one of them"
+        return what, "give one without --max-nodes"
+    if bounds is not None and not bounds.allow_name(_canary()):
+        what = "the provisioning token is for nodes with other names than the doctor's"
+        return what, f"give one for any name, or one with --for-name '/{CANARY}-\\w+/'"
+    return None
 
 
 def _canary() -> str:
