@@ -42,6 +42,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
         revoked: number of revocations.
         synchronized: when the file and the bucket of the fleet held the same last; 0 if never, None without a bucket.
         sync_trouble: why they do not; empty if they do.
+        counting_trouble: why nodes of tokens for a number of nodes are not counted now; empty if they are.
         revocation_trouble: why the file of revocations cannot be read now; empty if it can.
         crls: the CRLs in force.
         crl_troubles: why a file of CRLs cannot be used now.
@@ -78,6 +79,7 @@ class ZoneState(msgspec.Struct, kw_only=True):
     crl_troubles: tuple[str, ...] = ()
     synchronized: float | None = None
     sync_trouble: str = ""
+    counting_trouble: str = ""
 
     def after(self, earlier: ZoneState) -> ZoneState:
         """Return this state plus the counts of an earlier process of the zone."""

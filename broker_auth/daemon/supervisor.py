@@ -12,11 +12,12 @@ import functools
 import logging
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from broker_auth.callout.connection import DRAIN_SECONDS
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.child import Child
+from broker_auth.daemon.counting import Counting
 from broker_auth.daemon.crl_files import state_of
 from broker_auth.daemon.expiry import Expiry, expiries
 from broker_auth.daemon.prepared import Prepared
@@ -104,6 +105,7 @@ class Supervisor:
         self.tasks = LongTasks(self.changed)
         self._watching = LongTasks(self.changed)
         self._synchronization = Synchronization(self.changed, self.tasks.count_failure)
+        self._counting = Counting(self.changed, self.tasks.count_failure)
         self._stop = asyncio.Event()
         self._reload_wanted = asyncio.Event()
 
@@ -200,6 +202,7 @@ class Supervisor:
             crl_troubles=tuple(self._feed.crls.troubles.values()),
             synchronized=self._synchronization.last,
             sync_trouble=self._synchronization.trouble,
+            counting_trouble=self._counting.trouble,
         )
         return (state,)
 
@@ -219,7 +222,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         loop.add_signal_handler(signal.SIGUSR1, self._forward, signal.SIGUSR1)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        self._watching.start("watchdog of synchronization", lambda: watch(self._synchronization.slots))
+        self._watching.start("watchdog of companions", lambda: watch(self._companions))
+        self._counting.begin(self.prepared)
         await self._synchronization.begin(self.prepared, lambda: self.stopping)
         self._feed.look()  # workers start with what was revoked while this service did not run
         self._slots = self._fork(self._feed)
@@ -232,6 +236,7 @@ class Supervisor:
         self.changed()
         await self.tasks.cancel()
         await asyncio.gather(*(slot.retire() for slot in (*self._slots, *self._old)))
+        await self._counting.end()
         await self._synchronization.leave()
         await self._watching.cancel()
         _log.info("stopped; every request of a reachable broker is answered%s", self._label)
@@ -282,10 +287,15 @@ class Supervisor:
     def _all(self) -> list[Worker]:
         return [slot.child for slot in (*self._slots, *self._old) if slot.child is not None]
 
+    def _companions(self) -> Sequence[Slot[Any]]:
+        """Return the processes beside the workers."""
+        return (*self._synchronization.slots(), *self._counting.slots())
+
     def _reap(self) -> None:
         for worker in self._all():
             worker.reap()
         self._synchronization.reap()
+        self._counting.reap()
 
     def _forward(self, number: signal.Signals) -> None:
         for worker in self._all():
@@ -377,6 +387,7 @@ class Supervisor:
         self.changed()
         await self._discard_old()
         await self._synchronization.renew(prepared)
+        await self._counting.renew(prepared)
         _log.info("reloaded %s%s", prepared.settings.path, self._label)
         return True
 

@@ -28,6 +28,7 @@ class TroubleCode(StrEnum):
     REVOCATIONS = "revocations"
     CRL = "crl"
     SYNCHRONIZATION = "synchronization"
+    NODE_COUNTS = "node_counts"
     LATE = "late"
 
 
@@ -47,6 +48,7 @@ def troubles(state: ZoneState, now: float) -> tuple[Trouble, ...]:
         *_revocations(state),
         *_crls(state, now),
         *_synchronization(state, now),
+        *_node_counts(state),
         *_late(state),
     )
 
@@ -101,6 +103,12 @@ def _synchronization(state: ZoneState, now: float) -> Iterator[Trouble]:
     why = state.sync_trouble or "the process that exchanges them does not answer"
     text = f"revocations were not exchanged with other hosts {since}, so the file of this host counts: {why}"
     yield Trouble(TroubleCode.SYNCHRONIZATION, text)
+
+
+def _node_counts(state: ZoneState) -> Iterator[Trouble]:
+    if state.counting_trouble:
+        text = f"nodes are not counted, so tokens for a number of nodes admit no new ones: {state.counting_trouble}"
+        yield Trouble(TroubleCode.NODE_COUNTS, text)
 
 
 def _late(state: ZoneState) -> Iterator[Trouble]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from broker_auth.natsio.bucket import CREATE, REVOCATIONS, KeyValue
+from broker_auth.natsio.bucket import CREATE, REVOCATIONS, KeyValue, ttl_until
 from broker_auth.policy.revocation_records import (
     Record,
     RecordKey,
@@ -24,7 +24,6 @@ from broker_auth.policy.revocations import Revocation
 
 PREFIX = "record."
 _HEADERS = 128  # bytes that the headers of a message need at most
-_MAX_TTL = 100 * 365 * 86_400.0  # seconds; nats-server counts nanoseconds, and takes out at once what ends after 2262
 
 
 class _Value(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -106,8 +105,7 @@ def write_of(record: Record, expected: int, now: float) -> Write | None:
     data = msgspec.json.encode(value)
     if len(data) + _HEADERS > REVOCATIONS.max_value:
         return None
-    ends = forgotten_at(record)
-    ttl = None if ends is None or ends - now > _MAX_TTL else ends - now
+    ttl = ttl_until(forgotten_at(record), now)
     return Write(key_of(record), PREFIX + digest(key_of(record)), data, expected, ttl)
 
 

@@ -31,6 +31,7 @@ _CONNECT_SECONDS: Final = 5
 _BATCH: Final = 500  # messages of one answer
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 _MIN_TTL: Final = 1  # second
+_MAX_TTL: Final = 100 * 365 * 86_400.0  # seconds; nats-server removes at once what ends after 2262
 _NO_STREAM: Final = 10059  # JetStream's err_codes
 _NO_MESSAGE: Final = 10037
 _WRONG_REVISION: Final = 10071
@@ -89,6 +90,18 @@ class BucketSpec:
 
 
 REVOCATIONS: Final = BucketSpec("BROKER_AUTH_REVOCATIONS", max_bytes=128 * 1024 * 1024, max_value=8 * 1024)
+# Not in the bucket of revocations, which nothing that nodes cause may fill.
+NODES: Final = BucketSpec("BROKER_AUTH_NODES", max_bytes=64 * 1024 * 1024, max_value=32 * 1024)
+
+
+def ttl_until(ends: float | None, now: float) -> float | None:
+    """Return the seconds until a value is not needed; None if it stays, also if that is a century away.
+
+    Args:
+        ends: when nobody needs it any more, in Unix seconds; None for never.
+        now: Unix seconds.
+    """
+    return None if ends is None or ends - now > _MAX_TTL else ends - now
 
 
 class BucketError(OperationError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import InputError
-from broker_auth.natsio.bucket import REVOCATIONS, BucketSpec
+from broker_auth.natsio.bucket import NODES, REVOCATIONS, BucketSpec
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.model import Accounts as AccountNames
 from broker_auth.policy.model import Serves
@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 FLEET_ZONE: Final = "fleet"
+COUNTER_SUFFIX: Final = ".counter"
 
 
 class ClientCertificates(StrEnum):
@@ -319,6 +320,11 @@ class AuditSettings:
         return next((output.path for output in outputs if output.path), None)
 
 
+def counter_socket(revocations: Path) -> Path:
+    """Return the path of the socket for counting nodes, beside the file of revocations."""
+    return revocations.with_name(revocations.name + COUNTER_SUFFIX)
+
+
 def _of_edge(output: AuditOutput, zone: str) -> AuditOutput:
     if output.path is None:
         return output
@@ -395,7 +401,12 @@ class Settings:
     @property
     def buckets(self) -> tuple[BucketSpec, ...]:
         """The buckets in the callout account of :attr:`main_broker`."""
-        return (REVOCATIONS,) if self.revocations_bucket else ()
+        return (REVOCATIONS, NODES) if self.revocations_bucket else ()
+
+    @property
+    def counter_socket(self) -> Path | None:
+        """The socket of the process that counts the nodes of a token on this host; None if nothing counts them."""
+        return counter_socket(self.revocations) if self.revocations and self.revocations_bucket else None
 
     @property
     def served_zones(self) -> tuple[Zone, ...]:

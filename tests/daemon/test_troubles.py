@@ -63,6 +63,10 @@ ROWS = {
         state(synchronized=NOW - 60.0),
         ["revocations were not exchanged with other hosts since 2027-01-15"],
     ),
+    "nodes are not counted": (
+        state(counting_trouble="bucket B does not exist; create it"),
+        ["nodes are not counted, so tokens for a number of nodes admit no new ones: bucket B does"],
+    ),
     "late": (state(oldest=3.0), ["the oldest request has waited for 3.0 s"]),
     "clocks come first": (
         state(oldest=3.0, audit_trouble="full", skews={"fleet/nats1": 2.0}),
@@ -109,5 +113,5 @@ def _listening(deployment: FleetDeployment, metrics: str) -> Settings:
 
 
 def test_trouble_codes_are_stable() -> None:
-    codes = ["clock", "certificate", "audit", "revocations", "crl", "synchronization", "late"]
+    codes = ["clock", "certificate", "audit", "revocations", "crl", "synchronization", "node_counts", "late"]
     assert [code.value for code in TroubleCode] == codes

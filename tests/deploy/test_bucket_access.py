@@ -1,4 +1,4 @@
-"""The bucket of revocations is the service's alone: no other user reads, writes, rolls back or fills it."""
+"""The buckets of the service are its own: no other user reads, writes, rolls back or fills them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from broker_auth.natsio import bucket as buckets
-from broker_auth.natsio.bucket import CREATE, REVOCATIONS, Bucket
+from broker_auth.natsio.bucket import CREATE, NODES, REVOCATIONS, Bucket, BucketSpec
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.subjects import BUCKET_INBOX, CALLOUT_ACCOUNT
 from broker_auth.operate.streams.change import change_buckets
@@ -30,30 +30,39 @@ from tests.nats_server.wire import Wire
 pytestmark = pytest.mark.e2e
 SECRET: Final = b"what was revoked"
 ENCODED: Final = base64.b64encode(SECRET)  # as in answers of JetStream
-KEY: Final = f"{REVOCATIONS.prefix}record.a"
+KEY: Final = "record.a"
+BUCKETS: Final = (REVOCATIONS, NODES)
 SECONDS: Final = 1.0  # for requests that nothing answers, all at the same time
-STREAM: Final = REVOCATIONS.stream
-API: Final[dict[str, Any]] = {
-    f"STREAM.INFO.{STREAM}": {"subjects_filter": ">"},
-    f"STREAM.MSG.GET.{STREAM}": {"last_by_subj": KEY},
-    f"DIRECT.GET.{STREAM}": {"last_by_subj": KEY},
-    f"DIRECT.GET.{STREAM}.{KEY}": None,
-    f"STREAM.SNAPSHOT.{STREAM}": {"deliver_subject": "snapshot"},
-    f"STREAM.MSG.DELETE.{STREAM}": {"seq": 1},
-    f"STREAM.PURGE.{STREAM}": None,
-    f"STREAM.UPDATE.{STREAM}": REVOCATIONS.config(1) | {"max_bytes": 1},
-    f"STREAM.DELETE.{STREAM}": None,
-    f"STREAM.RESTORE.{STREAM}": {"config": REVOCATIONS.config(1), "state": {}},
-    f"CONSUMER.CREATE.{STREAM}": {"stream_name": STREAM, "config": {"deliver_subject": "consumed"}},
-    f"ACCOUNT.PURGE.{CALLOUT_ACCOUNT}": None,
+
+
+def requests(spec: BucketSpec) -> dict[str, Any]:
+    """Return every request to JetStream that concerns a bucket."""
+    stream, key = spec.stream, spec.prefix + KEY
+    return {
+        f"STREAM.INFO.{stream}": {"subjects_filter": ">"},
+        f"STREAM.MSG.GET.{stream}": {"last_by_subj": key},
+        f"DIRECT.GET.{stream}": {"last_by_subj": key},
+        f"DIRECT.GET.{stream}.{key}": None,
+        f"STREAM.SNAPSHOT.{stream}": {"deliver_subject": "snapshot"},
+        f"STREAM.MSG.DELETE.{stream}": {"seq": 1},
+        f"STREAM.PURGE.{stream}": None,
+        f"STREAM.UPDATE.{stream}": spec.config(1) | {"max_bytes": 1},
+        f"STREAM.DELETE.{stream}": None,
+        f"STREAM.RESTORE.{stream}": {"config": spec.config(1), "state": {}},
+        f"CONSUMER.CREATE.{stream}": {"stream_name": stream, "config": {"deliver_subject": "consumed"}},
+        f"STREAM.CREATE.COPY-{stream}": {"name": f"COPY-{stream}", "mirror": {"name": stream}, "storage": "memory"},
+    }
+
+
+API: Final = {subject: body for spec in BUCKETS for subject, body in requests(spec).items()} | {
+    f"ACCOUNT.PURGE.{CALLOUT_ACCOUNT}": None
 }
-COPY: Final = {"name": "COPY", "mirror": {"name": STREAM}, "storage": "memory"}
 
 
 class Bucketed(Deployment):
-    """A deployment with the bucket of revocations, which holds a value."""
+    """A deployment with the buckets of the service, each of which holds a value."""
 
-    bucket: Bucket
+    buckets: list[Bucket]
 
     async def start(self) -> None:
         await super().start()
@@ -63,8 +72,10 @@ class Bucketed(Deployment):
         service = await buckets.connect(self.shape.url("fleet"), seed, self.tls("fleet"))
         self._clients.append(service)
         await change_buckets(service, settings, 1, dry_run=False)
-        self.bucket = Bucket(service, REVOCATIONS)
-        await self.bucket.put("record.a", SECRET, CREATE)
+        assert settings.buckets == BUCKETS
+        self.buckets = [Bucket(service, spec) for spec in settings.buckets]
+        for bucket in self.buckets:
+            await bucket.put(KEY, SECRET, CREATE)
 
 
 @pytest.fixture(params=["single", "edge", "websocket"])
@@ -91,20 +102,33 @@ async def attack(client: Client) -> list[Msg]:
         with contextlib.suppress(NatsError, TimeoutError):
             received.append(await client.request(subject, payload, timeout=SECONDS, headers=headers))
 
-    for subject in (f"{REVOCATIONS.prefix}>", "$KV.>", "$JS.>", "snapshot", "consumed", f"{BUCKET_INBOX}.>", ">"):
+    for subject in (
+        *(f"{spec.prefix}>" for spec in BUCKETS),
+        "$KV.>",
+        "$JS.>",
+        "snapshot",
+        "consumed",
+        f"{BUCKET_INBOX}.>",
+        ">",
+    ):
         await client.subscribe(subject, cb=note)
-    writes = {KEY: b"overwritten", f"{REVOCATIONS.prefix}record.b": b"filled", f"{REVOCATIONS.prefix}host.x": b"{}"}
+    values = {KEY: b"overwritten", "record.b": b"filled", "host.x": b"{}", "token.x": b"{}"}
+    writes = {spec.prefix + key: value for spec in BUCKETS for key, value in values.items()}
     calls = [(f"$JS.API.{verb}", b"" if body is None else json.dumps(body).encode()) for verb, body in API.items()]
-    calls += [("$JS.API.STREAM.CREATE.COPY", json.dumps(COPY).encode()), *writes.items()]
+    calls += writes.items()
     foreign = {"Nats-Request-Info": json.dumps({"acc": CALLOUT_ACCOUNT})}
     await asyncio.gather(*(request(*call, headers) for call in calls for headers in (None, foreign)))
-    await request(KEY, b"", {"Nats-Rollup": "all"})
+    for spec in BUCKETS:
+        await request(spec.prefix + KEY, b"", {"Nats-Rollup": "all"})
     return received
 
 
 async def untouched(deployment: Bucketed) -> bool:
-    entry, state = await deployment.bucket.get("record.a"), await deployment.bucket.state()
-    return entry is not None and (entry.value, entry.revision, state.last) == (SECRET, 1, 1)
+    for bucket in deployment.buckets:
+        entry, state = await bucket.get(KEY), await bucket.state()
+        if entry is None or (entry.value, entry.revision, state.last) != (SECRET, 1, 1):
+            return False
+    return True
 
 
 def encoded(received: list[Msg]) -> bytes:
@@ -133,10 +157,10 @@ async def test_no_member_node_provisioner_or_operator_reads_or_changes_the_bucke
 
 async def test_service_reads_the_bucket_and_takes_nothing_out(deployment: Bucketed) -> None:
     """Shows that the attack above reads what its user may read."""
-    client = deployment.bucket._client
+    client = deployment.buckets[0]._client
     seen = encoded(await attack(client))
     assert SECRET in seen or ENCODED in seen
-    assert await deployment.bucket.get("record.a") is not None
+    assert all([await bucket.get(KEY) is not None for bucket in deployment.buckets])
 
 
 async def test_stolen_edge_reaches_nothing_of_the_bucket(tmp_path: Path) -> None:
@@ -156,9 +180,10 @@ async def test_stolen_edge_reaches_nothing_of_the_bucket(tmp_path: Path) -> None
         tls.load_cert_chain(files.certificate, files.key)
         link = await Wire.open(deployment.servers["fleet"].port("leaf"), tls)
         await link.connect(name="thief", lang="")
-        for subject in ("stolen", f"{REVOCATIONS.prefix}>", f"{BUCKET_INBOX}.>"):
+        for subject in ("stolen", *(f"{spec.prefix}>" for spec in BUCKETS), f"{BUCKET_INBOX}.>"):
             await link.send(f"LS+ {subject}\r\n")
-        await link.send(f"LMSG {KEY} 4\r\nlost\r\n")
+        for spec in BUCKETS:
+            await link.send(f"LMSG {spec.prefix}{KEY} 4\r\nlost\r\n")
         for verb, body in API.items():
             data = "" if body is None else json.dumps(body)
             await link.send(f"LMSG $JS.API.{verb} stolen {len(data)}\r\n{data}\r\n")
@@ -169,8 +194,8 @@ async def test_stolen_edge_reaches_nothing_of_the_bucket(tmp_path: Path) -> None
         text = "\n".join(lines).encode()  # JetStream answers that it is not enabled for the account of nodes
         assert SECRET not in text
         assert ENCODED not in text
-        assert b"KV_BROKER_AUTH_REVOCATIONS" not in text
-        await round_trip(deployment.bucket._client)
+        assert b"KV_BROKER_AUTH" not in text
+        await round_trip(deployment.buckets[0]._client)
         assert await untouched(deployment)
         await link.close()
     finally:

@@ -13,6 +13,7 @@ from broker_auth.cli import report_expiring
 from broker_auth.cli.token_formats import METRICS
 from broker_auth.daemon.metrics import ServiceCollector
 from broker_auth.daemon.state import ZoneState
+from broker_auth.natsio.bucket import NODES
 from broker_auth.settings.keys import table as keytable
 from broker_auth.settings.keys.key import PREFIX
 from tests.docs.pages import PAGES, ROOT, fenced
@@ -27,6 +28,7 @@ _TEST: Final = re.compile(r"`(tests/[a-z_/]+\.py)(?:::(\w+))?`")
 _FILE: Final = re.compile(r"`((?:examples|broker_auth)/[a-z0-9_/.-]+)`")
 # Variables of the program, not configuration keys.
 _PROGRAM: Final = {"BROKER_AUTH_DEBUG", "BROKER_AUTH_CONFIG", "BROKER_AUTH_COMPLETE", "BROKER_AUTH_NATS_SERVER"}
+_BUCKETS: Final = {NODES.name}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -50,7 +52,7 @@ def test_every_key_exists(page: Path) -> None:
 def test_every_environment_variable_exists(page: Path) -> None:
     made = {re.sub(r"<[^>]*>", "X", name) for name in keytable.variables(("x", "fleet", "edge"), ("x",), ("x", "edge"))}
     named = set(_VARIABLE.findall(re.sub(r"<NAME>", "X", page.read_text(encoding="utf-8"))))
-    assert named - made - _PROGRAM == set()
+    assert named - made - _PROGRAM - _BUCKETS == set()
 
 
 @pages

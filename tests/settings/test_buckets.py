@@ -36,3 +36,14 @@ def test_missing_keys_are_problems_of_the_bucket(
     problems = [problem.what for problem in directory.check().problems if problem.key == BUCKET]
     assert len(problems) == len(missing)
     assert all(text in what for text, what in zip(missing, problems, strict=True))
+
+
+def test_path_that_is_too_long_for_a_socket_beside_it_is_a_problem(directory: Directory) -> None:
+    key = f"{P}revocations"
+    for length, count in ((92, 0), (93, 1)):
+        directory.set(COMPLETE | {key: "/" + "x" * (length - 1)})
+        problems = [problem for problem in directory.check().problems if "socket" in problem.what]
+        assert [problem.key for problem in problems] == [key] * count
+        assert all("100 bytes at most" in problem.what for problem in problems)
+    directory.set(COMPLETE | {key: "/" + "x" * 200, BUCKET: "false"})
+    assert not [problem for problem in directory.check().problems if "socket" in problem.what]

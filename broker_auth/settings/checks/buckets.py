@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Final
 
 from broker_auth.settings.checks.fleet_auth import fleet_is_static
 from broker_auth.settings.keys import broker as keys
 from broker_auth.settings.keys import own
+from broker_auth.settings.model import COUNTER_SUFFIX, counter_socket
 from broker_auth.settings.source import Source
+
+MAX_SOCKET: Final = 100  # bytes; the shortest limit of a system is 103, and one is for the name while it is made
 
 
 def check_buckets(source: Source, names: Sequence[str]) -> None:
@@ -22,6 +27,7 @@ def check_buckets(source: Source, names: Sequence[str]) -> None:
     for key in (own.REVOCATIONS, own.PID_FILE):
         if not source.is_set(key):
             source.problem(own.REVOCATIONS_BUCKET, f"is set, but {key.name} is not", f"set {key.name}")
+    _check_socket(source)
     if fleet_is_static(source):
         what = "needs servers of the fleet that ask this service, and they decide by themselves"
         source.problem(own.REVOCATIONS_BUCKET, what, f"remove it, or set {own.FLEET_AUTH.name} to callout")
@@ -33,3 +39,13 @@ def check_buckets(source: Source, names: Sequence[str]) -> None:
     elif not source.is_set(keys.STORE_DIR, main):
         what = f"is set, but {keys.STORE_DIR.of(main)} is not, so the fleet has no JetStream"
         source.problem(own.REVOCATIONS_BUCKET, what, f"set {keys.STORE_DIR.of(main)}")
+
+
+def _check_socket(source: Source) -> None:
+    """Report a path that is too long for a socket beside it."""
+    path = source.get(own.REVOCATIONS)
+    if path is not None and len(os.fsencode(counter_socket(path))) > MAX_SOCKET:
+        what = (
+            f"is too long for the socket beside the file ({COUNTER_SUFFIX}), whose path has {MAX_SOCKET} bytes at most"
+        )
+        source.problem(own.REVOCATIONS, what, "name a file in a directory with a shorter path")

@@ -290,10 +290,11 @@ REVOCATIONS: Final = _file(
 REVOCATIONS_BUCKET: Final = _flag(
     "revocations_bucket",
     False,
-    "Keep the revocations of all hosts the same, by a bucket in the fleet's JetStream (docs/policy.md#several-hosts). "
+    "Keep the revocations of all hosts the same, by a bucket in the fleet's JetStream (docs/policy.md#several-hosts), "
+    "and count the nodes of tokens by another one (docs/policy.md#tokens-for-a-number-of-nodes). "
     "Requires `plugin.broker_auth.revocations`, `plugin.broker_auth.pid_file`, and `server.store_dir` of the fleet's "
     "nats-servers: render their configuration again, restart them, and run `broker-auth streams apply`, which creates "
-    "the bucket `BROKER_AUTH_REVOCATIONS` with the replicas of the leader elections.",
+    "the buckets `BROKER_AUTH_REVOCATIONS` and `BROKER_AUTH_NODES` with the replicas of the leader elections.",
 )
 
 STREAM_BYTES: Final = _count(
