@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
@@ -17,12 +16,13 @@ import msgspec
 
 from broker_auth.audit.admissions import Admissions, find_admissions
 from broker_auth.hosts.questions import MAX_TROUBLE, SECONDS, HostAnswer, Known, Part, ReadPart, answer_key, read_part
-from broker_auth.natsio.bucket import CREATE, Bucket, ConflictError, KeyValue
+from broker_auth.natsio.bucket import CREATE, Bucket, BucketError, ConflictError, KeyValue
 from broker_auth.printable import printable
 
 SEARCH_SECONDS: Final = 2.0  # for one question; the command waits for 3
 MAX_QUESTIONS: Final = 16  # that are not answered yet
 MAX_BYTES: Final = 2 * 1024 * 1024  # of their parts: that of the largest question is half of it
+_RETRY_SECONDS: Final = 5.0  # for the answers, after which no command waits for them
 _AT_ONCE: Final = 64  # answers on their way to the bucket
 _REMEMBERED: Final = 64  # questions that were answered
 _log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class Answering:
         self._answered: deque[str] = deque(maxlen=_REMEMBERED)
         self._search: threading.Thread | None = None
         self._answers: list[_Written] = []
+        self._answer_until = 0.0
 
     @property
     def is_busy(self) -> bool:
@@ -89,17 +90,18 @@ class Answering:
             known.bytes += size
 
     async def step(self, bucket: Bucket) -> None:
-        """Write what was found, and begin the next search.
-
-        Raises:
-            BucketError: the bucket cannot be reached; the answers are kept for the next attempt.
-        """
+        """Write what was found, and begin the next search; a bucket that refuses is up to the synchronization."""
         if self._search is not None and self._search.is_alive():
             return
         self._search = None
         while self._answers:
-            await asyncio.gather(*(self._put(bucket, one) for one in self._answers[:_AT_ONCE]))
+            written = [self._put(bucket, one) for one in self._answers[:_AT_ONCE]]
+            if not all(await asyncio.gather(*written)):
+                break
             del self._answers[:_AT_ONCE]
+        if self._answers and time.monotonic() < self._answer_until:
+            return
+        self._answers = []
         self._forget_late(time.monotonic())
         complete = next((name for name, one in self._open.items() if one.is_complete), None)
         if complete is not None:
@@ -122,6 +124,7 @@ class Answering:
                 _Written(answer_key(name, self._host, number), msgspec.json.encode(answer))
                 for number, answer in self._answers_to(question)
             ]
+            self._answer_until = time.monotonic() + _RETRY_SECONDS
         except Exception:  # the process synchronizes revocations, which matters more
             _log.exception("a question of a command is not answered")
 
@@ -143,9 +146,16 @@ class Answering:
                 result = find_admissions(path, zone, sessions, credentials, deadline)
             yield from ((number, _answer(part, result)) for number, part in own.items())
 
-    async def _put(self, bucket: Bucket, one: _Written) -> None:
-        with contextlib.suppress(ConflictError):  # it was written, and the answer of JetStream was lost
+    async def _put(self, bucket: Bucket, one: _Written) -> bool:
+        """Write an answer; return whether it is in the bucket."""
+        try:
             await bucket.put(one.key, one.value, CREATE, SECONDS)
+        except ConflictError:  # it was written, and the answer of JetStream was lost
+            return True
+        except BucketError as error:
+            _log.debug("a question of a command cannot be answered yet: %s", error)
+            return False
+        return True
 
     def _forget_late(self, now: float) -> None:
         """Forget questions that nobody waits for any more."""

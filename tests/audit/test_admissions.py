@@ -19,7 +19,7 @@ from broker_auth.audit.record import AuditRecord, encode
 from broker_auth.policy.revocations import RevocationKind
 from tests.builders.clock import NOW
 
-SESSIONS = [("N1", number) for number in range(4)]
+SESSIONS = [("N1", number) for number in range(1, 5)]
 REVOKED = [(RevocationKind.TOKEN_ID, "leaked"), (RevocationKind.SIGNER, "org"), (RevocationKind.CHAIN_ISSUER, "team")]
 
 
@@ -45,11 +45,11 @@ def search(path: Path, sessions: list[tuple[str, int]] = SESSIONS, deadline: flo
 
 def test_sessions_match_by_what_let_them_in_and_others_are_known(tmp_path: Path) -> None:
     path = tmp_path / "audit.json"
-    lines = [line(0, "leaked"), line(1), line(2, signer="org via up=issuer"), line(3, issuer_id="team")]
+    lines = [line(1, "leaked"), line(2), line(3, signer="org via up=issuer"), line(4, issuer_id="team")]
     path.write_bytes(b"".join(lines))
-    result = search(path, [*SESSIONS, ("N2", 1), ("N1", 9)])
-    assert result.matches == {("N1", 0): True, ("N1", 1): False, ("N1", 2): True, ("N1", 3): True}
-    assert (result.since, result.trouble) == (NOW, "")
+    result = search(path, [*SESSIONS, ("N2", 1), ("N1", 10)])
+    assert result.matches == {("N1", 1): True, ("N1", 2): False, ("N1", 3): True, ("N1", 4): True}
+    assert (result.since, result.trouble) == (NOW + 1, "")
 
 
 @pytest.mark.parametrize("block", [64, 1024, 1024**2])
@@ -59,7 +59,7 @@ def test_incomplete_admissions_and_those_of_other_zones_are_skipped(
     monkeypatch.setattr(admissions, "_BLOCK", block)
     path = tmp_path / "audit.json"
     path.write_bytes(
-        line(0, "leaked")
+        line(1, "leaked")
         + b"\xff\xfe" * 5000
         + b'\n{"event":"decision","decision":"admit"}\n'
         + b'{"event":"decision","decision":"admit","cid":"x"}\n'
@@ -67,34 +67,34 @@ def test_incomplete_admissions_and_those_of_other_zones_are_skipped(
         + b'{"event":"server_error","cid":0}\n'
         + b"x" * (MAX_LINE + block)
         + b"\n"
-        + line(0, admitted=False)
-        + line(0, zone="edge")  # a server of the edge that claims to be one of the fleet's
-        + line(1)
-        + line(2, "leaked")[:-20]  # half written
+        + line(1, admitted=False)
+        + line(1, zone="edge")  # a server of the edge that claims to be one of the fleet's
+        + line(2)
+        + line(3, "leaked")[:-20]  # half written
     )
     result = search(path)
-    assert result.matches == {("N1", 0): True, ("N1", 1): False}
-    assert result.since == NOW
+    assert result.matches == {("N1", 1): True, ("N1", 2): False}
+    assert result.since == NOW + 1
 
 
 def test_rotated_files_are_searched_as_far_as_necessary(tmp_path: Path) -> None:
     path = tmp_path / "audit.json"
-    path.write_bytes(line(2))
-    path.with_name("audit.json.1").write_bytes(line(1) + line(2, "leaked"))
-    path.with_name("audit.json.2").write_bytes(line(0, "leaked"))
-    assert search(path, SESSIONS[1:3]).matches == {("N1", 2): False, ("N1", 1): False}
+    path.write_bytes(line(3))
+    path.with_name("audit.json.1").write_bytes(line(2) + line(3, "leaked"))
+    path.with_name("audit.json.2").write_bytes(line(1, "leaked"))
+    assert search(path, SESSIONS[1:3]).matches == {("N1", 3): False, ("N1", 2): False}
     result = search(path)
-    assert result.matches == {("N1", 0): True, ("N1", 1): False, ("N1", 2): False}
-    assert result.since == NOW
+    assert result.matches == {("N1", 1): True, ("N1", 2): False, ("N1", 3): False}
+    assert result.since == NOW + 1
 
 
 def test_search_says_how_far_it_came_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admissions, "_BLOCK", 64 * 1024)
     path = tmp_path / "audit.json"
-    path.write_bytes(line(0, "leaked") + line(1) * 1000 + line(3))
+    path.write_bytes(line(1, "leaked") + line(2) * 1000 + line(4))
     result = search(path, deadline=0.0)
-    assert result.matches == {("N1", 3): False, ("N1", 1): False}
-    assert result.since == NOW + 1
+    assert result.matches == {("N1", 4): False, ("N1", 2): False}
+    assert result.since == NOW + 2
     assert "not searched to its beginning in time" in result.trouble
 
 
@@ -104,7 +104,7 @@ def test_file_that_is_missing_or_unreadable_is_named(tmp_path: Path, monkeypatch
     path.mkdir()  # opening a pipe would wait, and take what somebody else reads
     assert "there is no audit file" in search(path).trouble
     path.rmdir()
-    path.write_bytes(line(0))
+    path.write_bytes(line(1))
 
     def fail(_: object) -> Never:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
