@@ -44,7 +44,7 @@ def test_provisioning(go: Go, keys: KeyFiles, signer: str) -> None:
             username="u",
             password=Secret("p"),
             extensions={"site": {"name": "lab"}},
-            bounds=make_bounds(["node1.example.net", r"/spare\d+/"], ["192.0.2.0/24"]),
+            bounds=make_bounds(["node1.example.net", r"/spare\d+/"], ["192.0.2.0/24"], 3),
             protocol_v2=True,
             allow_update=True,
         )
@@ -61,7 +61,7 @@ def test_provisioning(go: Go, keys: KeyFiles, signer: str) -> None:
         "chusr": "u",
         "chpwd": "p",
     }
-    bounds = {"names": ["node1.example.net", r"/spare\d+/"], "networks": ["192.0.2.0/24"]}
+    bounds = {"names": ["node1.example.net", r"/spare\d+/"], "networks": ["192.0.2.0/24"], "max_nodes": 3}
     assert claims["extensions"] == {"site": {"name": "lab"}, "broker-auth": bounds}
     assert (claims["v2"], claims["update"]) == (True, True)
     look = go.ask("look", token=token)
