@@ -6,73 +6,39 @@ import asyncio
 import contextlib
 import logging
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, SlowConsumerError
 from nats.errors import Error as NatsError
 
+from broker_auth.callout.broker_log import BrokerLog
 from broker_auth.callout.client import BrokerClient
 from broker_auth.callout.copies import Copies
-from broker_auth.callout.freshness import Age, Freshness
+from broker_auth.callout.draining import unsubscribed, while_responsive
+from broker_auth.callout.extra_subscriptions import ExtraSubscription, ExtraSubscriptions
 from broker_auth.callout.hedging import Held
+from broker_auth.callout.intake import Intake
 from broker_auth.certificates.certificate import CertificateError, parse_certificate
 from broker_auth.errors import OperationError
-from broker_auth.logs.limit import LogLimit
 from broker_auth.natsio.client import round_trip
-from broker_auth.natsio.natspy import unsubscribe
-from broker_auth.natsio.subjects import AUTH_QUEUE, AUTH_REQUEST_SUBJECT
+from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT
 from broker_auth.natsio.versions import unsafe
 from broker_auth.printable import printable
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings
 
-DRAIN_SECONDS: Final = 10.0  # for a broker that keeps sending
-SILENT_SECONDS: Final = 1.5  # without a byte from a broker, after which draining ends without it
 PONG_SECONDS: Final = 5.0  # without an answer to a PING, after which the broker is considered unreachable
-RETURN_SECONDS: Final = 5.0  # until a worker that unsubscribed subscribes again, to check whether it can answer
-_EXPIRED_IN_A_ROW: Final = 3  # requests, after which a worker unsubscribes
 _RETRY_SECONDS: Final = 1.0
 _CHECK_SECONDS: Final = 0.5
-_LOOK_SECONDS: Final = 0.1
-_STEP_SECONDS: Final = 1.0  # a larger change of the clock means that it was set
-_MAX_PENDING: Final = 8192  # queued messages of a subscription, and their bytes
-_MAX_PENDING_BYTES: Final = 8 * 1024 * 1024
 _NOT_PERMITTED: Final = (
     "its configuration was rendered by an older version, so other workers cannot answer for this one if it hangs; "
     "render it again and restart nats-server"
 )
-_VIOLATION: Final = "permissions violation for subscription"
-_SHOWN: Final = 256  # characters of an error that a broker sent
-_LOG_BURST: Final = 20  # log lines about one broker, which can trigger them by reconnecting
 
-Handler = Callable[["BrokerConnection", Msg], Awaitable[None]]
 RequestHandler = Callable[["BrokerConnection", str, bytes, "bytes | None"], None]
 """Handles a request when it is read; arguments: connection, reply subject, message, headers."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExtraSubscription:
-    """An additional, best-effort subscription.
-
-    Attributes:
-        brokers: names of the brokers to subscribe at; None for all.
-        if_refused: text to log if the broker's configuration does not permit it.
-        on_refused: called with the broker's name then.
-    """
-
-    subject: str
-    handler: Handler
-    queue: str = ""
-    brokers: Collection[str] | None = None
-    if_refused: str = ""
-    on_refused: Callable[[str], None] = lambda _: None
-
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +48,7 @@ class BrokerConnection:
 
     Attributes:
         subscribed: set while subscribed to requests.
-        away: why this worker has unsubscribed from requests; empty while it is subscribed.
+        intake: the subscription to requests.
         certificate_expiry: when the certificate of the connected server expires, in Unix seconds; None if unknown.
     """
 
@@ -118,29 +84,20 @@ class BrokerConnection:
         self._broker = broker
         self._seed = seed
         self._handler = handler
-        self._extra_subscriptions = tuple(
-            item for item in extra_subscriptions if item.brokers is None or self.name in item.brokers
-        )
-        self._refused: set[str] = set()
+        self._log = BrokerLog(_log, self.name)
+        self._extra = ExtraSubscriptions(self.name, extra_subscriptions, self._log)
         self._others = frozenset(others)
         self._tls = tls
         self._draining = False
         self._on_drop = on_drop
         self._on_overflow = on_overflow
-        self._on_leave = on_leave
-        self.away = ""
+        self.intake = Intake(self._log, self._on_request, lambda: on_leave(self))
         self.certificate_expiry: float | None = None
-        self._freshness = Freshness()
-        self._expired = 0
-        self._returning: asyncio.Task[None] | None = None
         self._copies: Copies | None = None
         self._reported_refusal = False
         self._subscribed_before = False
-        self._lines = LogLimit(_LOG_BURST)
         self._client: BrokerClient | None = None
-        self._subscription: Subscription | None = None
         self._closed = asyncio.Event()
-        self._last_error = ""
 
     async def run(self) -> None:
         """Connect, and reconnect whenever the connection ends (docs/nats-server.md fact 25).
@@ -152,7 +109,7 @@ class BrokerConnection:
                 await self._connect()
                 await self._until_closed()
             except Exception as error:  # retry after any error: the endpoint may be a broker the next time
-                self._report(error)
+                self._log.report(error)
             self._lost()
             await self.close()
             await asyncio.sleep(_RETRY_SECONDS)
@@ -172,7 +129,7 @@ class BrokerConnection:
         """Whether this worker is subscribed and the broker has answered a PING recently."""
         if self._client is None or asyncio.get_running_loop().time() - self._client.proven > PONG_SECONDS:
             return False
-        return self.subscribed.is_set() and not self.away
+        return self.subscribed.is_set() and not self.intake.away
 
     @property
     def unsent(self) -> int:
@@ -186,14 +143,15 @@ class BrokerConnection:
         so that it does not delay the others.
         """
         self._draining = True
-        client, subscription = self._client, self._subscription
+        self.intake.end()
+        client, subscription = self._client, self.intake.subscription
         if self._copies is not None:
             self._copies.retire()
         if client is None or not client.is_connected:
             _log.warning("broker %s: not connected while stopping, nothing to drain", self.name)
         elif subscription is not None:
             # By then, requests that the broker sent before it processed this have been read and passed on.
-            await self._finish(client, lambda: _unsubscribed(client, subscription))
+            await self._finish(client, lambda: unsubscribed(client, subscription))
 
     async def settle(self) -> None:
         """Wait until the broker has processed every answer; drop it if it does not respond."""
@@ -206,7 +164,7 @@ class BrokerConnection:
     async def _finish(self, client: BrokerClient, step: Callable[[], Awaitable[None]]) -> None:
         """Take a step of draining; log why and drop the broker if it fails."""
         try:
-            await _while_responsive(client, step)
+            await while_responsive(client, step)
         except (NatsError, OSError, TimeoutError) as error:
             reason = printable(str(error)) or type(error).__name__
             _log.warning("broker %s: not drained: %s; requests that it has not delivered are lost", self.name, reason)
@@ -216,8 +174,7 @@ class BrokerConnection:
 
     async def close(self) -> None:
         """Close the connection in any state; must not raise, because the loop of :meth:`run` has to survive."""
-        if self._returning is not None:
-            self._returning.cancel()
+        self.intake.close()
         if self._client is not None:
             try:
                 await self._client.close()
@@ -226,9 +183,9 @@ class BrokerConnection:
 
     async def _connect(self) -> None:
         self._closed.clear()
-        self._forget()
         client = BrokerClient(self._on_dropped)
-        self._client = client
+        self._client, self._copies = client, None
+        self.intake.begin(client)
         self.certificate_expiry = None
         await client.connect(
             servers=list(self._broker.urls),
@@ -244,39 +201,21 @@ class BrokerConnection:
 
         self.certificate_expiry = _expiry(client.certificate)
         # Subscribe to requests last, when everything else is ready.
-        for extra in self._extra_subscriptions:
-            await self._subscribe(client, extra.subject, extra.queue, extra.handler)
+        await self._extra.start(client, self)
         self._copies = Copies(client, AUTH_REQUEST_SUBJECT, lambda: round_trip(client))
         await self._copies.start()
         self._check_account(client)
         if self._draining:
             return  # connected too late to take requests
-        self._last_error = ""
+        self._log.forget_error()
         if not self._copies.permitted and not self._reported_refusal:
             self._reported_refusal = True
-            self._log_line(logging.WARNING, _NOT_PERMITTED)
-        await self._subscribe_to_requests(client)
+            self._log.line(logging.WARNING, _NOT_PERMITTED)
+        await self.intake.start(client, self._copies)
         self.subscribed.set()
-        self._log_line(logging.INFO, f"subscribed{' again' if self._subscribed_before else ''} at {_where(client)}")
+        self._log.line(logging.INFO, f"subscribed{' again' if self._subscribed_before else ''} at {_where(client)}")
         self._subscribed_before = True
         self._check_version(client)
-
-    async def _subscribe_to_requests(self, client: BrokerClient) -> None:
-        """Subscribe to requests."""
-        subscription = await client.subscribe(AUTH_REQUEST_SUBJECT, queue=AUTH_QUEUE)
-        client.tap(subscription, self._on_request)
-        self._subscription = subscription
-        client.check(asyncio.get_running_loop().time())
-        await round_trip(client)
-
-    async def _subscribe(self, client: Client, subject: str, queue: str, handler: Handler) -> Subscription:
-        return await client.subscribe(
-            subject,
-            queue=queue,
-            cb=self._bound(handler),
-            pending_msgs_limit=_MAX_PENDING,
-            pending_bytes_limit=_MAX_PENDING_BYTES,
-        )
 
     async def _until_closed(self) -> None:
         """Wait until the connection has ended; drop it if the broker does not read."""
@@ -298,29 +237,7 @@ class BrokerConnection:
     def _check_version(self, client: BrokerClient) -> None:
         """Warn of a nats-server with security defects; refusing to serve it would lock its clients out."""
         if reason := unsafe(client.server_version):
-            self._log_line(logging.WARNING, f"upgrade nats-server {client.server_version!r}: {reason}")
-
-    def _bound(self, handler: Handler) -> Callable[[Msg], Awaitable[None]]:
-        async def handle(message: Msg) -> None:
-            await handler(self, message)
-
-        return handle
-
-    # -- requests -----------------------------------------------------------------------------
-
-    def judge(self, issued: int, expires: int) -> Age:
-        """Judge a request by its ``iat`` and ``exp``; unsubscribe if all are expired because clocks differ."""
-        now = asyncio.get_running_loop().time()
-        self._freshness.proven = self._client.proven if self._client else float("-inf")
-        age = self._freshness.judge(issued, expires, time.time(), now)
-        if age is Age.EXPIRED:
-            self._expired += 1
-            self._set_able(False)
-            if self._expired >= _EXPIRED_IN_A_ROW or self.away:
-                self._leave(time.time() - issued)
-        elif age is Age.YOUNG and self._expired:
-            self._return("the clocks agree again")
-        return age
+            self._log.line(logging.WARNING, f"upgrade nats-server {client.server_version!r}: {reason}")
 
     def is_answered(self, subject: str) -> bool:
         """Return whether another worker has answered a request while this one was suspended or busy."""
@@ -351,128 +268,26 @@ class BrokerConnection:
         try:
             self._handler(self, reply.decode(), data, headers)
         except Exception as error:  # one message must not end the connection
-            self._report(error)
-
-    def _return(self, why: str) -> None:
-        """Note that this worker can answer requests again."""
-        self._expired = 0
-        self._set_able(True)
-        if self.away:
-            self.away = ""
-            self._log_line(logging.INFO, f"{why}: subscribing to requests again")
-
-    def _set_able(self, able: bool) -> None:
-        if self._copies is not None and self._copies.peers.able is not able:
-            self._copies.peers.able = able
-            self._copies.tick()  # immediately, because the worker that takes over has the copies
-
-    def _leave(self, difference: float) -> None:
-        """Unsubscribe from requests, and try again later."""
-        if not self.away:
-            self.away = "clock"
-            self._log_line(
-                logging.ERROR,
-                f"its requests have expired on arrival: its clock and ours differ by about {difference:.0f} s; "
-                "unsubscribed from requests until the clocks agree; synchronize both clocks",
-            )
-            self._on_leave(self)
-        client, subscription, self._subscription = self._client, self._subscription, None
-        if client is not None and subscription is not None:
-            self._returning = asyncio.create_task(self._resubscribe_later(client, subscription))
-
-    async def _resubscribe_later(self, client: BrokerClient, subscription: Subscription) -> None:
-        try:
-            await subscription.unsubscribe()
-            client.untap(subscription)
-            offset = time.time() - time.monotonic()
-            for _ in range(int(RETURN_SECONDS / _CHECK_SECONDS)):
-                await asyncio.sleep(_CHECK_SECONDS)
-                if abs(time.time() - time.monotonic() - offset) > _STEP_SECONDS:
-                    # The clock was set; without requests nothing else shows that it is correct now.
-                    self._return("this machine's clock was set")
-                    break
-        except NatsError as error:
-            self._report(error)
-        if client is self._client and client.is_connected and not self._draining:
-            with contextlib.suppress(NatsError, OSError):
-                await self._subscribe_to_requests(client)
-
-    def _forget(self) -> None:
-        """Reset the state of the previous connection."""
-        self.away, self._expired = "", 0
-        self._freshness = Freshness()
-        self._copies = None
-
-    def _report(self, error: Exception) -> None:
-        """Log an error once, not for each attempt that fails in the same way."""
-        text = printable(str(error) or type(error).__name__, _SHOWN)
-        if text != self._last_error:
-            self._log_line(logging.WARNING, text)
-            self._last_error = text
-
-    def _log_line(self, level: int, text: str) -> None:
-        if self._lines.due():
-            _log.log(level, "broker %s: %s", self.name, text)
+            self._log.report(error)
 
     def _lost(self) -> None:
         """Handle the end of a connection."""
         if self.subscribed.is_set() and not self._draining:
-            self._log_line(logging.WARNING, "disconnected")
+            self._log.line(logging.WARNING, "disconnected")
         self.subscribed.clear()
 
     def _on_dropped(self, reason: str, lost: int) -> None:
-        self._log_line(logging.ERROR, f"{reason}; the connection is dropped, and {lost} messages are lost")
+        self._log.line(logging.ERROR, f"{reason}; the connection is dropped, and {lost} messages are lost")
         self._on_drop(self, lost)
 
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, SlowConsumerError):
             self._on_overflow()
-        elif refused := self._refused_subscription(error):
-            refused.on_refused(self.name)
-            if refused.if_refused not in self._refused:
-                self._refused.add(refused.if_refused)
-                self._log_line(logging.WARNING, refused.if_refused)
-        else:
-            self._report(error)
-
-    def _refused_subscription(self, error: Exception) -> ExtraSubscription | None:
-        """Return the extra subscription that the broker refuses, if it may; None for any other error."""
-        text = str(error).lower()
-        if _VIOLATION not in text:
-            return None
-        refused = (item for item in self._extra_subscriptions if f'"{item.subject.lower()}"' in text)
-        return next((item for item in refused if item.if_refused), None)
+        elif not self._extra.refused(error):
+            self._log.report(error)
 
     async def _on_closed(self) -> None:
         self._closed.set()
-
-
-async def _unsubscribed(client: BrokerClient, subscription: Subscription) -> None:
-    await unsubscribe(client, subscription)
-    await round_trip(client)
-
-
-async def _while_responsive(client: BrokerClient, step: Callable[[], Awaitable[None]]) -> None:
-    """Take a step that ends with the broker's answer, as long as the broker sends anything.
-
-    A live broker answers the PINGs of :meth:`.BrokerClient.check`, even if its answer to this step has to wait.
-
-    Raises:
-        TimeoutError: the broker has sent nothing for :data:`SILENT_SECONDS`, or the step took :data:`DRAIN_SECONDS`.
-        nats.errors.Error: the connection is closed or does not answer.
-    """
-    taking = asyncio.ensure_future(step())
-    before, silent = client.reads, 0
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while not (await asyncio.wait([taking], timeout=_LOOK_SECONDS))[0]:
-                # Counts looks instead of comparing clocks, because this process may have been suspended.
-                before, silent = client.reads, silent + 1 if client.reads == before else 0
-                if silent * _LOOK_SECONDS >= SILENT_SECONDS:
-                    raise TimeoutError(f"it has sent nothing for {SILENT_SECONDS:g} s, frozen or unreachable")
-            await taking
-    finally:
-        taking.cancel()
 
 
 def _expiry(certificate: bytes | None) -> float | None:

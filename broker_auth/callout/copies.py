@@ -57,6 +57,12 @@ class Copies:
         if self.peers.watching is (self._copies is None) and (self._changing is None or self._changing.done()):
             self._changing = asyncio.create_task(self._change(self.peers.watching))
 
+    def set_able(self, able: bool) -> None:
+        """Tell the other workers at once if this worker cannot answer any more, or can again: they have the copies."""
+        if self.peers.able is not able:
+            self.peers.able = able
+            self.tick()
+
     def retire(self) -> None:
         """Give up the duty; :meth:`leave` reports later answers."""
         self.peers.able = False

@@ -8,7 +8,8 @@ from typing import Final
 
 from nats.aio.msg import Msg
 
-from broker_auth.callout.connection import BrokerConnection, ExtraSubscription
+from broker_auth.callout.connection import BrokerConnection
+from broker_auth.callout.extra_subscriptions import ExtraSubscription
 from broker_auth.callout.waiting import WaitingNodes
 from broker_auth.natsio.account_connections import connections_subject, read_report
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT

@@ -17,7 +17,8 @@ from typing import Final
 from broker_auth.callout.backlog import Backlog
 from broker_auth.callout.callout import Callout, Exchange
 from broker_auth.callout.client import MAX_SUBJECT
-from broker_auth.callout.connection import BrokerConnection, ExtraSubscription
+from broker_auth.callout.connection import BrokerConnection
+from broker_auth.callout.extra_subscriptions import ExtraSubscription
 from broker_auth.callout.freshness import Age
 from broker_auth.callout.hedging import TICK_SECONDS, Held
 from broker_auth.callout.request import Opened, WireFault, server_xkey
@@ -183,7 +184,7 @@ class Service:
         claims = opened.claims
         difference = time.time() - claims.iat
         self.callout.skews.observe(connection.name, claims.nats.server_id.name, difference, time.monotonic())
-        age = connection.judge(claims.iat, claims.exp)
+        age = connection.intake.judge(claims.iat, claims.exp)
         if age is Age.YOUNG:
             return opened
         self.callout.not_answered(*(_STALE if age is Age.STALE else _EXPIRED))

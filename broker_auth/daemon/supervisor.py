@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from broker_auth.callout.connection import DRAIN_SECONDS
+from broker_auth.callout.draining import DRAIN_SECONDS
 from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.child import Child
 from broker_auth.daemon.counting import Counting

@@ -27,7 +27,9 @@ from broker_auth.audit.nats_sink import DRAIN_SECONDS as AUDIT_SECONDS
 from broker_auth.audit.nats_sink import NatsAudit
 from broker_auth.audit.sinks import Audit, AuditSink, DenialLog, LogAudit
 from broker_auth.callout.callout import make_callout
-from broker_auth.callout.connection import DRAIN_SECONDS, BrokerConnection, ExtraSubscription
+from broker_auth.callout.connection import BrokerConnection
+from broker_auth.callout.draining import DRAIN_SECONDS
+from broker_auth.callout.extra_subscriptions import ExtraSubscription
 from broker_auth.callout.micro import MicroService
 from broker_auth.callout.reports import ConnectionReports
 from broker_auth.callout.service import Service, tls_contexts

@@ -239,7 +239,7 @@ async def test_invalid_time_costs_the_message_and_not_the_worker(scene: Scene, i
 async def test_stopping_does_not_wait_for_an_unresponsive_broker(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("broker_auth.callout.connection.DRAIN_SECONDS", 10.0 * HANG_SECONDS)
+    monkeypatch.setattr("broker_auth.callout.draining.DRAIN_SECONDS", 10.0 * HANG_SECONDS)
     scene.stolen.stop_reading()
     scene.honest.ask(scene.request(), "inbox.last")
     scene.stop.set()
