@@ -21,15 +21,14 @@ _NEVER_AT_EDGES: Final = frozenset({RevocationKind.CERTIFICATE, RevocationKind.S
 _OF_PROVISIONERS: Final = frozenset({RevocationKind.KEY, RevocationKind.CHAIN_ISSUER, RevocationKind.IDENTITY})
 _SPARED: Final = Choice(ends=False)
 _CHOSEN: Final = Choice(ends=True)
+_ALL: Final = "give --sessions all to end every session: those that may come back do"
+_NOWHERE: Final = "without an audit record on this host and on those that answered, so what let them in is not known"
 _NO_RECORD: Final = Choice(
-    ends=False,
-    unknown="without an audit record on this host, so what let them in is not known; give --sessions all to end every "
-    "session: those that may come back do",
+    ends=False, unknown=f"without an audit record on this host, so what let them in is not known; {_ALL}"
 )
-_NO_RECORD_ANYWHERE: Final = Choice(
-    ends=False,
-    unknown="without an audit record on this host and on those that answered, so what let them in is not known; give "
-    "--sessions all to end every session: those that may come back do",
+_NO_RECORD_ANYWHERE: Final = Choice(ends=False, unknown=f"{_NOWHERE}; {_ALL}")
+_NO_RECORD_OF_OUTPOST: Final = Choice(
+    ends=False, unknown=f"{_NOWHERE}; hosts that serve this zone only are not asked: run this there, or {_ALL}"
 )
 
 
@@ -119,8 +118,10 @@ class RevokedSessions:
         if not self._settings.zone(broker.zone).served:
             return _SPARED  # tokens let nobody in there
         matches = self._hosts.matches(Place(broker.zone, server.id, row.cid)) if self._hosts else None
+        if matches is None and self._inquired:
+            return _NO_RECORD_OF_OUTPOST if broker.role.is_outpost else _NO_RECORD_ANYWHERE
         if matches is None:
-            return _NO_RECORD_ANYWHERE if self._inquired else _NO_RECORD
+            return _NO_RECORD
         return _CHOSEN if matches else _SPARED
 
     async def inquire(self, sessions: Sequence[Place], /) -> bool:

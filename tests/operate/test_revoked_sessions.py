@@ -75,6 +75,8 @@ async def test_session_is_chosen_or_spared_by_what_another_host_knows(tmp_path: 
     assert [choice.ends for choice in choices] == [True, False, False]
     assert [bool(choice.unknown) for choice in choices] == [False, False, True]
     assert "and on those that answered" in choices[2].unknown
+    assert "hosts that serve this zone only are not asked" in choices[2].unknown
+    assert "this zone only" not in selector.choose(settings.brokers[0], server, rows[2]).unknown
     alone = RevokedSessions(settings, target, list)
     assert not await alone.inquire(places)
     assert alone.choose(edge, server, rows[0]).unknown
