@@ -18,6 +18,7 @@ from broker_auth.operate.doctor.live import ListenerMode, check_live
 from broker_auth.operate.kick import kick_problems
 from broker_auth.operate.replay.show import document, lines
 from broker_auth.printable import printable
+from broker_auth.settings.checks.readers import reader_problems
 from broker_auth.settings.load import check
 from broker_auth.settings.problems import ConfigurationReport, Problem, shown_key
 
@@ -55,7 +56,8 @@ def check_command(ctx: click.Context, file: Path, audit: Path | None, *, live: b
     report = check(file, os.environ, remote=live)
     if report.settings is not None:
         with configured_by(file):
-            report = dataclasses.replace(report, warnings=(*report.warnings, *kick_problems(report.settings)))
+            seeds = (*kick_problems(report.settings), *reader_problems(report.settings))
+            report = dataclasses.replace(report, warnings=(*report.warnings, *seeds))
     listeners: tuple[ListenerMode, ...] = ()
     if live and report.settings is not None:
         report, listeners = run(check_live(report, Access(settings=report.settings)))

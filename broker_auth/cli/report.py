@@ -72,7 +72,7 @@ def _watch_options(function: Any) -> Any:
 @click.option("--host", help="Only this address or network, like 10.1.0.0/16.")
 @click.option(
     "--rule",
-    help="Only connections admitted by this rule; requires --audit except for auth_user, break_glass and kick.",
+    help="Only connections admitted by this rule; requires --audit except for auth_user, break_glass, kick and reader.",
 )
 @click.option("--subject", help="Only connections subscribed to this subject.")
 @click.option("--filter", "text", help="Only connections in which this text appears.")

@@ -60,7 +60,7 @@ def serve(config: Path, workers: int | None = None, zone: str | None = None) -> 
         if outlined.pid_file is not None:
             pid_file = PidFile(outlined.pid_file)
             stack.callback(pid_file.remove)
-        host = _host(config, outlined, names if zone is None else [zone], workers)
+        host = _host(config, outlined, names if zone is None else [zone], workers, apart=zone is not None)
         front = _Front(host, Notifier(), pid_file)
         # Not uvloop: this process forks inside its loop.
         asyncio.run(front.run(outlined.metrics_listen))
@@ -71,11 +71,13 @@ def _outline(config: Path, zone: str | None) -> Settings:
     try:
         return outline(config, os.environ)
     except ConfigurationError as error:
-        report = check(config, os.environ, zone=zone)
+        report = check(config, os.environ, zone=zone, apart=zone is not None)
         raise ConfigurationError(report.problems or error.problems) from error
 
 
-def _host(config: Path, outlined: Settings, names: list[str], workers: int | None) -> Supervisor | Zones:
+def _host(
+    config: Path, outlined: Settings, names: list[str], workers: int | None, *, apart: bool
+) -> Supervisor | Zones:
     """Return the supervisor of a single zone, or the processes of several zones.
 
     With a static fleet even a single edge gets a separate process, so that a reload can add the fleet's zone.
@@ -84,13 +86,16 @@ def _host(config: Path, outlined: Settings, names: list[str], workers: int | Non
     if len(names) == 1 and (names != [main] or not outlined.fleet_is_static):
         (name,) = names
         alone = len(outlined.zones) == 1
-        first = _load(config, name, main)
-        return Supervisor(first, lambda: _reload(config, outlined, name, alone=alone), workers)
+        first = _load(config, name, main, apart=apart)
+        return Supervisor(first, lambda: _reload(config, outlined, name, alone=alone, apart=apart), workers)
 
     def start(name: str, on_beat: Callable[[], None]) -> Child[ZoneState]:
         def make() -> Supervisor:
             return Supervisor(
-                _load(config, name, main), lambda: _reload(config, outlined, name), workers, label=f"zone {name}"
+                _load(config, name, main, apart=apart),
+                lambda: _reload(config, outlined, name, apart=apart),
+                workers,
+                label=f"zone {name}",
             )
 
         return Child(functools.partial(supervise, make, name), ZoneState, on_beat)
@@ -98,8 +103,8 @@ def _host(config: Path, outlined: Settings, names: list[str], workers: int | Non
     return Zones(names, start, lambda: [zone.name for zone in outline(config, os.environ).served_zones])
 
 
-def _load(config: Path, zone: str, main: str = FLEET_ZONE) -> Prepared:
-    report = check(config, os.environ, zone=zone)
+def _load(config: Path, zone: str, main: str = FLEET_ZONE, *, apart: bool = False) -> Prepared:
+    report = check(config, os.environ, zone=zone, apart=apart)
     if report.settings is None:
         raise ConfigurationError(report.problems)
     for warning in report.warnings:
@@ -114,9 +119,9 @@ def _is_about(warning: Problem, settings: Settings, zone: str) -> bool:
     return (warning.key or "").startswith((*names, ZONE.replace("<name>", zone)))
 
 
-def _reload(config: Path, first: Settings, zone: str, *, alone: bool = False) -> Prepared:
+def _reload(config: Path, first: Settings, zone: str, *, alone: bool = False, apart: bool = False) -> Prepared:
     """Read the configuration again; with ``alone`` this process serves one zone and cannot start others."""
-    prepared = _load(config, zone, first.served_zones[0].name)
+    prepared = _load(config, zone, first.served_zones[0].name, apart=apart)
     if alone and (others := [item.name for item in outline(config, os.environ).served_zones if item.name != zone]):
         _log.error("zone %s is new and not served by this process; restart the service", ", ".join(others))
     for name in ("metrics_listen", "pid_file"):

@@ -101,8 +101,19 @@ class ZoneFiles:
         return f"{self.directory}/kick.public"
 
     @property
+    def reader_seed(self) -> str:
+        """Seed of the reader: by it a host without the fleet's zone learns what was revoked."""
+        return f"{self.directory}/reader.seed"
+
+    @property
+    def reader_public(self) -> str:
+        """Public key of that user, which stays if the seed is moved away."""
+        return f"{self.directory}/reader.public"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Paths of all files."""
+        reader = () if self.zone == FLEET_ZONE else (self.reader_seed, self.reader_public)
         return (
             self.issuer_seed,
             self.service_seed,
@@ -111,15 +122,17 @@ class ZoneFiles:
             self.break_glass_public,
             self.kick_seed,
             self.kick_public,
+            *reader,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneUsers:
-    """The public keys of a zone's users of the system account."""
+    """The public keys of a zone's users of the system account, and of its reader."""
 
     break_glass: str
     kick: str
+    reader: str | None = None
 
 
 # Additions to a key's comment: why `init` chose this value, and who has to change it.
@@ -136,7 +149,7 @@ def text(plan: Plan, *, users: Mapping[str, ZoneUsers], leaf_users: Mapping[str,
 
     Args:
         plan: with every file named, the development PKI's included.
-        users: by zone, its users of the system account.
+        users: by zone, its users that nats-servers admit without the service.
         leaf_users: the names by which the fleet's leaf listener knows the certificates of edges and gates.
 
     Raises:
@@ -210,6 +223,9 @@ def _user_lines(zone: str, users: ZoneUsers) -> Iterator[Line]:
     yield prefix + "break_glass_nkey", users.break_glass
     yield prefix + "kick_nkey", users.kick
     yield prefix + "kick_seed_file", ZoneFiles(zone).kick_seed
+    if users.reader:
+        yield prefix + "reader_nkey", users.reader
+        yield prefix + "reader_seed_file", ZoneFiles(zone).reader_seed
 
 
 def _prefix(zone: str) -> str:

@@ -126,7 +126,7 @@ def _is_served(plan: Plan, zone: str) -> bool:
 
 
 def write_zone_keys(workspace: Workspace, zone: str, *, served: bool = True) -> brokerconf.ZoneUsers:
-    """Create the missing keys of a zone, and return the public keys of its users of the system account.
+    """Create the missing keys of a zone, and return the public keys of its users.
 
     Args:
         workspace: the deployment's directory.
@@ -146,6 +146,7 @@ def write_zone_keys(workspace: Workspace, zone: str, *, served: bool = True) -> 
     return brokerconf.ZoneUsers(
         break_glass=_user(workspace, files.break_glass_seed, files.break_glass_public),
         kick=_user(workspace, files.kick_seed, files.kick_public),
+        reader=None if zone == FLEET_ZONE else _user(workspace, files.reader_seed, files.reader_public),
     )
 
 

@@ -16,12 +16,20 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, StrictUndefined
 
 from broker_auth.deploy.natsbinary import OPTIONAL_CERTIFICATES, require_optional_certificates
+from broker_auth.deploy.reader_accounts import THRESHOLD, exports, reader_accounts
 from broker_auth.deploy.static_users import static_users
 from broker_auth.errors import InputError
 from broker_auth.natsio.account_connections import connections_subject
 from broker_auth.natsio.bucket import MAX_REPLICAS
 from broker_auth.natsio.nkey import NkeyKind, decode_public, public_nkey
-from broker_auth.natsio.subjects import AUTH_QUEUE, BUCKET_INBOX, CALLOUT_ACCOUNT, COPY_QUEUE, PEERS_SUBJECT
+from broker_auth.natsio.subjects import (
+    AUTH_QUEUE,
+    BUCKET_INBOX,
+    CALLOUT_ACCOUNT,
+    COPY_QUEUE,
+    PEERS_SUBJECT,
+    reader_account,
+)
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
 from broker_auth.policy.permissions import GATE_LINK, KICK, NODE_EVENTS, PROVISIONER_EVENTS, SYSTEM
@@ -78,6 +86,8 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
     zone, static = settings.zone(broker.zone), static_users(settings, broker)
     keys = _public_keys(settings, zone) if zone.served else None
     break_glass, kick = _user(zone.break_glass_nkey), _user(zone.kick_nkey)
+    buckets = settings.buckets if broker == settings.main_broker and server.store_dir else ()
+    readers = reader_accounts(settings) if buckets else ()
     return (
         _environment()
         .from_string(_template())
@@ -110,7 +120,10 @@ def render(settings: Settings, broker: BrokerSettings) -> str:
             ],
             bucket=PROVISIONER_BUCKET,
             events=(*NODE_EVENTS, *PROVISIONER_EVENTS),
-            buckets=settings.buckets if broker == settings.main_broker and server.store_dir else (),
+            buckets=buckets,
+            readers=readers,
+            reader_exports=exports(readers),
+            reader_threshold=THRESHOLD,
             max_replicas=MAX_REPLICAS,
             bucket_inbox=BUCKET_INBOX,
             audit_subject=None if role.is_outpost or static else settings.audit.subject,
@@ -365,10 +378,10 @@ class _Checks:
     def _accounts(self) -> None:
         names = self.settings.accounts
         for name in (names.fleet, names.provisioning, names.system):
-            if not _ACCOUNT.fullmatch(name) or name == CALLOUT_ACCOUNT:
+            if not _ACCOUNT.fullmatch(name) or name in (CALLOUT_ACCOUNT, *map(reader_account, self.settings.readers)):
                 raise InputError(
                     f"{self.settings.path}: {name!r} is not a valid account name; use letters, digits, '_', '-' "
-                    f"and '.', and not {CALLOUT_ACCOUNT}, which is reserved for the service"
+                    f"and '.', and not {CALLOUT_ACCOUNT} or {reader_account('…')}, which are reserved for the service"
                 )
 
     def _routes(self) -> None:

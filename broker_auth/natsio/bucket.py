@@ -28,6 +28,7 @@ MAX_REPLICAS: Final = 5  # JetStream's
 CREATE: Final = 0  # the revision of a key that does not exist
 _SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 5
+_API: Final = "$JS.API."
 _BATCH: Final = 500  # messages of one answer
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 _MIN_TTL: Final = 1  # second
@@ -65,7 +66,16 @@ class BucketSpec:
     def published(self) -> tuple[str, ...]:
         """The subjects that its user publishes on: a missing one is denied, such as to delete, purge or restore."""
         api = ("STREAM.INFO", "STREAM.CREATE", "STREAM.UPDATE", "STREAM.MSG.GET", "DIRECT.GET")
-        return (f"{self.prefix}>", *(f"$JS.API.{verb}.{self.stream}" for verb in api))
+        return (f"{self.prefix}>", *(f"{_API}{verb}.{self.stream}" for verb in api))
+
+    @property
+    def followed(self) -> tuple[str, ...]:
+        """The requests of a reader, which follows it and changes nothing; each with one answer but the last."""
+        return tuple(f"{_API}{verb}.{self.stream}" for verb in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET"))
+
+    def of_key(self, key: str) -> tuple[str, ...]:
+        """Return the subjects of a user that writes one key and reads it."""
+        return (f"{self.prefix}{key}", f"{_API}DIRECT.GET.{self.stream}.{self.prefix}{key}")
 
     def config(self, replicas: int) -> dict[str, Any]:
         """Return the configuration of its stream, for JetStream's API."""
@@ -92,6 +102,8 @@ class BucketSpec:
 REVOCATIONS: Final = BucketSpec("BROKER_AUTH_REVOCATIONS", max_bytes=128 * 1024 * 1024, max_value=8 * 1024)
 # Not in the bucket of revocations, which nothing that nodes cause may fill.
 NODES: Final = BucketSpec("BROKER_AUTH_NODES", max_bytes=64 * 1024 * 1024, max_value=32 * 1024)
+# Apart from the one above: whoever writes here is not trusted, and cannot delay or fill that one.
+OUTPOSTS: Final = BucketSpec("BROKER_AUTH_OUTPOSTS", max_bytes=8 * 1024 * 1024, max_value=8 * 1024)
 
 
 def ttl_until(ends: float | None, now: float) -> float | None:
@@ -139,12 +151,19 @@ class BucketState:
 
 
 class Bucket:
-    """A bucket, through a connection of the service's user."""
+    """A bucket, through a connection of the service's user or of a reader."""
 
-    def __init__(self, client: Client, spec: BucketSpec) -> None:
-        """Ask for nothing yet."""
+    def __init__(self, client: Client, spec: BucketSpec, api: str = _API) -> None:
+        """Ask for nothing yet.
+
+        Args:
+            client: the connection.
+            spec: the bucket.
+            api: the prefix of JetStream's requests, which is another one in the account of a reader.
+        """
         self.spec = spec
         self._client = client
+        self._api_prefix = api
 
     async def state(self) -> BucketState:
         """Return where the bucket ends.
@@ -185,6 +204,18 @@ class Bucket:
             BucketError: the bucket cannot be reached.
         """
         return await self._get({"last_by_subj": self.spec.prefix + key})
+
+    async def get_own(self, key: str) -> KeyValue | None:
+        """Return the entry of a key for a user that may read no other one; it may be an older one for a moment.
+
+        Raises:
+            BucketError: the bucket cannot be reached.
+        """
+        subject = f"{self._api_prefix}DIRECT.GET.{self.spec.stream}.{self.spec.prefix}{key}"
+        try:
+            return self._entry(await self._client.request(subject, b"", timeout=_SECONDS))
+        except (NatsError, TimeoutError) as error:
+            raise self._unreachable(error) from error
 
     async def entries(self, prefix: str) -> list[KeyValue]:
         """Return the entries of the keys below a prefix, as the leader knows them; for a few.
@@ -227,7 +258,7 @@ class Bucket:
         try:
             subscription = await self._client.subscribe(inbox)
             try:
-                subject = f"$JS.API.DIRECT.GET.{self.spec.stream}"
+                subject = f"{self._api_prefix}DIRECT.GET.{self.spec.stream}"
                 await self._client.publish(subject, json.dumps(query).encode(), reply=inbox)
                 while True:
                     message = await subscription.next_msg(_SECONDS)
@@ -273,7 +304,7 @@ class Bucket:
 
     async def _api(self, verb: str, payload: dict[str, object] | None, *, missing: int | None = None) -> dict[str, Any]:
         data = b"" if payload is None else json.dumps(payload).encode()
-        return await self._request(f"$JS.API.{verb}.{self.spec.stream}", data, missing=missing)
+        return await self._request(f"{self._api_prefix}{verb}.{self.spec.stream}", data, missing=missing)
 
     async def _request(
         self, subject: str, data: bytes, headers: dict[str, str] | None = None, *, missing: int | None = None

@@ -27,6 +27,7 @@ from broker_auth.settings.checks.crls import client_crls
 from broker_auth.settings.checks.fleet_auth import check_fleet_auth, fleet_is_static
 from broker_auth.settings.checks.identities import warn_of_common_names
 from broker_auth.settings.checks.ignored import warn_of_ignored
+from broker_auth.settings.checks.readers import check_readers, follower
 from broker_auth.settings.checks.trust import TrustSettings, issuer_mode, trust
 from broker_auth.settings.checks.zones import zone_of, zones
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
@@ -92,6 +93,7 @@ class _Scope:
     serving: bool = True
     zone: str | None = None
     remote: bool = False
+    apart: bool = False
     secrets: bool = True
 
 
@@ -102,6 +104,7 @@ def check(
     serving: bool = True,
     zone: str | None = None,
     remote: bool = False,
+    apart: bool = False,
     now: datetime | None = None,
 ) -> ConfigurationReport:
     """Return the problems of a configuration, or its settings if there are no problems.
@@ -112,9 +115,10 @@ def check(
         serving: see :func:`load`.
         zone: the only zone to read: keys, files and passwords of the others are not read, and may be missing.
         remote: see :func:`load`.
+        apart: whether ``zone`` is served without the fleet's, so that it needs its reader.
         now: the time that expiry of certificates is compared with; the current time by default.
     """
-    scope = _Scope(serving=serving, zone=zone, remote=remote)
+    scope = _Scope(serving=serving, zone=zone, remote=remote, apart=apart)
     path = Path.cwd() / path
     with configured_by(path):
         return _check(path, environ, now or datetime.now(UTC), scope)
@@ -161,6 +165,7 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
     roles = [source.get(broker_keys.ROLE, name) for name in names]
     served = brokers(source, selected, now, serving=scope.serving)
     if scope.serving:
+        check_readers(source, names)
         warn_of_common_names(source, served)
     settings = Settings(
         path=source.path,
@@ -194,6 +199,7 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
         ),
         deny_expired_crl=source.get(own.CLIENT_CRL_EXPIRED) is ExpiredCrl.DENY,
         revocations_bucket=source.get(own.REVOCATIONS_BUCKET),
+        follower=follower(source, names, scope.zone, now) if scope.zone and scope.apart else None,
         session_grace=_session_grace(source),
     )
     known = {zone.name for zone in settings.zones}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from broker_auth.errors import InputError
-from broker_auth.natsio.bucket import NODES, REVOCATIONS, BucketSpec
+from broker_auth.natsio.bucket import NODES, OUTPOSTS, REVOCATIONS, BucketSpec
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.model import Accounts as AccountNames
 from broker_auth.policy.model import Serves
@@ -30,6 +30,7 @@ __all__ = [
     "FleetAuth",
     "KeySource",
     "ProvisioningSettings",
+    "ReaderAccess",
     "Role",
     "ServedZone",
     "ServerSettings",
@@ -80,6 +81,11 @@ class Role(StrEnum):
     def verifies_clients(self) -> bool:
         """Whether the fleet's members can present their certificates there."""
         return self.client_certificates is not ClientCertificates.NONE
+
+    @property
+    def requires_certificates(self) -> bool:
+        """Whether nobody can connect there without a certificate."""
+        return self.client_certificates is ClientCertificates.REQUIRED
 
     @property
     def is_outpost(self) -> bool:
@@ -164,6 +170,8 @@ class Zone:
         break_glass_nkey: public key of the user that the zone's servers admit to their system account.
         kick_nkey: public key of the user that may only list and end the connections of the zone's servers.
         kick_seed_file: file with its seed, which commands read.
+        reader_nkey: public key of the user that follows what was revoked, on a host without the fleet's zone.
+        reader_seed_file: file with its seed, which only such a host reads.
         workers: number of worker processes.
         has_own_keys: False for an edge that uses the fleet's keys, as ``init`` of 0.1.0 configured it.
         served: whether its brokers ask this service; False for the fleet with static authorization.
@@ -176,6 +184,8 @@ class Zone:
     break_glass_nkey: str | None = None
     kick_nkey: str | None = None
     kick_seed_file: Path | None = None
+    reader_nkey: str | None = None
+    reader_seed_file: Path | None = None
     workers: int = 1
     has_own_keys: bool = True
     served: bool = True
@@ -184,6 +194,21 @@ class Zone:
     def is_fleet(self) -> bool:
         """Whether this is the fleet's zone; every other one is an edge's or a gate's."""
         return self.name == FLEET_ZONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderAccess:
+    """The access of a zone's reader to the fleet, on a host that does not serve the fleet (docs/zones.md#readers).
+
+    Attributes:
+        seed: seed of its nkey.
+        urls: of the broker with the buckets.
+        tls: the CA of that broker, and the reader's own certificate.
+    """
+
+    seed: Secret
+    urls: tuple[str, ...]
+    tls: TLSFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,6 +374,7 @@ class Settings:
         pid_file: file by which ``broker-auth reload`` finds the service.
         revocations: file with what was revoked; None if nothing can be.
         revocations_bucket: whether hosts exchange it by a bucket of the fleet.
+        follower: how the zone that is served apart from the fleet's learns what was revoked.
         narrowed_to: the zone that these settings were narrowed to by :meth:`of_zone`; empty for all zones.
     """
 
@@ -377,6 +403,7 @@ class Settings:
     deny_expired_crl: bool = False
     revocations_bucket: bool = False
     session_grace: float = 0.0
+    follower: ReaderAccess | None = None
     narrowed_to: str = ""
 
     @property
@@ -401,7 +428,14 @@ class Settings:
     @property
     def buckets(self) -> tuple[BucketSpec, ...]:
         """The buckets in the callout account of :attr:`main_broker`."""
-        return (REVOCATIONS, NODES) if self.revocations_bucket else ()
+        if not self.revocations_bucket:
+            return ()
+        return (REVOCATIONS, NODES, OUTPOSTS) if self.readers else (REVOCATIONS, NODES)
+
+    @property
+    def readers(self) -> dict[str, str]:
+        """The public key of the reader of each zone that has one; none without the bucket of revocations."""
+        return {zone.name: zone.reader_nkey for zone in self.zones if zone.reader_nkey and self.revocations_bucket}
 
     @property
     def counter_socket(self) -> Path | None:

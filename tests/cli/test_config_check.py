@@ -91,6 +91,28 @@ def test_kick_seed_of_another_user_is_warned_of(directory: Directory) -> None:
     assert "kick.seed is not the seed of kick_nkey" in checked.err
 
 
+def test_reader_seed_of_another_user_is_warned_of(directory: Directory) -> None:
+    zone = f"{P}zone.edge."
+    for name, kind in (("nkey", NkeyKind.USER), ("issuer", NkeyKind.ACCOUNT), ("xkey", NkeyKind.CURVE)):
+        directory.write(f"{name}.edge", generate_seed(kind))
+        directory.set({f"{zone}{name}_seed_file": f"{name}.edge"})
+    directory.set(
+        {
+            f"{P}brokers": "default, edge",
+            f"{P}broker.edge.urls": "tls://edge.example.net:4223",
+            f"{P}broker.edge.role": "edge",
+            f"{zone}reader_nkey": public_nkey(generate_seed(NkeyKind.USER)),
+            f"{zone}reader_seed_file": "reader.seed",
+        }
+    )
+    file = directory.save()
+    assert run("config", "check", file).err == ""  # the host that reads it may be another one
+    directory.write("reader.seed", generate_seed(NkeyKind.USER))
+    checked = run("config", "check", file)
+    assert checked.code == 0
+    assert "reader.seed is not the seed of reader_nkey" in checked.err
+
+
 def test_environment_overrides_the_file(directory: Directory) -> None:
     file = directory.save()
     checked = run("config", "check", file, "--json", env={"BROKER_AUTH_WORKERS": "none"})

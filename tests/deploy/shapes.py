@@ -39,6 +39,7 @@ class Shape:
     settings: Settings
     break_glass: dict[str, str]
     kick: dict[str, str]
+    reader: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def broker(self, name: str) -> BrokerSettings:
         return next(broker for broker in self.settings.brokers if broker.name == name)
@@ -72,6 +73,28 @@ def build(directory: Path, topology: Topology = "edge", *, xkey: bool = True, cl
         break_glass=break_glass,
         kick=kick,
     )
+
+
+def with_readers(shape: Shape, *names: str) -> Shape:
+    """Return the deployment with the bucket of revocations, and with a reader for each zone that it is not fleet.
+
+    Args:
+        shape: the deployment.
+        names: more zones, whose servers are elsewhere.
+    """
+    settings = shape.settings
+    zones = (
+        *settings.zones,
+        *(Zone(name=name, break_glass_nkey=public_nkey(generate_seed(NkeyKind.USER))) for name in names),
+    )
+    readers = {zone.name: generate_seed(NkeyKind.USER) for zone in zones if not zone.is_fleet}
+    zones = tuple(
+        dataclasses.replace(zone, reader_nkey=public_nkey(readers[zone.name])) if zone.name in readers else zone
+        for zone in zones
+    )
+    revoked = shape.directory / "revoked.json"
+    settings = dataclasses.replace(settings, zones=zones, revocations=revoked, revocations_bucket=True)
+    return dataclasses.replace(shape, settings=settings, reader=readers)
 
 
 def with_server(shape: Shape, name: str, /, **changes: object) -> Shape:

@@ -18,12 +18,21 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from broker_auth.natsio import bucket as buckets
-from broker_auth.natsio.bucket import CREATE, NODES, REVOCATIONS, Bucket, BucketSpec
+from broker_auth.natsio.bucket import CREATE, NODES, OUTPOSTS, REVOCATIONS, Bucket, BucketError, BucketSpec
 from broker_auth.natsio.client import round_trip
-from broker_auth.natsio.subjects import BUCKET_INBOX, CALLOUT_ACCOUNT
+from broker_auth.natsio.subjects import (
+    AUTH_QUEUE,
+    AUTH_REQUEST_SUBJECT,
+    BUCKET_INBOX,
+    CALLOUT_ACCOUNT,
+    PEERS_SUBJECT,
+    READER_API,
+    reader_account,
+)
 from broker_auth.operate.streams.change import change_buckets
+from broker_auth.secret import Secret
 from tests.deploy.responder import connect_nkey
-from tests.deploy.shapes import Topology, build
+from tests.deploy.shapes import Topology, build, with_readers
 from tests.deploy.test_topology import Deployment
 from tests.nats_server.wire import Wire
 
@@ -72,8 +81,8 @@ class Bucketed(Deployment):
         service = await buckets.connect(self.shape.url("fleet"), seed, self.tls("fleet"))
         self._clients.append(service)
         await change_buckets(service, settings, 1, dry_run=False)
-        assert settings.buckets == BUCKETS
-        self.buckets = [Bucket(service, spec) for spec in settings.buckets]
+        assert settings.buckets[: len(BUCKETS)] == BUCKETS
+        self.buckets = [Bucket(service, spec) for spec in BUCKETS]
         for bucket in self.buckets:
             await bucket.put(KEY, SECRET, CREATE)
 
@@ -200,3 +209,129 @@ async def test_stolen_edge_reaches_nothing_of_the_bucket(tmp_path: Path) -> None
         await link.close()
     finally:
         await deployment.stop()
+
+
+AWAY: Final = "away"  # a zone whose servers and hosts are elsewhere
+HIDDEN: Final = b"what another zone wrote"
+MOST: Final = 16  # connections of a reader
+
+
+@pytest.fixture(params=["single", "edge", "websocket"])
+async def readers(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bucketed]:
+    topology: Topology = request.param
+    running = Bucketed(with_readers(build(tmp_path, topology), AWAY, "other"))
+    try:
+        await running.start()
+        await Bucket(running.buckets[0]._client, OUTPOSTS).put("other", HIDDEN, CREATE)
+        yield running
+    finally:
+        await running.stop()
+
+
+async def reader(deployment: Bucketed, url: str = "") -> Client:
+    """Log in as a thief of what a host of the zone has: its seed, and a certificate if the listener requires one."""
+    tls = deployment.shape.tls() if url else deployment.tls("fleet")
+    client = await buckets.connect(url or deployment.shape.url("fleet"), Secret(deployment.shape.reader[AWAY]), tls)
+    deployment._clients.append(client)
+    return client
+
+
+async def test_reader_follows_the_bucket_and_writes_its_own_key(readers: Bucketed) -> None:
+    websocket = readers.shape.broker("fleet").server.websocket_listen
+    for url in ("", f"wss://{websocket}") if websocket else ("",):
+        client = await reader(readers, url)
+        bucket = Bucket(client, REVOCATIONS, READER_API)
+        state = await bucket.state()
+        assert state == await readers.buckets[0].state()
+        entries, last = await bucket.read(0, state.last)
+        assert [(entry.key, entry.value, last) for entry in entries] == [(KEY, SECRET, 1)]
+        assert await bucket.read(last, state.last) == ([], last)
+        own = Bucket(client, OUTPOSTS, READER_API)
+        before = await own.get_own(AWAY)
+        revision = await own.put(AWAY, b"{}", before.revision if before else CREATE, ttl=60)
+        entry = await own.get_own(AWAY)
+        assert entry is not None
+        assert (entry.key, entry.value, entry.revision) == (AWAY, b"{}", revision)
+
+
+async def test_thief_of_a_reader_learns_what_was_revoked_and_takes_part_in_nothing(readers: Bucketed) -> None:
+    shape, overheard = readers.shape, []
+
+    async def note(message: Msg) -> None:
+        overheard.append(message)
+
+    service = readers.buckets[0]._client
+    for subject in (PEERS_SUBJECT, f"{BUCKET_INBOX}.watched.>"):
+        await service.subscribe(subject, cb=note)
+    await service.subscribe(AUTH_REQUEST_SUBJECT, AUTH_QUEUE, cb=note)
+    thief = await reader(readers)
+    allowed = [subject.replace("$JS.API.", READER_API) for subject in REVOCATIONS.followed]
+    own = [subject.replace("$JS.API.", READER_API) for subject in OUTPOSTS.of_key(AWAY)]
+    for subject in (PEERS_SUBJECT, AUTH_REQUEST_SUBJECT, f"{BUCKET_INBOX}.watched.x"):
+        await thief.publish(subject, b"forged")
+        for asked in (*allowed, *own):  # JetStream answers to any subject that a request names
+            await thief.publish(asked, b'{"seq": 1}' if asked in allowed[1:] else b"", reply=subject)
+    received = await attack(thief)
+    received += await attack_as_reader(thief)
+    seen = encoded(received)
+    shown = b"\n".join(json.dumps(message.headers or {}).encode() for message in received)
+    assert SECRET in seen
+    assert NODES.name.encode() not in seen + shown
+    assert HIDDEN not in seen
+    assert base64.b64encode(HIDDEN) not in seen
+    assert await untouched(readers)
+    other = await Bucket(service, OUTPOSTS).get("other")
+    assert other is not None
+    assert (other.value, other.revision) == (HIDDEN, 1)
+    await thief.flush()
+    await round_trip(service)
+    assert overheard == []
+    for broker in shape.settings.brokers[1:]:
+        with pytest.raises(NatsError, match="Authorization"):
+            await connect_nkey(shape.url(broker.name), readers.tls(broker.name), shape.reader[AWAY])
+
+
+async def attack_as_reader(thief: Client) -> list[Msg]:
+    """Use every request of JetStream by the names in the account of a reader, and every subject of the service."""
+    received: list[Msg] = []
+
+    async def note(message: Msg) -> None:
+        received.append(message)
+
+    async def request(subject: str, payload: bytes) -> None:
+        with contextlib.suppress(NatsError, TimeoutError):
+            received.append(await thief.request(subject, payload, timeout=SECONDS))
+
+    for subject in (AUTH_REQUEST_SUBJECT, PEERS_SUBJECT, "$SRV.>", "$SYS.>", "_INBOX.>", f"{READER_API}>"):
+        await thief.subscribe(subject, cb=note)
+    await thief.subscribe(AUTH_REQUEST_SUBJECT, AUTH_QUEUE, cb=note)
+    verbs = API | requests(OUTPOSTS) | {"STREAM.INFO.KV_OTHER": None, "STREAM.NAMES": None, "INFO": None}
+    calls = [
+        (f"{prefix}{verb}", b"" if body is None else json.dumps(body).encode())
+        for verb, body in verbs.items()
+        for prefix in (READER_API, "$JS.API.")
+    ]
+    key = f"{OUTPOSTS.prefix}other"
+    calls += [(f"{READER_API}DIRECT.GET.{OUTPOSTS.stream}.{key}", b""), (key, b"overwritten")]
+    own = f"{READER_API}DIRECT.GET.{OUTPOSTS.stream}.{OUTPOSTS.prefix}{AWAY}"
+    calls.append((own, json.dumps({"last_by_subj": key}).encode()))
+    await asyncio.gather(*(request(*call) for call in calls))
+    return received
+
+
+async def test_reader_has_a_few_connections_and_one_value(tmp_path: Path) -> None:
+    readers = Bucketed(with_readers(build(tmp_path, "single"), AWAY))
+    try:
+        await readers.start()
+        *others, large, first = [await reader(readers) for _ in range(MOST)]
+        with pytest.raises(BucketError, match="maximum account active connections"):
+            await reader(readers)
+        assert all(client.is_connected for client in others)
+        own = Bucket(first, OUTPOSTS, READER_API)
+        with pytest.raises(BucketError):  # ends the connection
+            await Bucket(large, OUTPOSTS, READER_API).put(AWAY, b"x" * OUTPOSTS.max_value, CREATE)
+        await own.put(AWAY, b"x" * (OUTPOSTS.max_value - 200), CREATE)
+        assert (await Bucket(readers.buckets[0]._client, OUTPOSTS).state()).last == 1
+        assert reader_account(AWAY) not in (CALLOUT_ACCOUNT, *dataclasses.astuple(readers.shape.settings.accounts))
+    finally:
+        await readers.stop()

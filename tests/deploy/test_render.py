@@ -10,13 +10,14 @@ import pytest
 from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.deploy.render import quote, render, select_broker
 from broker_auth.errors import InputError
+from broker_auth.natsio.bucket import OUTPOSTS
 from broker_auth.natsio.nkey import public_nkey
-from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
+from broker_auth.natsio.subjects import CALLOUT_ACCOUNT, reader_account
 from broker_auth.natsio.tls import TLSFiles
 from broker_auth.policy.gauge import provisioner_reserve
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.settings.model import AccountNames, Role
-from tests.deploy.shapes import LEAF_NAME, Shape, Topology, build, with_server, with_zones
+from tests.deploy.shapes import LEAF_NAME, Shape, Topology, build, with_readers, with_server, with_zones
 
 MIXED = pytest.param("mixed", marks=pytest.mark.mixed_server)
 TOPOLOGIES = ["edge", "websocket", "single", MIXED]
@@ -107,6 +108,20 @@ def test_only_the_fleet_listener_verifies_clients(tmp_path: Path) -> None:
         directory.mkdir()
         lines = statements(rendered(build(directory, topology))[name])  # type: ignore[arg-type]
         assert lines.count("verify: true") == verifies
+
+
+def test_reader_is_a_user_of_the_fleet_only_and_with_the_bucket_only(tmp_path: Path) -> None:
+    shape = with_readers(build(tmp_path), "away")
+    texts = rendered(shape)
+    for zone, nkey in shape.settings.readers.items():
+        assert {name: text.count(nkey) for name, text in texts.items()} == {"fleet": 2, "edge": 0}  # and in auth_users
+        assert f'"{reader_account(zone)}": {{' in texts["fleet"]
+        assert texts["fleet"].count(f'"{OUTPOSTS.prefix}{zone}"') == 4  # exported, imported, imported as, published
+    without = dataclasses.replace(shape, settings=dataclasses.replace(shape.settings, revocations_bucket=False))
+    assert not any("READER" in text for text in rendered(without).values())
+    taken = dataclasses.replace(shape.settings.accounts, fleet=reader_account("away"))
+    with pytest.raises(InputError, match="reserved"):
+        render(dataclasses.replace(shape.settings, accounts=taken), shape.broker("fleet"))
 
 
 @pytest.mark.parametrize("which", ["break_glass_nkey", "kick_nkey"])

@@ -13,7 +13,7 @@ from broker_auth.cli import report_expiring
 from broker_auth.cli.token_formats import METRICS
 from broker_auth.daemon.metrics import ServiceCollector
 from broker_auth.daemon.state import ZoneState
-from broker_auth.natsio.bucket import NODES
+from broker_auth.natsio.bucket import NODES, OUTPOSTS
 from broker_auth.settings.keys import table as keytable
 from broker_auth.settings.keys.key import PREFIX
 from tests.docs.pages import PAGES, ROOT, fenced
@@ -28,7 +28,7 @@ _TEST: Final = re.compile(r"`(tests/[a-z_/]+\.py)(?:::(\w+))?`")
 _FILE: Final = re.compile(r"`((?:examples|broker_auth)/[a-z0-9_/.-]+)`")
 # Variables of the program, not configuration keys.
 _PROGRAM: Final = {"BROKER_AUTH_DEBUG", "BROKER_AUTH_CONFIG", "BROKER_AUTH_COMPLETE", "BROKER_AUTH_NATS_SERVER"}
-_BUCKETS: Final = {NODES.name}
+_BUCKETS: Final = {NODES.name, OUTPOSTS.name}
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

@@ -10,7 +10,7 @@ from tests import servers
 
 ROOT: Final = Path(__file__).parents[2]
 TEXT: Final = (ROOT / "docs" / "nats-server.md").read_text(encoding="utf-8")
-FACTS: Final = 33
+FACTS: Final = 34
 _TEST: Final = re.compile(r"^(?:async )?def (test_\w+)\(", re.MULTILINE)
 
 

@@ -28,6 +28,8 @@ from broker_auth.operate.doctor.probe import ProbeTarget, read_info
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check
+from broker_auth.settings.revocation_store import create
+from tests.hosts.two_hosts import KEYS as BUCKET_KEYS
 from tests.operate.deployment import EdgeDeployment, Edit
 
 pytestmark = pytest.mark.e2e
@@ -325,8 +327,25 @@ async def test_doctor_finds_each_planted_fault(fault: Fault, tmp_path: Path) -> 
     assert all(item.remedy for item in findings if item.severity is not Severity.OK)
 
 
+def with_reader(deployment: EdgeDeployment) -> tuple[str, ...]:
+    """Return the configuration of a reader for the edge; its seed is on another machine."""
+    create(deployment.directory / "revoked.json")
+    nkey = public_nkey(generate_seed(NkeyKind.USER))
+    return (*BUCKET_KEYS, f"plugin.broker_auth.zone.edge.reader_nkey = {nkey}")
+
+
+async def test_server_that_does_not_know_the_reader_of_a_zone_is_reported(tmp_path: Path) -> None:
+    deployment = EdgeDeployment(tmp_path)
+    deployment.write_config(*with_reader(deployment))
+    deployment.edits["fleet"] = swap(r'(auth_users: \[ "U\w+", "U\w+", "U\w+"), "U\w+"', r"\1")
+    with deployment.running():
+        await change_streams(deployment.access(), dry_run=False)
+        assert codes(await look(deployment), ERROR) == {"reader.unknown": {"fleet"}}
+
+
 async def test_doctor_reports_no_error_for_a_correct_deployment(tmp_path: Path) -> None:
     deployment = EdgeDeployment(tmp_path)
+    deployment.write_config(*with_reader(deployment))
     for name in ("break-glass.seed", "edge-break-glass.seed"):
         (tmp_path / name).unlink()
     with deployment.running():
@@ -338,6 +357,7 @@ async def test_doctor_reports_no_error_for_a_correct_deployment(tmp_path: Path) 
     assert codes(findings, SKIPPED) == {}
     assert codes(findings, Severity.OK)["nodes.reachable"] == {"edge"}
     assert codes(findings, Severity.OK)["kick.known"] == {"fleet", "edge"}
+    assert codes(findings, Severity.OK)["reader.known"] == {"fleet"}
     assert healthy(findings)
 
 

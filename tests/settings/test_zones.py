@@ -88,6 +88,22 @@ WRONG: Mapping[str, tuple[Mapping[str, str | None], str]] = {
         {f"{P}zone.edge1.kick_seed_file": "kick.seed"},
         "kick_seed_file: is set, and kick_nkey is not",
     ),
+    "the reader is the kick user": (
+        {f"{P}zone.edge1.reader_nkey": USER, f"{P}zone.edge1.kick_nkey": USER},
+        "reader_nkey: is also another key of this zone",
+    ),
+    "two zones have one reader": (
+        {f"{P}zone.{name}.reader_nkey": USER for name in EDGES},
+        "zone.edge2.reader_nkey: is also the key of zone edge1",
+    ),
+    "a reader's seed without its user": (
+        {f"{P}zone.edge1.reader_seed_file": "reader.seed"},
+        "reader_seed_file: is set, and reader_nkey is not",
+    ),
+    "a reader's certificate without its key": (
+        {f"{P}zone.edge1.reader_certificate": "reader.pem"},
+        "reader_certificate: is set, but plugin.broker_auth.zone.edge1.reader_key is not",
+    ),
     "half of the keys": ({f"{P}zone.edge1.issuer_seed_file": None}, "issuer_seed_file: is not set"),
     "the other edge's key": (
         {f"{P}zone.edge2.issuer_seed_file": "edge1.issuer_seed_file"},

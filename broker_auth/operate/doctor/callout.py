@@ -79,6 +79,7 @@ async def _examine(
     answered = await _bad_token(context, broker, target, listener, findings)
     await _break_glass(context, broker, target, listener, findings)
     await _kick_user(context, broker, target, listener, findings)
+    await _readers(context, broker, target, listener, findings)
     if answered:
         await _logins(context, broker, target, listener, findings)
 
@@ -221,6 +222,21 @@ async def _kick_user(
     else:
         message = "the broker uses the callout for the kick user, so `revoke` and `sweep` cannot end its sessions"
         findings.error(FindingCode.KICK_UNKNOWN, message, RENDER)
+
+
+async def _readers(
+    context: Context, broker: BrokerSettings, target: ProbeTarget, listener: Refusals, findings: BrokerFindings
+) -> None:
+    """Check that the broker with the buckets knows each reader, with an invalid signature: seeds are elsewhere."""
+    readers = context.settings.readers if broker == context.settings.main_broker else {}
+    unknown = [zone for zone, nkey in readers.items() if not await _knows(context, broker, target, listener, nkey)]
+    if unknown:
+        message = (
+            f"the broker uses the callout for the reader of {', '.join(unknown)}: hosts there learn of no revocation"
+        )
+        findings.error(FindingCode.READER_UNKNOWN, message, RENDER)
+    elif readers:
+        findings.ok(FindingCode.READER_KNOWN, "the broker knows the readers of other zones")
 
 
 async def _knows(context: Context, broker: BrokerSettings, target: ProbeTarget, listener: Refusals, nkey: str) -> bool:

@@ -70,6 +70,7 @@ class FindingCode(StrEnum):
     BREAK_GLASS_USED = "break_glass.used"
     BREAK_GLASS_SEED_KEPT = "break_glass.seed_kept"
     KICK_UNKNOWN = "kick.unknown"
+    READER_UNKNOWN = "reader.unknown"
     SYSTEM_NO_USER = "system.no_user"
     SYSTEM_CLOSED = "system.closed"
     SYSTEM_ANSWER = "system.answer"
@@ -98,6 +99,7 @@ class FindingCode(StrEnum):
     CALLOUT_RIGHTS = "callout.rights"
     ISOLATION_ACCOUNTS = "isolation.accounts"
     KICK_KNOWN = "kick.known"
+    READER_KNOWN = "reader.known"
     JETSTREAM = "jetstream"
     LEAF_CERTIFICATE_EXPIRY = "leaf.certificate_expiry"
     LEAF_LINK = "leaf.link"
@@ -318,6 +320,10 @@ MEANINGS: Final[tuple[tuple[tuple[FindingCode, ...], str], ...]] = (
     (
         (FindingCode.KICK_UNKNOWN,),
         "the broker does not know the [kick user](zones.md#kick-users)",
+    ),
+    (
+        (FindingCode.READER_UNKNOWN,),
+        "the fleet's broker does not know the [reader](zones.md#readers) of a zone",
     ),
     (
         (FindingCode.SYSTEM_NO_USER,),

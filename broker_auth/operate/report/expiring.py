@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Final
 
 from broker_auth.audit.record import AuditRecord, Record
-from broker_auth.operate.report.auth_users import AUTH_USER, BREAK_GLASS, KICK
+from broker_auth.operate.report.auth_users import AUTH_USER, BREAK_GLASS, KICK, READER
 from broker_auth.operate.report.connections import Connection
 from broker_auth.policy.decision import Rule
 
@@ -97,7 +97,7 @@ def expiry_report(connections: Iterable[Connection], records: Mapping[SessionKey
             continue
         record = records.get((item.server_id, item.cid))
         if record is None:
-            unknown += item.kind == "Client" and item.rule not in (AUTH_USER, BREAK_GLASS, KICK)
+            unknown += item.kind == "Client" and item.rule not in (AUTH_USER, BREAK_GLASS, KICK, READER)
         elif record.expires is not None and record.credential_ends is not None:
             sessions.append(ExpiringSession(item, record, record.credential_ends, record.expires))
     sessions.sort(key=lambda one: (one.credential_ends, one.connection.identity, one.connection.cid))

@@ -59,13 +59,13 @@ def _unlisted(source: Source, names: tuple[str, ...]) -> None:
 def _broker(source: Source, name: str, now: datetime, *, serving: bool) -> BrokerSettings:
     urls = source.get(keys.URLS, name)
     tls = (
-        _inherited(source, name, keys.CA, own_keys.TLS_CA),
-        _inherited(source, name, keys.CERTIFICATE, own_keys.TLS_CERTIFICATE),
-        _inherited(source, name, keys.KEY, own_keys.TLS_KEY),
+        inherited(source, name, keys.CA, own_keys.TLS_CA),
+        inherited(source, name, keys.CERTIFICATE, own_keys.TLS_CERTIFICATE),
+        inherited(source, name, keys.KEY, own_keys.TLS_KEY),
     )
     server = _server(source, name)
     if serving:
-        _check_urls(source, name, urls)
+        check_urls(source, name, urls)
         check_client_tls(source, *tls, now)
         check_server_tls(source, name, now)
         warn_of_links(source, name)
@@ -80,7 +80,8 @@ def _broker(source: Source, name: str, now: datetime, *, serving: bool) -> Broke
     )
 
 
-def _inherited(source: Source, name: str, key: Key[Path | None], general: Key[Path | None]) -> Named:
+def inherited(source: Source, name: str, key: Key[Path | None], general: Key[Path | None]) -> Named:
+    """Return a file of a broker, which the general key names if its own does not."""
     if source.is_set(key, name):
         return Named(key, name, source.get(key, name))
     return Named(general, "", source.get(general))
@@ -130,7 +131,8 @@ def _check_leaf_names(source: Source, name: str) -> None:
                 source.problem(key, what, "issue another certificate, and name it in one list", name)
 
 
-def _check_urls(source: Source, name: str, urls: tuple[str, ...]) -> None:
+def check_urls(source: Source, name: str, urls: tuple[str, ...]) -> None:
+    """Report URLs at which a broker cannot be reached, and warn of one in clear."""
     if not source.is_set(keys.URLS, name):
         source.problem(keys.URLS, "is not set", "write the broker's URLs", name)
     websocket = [url for url in urls if url.startswith(_WEBSOCKET)]

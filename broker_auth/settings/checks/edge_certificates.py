@@ -36,6 +36,12 @@ def warn_of_links(source: Source, name: str) -> None:
         _warn_of_server_certificate(source, name)
 
 
+def is_of_a_member(source: Source, path: Path, brokers: Iterable[str]) -> bool:
+    """Return whether the CAs of fleet members issued the first certificate of a file; False if it is not here."""
+    chain = _certificates(path)
+    return bool(chain) and _leads_to(chain[0], chain[1:], _members(source, brokers))
+
+
 def _warn_of_authority(source: Source, name: str) -> None:
     own = source.get(keys.LEAF_CA, name)
     path = own or source.get(keys.SERVER_CA, name)  # the same default as in `config render`

@@ -6,7 +6,7 @@ edge is another zone, with keys that servers of the fleet do not know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -123,6 +123,8 @@ def _zone(source: Source, name: str, *, serving: bool, remote: bool) -> Zone:
         break_glass_nkey=source.get(keys.BREAK_GLASS, name) if own_keys else source.get(own.BREAK_GLASS),
         kick_nkey=source.get(keys.KICK, name) if own_keys else source.get(own.KICK),
         kick_seed_file=source.get(keys.KICK_SEED_FILE, name) if own_keys else source.get(own.KICK_SEED_FILE),
+        reader_nkey=None if name == FLEET_ZONE else source.get(keys.READER, name),
+        reader_seed_file=None if name == FLEET_ZONE else source.get(keys.READER_SEED_FILE, name),
         workers=workers or source.get(own.WORKERS),
         has_own_keys=own_keys or name == FLEET_ZONE,
         served=served,
@@ -167,26 +169,40 @@ def _check_distinct(source: Source, read: Iterable[Zone]) -> None:
     """Report a key that two zones share: an attacker who has it in one zone could use it in the other."""
     known: dict[str, str] = {}
     for zone in read:
-        if not zone.has_own_keys:
-            continue
-        seeds = (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed)
-        public = [public_nkey(seed.reveal()) if seed else None for seed in seeds]
-        public += [zone.break_glass_nkey, zone.kick_nkey]
-        named: tuple[AnyKey, ...] = (*keys.SEED_KEYS, keys.BREAK_GLASS, keys.KICK)
-        for key, text in zip(named, public, strict=True):
-            other = known.setdefault(text, zone.name) if text else zone.name
+        held = _public_keys(zone)
+        for key, text in held.items():
+            other = known.setdefault(text, zone.name)
             if other != zone.name:
                 remedy = f"make another key for zone {zone.name}"
                 source.problem(key, f"is also the key of zone {other}", remedy, zone.name)
-        _check_kick_user(source, zone, public[:-1])
+        _check_user(source, zone, own.KICK if zone.is_fleet else keys.KICK, held)
+        _check_user(source, zone, keys.READER, held)
+        if zone.has_own_keys:
+            seed_file = own.KICK_SEED_FILE if zone.is_fleet else keys.KICK_SEED_FILE
+            _check_seed_file(source, zone, seed_file, zone.kick_seed_file, zone.kick_nkey)
+        _check_seed_file(source, zone, keys.READER_SEED_FILE, zone.reader_seed_file, zone.reader_nkey)
 
 
-def _check_kick_user(source: Source, zone: Zone, others: Iterable[str | None]) -> None:
-    """Report a kick user that is another user too: nats-server takes each key once, with one list of permissions."""
-    name = "" if zone.is_fleet else zone.name
-    if zone.kick_nkey is not None and zone.kick_nkey in others:
-        key = own.KICK if zone.is_fleet else keys.KICK
+def _public_keys(zone: Zone) -> dict[AnyKey, str]:
+    """Return the public keys of a zone that are known here; those of an edge with the fleet's keys are the fleet's."""
+    seeds = zip(keys.SEED_KEYS, (zone.nkey_seed, zone.issuer_seed, zone.xkey_seed), strict=True)
+    held: dict[AnyKey, str | None] = {key: public_nkey(seed.reveal()) if seed else None for key, seed in seeds}
+    held[keys.BREAK_GLASS] = zone.break_glass_nkey
+    held[own.KICK if zone.is_fleet else keys.KICK] = zone.kick_nkey
+    own_keys = held if zone.has_own_keys else {}
+    return {key: text for key, text in (own_keys | {keys.READER: zone.reader_nkey}).items() if text}
+
+
+def _check_user(source: Source, zone: Zone, key: AnyKey, held: Mapping[AnyKey, str]) -> None:
+    """Report a user that is another user too: nats-server takes each key once, with one list of permissions."""
+    if key in held and any(held[key] == text for other, text in held.items() if other is not key):
+        name = "" if zone.is_fleet else zone.name
         source.problem(key, "is also another key of this zone", "make another key for it", name)
-    if zone.kick_seed_file is not None and zone.kick_nkey is None:
-        file_key = own.KICK_SEED_FILE if zone.is_fleet else keys.KICK_SEED_FILE
-        source.problem(file_key, "is set, and kick_nkey is not", "set kick_nkey to the public key of that seed", name)
+
+
+def _check_seed_file(source: Source, zone: Zone, key: AnyKey, path: Path | None, nkey: str | None) -> None:
+    """Report a seed whose user is not named."""
+    if path is not None and nkey is None:
+        user = key.name.rpartition(".")[2].replace("_seed_file", "_nkey")
+        remedy = f"set {user} to the public key of that seed"
+        source.problem(key, f"is set, and {user} is not", remedy, "" if zone.is_fleet else zone.name)

@@ -45,6 +45,24 @@ KICK: Final[Key[str | None]] = Key(
     "connections.",
 )
 KICK_SEED_FILE: Final = _file("kick_seed_file", "File (mode 0600) with the seed of that user, for commands only.")
+READER: Final[Key[str | None]] = Key(
+    name=f"{ZONE}reader_nkey",
+    kind="public nkey",
+    parse=values.user_nkey,
+    default=None,
+    meaning="Public user nkey (`U…`) of this zone's [reader](zones.md#readers), by which a host that serves this zone "
+    "and not the fleet's learns what was revoked. The fleet's servers admit it if `revocations_bucket` is set.",
+)
+READER_SEED_FILE: Final = _file(
+    "reader_seed_file",
+    "File (mode 0600) with the seed of `reader_nkey`, which `serve --zone` of this zone reads and nothing else.",
+)
+READER_CERTIFICATE: Final = _file(
+    "reader_certificate",
+    "Certificate (PEM, with its chain) that the reader presents to the fleet's servers, if they require one. It must "
+    "not be [one of a member](zones.md#readers).",
+)
+READER_KEY: Final = _file("reader_key", "Private key (PEM, not encrypted, mode 0600) of that certificate.")
 WORKERS: Final[Key[int | None]] = Key(
     name=f"{ZONE}workers",
     kind="number",
@@ -55,4 +73,5 @@ WORKERS: Final[Key[int | None]] = Key(
 )
 
 SEED_KEYS: Final = (NKEY_SEED_FILE, ISSUER_SEED_FILE, XKEY_SEED_FILE)
-ZONE_KEYS: Final[tuple[AnyKey, ...]] = (*SEED_KEYS, BREAK_GLASS, KICK, KICK_SEED_FILE, WORKERS)
+READER_KEYS: Final[tuple[AnyKey, ...]] = (READER, READER_SEED_FILE, READER_CERTIFICATE, READER_KEY)
+ZONE_KEYS: Final[tuple[AnyKey, ...]] = (*SEED_KEYS, BREAK_GLASS, KICK, KICK_SEED_FILE, *READER_KEYS, WORKERS)
