@@ -11,7 +11,7 @@ from pathlib import Path
 from broker_auth.certificates.certificate import Certificate
 from broker_auth.certificates.crl import MAX_BYTES, Crl
 from broker_auth.errors import BrokerAuthError
-from broker_auth.files.reading import BadValue, file_identity, read
+from broker_auth.files.reading import BadValue, UnreadableError, file_identity, read
 from broker_auth.settings.crls import Reading, check_number, reading, version_of
 
 _log = logging.getLogger(__name__)
@@ -86,6 +86,8 @@ class CrlFiles:
                 data = read(path, MAX_BYTES).data
             except BrokerAuthError as error:
                 self.troubles[path] = str(error)
+                if isinstance(error, UnreadableError):
+                    del self._seen[path]  # try again although the file stays the same
                 continue
             if crls and crls[0].version == version_of(data):
                 self.troubles.pop(path, None)

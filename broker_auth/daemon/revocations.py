@@ -18,7 +18,7 @@ from broker_auth.daemon.crl_files import CrlFiles
 from broker_auth.daemon.crl_parts import CrlPart, PartialCrls, parts
 from broker_auth.daemon.prepared import Prepared
 from broker_auth.errors import BrokerAuthError
-from broker_auth.files.reading import file_identity
+from broker_auth.files.reading import UnreadableError, file_identity
 from broker_auth.policy.revocation_index import Draft, Revocations
 from broker_auth.policy.revocations import Revocation
 from broker_auth.settings.revocations import read_revocations
@@ -92,6 +92,8 @@ class RevocationFeed:
             read = read_revocations(self._path).index
         except BrokerAuthError as error:
             self.trouble = str(error)
+            if isinstance(error, UnreadableError):
+                self._seen = None  # try again although the file stays the same
             return []
         self.trouble = ""
         if read.version == self.current.version:

@@ -30,6 +30,10 @@ class BadValue(InputError):
         super().__init__(f"{what}; {remedy}")
 
 
+class UnreadableError(BadValue):
+    """The system does not let a file be read, perhaps for a reason that passes, such as too many open files."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileContent:
     """The bytes and the status of a file, read together."""
@@ -58,7 +62,8 @@ def read(path: Path, limit: int) -> FileContent:
     Mode and content come from one descriptor, so that the file checked is the file read.
 
     Raises:
-        BadValue: the file is missing, unreadable, too large or not a regular file.
+        UnreadableError: the system does not let it be read.
+        BadValue: the file is missing, too large or not a regular file.
     """
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for a writer.
@@ -76,7 +81,7 @@ def read(path: Path, limit: int) -> FileContent:
         reason = (error.strerror or type(error).__name__) if isinstance(error, OSError) else "not a valid path"
         denied = isinstance(error, PermissionError)
         remedy = f"{AS_SERVICE}, or correct the permissions" if denied else "correct the path or the permissions"
-        raise BadValue(f"{path} cannot be read ({reason})", remedy) from error
+        raise UnreadableError(f"{path} cannot be read ({reason})", remedy) from error
     if len(data) > limit:
         raise BadValue(f"{path} is larger than {limit} bytes", "check that it is the right file")
     return FileContent(data, status)

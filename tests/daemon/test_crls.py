@@ -36,6 +36,7 @@ from tests.builders.crls import crl, many, pem
 from tests.builders.peers import authority, parsed
 from tests.callout.deployment import FleetDeployment, eventually
 from tests.cli.running import run
+from tests.daemon.descriptors import no_descriptors
 
 ROOTS = [parsed(authority())]
 SERIALS = st.sets(st.integers(1, 6), max_size=4)
@@ -116,6 +117,19 @@ def test_file_that_was_only_touched_is_not_read_again(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes())
     assert (feed.look(), feed.crls.busy) == ([], False)
     assert feed.current is held
+
+
+def test_file_that_could_not_be_opened_for_a_while_is_read_then(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.crl"
+    path.write_bytes(crl(authority()))
+    feed = feed_of(path)
+    path.write_bytes(crl(authority(), 5))
+    with no_descriptors():
+        assert feed.look() == []
+    assert "Too many open files" in feed.crls.troubles[path]
+    state = followed(feed, Follower(feed.current), feed.current)
+    assert [len(one.serials) for one in state.crls.crls] == [1]
+    assert not feed.crls.troubles
 
 
 def test_each_crl_of_a_ca_may_only_be_replaced_by_a_later_one(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from broker_auth.settings.revocation_store import create
 from broker_auth.settings.revocations import encode, read_revocations
 from tests.callout.deployment import FLEET_NAME, FleetDeployment, eventually
 from tests.cli.running import Run, run
+from tests.daemon.descriptors import no_descriptors
 
 ENTRIES = [
     *(Revocation(kind=RevocationKind.NODE, value=f"n{number}") for number in range(3)),
@@ -108,6 +109,18 @@ def test_long_change_is_sent_in_parts_and_counts_at_its_end(tmp_path: Path) -> N
         state = follower.take(last)
         assert state is not None
         assert content(state) == content(Revocations.of(entries))
+
+
+def test_file_that_could_not_be_opened_for_a_while_is_read_then(tmp_path: Path) -> None:
+    path = tmp_path / "revoked.json"
+    put(path, encode(()))
+    feed = feed_of(path)
+    put(path, encode(ENTRIES[:1]))
+    with no_descriptors():
+        assert feed.look() == []
+    assert "Too many open files" in feed.trouble
+    assert feed.look()
+    assert (feed.current.count, feed.trouble) == (1, "")
 
 
 def test_message_that_is_not_known_ends_the_worker() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from broker_auth.settings.load import check, outline
+from broker_auth.settings.revocations import encode
 from tests.settings.builder import CHORIA, HEX_KEY, NOW, Directory, P, certificate
 
 STATIC = f"{P}fleet.auth"
@@ -105,6 +106,14 @@ def test_credential_that_nobody_accepts_is_warned_of(static: Directory, key: str
     report = static.check()
     assert report.problems == ()
     assert {warning.key for warning in report.warnings} == {STATIC, key}
+
+
+def test_revocations_that_deny_no_member_are_warned_of(static: Directory) -> None:
+    static.write("revoked.json", encode(()))
+    static.set({f"{P}revocations": "revoked.json"})
+    report = static.check()
+    assert report.problems == ()
+    assert {warning.key for warning in report.warnings} == {STATIC, f"{P}revocations"}
 
 
 def test_zone_of_the_fleet_cannot_be_served(static: Directory) -> None:

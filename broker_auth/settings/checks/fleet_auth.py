@@ -61,6 +61,11 @@ def check_fleet_auth(source: Source, names: Sequence[str], *, serving: bool) -> 
     for key in _CREDENTIALS:
         if source.is_set(key):
             source.warning(key, "is not accepted by a fleet with static authorization", _CALLOUT)
+    if source.is_set(own.REVOCATIONS):
+        what = "denies nothing at a fleet with static authorization, only at edges"
+        source.warning(
+            own.REVOCATIONS, what, f"set {own.FLEET_AUTH.name} to callout to revoke what members log in with"
+        )
     if any(output.kind is AuditKind.NATS for output in source.get(own.AUDIT_OUTPUT)):
         what = "publishes on a subject of the fleet, whose servers do not ask this service"
         source.problem(own.AUDIT_OUTPUT, what, "choose another output")
