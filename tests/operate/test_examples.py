@@ -105,3 +105,12 @@ def test_documentation_lists_every_metric_and_field() -> None:
     listed = set(re.findall(r"`(\w+)`", text.partition("## Health")[0]))
     for record in (AuditRecord, ServerErrorRecord):
         assert {field.name for field in msgspec.structs.fields(record)} <= listed
+
+
+@pytest.mark.parametrize("name", ["edge", "mixed", "single", "websocket"])
+def test_configurations_name_a_kick_user_where_they_name_a_break_glass_user(name: str) -> None:
+    keys = set(re.findall(r"^(plugin\.\S+) =", (EXAMPLES / name / "broker.conf").read_text(), re.MULTILINE))
+    assert all(keytable.find(key) for key in keys)
+    zones = {key.removesuffix("break_glass_nkey") for key in keys if key.endswith("break_glass_nkey")}
+    assert zones
+    assert keys >= {f"{zone}{key}" for zone in zones for key in ("kick_nkey", "kick_seed_file")}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from broker_auth.settings.load import check
-from tests.docs.pages import DOCS
+from tests.docs.pages import DOCS, fenced
 from tests.packaging.manifests import (
     DEPLOYMENT,
     KUBERNETES,
@@ -23,6 +26,7 @@ from tests.packaging.manifests import (
     workloads,
 )
 
+STATE = "/var/lib/broker-auth"
 SERVICES = [item for item in workloads() if item["metadata"]["name"] == "broker-auth"]
 SERVERS = [item for item in workloads() if item["metadata"]["name"] != "broker-auth"]
 
@@ -89,6 +93,29 @@ def test_service_starts_with_only_the_secrets_of_its_zone(
     assert [str(problem) for problem in report.problems] == []
     assert report.settings
     assert [broker.zone for broker in report.settings.brokers] == [zone]
+
+
+def test_file_of_revocations_is_made_as_the_page_says(
+    deployment: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text = (DOCS / "kubernetes.md").read_text()
+    (lines,) = [block for block in fenced(text, "ini") if "plugin.broker_auth.revocations " in block[0]]
+    (added,) = [yaml.safe_load("\n".join(block)) for block in fenced(text, "yaml")]
+    pod = added["template"]["spec"]
+    (container,) = pod["initContainers"]
+    for one in (container, *pod["containers"]):
+        places = {mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]}
+        assert places == {"configuration": DEPLOYMENT, "state": STATE}
+    assert [one["metadata"]["name"] for one in added["volumeClaimTemplates"]] == ["state"]
+    directory = tmp_path_factory.mktemp("k")  # a short path, because sockets are beside the file
+    shutil.copytree(deployment, directory, dirs_exist_ok=True)
+    config = directory / "broker.conf"
+    config.write_text(config.read_text() + "\n".join(lines).replace(STATE, str(directory)) + "\n")
+    command = container["command"][2].replace(STATE, str(directory))
+    command = command.replace("/opt/broker-auth/bin/broker-auth", f"{sys.executable} -m broker_auth")
+    for _ in range(2):  # when a pod starts again too
+        subprocess.run(["sh", "-c", command], check=True, env=os.environ | {"BROKER_AUTH_CONFIG": str(config)})
+    assert [str(problem) for problem in check(config, {}).problems] == []
 
 
 def test_edge_namespace_contains_no_fleet_secret() -> None:
