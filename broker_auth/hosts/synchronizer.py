@@ -59,7 +59,7 @@ class Synchronizer:
             host: the id of this host and its name for people.
             in_force: returns the versions of the file by which the workers of each zone decide.
             on_change: called when :attr:`trouble` has changed, or with the first synchronization.
-            answering: answers questions of commands in the bucket.
+            answering: answers questions of commands in the bucket; None if this host may not write there.
         """
         self.synchronized = 0.0
         self.trouble = ""

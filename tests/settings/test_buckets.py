@@ -47,3 +47,12 @@ def test_path_that_is_too_long_for_a_socket_beside_it_is_a_problem(directory: Di
         assert all("100 bytes at most" in problem.what for problem in problems)
     directory.set(COMPLETE | {key: "/" + "x" * 200, BUCKET: "false"})
     assert not [problem for problem in directory.check().problems if "socket" in problem.what]
+
+
+@pytest.mark.parametrize(("output", "count"), [("log", 1), ("stdout, nats:audit", 1), ("log, file:audit.json", 0)])
+def test_records_in_no_file_are_warned_of(directory: Directory, output: str, count: int) -> None:
+    directory.write("revoked.json", '{"version":1,"revocations":[]}')
+    directory.set(COMPLETE | {f"{P}audit.output": output})
+    warnings = [warning.what for warning in directory.check().warnings if warning.key == BUCKET]
+    assert len(warnings) == count
+    assert all("names no file" in what for what in warnings)

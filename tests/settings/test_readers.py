@@ -44,6 +44,7 @@ def apart(directory: Directory) -> Directory:
             f"{P}revocations": "revoked.json",
             f"{P}revocations_bucket": "true",
             f"{P}pid_file": "pid",
+            f"{P}audit.output": "file:audit.json",
             f"{ZONE}reader_nkey": public_nkey(SEED),
             f"{ZONE}reader_seed_file": "reader.seed",
             f"{ZONE}reader_certificate": "reader.pem",

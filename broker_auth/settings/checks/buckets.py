@@ -9,7 +9,7 @@ from typing import Final
 from broker_auth.settings.checks.fleet_auth import fleet_is_static
 from broker_auth.settings.keys import broker as keys
 from broker_auth.settings.keys import own
-from broker_auth.settings.model import COUNTER_SUFFIX, counter_socket
+from broker_auth.settings.model import COUNTER_SUFFIX, AuditKind, counter_socket
 from broker_auth.settings.source import Source
 
 MAX_SOCKET: Final = 100  # bytes; the shortest limit of a system is 103, and one is for the name while it is made
@@ -27,6 +27,9 @@ def check_buckets(source: Source, names: Sequence[str]) -> None:
     for key in (own.REVOCATIONS, own.PID_FILE):
         if not source.is_set(key):
             source.problem(own.REVOCATIONS_BUCKET, f"is set, but {key.name} is not", f"set {key.name}")
+    if not any(output.kind is AuditKind.FILE for output in source.get(own.AUDIT_OUTPUT)):
+        what = f"is set, but {own.AUDIT_OUTPUT.name} names no file, so `revoke` cannot find sessions of tokens"
+        source.warning(own.REVOCATIONS_BUCKET, what, f"add file:PATH to {own.AUDIT_OUTPUT.name}")
     _check_socket(source)
     if fleet_is_static(source):
         what = "needs servers of the fleet that ask this service, and they decide by themselves"
