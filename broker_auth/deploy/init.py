@@ -24,7 +24,7 @@ from broker_auth.deploy.plan import (
     missing_options,
     superfluous_options,
 )
-from broker_auth.deploy.render import is_address
+from broker_auth.deploy.server_checks import is_address
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.files.reading import BadValue

@@ -13,9 +13,10 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
+from broker_auth.deploy.limits import SPARE_LEAF_LINKS
 from broker_auth.deploy.natsbinary import check_configuration
 from broker_auth.deploy.pki import Pair
-from broker_auth.deploy.render import SPARE_LEAF_LINKS, render
+from broker_auth.deploy.render import render
 from broker_auth.natsio.client import round_trip
 from broker_auth.policy.permissions import GATE_LINK
 from broker_auth.sandbox.natsserver import NatsServer, free_port

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from broker_auth.deploy.natsbinary import check_configuration
-from broker_auth.deploy.render import quote, render, select_broker
+from broker_auth.deploy.render import render, select_broker
+from broker_auth.deploy.template import quote
 from broker_auth.errors import InputError
 from broker_auth.natsio.bucket import OUTPOSTS
 from broker_auth.natsio.nkey import public_nkey

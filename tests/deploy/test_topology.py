@@ -16,7 +16,8 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig
 
-from broker_auth.deploy.render import LEAF_LINK_SUBSCRIPTIONS, PROVISIONER_BUCKET, SPARE_LEAF_LINKS, render
+from broker_auth.deploy.limits import LEAF_LINK_SUBSCRIPTIONS, SPARE_LEAF_LINKS
+from broker_auth.deploy.render import PROVISIONER_BUCKET, render
 from broker_auth.natsio.account_connections import connections_subject, read_report
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
