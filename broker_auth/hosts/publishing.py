@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -52,16 +51,25 @@ async def unconfirmed_hosts(bucket: Bucket, revision: int, own: str) -> list[str
     """Wait until every other host has confirmed a revision; return the names of those that have not in time.
 
     Raises:
-        BucketError: the bucket cannot be reached.
+        BucketError: the bucket cannot be reached, or takes too long.
     """
-    deadline = time.monotonic() + CONFIRM_SECONDS
-    while True:
-        hosts = {entry.key: read_host(entry) for entry in await bucket.entries(HOSTS)}
-        waiting = [
-            host.name
-            for key, host in hosts.items()
-            if key != f"{HOSTS}.{own}" and not host.left and host.confirmed < revision
-        ]
-        if not waiting or time.monotonic() > deadline:
-            return sorted(waiting)
-        await asyncio.sleep(_POLL_SECONDS)
+    waiting: list[str] | None = None
+    try:
+        async with asyncio.timeout(CONFIRM_SECONDS):
+            while True:
+                hosts = {entry.key: read_host(entry) for entry in await bucket.entries(HOSTS)}
+                waiting = [
+                    host.name
+                    for key, host in hosts.items()
+                    if key != f"{HOSTS}.{own}" and not host.left and host.confirmed < revision
+                ]
+                if not waiting:
+                    return []
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        if waiting is None:
+            raise BucketError(
+                f"bucket {bucket.spec.name}: its hosts could not be read within {CONFIRM_SECONDS:g} s; see "
+                "nats-server's log"
+            ) from None
+        return sorted(waiting)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from broker_auth.errors import BrokerAuthError
+from broker_auth.errors import BrokerAuthError, OperationError
 from broker_auth.files.reading import file_identity
 from broker_auth.hosts.answering import Answering
 from broker_auth.hosts.bucket_records import BucketRecords, Write
@@ -34,6 +34,7 @@ _RETRY_SECONDS: Final = 1.0
 _LAG_SECONDS: Final = 2.0
 _AT_ONCE: Final = 64  # values on their way to the bucket
 _LEAVE_SECONDS: Final = 2.0
+_MERGE_SECONDS: Final = 5.0  # until records that did not fit are merged again, although nothing has changed
 
 
 class Synchronizer:
@@ -105,6 +106,7 @@ class Synchronizer:
         self._read_to = 0
         self._unwritten = True  # the bucket may lack something
         self._merged_to = 0
+        self._refusal, self._refused, self._retry_at = "", 0, 0.0  # why how many records did not fit, and until when
 
     async def _follow(self, bucket: Bucket) -> None:
         self._registration, self._created = None, ""  # read everything again: the bucket may be an older copy
@@ -167,12 +169,19 @@ class Synchronizer:
         seen = file_identity(self._path)
         if seen != self._seen or self._held is None:
             self._held, self._seen, self._unwritten = read_revocations(self._path), seen, True
+            self._refused = 0
         if self._fresh:
+            if len(self._fresh) == self._refused and time.monotonic() < self._retry_at:
+                raise OperationError(self._refusal)  # merging them would take long, with the same result
             try:
                 with open_store(self._path, 0) as store:
                     self._take_fresh(store)
             except StoreBusyError:  # a command holds it until the workers of this host have confirmed
                 return False
+            except BrokerAuthError as error:
+                self._refusal, self._refused = str(error), len(self._fresh)
+                self._retry_at = time.monotonic() + _MERGE_SECONDS
+                raise
         return True
 
     def _take_fresh(self, store: RevocationStore) -> None:

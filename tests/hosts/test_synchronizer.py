@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from pathlib import Path
@@ -13,11 +14,12 @@ from broker_auth.errors import BrokerAuthError
 from broker_auth.hosts import publishing
 from broker_auth.hosts.registration import read_host
 from broker_auth.hosts.synchronizer import Synchronizer
-from broker_auth.natsio.bucket import Bucket
+from broker_auth.natsio.bucket import Bucket, BucketError, KeyValue
 from broker_auth.policy.revocation_records import Record, is_in_force, key_of, restored_after
 from broker_auth.policy.revocations import MAX_PATTERNS, Revocation, RevocationKind
-from broker_auth.settings.revocation_store import create, open_store
+from broker_auth.settings.revocation_store import RevocationStore, create, open_store
 from broker_auth.settings.revocations import RevocationList, read_revocations
+from tests.deadlines import HANG_SECONDS
 from tests.hosts.memory_bucket import MemoryBucket
 
 NOW = time.time()
@@ -85,6 +87,41 @@ async def test_too_many_patterns_of_several_hosts_keep_nothing_else_from_them(
     assert other.confirmed() < one.bucket.stream.last
 
 
+async def test_patterns_that_do_not_fit_are_not_merged_all_the_time(
+    pair: tuple[PlayedHost, PlayedHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    one.revoke(*patterns("a"))
+    await one.step()
+    other.revoke(*patterns("b"))
+    merges = 0
+
+    def counted(path: Path, seconds: float) -> contextlib.AbstractContextManager[RevocationStore]:
+        nonlocal merges
+        merges += 1
+        return open_store(path, seconds)
+
+    monkeypatch.setattr("broker_auth.hosts.synchronizer.open_store", counted)
+    monkeypatch.setattr("broker_auth.hosts.synchronizer._MERGE_SECONDS", 10 * HANG_SECONDS)
+    for _ in range(2):  # it reads back what it wrote itself
+        await other.step()
+    before = merges
+    for _ in range(3):
+        await other.step()
+    assert merges == before > 0
+    assert "more than" in other.synchronizer.trouble
+    one.revoke(node("n1"))
+    await one.step()
+    await other.step()  # a record that fits does not wait
+    assert key_of(node("n1")) in other.held.records
+    with open_store(other.file) as store:
+        store.restore([key_of(record) for record in patterns("b")], NOW)
+    for _ in range(3):
+        await other.step()  # nor does what fits now
+    assert {key_of(record) for record in patterns("a")} <= other.held.records.keys()
+    assert other.synchronizer.trouble == ""
+
+
 async def test_host_whose_file_is_damaged_stays_registered(
     pair: tuple[PlayedHost, PlayedHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,3 +151,28 @@ async def test_revocation_by_a_slow_clock_counts_although_another_host_restored_
         await host.step()
     for one in pair:
         assert is_in_force(one.held.records[key_of(late)], NOW)
+
+
+async def test_command_does_not_wait_for_a_bucket_whose_hosts_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowBucket(MemoryBucket):
+        async def entries(self, prefix: str) -> list[KeyValue]:
+            await asyncio.sleep(10 * HANG_SECONDS)
+            return await super().entries(prefix)
+
+    monkeypatch.setattr("broker_auth.hosts.publishing.CONFIRM_SECONDS", 0.1)
+    with pytest.raises(BucketError, match="its hosts could not be read within"):
+        async with asyncio.timeout(HANG_SECONDS):
+            await publishing.unconfirmed_hosts(cast(Bucket, SlowBucket()), 1, "own")
+
+
+async def test_host_that_has_not_confirmed_is_named_at_the_deadline(
+    pair: tuple[PlayedHost, PlayedHost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker_auth.hosts.publishing.CONFIRM_SECONDS", 0.1)
+    host, other = pair
+    await other.step()
+    revision = await publishing.publish(cast(Bucket, host.bucket), host.revoke(node("n1")), NOW)
+    assert await publishing.unconfirmed_hosts(cast(Bucket, host.bucket), revision, "one") == ["other"]
+    for _ in range(2):
+        await other.step()
+    assert await publishing.unconfirmed_hosts(cast(Bucket, host.bucket), revision, "one") == []
