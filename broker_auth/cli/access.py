@@ -14,14 +14,14 @@ import click
 from broker_auth.cli import output
 from broker_auth.cli.files import read_file, read_secret_option
 from broker_auth.cli.options import FILE
-from broker_auth.errors import InputError
+from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.files.ownership import configured_by
 from broker_auth.files.reading import BadValue
 from broker_auth.natsio.nkey import NkeyKind, public_nkey
 from broker_auth.operate.access import Access, Proof
 from broker_auth.operate.kick import read_kick_seed
 from broker_auth.secret import Secret
-from broker_auth.settings.load import load
+from broker_auth.settings.load import check, load
 from broker_auth.settings.model import Settings
 from broker_auth.settings.seeds import read_seed
 from broker_auth.tokens.jws import MAX_TOKEN_BYTES
@@ -61,13 +61,22 @@ def kick_option(function: _F) -> _F:
     )(function)
 
 
-def load_settings(config: Path) -> Settings:
+def load_settings(config: Path, zone: str | None = None) -> Settings:
     """Load the configuration with everything that a connection needs.
+
+    Args:
+        config: the configuration file.
+        zone: the only zone whose keys are on this host; None if the fleet's are.
 
     Raises:
         ConfigurationError: the configuration has problems; lists all of them.
     """
-    return load(config, os.environ, serving=True, remote=True)
+    if zone is None:
+        return load(config, os.environ, serving=True, remote=True)
+    report = check(config, os.environ, zone=zone)
+    if report.settings is None:
+        raise ConfigurationError(report.problems)
+    return report.settings
 
 
 def make_access(
@@ -96,15 +105,23 @@ def make_access(
     )
 
 
-def make_ender_access(config: Path, *, kick_seed: Sequence[Path], **credentials: Any) -> Access:
+def make_ender_access(
+    config: Path, *, kick_seed: Sequence[Path], zone: str | None = None, **credentials: Any
+) -> Access:
     """Return the credentials to list and end connections, from the options of such a command.
+
+    Args:
+        config: the configuration file.
+        kick_seed: files with seeds of kick users.
+        zone: see :func:`load_settings`.
+        credentials: see :func:`make_access`.
 
     Raises:
         ConfigurationError: the configuration has problems; lists all of them.
         InputError: a file cannot be used.
         click.UsageError: an option lacks its counterpart.
     """
-    settings = load_settings(config)
+    settings = load_settings(config, zone)
     return make_access(settings, kick=_kick_seeds(settings, kick_seed), **credentials)
 
 

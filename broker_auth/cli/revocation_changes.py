@@ -10,15 +10,19 @@ from broker_auth.cli import output
 from broker_auth.cli.access import load_settings, run
 from broker_auth.daemon.confirmation import confirm
 from broker_auth.daemon.pidfile import running
-from broker_auth.errors import OperationError
+from broker_auth.errors import ConfigurationError, OperationError
 from broker_auth.operate.access import Access
 from broker_auth.operate.propagation import propagate
 from broker_auth.policy.revocation_records import Record
 from broker_auth.settings.keys import own
-from broker_auth.settings.model import Settings
+from broker_auth.settings.model import FLEET_ZONE, Settings
 from broker_auth.settings.revocation_store import RevocationStore
 
-_EVERYWHERE: Final = "in force on every other host that serves the fleet"
+_EVERYWHERE: Final = "in force on every other host that shares the bucket of revocations"
+_NOT_FROM_HERE: Final = (
+    "other hosts do not learn of it from here, because this host does not serve the fleet; run the same command on a "
+    "host that does"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,35 @@ def confirmed(settings: Settings, store: RevocationStore, written: tuple[Record,
     return WrittenRecords(written)
 
 
-def finish(config: Path, change: WrittenRecords, now: float) -> None:
-    """Take a change to every other host.
+def zone_apart(config: Path, settings: Settings) -> str | None:
+    """Return the zone that the service on this host serves if it is not the fleet's, whose seeds are not here either.
+
+    Args:
+        config: the configuration file.
+        settings: what it says.
+    """
+    if not settings.buckets or settings.pid_file is None:
+        return None
+    try:
+        zones = list(running(settings.pid_file).zones)
+    except OperationError:
+        return None
+    if len(zones) != 1 or FLEET_ZONE in zones:
+        return None
+    try:
+        load_settings(config)
+    except ConfigurationError:
+        return zones[0]
+    return None
+
+
+def finish(config: Path, change: WrittenRecords, now: float, zone: str | None) -> None:
+    """Take a change to every other host; ``zone`` as :func:`zone_apart` returns it.
 
     Raises:
-        OperationError: this host or another one has not confirmed.
+        OperationError: this host or another one has not confirmed, or this one cannot tell others.
     """
-    settings = load_settings(config)
+    settings = load_settings(config, zone)
     if missing := run(propagate_change(Access(settings=settings), change, now)):
         raise OperationError("; ".join(missing))
 
@@ -58,6 +84,8 @@ async def propagate_change(access: Access, change: WrittenRecords, now: float) -
     """Take a change to every other host, even if this one has not confirmed; return what is missing."""
     if not change.records or not access.settings.buckets:
         return change.missing
+    if access.settings.main_broker is None:
+        return (*change.missing, _NOT_FROM_HERE)
     missing = await propagate(access, change.records, now)
     if not missing:
         output.note(_EVERYWHERE)

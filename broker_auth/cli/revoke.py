@@ -17,7 +17,7 @@ from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.audit.record import AuditRecord
 from broker_auth.cli import options, output
 from broker_auth.cli.access import access_options, kick_option, make_ender_access, run
-from broker_auth.cli.revocation_changes import WrittenRecords, confirmed, finish, propagate_change
+from broker_auth.cli.revocation_changes import WrittenRecords, confirmed, finish, propagate_change, zone_apart
 from broker_auth.cli.revocation_values import token_ids_of, value_of
 from broker_auth.cli.tables import Column, Table, print_table
 from broker_auth.errors import InputError
@@ -130,10 +130,11 @@ def revoke_command(
     token_ids = token_ids_of(values) if kind == "token" else {}
     target = SessionTarget(entries, token_ids, everybody=sessions == SessionChoice.ALL)
     with configured_by(config):
+        zone = zone_apart(config, settings)
         if sessions == SessionChoice.NONE:
-            finish(config, _revoke(path, entries, now, config, dry_run=dry_run), now)
+            finish(config, _revoke(path, entries, now, config, dry_run=dry_run), now, zone)
             return
-        access = make_ender_access(config, **credentials)
+        access = make_ender_access(config, zone=zone, **credentials)
         outcome = run(
             _end(access, target, lambda: _revoke(path, entries, now, config, dry_run=dry_run), now, dry_run=dry_run)
         )
@@ -165,6 +166,11 @@ def _revoke(path: Path, entries: Sequence[Revocation], now: float, config: Path,
         return confirmed(_settings(config)[0], store, written)
 
 
+def _shares(settings: Settings) -> bool:
+    """Return whether hosts of the fleet can be asked from here."""
+    return bool(settings.buckets) and settings.main_broker is not None
+
+
 async def _end(
     access: Access, target: SessionTarget, revoke: Callable[[], WrittenRecords], now: float, *, dry_run: bool
 ) -> FoundSessions:
@@ -175,7 +181,7 @@ async def _end(
         return [record for path in paths for record in read_recent_decisions(path)]
 
     async with OtherHosts(access) as hosts:
-        selector = RevokedSessions(access.settings, target, read, hosts if access.settings.buckets else None)
+        selector = RevokedSessions(access.settings, target, read, hosts if _shares(access.settings) else None)
         async with SessionEnder(access, selector) as ender:
             missing = await propagate_change(access, revoke(), now)
             result = await (ender.find() if dry_run else ender.end())
@@ -202,7 +208,7 @@ def restore_command(kind: str, values: tuple[str, ...], config: Path, issuer: Pa
             for what, value in named:
                 output.note(f"restoring {what} {value}")
             change = confirmed(settings, store, written)
-        finish(config, change, now)
+        finish(config, change, now, zone_apart(config, settings))
 
 
 @click.command("revoked", epilog=options.example("broker-auth revoked --json -c broker.conf"))

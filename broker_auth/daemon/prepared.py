@@ -16,3 +16,4 @@ class Prepared:
     settings: ServingSettings
     policy: Policy
     contexts: dict[str, ssl.SSLContext | None]
+    reader: ssl.SSLContext | None = None  # for the zone's reader at the fleet, where it is served apart

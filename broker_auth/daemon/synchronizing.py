@@ -1,4 +1,7 @@
-"""The process that synchronizes this host's revocations with the bucket of the fleet, beside the fleet's workers."""
+"""The process that synchronizes this host's revocations with the bucket of the fleet, beside the fleet's workers.
+
+On a host without the fleet's zone it is beside another zone's workers, and follows the bucket as that zone's reader.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ class SyncHeartbeat(msgspec.Struct, frozen=True):
 
 
 def wants_synchronization(settings: ServingSettings) -> bool:
-    """Return whether a zone synchronizes for its host: the fleet's does, if it is configured."""
+    """Return whether a zone synchronizes for its host: the fleet's does, if it is configured, or one served apart."""
+    if settings.follower is not None:
+        return True
     return settings.revocations_bucket and settings.served.name == FLEET_ZONE and settings.main_broker is not None
 
 
@@ -139,18 +144,24 @@ def _synchronize(prepared: Prepared, channel: socket.socket) -> None:
 
 
 async def _run(prepared: Prepared, channel: socket.socket) -> None:
-    settings, broker = prepared.settings, prepared.settings.main_broker
-    assert broker is not None
+    settings = prepared.settings
     assert settings.revocations is not None
     changed, stop = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     reader, writer = await asyncio.open_unix_connection(sock=channel)
     host = host_id(settings), socket.gethostname()
-    answering = Answering(host[0], settings.audit.path_of)
-    synchronizer = Synchronizer(settings.revocations, host, lambda: _in_force(settings), changed.set, answering)
-    tls = prepared.contexts[broker.name]
+    access, zone = settings.follower, settings.served.name
+    answering = None if access else Answering(host[0], settings.audit.path_of)
+    synchronizer = Synchronizer(
+        settings.revocations,
+        host,
+        lambda: _in_force(settings),
+        changed.set,
+        answering,
+        zone=zone if access else "",
+    )
     tasks = [
-        asyncio.create_task(synchronizer.run(broker.urls, settings.served.nkey_seed, tls)),
+        asyncio.create_task(_follow(synchronizer, prepared)),
         asyncio.create_task(_report(synchronizer, writer, changed)),
     ]
     last = asyncio.create_task(reader.readline())
@@ -166,6 +177,15 @@ async def _run(prepared: Prepared, channel: socket.socket) -> None:
     for task in done:
         if not task.cancelled() and (error := task.exception()):
             raise error
+
+
+async def _follow(synchronizer: Synchronizer, prepared: Prepared) -> None:
+    settings, broker = prepared.settings, prepared.settings.main_broker
+    if (access := settings.follower) is not None:
+        await synchronizer.run(access.urls, access.seed, prepared.reader)
+        return
+    assert broker is not None
+    await synchronizer.run(broker.urls, settings.served.nkey_seed, prepared.contexts[broker.name])
 
 
 def _in_force(settings: ServingSettings) -> set[str]:

@@ -40,6 +40,7 @@ from broker_auth.daemon.revocations import MAX_LINE, Follower
 from broker_auth.daemon.spawn import end_with_parent
 from broker_auth.logs import setup as logs
 from broker_auth.natsio.subjects import AUTH_ERROR_SUBJECT, AUTH_QUEUE, AUTH_REQUEST_SUBJECT
+from broker_auth.natsio.tls import tls_context
 from broker_auth.settings.model import AuditKind, AuditSettings, ServingSettings
 from broker_auth.settings.policy import build_policy
 
@@ -98,7 +99,8 @@ def prepare(settings: ServingSettings) -> Prepared:
     """
     outputs = make_sinks(settings.audit)  # checks that a worker can open them
     outputs.close()
-    return Prepared(settings, build_policy(settings, settings.served.name), tls_contexts(settings))
+    reader = tls_context(settings.follower.tls) if settings.follower else None
+    return Prepared(settings, build_policy(settings, settings.served.name), tls_contexts(settings), reader)
 
 
 def work(prepared: Prepared, channel: socket.socket) -> None:

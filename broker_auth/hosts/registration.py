@@ -17,7 +17,7 @@ HOST_SECONDS: Final = 86_400.0  # after which a host that was not seen is no lon
 REFRESH_SECONDS: Final = (
     10.0  # a write that succeeds shows that the bucket is not a part of a cluster that lost the others
 )
-_LEFT_SECONDS: Final = 60.0
+LEFT_SECONDS: Final = 60.0  # for which a host that was stopped is remembered
 _MACHINE: Final = Path("/etc/machine-id")
 
 
@@ -56,6 +56,8 @@ def read_host(entry: KeyValue) -> Host:
 class Registration:
     """The key of this host in the bucket."""
 
+    trouble: Final = ""  # none but what stops everything else, too
+
     def __init__(self, bucket: Bucket, key: str, name: str) -> None:
         """Write nothing yet."""
         self._bucket = bucket
@@ -87,7 +89,7 @@ class Registration:
             BucketError: the bucket cannot be reached.
         """
         if self._written is not None:
-            await self._write(Host(name=self._name, confirmed=self._written.confirmed, left=True), _LEFT_SECONDS)
+            await self._write(Host(name=self._name, confirmed=self._written.confirmed, left=True), LEFT_SECONDS)
 
     async def _write(self, host: Host, ttl: float) -> None:
         if self._written is None:

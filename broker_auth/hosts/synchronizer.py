@@ -1,7 +1,8 @@
 """Keeps the file of revocations of this host and the bucket the same, as long as the service runs.
 
 The file is what workers decide by. Records of other hosts are merged into it, and what the bucket lacks of it is
-written to the bucket. While one of them cannot be read, nothing is taken from it: what was revoked stays so.
+written to the bucket, unless this host follows as the reader of a zone (docs/zones.md#readers). While one of them
+cannot be read, nothing is taken from it: what was revoked stays so.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from broker_auth.errors import BrokerAuthError, OperationError
 from broker_auth.files.reading import file_identity
 from broker_auth.hosts.answering import Answering
 from broker_auth.hosts.bucket_records import BucketRecords, Write
+from broker_auth.hosts.outposts import OutpostRegistration
 from broker_auth.hosts.registration import Registration
 from broker_auth.natsio import bucket as buckets
-from broker_auth.natsio.bucket import REVOCATIONS, Bucket, BucketError, BucketState, ConflictError
+from broker_auth.natsio.bucket import OUTPOSTS, REVOCATIONS, Bucket, BucketError, BucketState, ConflictError
+from broker_auth.natsio.subjects import READER_API
 from broker_auth.policy.revocation_records import Record
 from broker_auth.policy.revocations import Revocation, is_pattern
 from broker_auth.secret import Secret
@@ -52,6 +55,8 @@ class Synchronizer:
         in_force: Callable[[], set[str]],
         on_change: Callable[[], None] = lambda: None,
         answering: Answering | None = None,
+        *,
+        zone: str = "",
     ) -> None:
         """Connect to nothing yet.
 
@@ -61,6 +66,7 @@ class Synchronizer:
             in_force: returns the versions of the file by which the workers of each zone decide.
             on_change: called when :attr:`trouble` has changed, or with the first synchronization.
             answering: answers questions of commands in the bucket; None if this host may not write there.
+            zone: the zone whose reader follows the bucket and writes nothing there; empty for a host of the fleet.
         """
         self.synchronized = 0.0
         self.trouble = ""
@@ -69,11 +75,13 @@ class Synchronizer:
         self._in_force = in_force
         self._on_change = on_change
         self._answering = answering
+        self._zone = zone
+        self._outposts: Bucket | None = None
         self._held: RevocationList | None = None
         self._seen: tuple[int, ...] = ()
         self._created = ""
         self._confirmed = 0
-        self._registration: Registration | None = None
+        self._registration: Registration | OutpostRegistration | None = None
         self._reported = False
         self._left = False
         self._reset()
@@ -84,7 +92,11 @@ class Synchronizer:
             try:
                 client = await buckets.connect(url, seed, tls)
                 try:
-                    await self._follow(Bucket(client, REVOCATIONS))
+                    if self._zone:
+                        self._outposts = Bucket(client, OUTPOSTS, READER_API)
+                        await self._follow(Bucket(client, REVOCATIONS, READER_API))
+                    else:
+                        await self._follow(Bucket(client, REVOCATIONS))
                 finally:
                     await buckets.disconnect(client)
             except BrokerAuthError as error:
@@ -122,7 +134,7 @@ class Synchronizer:
             self._reset()
         if self._registration is None and not self._left:
             # Before anything is read: a command that does not see this host yet has written before that.
-            self._registration = Registration(bucket, *self._host)
+            self._registration = self._register(bucket)
             await self._registration.confirm(self._confirmed, time.monotonic())
             state = await bucket.state()
         await self._catch_up(bucket, state)
@@ -142,6 +154,11 @@ class Synchronizer:
             self._merged_to = self._records.last
             self._report(self._oddities())
         await self._confirm()
+
+    def _register(self, bucket: Bucket) -> Registration | OutpostRegistration:
+        if self._outposts is None:
+            return Registration(bucket, *self._host)
+        return OutpostRegistration(self._outposts, self._zone, self._host, self._created)
 
     async def _catch_up(self, bucket: Bucket, state: BucketState) -> None:
         """Read what was written to the bucket since the last time."""
@@ -200,7 +217,9 @@ class Synchronizer:
             self._fresh, self._unwritten = left, True
 
     async def _write(self, bucket: Bucket) -> bool:
-        """Write to the bucket what it lacks; return whether it lacks nothing."""
+        """Write to the bucket what it lacks; return whether it lacks nothing, as far as this host may write."""
+        if self._zone:
+            return True
         if not self._unwritten or self._held is None:
             return not self._unwritten
         writes = list(self._records.missing(self._held.records, time.time()))
@@ -236,7 +255,7 @@ class Synchronizer:
         if self._records.oversized:
             kind, value = sorted(self._records.oversized)[0]
             return f"{kind} {value[:64]} is too long for the bucket; revoke it again with a shorter reason"
-        return ""
+        return self._registration.trouble if self._registration is not None else ""
 
     def _report(self, trouble: str) -> None:
         if trouble != self.trouble or (not trouble and not self._reported):

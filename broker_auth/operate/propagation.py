@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from broker_auth.errors import OperationError
+from broker_auth.hosts.outpost_confirmations import unconfirmed_outposts
 from broker_auth.hosts.publishing import CONFIRM_SECONDS, publish, unconfirmed_hosts
 from broker_auth.hosts.registration import host_id
-from broker_auth.natsio.bucket import REVOCATIONS, Bucket
+from broker_auth.natsio.bucket import OUTPOSTS, REVOCATIONS, Bucket
 from broker_auth.operate.access import Access
 from broker_auth.operate.streams.change import streams_broker
 from broker_auth.policy.revocation_records import Record
+from broker_auth.settings.model import Settings
 
 
 async def propagate(access: Access, records: Iterable[Record], now: float) -> list[str]:
@@ -26,16 +29,35 @@ async def propagate(access: Access, records: Iterable[Record], now: float) -> li
     try:
         bucket = Bucket(service, REVOCATIONS)
         revision = await publish(bucket, records, now)
-        names = await unconfirmed_hosts(bucket, revision, host_id(access.settings))
+        waiting = asyncio.create_task(_outposts(access.settings, Bucket(service, OUTPOSTS), bucket, revision))
+        try:
+            names = await unconfirmed_hosts(bucket, revision, host_id(access.settings))
+            outposts = await waiting
+        finally:
+            waiting.cancel()
     except OperationError as error:
         return [_not_propagated(error)]
     finally:
         await service.close()
-    return [
-        f"host {name} has not confirmed within {CONFIRM_SECONDS:g} s; start broker-auth there, or look at its log and "
+    return [_silent(f"host {name}") for name in names] + outposts
+
+
+async def _outposts(settings: Settings, outposts: Bucket, revocations: Bucket, revision: int) -> list[str]:
+    """Wait for hosts that serve only edges or gates; return a line for each that has not confirmed."""
+    if not settings.readers:
+        return []
+    try:
+        names = await unconfirmed_outposts(outposts, revocations, settings.readers, revision, CONFIRM_SECONDS)
+    except OperationError as error:
+        return [f"hosts that serve only edges or gates could not be asked whether they follow: {error}"]
+    return [_silent(name) for name in names]
+
+
+def _silent(what: str) -> str:
+    return (
+        f"{what} has not confirmed within {CONFIRM_SECONDS:g} s; start broker-auth there, or look at its log and "
         "/healthz; if it is gone for good, it is no longer waited for after a day"
-        for name in names
-    ]
+    )
 
 
 def _not_propagated(error: OperationError) -> str:

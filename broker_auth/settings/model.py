@@ -455,7 +455,8 @@ class Settings:
     @property
     def audit_files(self) -> tuple[Path, ...]:
         """The audit file of each zone; empty if records are not written to files."""
-        paths = [self.audit.of_zone(zone).path for zone in self.served_zones]
+        narrowed = self.narrowed_to  # its audit settings already are those of the zone
+        paths = [self.audit.path if narrowed else self.audit.of_zone(zone).path for zone in self.served_zones]
         return tuple(path for path in paths if path is not None)
 
     def of_zone(self, name: str) -> Settings:

@@ -27,9 +27,8 @@ class MemoryBucket:
         lose_answers: the number of writes that are stored and whose answers are lost.
     """
 
-    spec: BucketSpec = REVOCATIONS
-
-    def __init__(self) -> None:
+    def __init__(self, spec: BucketSpec = REVOCATIONS) -> None:
+        self.spec = spec
         self.stream = StoredStream()
         self.up = True
         self.lose_answers = 0
@@ -53,6 +52,10 @@ class MemoryBucket:
         """Return the entry of a key."""
         self._reach()
         return self.stream.entries.get(key)
+
+    async def get_own(self, key: str) -> KeyValue | None:
+        """Return the entry of a key, as its user may."""
+        return await self.get(key)
 
     async def entries(self, prefix: str) -> list[KeyValue]:
         """Return the entries below a prefix."""

@@ -32,7 +32,7 @@ KEYS = (
 class Host:
     """A host of the service, which differs from others in four files and an address."""
 
-    def __init__(self, config: Path, name: str) -> None:
+    def __init__(self, config: Path, name: str, *options: str) -> None:
         self._config = config
         self.directory = config.parent / name
         self.directory.mkdir()
@@ -45,7 +45,9 @@ class Host:
         }
         create(self.file)
         environ = {"BROKER_AUTH_METRICS_LISTEN": self.address, **self.environ}
-        self.service = ServiceProcess(config, config.with_name(f"{name}.log"), ("--workers", "1"), environ=environ)
+        self.service = ServiceProcess(
+            config, config.with_name(f"{name}.log"), ("--workers", "1", *options), environ=environ
+        )
 
     async def command(self, name: str, *args: object) -> Run:
         """Run a command on this host, beside the event loop of the test."""
