@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -64,10 +64,12 @@ def codes(findings: tuple[Finding, ...], severity: Severity) -> Codes:
 class Fault:
     """A fault in the rendered configurations, and exactly the errors that the doctor must report.
 
-    ``warnings`` must be among the warnings. The error ``possible`` may be reported or not.
+    ``warnings`` must be among the warnings. The error ``possible`` may be reported or not. Faults with the same letter
+    in ``together`` are planted in one deployment, because none of them hides or causes what shows another.
     """
 
     name: str
+    together: str = ""
     fleet: Edit | None = None
     edge: Edit | None = None
     errors: Codes | None = None
@@ -109,28 +111,33 @@ def joined(text: str) -> str:
 FAULTS = (
     Fault(
         name="the fleet's listener demands no certificate",
+        together="B",
         fleet=swap("verify: true", "verify: false"),
         errors={"listener.asks_no_certificate": {"fleet"}},
     ),
     Fault(
         name="the edge demands a certificate",
+        together="F",
         edge=swap(r"(tls \{\n  cert_file: \S+)", r'\1\n  ca_file: "@ca.pem"\n  verify: true'),
         errors={"listener.asks_certificate": {"edge"}},
     ),
     Fault(
         name="any public CA's certificate is verified",
+        together="H",
         fleet=swap(r"ca_file: \S+\n(  verify: true)", r"\1"),
         errors={"listener.any_ca": {"fleet"}},
         service=False,
     ),
     Fault(
         name="a CA is trusted that client_ca does not name",
+        together="A",
         fleet=swap(r'ca_file: "[^"]*"', 'ca_file: "@two-cas.pem"'),
         errors={},
         warnings={"listener.other_ca": {"fleet"}},
     ),
     Fault(
         name="the server's certificate is for another name",
+        together="H",
         edge=swap(
             r'cert_file: "[^"]*"\n  key_file: "[^"]*"', 'cert_file: "@elsewhere.pem"\n  key_file: "@elsewhere.key"'
         ),
@@ -139,12 +146,14 @@ FAULTS = (
     ),
     Fault(
         name="TLS begins before INFO",
+        together="A",
         edge=swap(r"(tls \{\n  cert_file)", r"tls {\n  handshake_first: true\n  cert_file"),
         errors={},
         warnings={"listener.handshake_first": {"edge"}},
     ),
     Fault(
         name="the server's certificate expires soon",
+        together="B",
         edge=swap(r'cert_file: "[^"]*"\n  key_file: "[^"]*"', 'cert_file: "@soon.pem"\n  key_file: "@soon.key"'),
         errors={},
         warnings={"listener.certificate_expires": {"edge"}},
@@ -158,33 +167,39 @@ FAULTS = (
     ),
     Fault(
         name="a CONNECT with two tokens is too long",
+        together="G",
         fleet=swap(r"max_control_line: \d+", "max_control_line: 4096"),
         edge=swap(r"max_control_line: \d+", "max_control_line: 4096"),
         errors={"listener.max_control_line": {"fleet", "edge"}},
     ),
     Fault(
         name="who shows nothing is somebody: on the edge",
+        together="C",
         edge=guest,
         errors={"listener.open": {"edge"}},
     ),
     Fault(
         name="who shows nothing is somebody: on the fleet's servers",
+        together="D",
         fleet=guest,
         errors={"callout.account": {"fleet"}},
     ),
     Fault(
         name="another issuer signs for the broker",
+        together="G",
         fleet=swap(r'issuer: "A\w+"', f'issuer: "{other(NkeyKind.ACCOUNT)}"'),
         edge=swap(r'issuer: "A\w+"', f'issuer: "{other(NkeyKind.ACCOUNT)}"'),
         errors={"callout.issuer": {"fleet", "edge"}},
     ),
     Fault(
         name="requests are encrypted for another xkey",
+        together="E",
         edge=swap(r'xkey: "X\w+"', f'xkey: "{other(NkeyKind.CURVE)}"'),
         errors={"callout.no_answer": {"edge"}},
     ),
     Fault(
         name="requests are not encrypted",
+        together="B",
         edge=swap(r'xkey: "X\w+"', ""),
         errors={"callout.no_answer": {"edge"}},
     ),
@@ -195,6 +210,7 @@ FAULTS = (
     ),
     Fault(
         name="the broker asks nobody",
+        together="D",
         edge=swap(r"\n  auth_callout \{.*?\n  \}", ""),
         errors={"callout.not_asked": {"edge"}},
     ),
@@ -206,23 +222,27 @@ FAULTS = (
     ),
     Fault(
         name="the service's user may publish anything",
+        together="A",
         fleet=swap(r'publish: \[ "broker-auth.peers" \]', 'publish: ">"'),
         errors={"callout.may_publish": {"fleet"}},
     ),
     Fault(
         name="the service's user may listen to anything",
+        together="A",
         edge=swap(r"subscribe: \[[^]]*\]", 'subscribe: ">"'),
         errors={"callout.may_listen": {"edge"}},
         warnings={"callout.outside_queue": {"edge"}},
     ),
     Fault(
         name="the service's user may listen to requests aside from the others",
+        together="B",
         edge=swap(r'"\$SYS.REQ.USER.AUTH broker-auth", ("\$SYS\S+ broker-auth.copy.\*")', '"$SYS.REQ.USER.AUTH"'),
         errors={},
         warnings={"callout.outside_queue": {"edge"}},
     ),
     Fault(
         name="workers cannot exchange messages",
+        together="A",
         fleet=swap(r', "broker-auth.peers"', ""),
         errors={},
         warnings={"callout.unheard": {"fleet"}},
@@ -236,11 +256,13 @@ FAULTS = (
     ),
     Fault(
         name="the broker does not know the kick user",
+        together="A",
         edge=swap(r'(auth_users: \[ "U\w+", "U\w+"), "U\w+"', r"\1"),
         errors={"kick.unknown": {"edge"}},
     ),
     Fault(
         name="timeouts are too short for a storm",
+        together="A",
         fleet=swap(r"(authorization \{.*?\n  timeout: )\d+", r"\g<1>1"),
         errors={},
         warnings={"timeouts.short": {"fleet"}},
@@ -253,39 +275,46 @@ FAULTS = (
     ),
     Fault(
         name="edges are in the fleet's account",
+        together="F",
         fleet=swap(r'(leafnodes \{.*account: )"provisioning"', r'\1"choria"'),
         errors={"leaf.account": {"fleet"}},
         possible="callout.account",  # the edge answers in whose account somebody is, too; the first answer counts
     ),
     Fault(
         name="the fleet is shown to the provisioning account",
+        together="C",
         fleet=joined,
         errors={"isolation.import": {"fleet"}},
     ),
     Fault(
         name="the fleet is exported to the provisioning account",
+        together="A",
         fleet=OPEN_ACCOUNTS,
         errors={"isolation.export": {"fleet"}},
     ),
     Fault(
         name="lifecycle events of nodes are lost",
+        together="B",
         fleet=swap(r"\n    imports: \[\n(      \{ stream: [^\n]*\n)*    \]", ""),
         errors={},
         warnings={"isolation.lifecycle": {"fleet"}},
     ),
     Fault(
         name="provisioners cannot elect a leader",
+        together="B",
         fleet=swap(r'\n      \{ service: \{ account: "choria"[^\n]*', "", 6),
         errors={},
         warnings={"isolation.election": {"fleet"}},
     ),
     Fault(
         name="the fleet has no streams",
+        together="E",
         fleet=swap(r"\njetstream \{.*?\}", ""),
         errors={"jetstream.down": {"fleet"}},
     ),
     Fault(
         name="the fleet's account has no JetStream",
+        together="C",
         fleet=swap(r"\n    jetstream: enabled", ""),
         errors={"streams.unavailable": {"fleet"}},
     ),
@@ -296,11 +325,11 @@ def in_directory(edit: Edit, directory: Path) -> Edit:
     return lambda text: edit(text).replace('"@', f'"{directory}/')
 
 
-def plant(deployment: EdgeDeployment, fault: Fault) -> None:
-    """Apply the edits of a fault, and write the files that some of them need (``@`` is the directory)."""
-    for name, edit in (("fleet", fault.fleet), ("edge", fault.edge)):
-        if edit:
-            deployment.edits[name] = in_directory(edit, deployment.directory)
+def plant(deployment: EdgeDeployment, faults: Sequence[Fault]) -> None:
+    """Apply the edits of faults, and write the files that some of them need (``@`` is the directory)."""
+    for name in ("fleet", "edge"):
+        if edits := [edit for fault in faults if (edit := getattr(fault, name))]:
+            deployment.edits[name] = in_directory(one_by_one(edits), deployment.directory)
     both = deployment.authority.certificate_pem + CertificateAuthority.create("some other CA").certificate_pem
     (deployment.directory / "two-cas.pem").write_bytes(both)
     deployment.authority.server(hosts=["elsewhere.example.net"]).write(deployment.directory, "elsewhere")
@@ -308,21 +337,54 @@ def plant(deployment: EdgeDeployment, fault: Fault) -> None:
     deployment.authority.server(hosts=LOCAL_NAMES, validity=soon).write(deployment.directory, "soon")
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-async def test_doctor_finds_each_planted_fault(fault: Fault, tmp_path: Path) -> None:
+def one_by_one(edits: Sequence[Edit]) -> Edit:
+    """Return an edit that makes each of ``edits``."""
+
+    def make(text: str) -> str:
+        for edit in edits:
+            edited = edit(text)
+            assert edited != text, "a planted fault changed nothing"
+            text = edited
+        return text
+
+    return make
+
+
+def planted_together() -> list[tuple[Fault, ...]]:
+    """Return the faults of each deployment."""
+    shared: dict[str, list[Fault]] = {}
+    for fault in FAULTS:
+        shared.setdefault(fault.together or fault.name, []).append(fault)
+    return [tuple(faults) for faults in shared.values()]
+
+
+def union(each: Iterable[Codes | None]) -> Codes:
+    """Return all codes; two faults must not have one in common, or one of them might be missed."""
+    result: Codes = {}
+    for expected in each:
+        for code, brokers in (expected or {}).items():
+            assert not brokers & result.get(code, set())
+            result[code] = result.get(code, set()) | brokers
+    return result
+
+
+@pytest.mark.parametrize("faults", planted_together(), ids=lambda faults: faults[0].together or faults[0].name)
+async def test_doctor_finds_each_planted_fault(faults: tuple[Fault, ...], tmp_path: Path) -> None:
     deployment = EdgeDeployment(tmp_path)
-    plant(deployment, fault)
-    with deployment.running(service=fault.service, linked=fault.linked):
-        findings = await look(deployment, operator(deployment, break_glass=fault.break_glass))
-    errors = codes(findings, ERROR)
-    if not fault.service:  # without a service, these errors are reported too
-        for code in {"callout.no_answer", "callout.nobody", "system.answer"} - set(fault.errors or {}):
+    plant(deployment, faults)
+    ((service, linked, break_glass),) = {(fault.service, fault.linked, fault.break_glass) for fault in faults}
+    with deployment.running(service=service, linked=linked):
+        findings = await look(deployment, operator(deployment, break_glass=break_glass))
+    errors, expected = codes(findings, ERROR), union(fault.errors for fault in faults)
+    if not service:  # without a service, these errors are reported too
+        for code in {"callout.no_answer", "callout.nobody", "system.answer"} - expected.keys():
             errors.pop(code, None)
-    if fault.possible:
-        errors.pop(fault.possible, None)
-    assert errors == (fault.errors or {})
+    for fault in faults:
+        if fault.possible:
+            errors.pop(fault.possible, None)
+    assert errors == expected
     warnings = codes(findings, WARNING)
-    for code, brokers in (fault.warnings or {}).items():
+    for code, brokers in union(fault.warnings for fault in faults).items():
         assert warnings.get(code) == brokers, warnings
     assert all(item.remedy for item in findings if item.severity is not Severity.OK)
 
