@@ -22,6 +22,7 @@ from broker_auth.callout.stats import Stats
 from broker_auth.logs.limit import LogLimit
 from broker_auth.natsio.nkey import NkeyKind, decode_seed
 from broker_auth.natsio.xkey import Sealer
+from broker_auth.policy.counting import Counted, NodeClaim
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny, DenyCode, Rule
 from broker_auth.policy.model import Policy
@@ -38,11 +39,15 @@ class Exchange(msgspec.Struct):
         received: the request; nothing in it is verified yet.
         broker: the name of the broker that it was received from.
         answer: the signed answer; empty until it is created, and for requests that must not be answered.
+        claim: the node to count before this request can be concluded; then it is put aside.
+        counted: whether that node is counted, once that was asked.
     """
 
     received: Parked
     broker: str = ""
     answer: bytes = b""
+    claim: NodeClaim | None = None
+    counted: Counted | None = None
 
 
 class Callout:
@@ -96,6 +101,9 @@ class Callout:
     def conclude(self, batch: Sequence[Exchange], now: float) -> None:
         """Set the answer of each exchange; it stays empty for requests that must not be answered.
 
+        An exchange whose node has to be counted first is put aside: it gets a claim instead of an answer, and is
+        neither counted nor recorded yet.
+
         Args:
             batch: the exchanges; a failing one does not affect the others.
             now: the current time in Unix seconds, for the whole batch.
@@ -122,7 +130,10 @@ class Callout:
             except WireError as error:
                 faults.append(error)
         for exchange, request in verified:
-            decision = self._decide(request, now, exchange.broker)
+            decision = self._decide(request, now, exchange)
+            if isinstance(decision, Deny) and decision.claim is not None and exchange.counted is None:
+                exchange.claim = decision.claim
+                continue
             finished.append((exchange, Decided(request, decision)))
             if _takes_a_place(decision):  # nodes of one batch share the limit
                 self.policy.provisioning.gauge.admitted(exchange.broker, request.server_id.id, now)
@@ -164,9 +175,9 @@ class Callout:
         if limit.due():
             _log.warning("request not answered: %s: %s (%d so far)", fault, detail, limit.count)
 
-    def _decide(self, request: AuthorizationRequest, now: float, broker: str) -> Decision:
+    def _decide(self, request: AuthorizationRequest, now: float, exchange: Exchange) -> Decision:
         try:
-            return decide(request, self.policy, now, broker)
+            return decide(request, self.policy, now, exchange.broker, exchange.counted)
         except Exception:  # whatever went wrong, the connection is denied
             if self._errors.due():
                 _log.exception("decision failed; the connection is denied (%d so far)", self._errors.count)

@@ -18,6 +18,7 @@ from broker_auth.callout.backlog import Backlog
 from broker_auth.callout.callout import Callout, Exchange
 from broker_auth.callout.client import MAX_SUBJECT
 from broker_auth.callout.connection import BrokerConnection
+from broker_auth.callout.deferred import Count, Deferred
 from broker_auth.callout.extra_subscriptions import ExtraSubscription
 from broker_auth.callout.freshness import Age
 from broker_auth.callout.hedging import TICK_SECONDS, Held
@@ -61,6 +62,7 @@ class Service:
         callout: Callout,
         contexts: Mapping[str, ssl.SSLContext | None],
         extra_subscriptions: Sequence[ExtraSubscription] = (),
+        count: Count | None = None,
     ) -> None:
         """Prepare the connections without making any.
 
@@ -69,6 +71,7 @@ class Service:
             callout: what answers.
             contexts: by broker, as :func:`tls_contexts` returns them.
             extra_subscriptions: subscriptions at the brokers in addition to requests.
+            count: counts the nodes of a token; None if nobody does on this host.
         """
         self.callout = callout
         names = settings.accounts
@@ -96,6 +99,7 @@ class Service:
         self._limits = {connection: LogLimit() for connection in self._connections}
         self._arrived = asyncio.Event()
         self._ending = False
+        self._deferred: Deferred[_Waiting] = Deferred(count, self._answer)
 
     @property
     def connections(self) -> Sequence[BrokerConnection]:
@@ -105,7 +109,7 @@ class Service:
     @property
     def pending(self) -> int:
         """Requests received and not answered yet."""
-        return len(self._backlog)
+        return len(self._backlog) + len(self._deferred)
 
     @property
     def oldest(self) -> float:
@@ -144,6 +148,7 @@ class Service:
         self._ending = True
         self._arrived.set()
         await asyncio.gather(answering, return_exceptions=True)
+        await self._deferred.finish()
         await asyncio.gather(*(connection.settle() for connection in self._connections))
         if before_close is not None:
             await before_close()
@@ -245,7 +250,12 @@ class Service:
         if not batch:
             return
         self.callout.conclude(batch, time.time())
+        uncounted = []
         for waiting in batch:
+            if waiting.claim is not None and waiting.counted is None:
+                if not self._deferred.add(waiting, waiting.claim):
+                    uncounted.append(waiting)
+                continue
             if not waiting.answer:
                 continue
             try:
@@ -253,6 +263,8 @@ class Service:
                 waiting.connection.mark_answered(waiting.subject)
             except Exception as error:  # the broker and the client's connection are gone
                 self._not_sent(waiting.connection, 1, error)
+        if uncounted:
+            self._answer(uncounted)  # now they are denied
 
     def _on_drop(self, connection: BrokerConnection, lost: int) -> None:
         self.callout.stats.dropped[connection.name] += 1

@@ -38,6 +38,7 @@ from broker_auth.callout.stats import Snapshot
 from broker_auth.daemon.prepared import Prepared
 from broker_auth.daemon.revocations import MAX_LINE, Follower
 from broker_auth.daemon.spawn import end_with_parent
+from broker_auth.hosts.counter_client import CounterClient
 from broker_auth.logs import setup as logs
 from broker_auth.natsio.subjects import AUTH_ERROR_SUBJECT, AUTH_QUEUE, AUTH_REQUEST_SUBJECT
 from broker_auth.natsio.tls import tls_context
@@ -149,7 +150,9 @@ class _Worker:
         extra_subscriptions += [ExtraSubscription(subject, self._on_micro_request) for subject in self._micro.subjects]
         self._reports = ConnectionReports(settings, prepared.policy.provisioning.gauge)
         extra_subscriptions += self._reports.extra_subscriptions
-        self._service = Service(settings, self._callout, prepared.contexts, extra_subscriptions)
+        self._counter = None if settings.counter_socket is None else CounterClient(settings.counter_socket)
+        count = None if self._counter is None else self._counter.count
+        self._service = Service(settings, self._callout, prepared.contexts, extra_subscriptions, count)
         self._stop = asyncio.Event()
 
     async def run(self, channel: socket.socket) -> None:
@@ -171,6 +174,8 @@ class _Worker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self._counter is not None:
+                await self._counter.close()
             self._audit.close()
             await _closed(writer)
 

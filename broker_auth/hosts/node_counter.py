@@ -80,7 +80,7 @@ class NodeCounter:
         self._bucket: Bucket | None = None
         self._probe = asyncio.Event()
         self._refused = ("", 0.0)
-        self._reported = False
+        self._known = asyncio.Event()  # whether the bucket can be reached
         self._waiting: dict[bytes, dict[bytes, list[asyncio.Future[Counted]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -114,7 +114,7 @@ class NodeCounter:
             return known
         waiting = self._waiting.get(token.digest)
         if waiting is None:
-            if self._bucket is None or len(self._waiting) >= _MAX_TOKENS:
+            if (self._bucket is None and self._known.is_set()) or len(self._waiting) >= _MAX_TOKENS:
                 return Counted.UNKNOWN
             waiting = self._waiting[token.digest] = {}
             task = asyncio.create_task(self._serve(token))
@@ -139,14 +139,17 @@ class NodeCounter:
 
     async def _count(self, token: CountedToken, nodes: list[bytes]) -> dict[bytes, Counted]:
         """Count nodes, as many as there are places for; return what is then known of each."""
-        bucket = self._bucket
+        bucket = None
         try:
             async with asyncio.timeout(SECONDS):
+                await self._known.wait()  # a process that replaced another one connects first
+                bucket = self._bucket
                 if bucket is not None:
                     await self._write(bucket, token, nodes)
         except TimeoutError:  # it may not answer others either, so they do not wait for it
             if self._bucket is bucket:
                 self._bucket = None
+            self._known.set()
             self._probe.set()
         except BucketError as error:
             self._refuse(str(error))
@@ -204,6 +207,7 @@ class NodeCounter:
         self._report(trouble)
 
     def _report(self, trouble: str) -> None:
-        if trouble != self.trouble or not self._reported:
-            self.trouble, self._reported = trouble, True
+        if trouble != self.trouble or not self._known.is_set():
+            self.trouble = trouble
+            self._known.set()
             self._on_change()

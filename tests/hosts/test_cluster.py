@@ -16,6 +16,7 @@ from broker_auth.natsio.client import SecuredClient
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.identities import Identity, Issuer
 from broker_auth.settings.revocation_store import create
+from broker_auth.tokens.bounds import Bounds
 from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 from tests.callout.deployment import eventually
 from tests.hosts.two_hosts import KEYS, Host, apply_buckets
@@ -181,6 +182,25 @@ async def restore(cluster: ClusterOfHosts, name: str, host: Host) -> None:
     kind, value, *_ = await cluster.what(name)
     done = await host.command("restore", kind, value)
     assert (done.code, EVERYWHERE in done.out) == (0, True), (name, done.out, done.err)
+
+
+async def test_token_for_two_nodes_admits_two_at_all_edges_and_hosts_together(cluster: ClusterOfHosts) -> None:
+    token = cluster.issuer.node_token(bounds=Bounds(max_nodes=2))
+    nodes = Credentials(ca=cluster.deployment.directory / "ca.pem", token=token)
+
+    async def login(name: str, server: str) -> str:
+        try:
+            await (await connect(cluster.deployment.url(server), name, nodes)).close()
+        except ConnectRefusedError:
+            return ""
+        return name
+
+    names = [f"counted{number}" for number in range(4)]
+    logins = (login(name, EDGES[number % 2]) for number, name in enumerate(names))
+    admitted = {name for name in await asyncio.gather(*logins) if name}
+    assert len(admitted) == 2
+    for server in EDGES * ATTEMPTS:
+        assert {await login(name, server) for name in names} - {""} == admitted
 
 
 async def test_revoked_stays_so_while_streams_are_stopped(cluster: ClusterOfHosts) -> None:

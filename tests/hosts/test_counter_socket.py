@@ -53,6 +53,7 @@ class Host:
         """Start it, in place of the one before."""
         counter = NodeCounter()
         counter._bucket = cast(Bucket, self.bucket)
+        counter._report("")
         self.counter = counter
         listener = bind(self.path)
         self.server = CounterServer(counter, POLICY, lambda: NOW)

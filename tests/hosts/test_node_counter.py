@@ -67,6 +67,7 @@ class SharedBucket(MemoryBucket):
 def connected(bucket: SharedBucket, memory: NodeMemory | None = None) -> NodeCounter:
     counter = NodeCounter(memory=memory)
     counter._bucket = cast(Bucket, bucket)
+    counter._known.set()
     return counter
 
 
@@ -180,6 +181,18 @@ async def test_bucket_that_hangs_costs_the_first_claims_their_time_and_later_one
     assert await counter.count(TOKENS[1], counted) is Counted.UNKNOWN
     assert await counter.count(TOKENS[0], counted) is Counted.YES
     assert not counter._waiting
+
+
+async def test_claim_waits_until_a_new_process_has_connected_but_not_for_a_bucket_that_is_gone() -> None:
+    counter = NodeCounter()
+    waiting = asyncio.create_task(counter.count(TOKENS[0], node_hash("early")))
+    await asyncio.sleep(0)
+    counter._bucket = cast(Bucket, SharedBucket())
+    counter._report("")
+    assert await waiting is Counted.YES
+    gone = NodeCounter()
+    gone._report("the bucket does not exist")
+    assert await gone.count(TOKENS[0], node_hash("n")) is Counted.UNKNOWN
 
 
 @pytest.mark.parametrize(

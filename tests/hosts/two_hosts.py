@@ -58,9 +58,13 @@ class Host:
 
     def admissions(self, client: str) -> list[AuditRecord]:
         """Return the records of this host's admissions of clients of a name, in every zone."""
+        return [one for one in self.decisions(client) if one.decision == "admit"]
+
+    def decisions(self, client: str) -> list[AuditRecord]:
+        """Return the records of this host's decisions about clients of a name, in every zone."""
         files = [file for file in self.directory.glob("audit*.json") if file.is_file()]
         records = [record for file in files for record in read_recent_decisions(file)]
-        return [one for one in records if one.decision == "admit" and client in (one.client, one.name)]
+        return [one for one in records if client in (one.client, one.name)]
 
     @property
     def held(self) -> RevocationList:
@@ -87,9 +91,10 @@ async def apply_buckets(settings: Settings, peers: int) -> None:
 class TwoHosts:
     """A fleet server with a bucket, and two hosts that are not started."""
 
-    def __init__(self, directory: Path) -> None:
-        self.deployment = FleetDeployment(directory)
-        self.deployment.write_config(*KEYS)
+    def __init__(self, directory: Path, deployment: type[FleetDeployment] = FleetDeployment, *keys: str) -> None:
+        """Write the configuration, with more keys at its end."""
+        self.deployment = deployment(directory)
+        self.deployment.write_config(*KEYS, *keys)
         create(directory / "revoked.json")  # of no host: that of commands that are about none
         self.first, self.second = [Host(self.deployment.config, name) for name in ("first", "second")]
         self.deployment.render_again()
