@@ -10,7 +10,7 @@ from broker_auth.hosts.bucket_records import PREFIX, read_record, write_of
 from broker_auth.hosts.registration import PREFIX as HOSTS
 from broker_auth.hosts.registration import read_host
 from broker_auth.natsio.bucket import CREATE, Bucket, BucketError, ConflictError
-from broker_auth.policy.revocation_records import Record, Restored, digest, key_of, later, revoked_after
+from broker_auth.policy.revocation_records import Record, Restored, digest, is_in_force, key_of, later, revoked_after
 from broker_auth.policy.revocations import Revocation
 
 CONFIRM_SECONDS: Final = 10.0  # another host follows within a second
@@ -45,6 +45,21 @@ async def _publish(bucket: Bucket, record: Record, now: float) -> int:
         except ConflictError:  # the service of this host writes it too
             continue
     raise BucketError(f"{record.kind} {record.value[:64]} is changed by others all the time; try again")
+
+
+async def standing(bucket: Bucket, records: Iterable[Record], now: float) -> list[Revocation]:
+    """Return revocations in the bucket of what ``records`` restored: other hosts made them later, and they count.
+
+    Raises:
+        BucketError: the bucket cannot be reached.
+    """
+    revocations = []
+    for record in records:
+        if isinstance(record, Restored) and (entry := await bucket.get(PREFIX + digest(key_of(record)))):
+            known = read_record(entry)
+            if isinstance(known, Revocation) and is_in_force(known, now):
+                revocations.append(known)
+    return revocations
 
 
 async def unconfirmed_hosts(bucket: Bucket, revision: int, own: str) -> list[str]:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from broker_auth.errors import OperationError
 from broker_auth.hosts.outpost_confirmations import unconfirmed_outposts
-from broker_auth.hosts.publishing import CONFIRM_SECONDS, publish, unconfirmed_hosts
+from broker_auth.hosts.publishing import CONFIRM_SECONDS, publish, standing, unconfirmed_hosts
 from broker_auth.hosts.registration import host_id
 from broker_auth.natsio.bucket import OUTPOSTS, REVOCATIONS, Bucket
 from broker_auth.operate.access import Access
 from broker_auth.operate.streams.change import streams_broker
 from broker_auth.policy.revocation_records import Record
+from broker_auth.policy.revocations import Revocation
 from broker_auth.settings.model import Settings
 
 
-async def propagate(access: Access, records: Iterable[Record], now: float) -> list[str]:
+async def propagate(access: Access, records: Collection[Record], now: float) -> list[str]:
     """Write records to the bucket, and wait until the workers of every other host decide by them.
 
     Returns:
-        A line for each host that has not confirmed; a single line if no host could be asked.
+        A line for each host that has not confirmed, and for each value that was restored and stays revoked because
+        another host revoked it later; a single line if no host could be asked.
     """
     try:
         service = await access.callout(streams_broker(access))
@@ -29,6 +31,7 @@ async def propagate(access: Access, records: Iterable[Record], now: float) -> li
     try:
         bucket = Bucket(service, REVOCATIONS)
         revision = await publish(bucket, records, now)
+        kept = await standing(bucket, records, now)
         waiting = asyncio.create_task(_outposts(access.settings, Bucket(service, OUTPOSTS), bucket, revision))
         try:
             names = await unconfirmed_hosts(bucket, revision, host_id(access.settings))
@@ -39,7 +42,7 @@ async def propagate(access: Access, records: Iterable[Record], now: float) -> li
         return [_not_propagated(error)]
     finally:
         await service.close()
-    return [_silent(f"host {name}") for name in names] + outposts
+    return [_stays(one) for one in kept] + [_silent(f"host {name}") for name in names] + outposts
 
 
 async def _outposts(settings: Settings, outposts: Bucket, revocations: Bucket, revision: int) -> list[str]:
@@ -51,6 +54,14 @@ async def _outposts(settings: Settings, outposts: Bucket, revocations: Bucket, r
     except OperationError as error:
         return [f"hosts that serve only edges or gates could not be asked whether they follow: {error}"]
     return [_silent(name) for name in names]
+
+
+def _stays(one: Revocation) -> str:
+    by = f" by {one.by}" if one.by else ""
+    return (
+        f"{one.kind} {one.value} stays revoked: it was revoked again on another host{by}, which counts here within a "
+        "second; run restore again to undo that too"
+    )
 
 
 def _silent(what: str) -> str:

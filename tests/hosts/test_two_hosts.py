@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from nats.errors import Error as NatsError
 
@@ -93,6 +94,21 @@ async def test_host_that_does_not_answer_is_named(hosts: TwoHosts) -> None:
         os.killpg(hosts.second.service.pid, signal.SIGCONT)
     await eventually(lambda: values(hosts.second) == {"n1"})
     assert (await hosts.second.command("restore", "node", "n1")).code == 0
+
+
+async def test_restore_that_loses_against_a_later_revocation_says_so(hosts: TwoHosts) -> None:
+    done = await hosts.first.command("revoke", "node", "n5", *NOBODY)
+    assert done.code == 0, done.err
+    (latest,) = hosts.first.held.in_force(0)
+    late = Host(hosts.deployment.config, "late")  # it was switched off, and knows an earlier revocation only
+    with open_store(late.file) as store:
+        store.revoke([msgspec.structs.replace(latest, at=latest.at - 60)], latest.at)
+    restored = await late.command("restore", "node", "n5")
+    assert restored.code == 1
+    assert "node n5 stays revoked: it was revoked again on another host" in restored.err
+    assert EVERYWHERE not in restored.out
+    assert values(hosts.first) == {"n5"}
+    assert (await hosts.first.command("restore", "node", "n5")).code == 0
 
 
 async def test_hosts_decide_by_their_files_while_the_bucket_is_gone_and_synchronize_afterwards(hosts: TwoHosts) -> None:
