@@ -113,6 +113,10 @@ def test_bounds_of_provisioning_tokens() -> None:
         bounds.NETWORKS: [DenyCode.ADDRESS_NOT_ALLOWED],
         bounds.MAX_NODES: [DenyCode.TOKEN_USED_UP, DenyCode.NODES_NOT_COUNTED],
     }
+    page = (DOCS / "policy.md").read_text(encoding="utf-8")
+    assert f"A list has 1 to {bounds.MAX_NAMES} entries." in page
+    assert bounds.MAX_NAMES == bounds.MAX_NETWORKS
+    assert f'`"max_nodes": N` (a whole number from 1 to {bounds.MOST_NODES};' in page
 
 
 # --- Accounts and rules
