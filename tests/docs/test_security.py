@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ from broker_auth.deploy.pki import CertificateAuthority, Pair
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.tokens.bounds import make_bounds
+from tests.builders.buckets import shared_revocations
 from tests.deadlines import HANG_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -137,6 +139,29 @@ async def test_token_for_one_device_does_not_take_the_name_of_another(sandbox: S
     record = sandbox.audit_record("node3.example.net")
     assert record
     assert record.code == "address_not_allowed"
+
+
+async def test_token_for_a_number_of_nodes_is_used_up_and_a_counted_name_comes_back(tmp_path: Path) -> None:
+    directory = tmp_path / "sandbox"
+    async with Sandbox(directory, changes=shared_revocations(directory)) as sandbox:
+        await sandbox.apply_streams()
+        token = sandbox.node_issuer.node_token(bounds=make_bounds([], [], 2))
+        stolen = dataclasses.replace(sandbox.credentials("node"), token=token)
+
+        async def wait_as(name: str) -> str:
+            """Return the code of the decision about a login under this name."""
+            before = sandbox.audit_record(name, 0)
+            with contextlib.suppress(ConnectRefusedError):
+                await (await connect(sandbox.node_url, name, stolen)).close()
+            record = sandbox.audit_record(name, after=before)
+            assert record
+            return record.code
+
+        async with asyncio.timeout(HANG_SECONDS):
+            while await wait_as("node1.example.net") == "nodes_not_counted":  # the bucket was just created
+                await asyncio.sleep(0.1)
+        codes = [await wait_as(name) for name in ("node2.example.net", "node3.example.net", "node1.example.net")]
+        assert codes == ["admitted", "token_used_up", "admitted"]
 
 
 async def test_stolen_certificate_with_the_password_is_not_a_provisioner(sandbox: Sandbox) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 from nats.aio.msg import Msg
 
 from broker_auth.natsio.client import round_trip
-from broker_auth.sandbox.client import connect
+from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.sandbox import Sandbox
 from broker_auth.secret import Secret
 from broker_auth.tokens.bounds import Bounds, make_bounds
 from broker_auth.tokens.issue import SigningKey, load_signing_key, provisioning_claims
+from tests.builders.buckets import shared_revocations
 from tests.builders.clock import HOUR
 from tests.builders.tokens import rsa_key
 from tests.interop.choria_program import STARTUP_SECONDS, Choria, ChoriaRefused, found_by_ping, server
@@ -60,6 +62,23 @@ async def test_server_with_a_token_for_certain_names(
         write_token(sandbox, choria_server.directory, protocol_v2=True, bounds=make_bounds([name], ["127.0.0.0/8"]))
         async with server(choria_server, tmp_path / "choria.log"):
             assert await until_decided(sandbox) == {code}
+
+
+async def test_server_with_a_token_for_a_number_of_nodes(choria_server: Choria, tmp_path: Path) -> None:
+    """It presents the token like any other, is counted by its name, and uses the token up."""
+    directory = tmp_path / "sandbox"
+    async with Sandbox(directory, changes=shared_revocations(directory)) as sandbox:
+        await sandbox.apply_streams()
+        write_token(sandbox, choria_server.directory, protocol_v2=True, bounds=make_bounds([], [], 1))
+        async with server(choria_server, tmp_path / "choria.log"), asyncio.timeout(STARTUP_SECONDS):
+            while "admitted" not in await until_decided(sandbox):  # it tries again if the bucket is not known yet
+                await asyncio.sleep(0.1)
+        token = (choria_server.directory / "provisioning.jwt").read_text()
+        with pytest.raises(ConnectRefusedError):
+            await connect(sandbox.node_url, "another", dataclasses.replace(sandbox.credentials("node"), token=token))
+        record = sandbox.audit_record("another")
+        assert record is not None
+        assert record.code == "token_used_up"
 
 
 async def test_server_with_an_untrusted_token_is_denied(choria_server: Choria, tmp_path: Path) -> None:
