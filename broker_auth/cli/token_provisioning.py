@@ -83,7 +83,8 @@ _EPILOG = options.example(
     "--max-nodes",
     type=click.IntRange(1, MOST_NODES),
     metavar="N",
-    help="At most N distinct nodes, told from each other by their connection names, may ever wait by it.",
+    help="At most N distinct nodes, told from each other by their connection names, may ever wait by it. The service "
+    "needs plugin.broker_auth.revocations_bucket to count them.",
 )
 @click.option(
     "--names-file",
