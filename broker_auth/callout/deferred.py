@@ -47,10 +47,10 @@ class Deferred(Generic[E]):
         Returns:
             False if there is no place for it, or nobody to ask: its ``counted`` is UNKNOWN then.
         """
-        if self._count is None or len(self._tasks) >= MAX_DEFERRED or self._of_token[claim.token] >= MAX_OF_TOKEN:
+        if self._count is None or len(self._tasks) >= MAX_DEFERRED or self._of_token[claim.signed] >= MAX_OF_TOKEN:
             exchange.counted = Counted.UNKNOWN
             return False
-        self._of_token[claim.token] += 1
+        self._of_token[claim.signed] += 1
         task = asyncio.create_task(self._settle(self._count, exchange, claim))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -69,7 +69,7 @@ class Deferred(Generic[E]):
             if self._errors.due():
                 _log.exception("a node could not be counted (%d so far)", self._errors.count)
         finally:
-            self._of_token[claim.token] -= 1
-            if not self._of_token[claim.token]:
-                del self._of_token[claim.token]
+            self._of_token[claim.signed] -= 1
+            if not self._of_token[claim.signed]:
+                del self._of_token[claim.signed]
         self._conclude([exchange])

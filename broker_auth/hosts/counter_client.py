@@ -57,12 +57,14 @@ class CounterClient:
         if writer.transport.get_write_buffer_size() > _MAX_UNREAD:
             return Counted.UNKNOWN
         number = next(self._ids)
+        request = msgspec.json.encode(CountRequest(id=number, token=claim.token, node=claim.node))
+        if len(request) > MAX_LINE:  # the counter would close the connection, on which others wait too
+            return Counted.UNKNOWN
         result: asyncio.Future[Counted] = asyncio.get_running_loop().create_future()
         self._waiting[number] = result
         try:
             with contextlib.suppress(RuntimeError):  # of uvloop, if the connection has ended; the reader notices too
-                request = CountRequest(id=number, token=claim.token, node=claim.node)
-                writer.write(msgspec.json.encode(request) + b"\n")
+                writer.write(request + b"\n")
             return await result
         finally:
             del self._waiting[number]

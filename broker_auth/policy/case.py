@@ -18,7 +18,7 @@ from broker_auth.times import MAX_TIME
 from broker_auth.tokens.bounds import Bounds
 from broker_auth.tokens.claims import earlier
 from broker_auth.tokens.faults import TokenRejected
-from broker_auth.tokens.jws import show
+from broker_auth.tokens.jws import ASCII_SPACE, show
 from broker_auth.tokens.nonce import verify_nonce
 from broker_auth.tokens.verify import Rejected, Verified, check_times
 from broker_auth.wording import counted
@@ -181,7 +181,7 @@ class Case(msgspec.Struct):
         if self.nodes is Counted.UNKNOWN:
             if self.counted is None:
                 options = self.request.connect_opts
-                self.claim = NodeClaim(token=options.auth_token, node=options.name)
+                self.claim = NodeClaim(token=options.auth_token.strip(ASCII_SPACE), node=options.name)
             detail = f"the token is for {nodes}, and it is not known whether this is one of them"
             self.refuse(DenyCode.NODES_NOT_COUNTED, detail)
 

@@ -22,9 +22,15 @@ class NodeClaim:
     """A node that would be admitted if it is counted for its token.
 
     Attributes:
-        token: the whole token, which admits whoever has it: not to be logged.
+        token: the whole token, which admits whoever has it: not to be logged. Without white space around it, whose
+            length would be the thief's choice.
         node: the connection's name, which can be a node's.
     """
 
     token: str = field(repr=False)
     node: str
+
+    @property
+    def signed(self) -> str:
+        """The part of the token that was signed, which a thief cannot write in another way."""
+        return self.token.rpartition(".")[0]

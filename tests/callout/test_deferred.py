@@ -204,6 +204,15 @@ async def test_many_requests_for_one_token_or_many_tokens_wait_for_none(played: 
     assert (codes.count("admitted"), codes.count("nodes_not_counted")) == (MAX_DEFERRED + 1, MAX_OF_TOKEN + 1)
 
 
+async def test_one_token_written_in_many_ways_leaves_places_for_others(played: Played) -> None:
+    for number in range(MAX_DEFERRED):
+        played.ask(f"of-one-{number}", TOKEN + "\n" * number)
+    await played.answered(*(f"of-one-{number}" for number in range(MAX_OF_TOKEN, MAX_DEFERRED)))
+    assert len(played.claims) == MAX_OF_TOKEN
+    for _, result in played.claims:
+        result.set_result(Counted.YES)
+
+
 async def test_service_that_stops_waits_for_what_was_put_aside(played: Played) -> None:
     played.ask("last")
     await played.claimed(1)

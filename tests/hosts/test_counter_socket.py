@@ -226,6 +226,18 @@ async def test_counter_that_is_gone_or_hangs_is_not_waited_for(
     await missing.close()
 
 
+async def test_claim_that_is_too_long_for_a_line_disturbs_no_other(host: Host) -> None:
+    client = CounterClient(host.path)
+    host.bucket.hangs = True
+    waiting = asyncio.create_task(client.count(NodeClaim(token=TOKEN, node="n1")))
+    await eventually(lambda: bool(host.counter._waiting))
+    assert await client.count(NodeClaim(token=TOKEN + "\v" * 15_000, node="n2")) is Counted.UNKNOWN
+    assert list(client._waiting) == [0]  # has not asked again
+    host.bucket.hangs = False
+    await client.close()
+    waiting.cancel()
+
+
 async def test_answers_that_are_not_of_a_counter_are_not_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

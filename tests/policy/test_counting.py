@@ -132,6 +132,15 @@ def test_only_a_decision_without_the_count_claims_a_place(policy: Policy) -> Non
     assert claims == {None: expected, YES: None, USED_UP: None, UNKNOWN: None}
 
 
+def test_claim_has_no_white_space_by_which_one_token_would_be_many() -> None:
+    token = numbered().connect_opts.auth_token
+    asked = requests.node(f" {token}" + "\v" * 15_000)
+    decision = decide(asked, X509, NOW)
+    assert isinstance(decision, Deny)
+    assert decision.claim == NodeClaim(token=token, node=NODE_NAME)
+    assert decision.claim.signed == token.rpartition(".")[0]
+
+
 @pytest.mark.parametrize(
     "table", [test_rule3_token, test_edge, test_gate, test_rule1_provisioner, test_rule4_verified_tls]
 )
