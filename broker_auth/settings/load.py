@@ -7,50 +7,43 @@ and against files.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from broker_auth.errors import ConfigurationError
-from broker_auth.files.ownership import configured_by, objection, user_name
-from broker_auth.files.reading import AS_SERVICE, OTHERS, BadValue, FileContent, read
-from broker_auth.secret import Secret
+from broker_auth.files.ownership import configured_by
+from broker_auth.files.reading import AS_SERVICE, BadValue, read
 from broker_auth.settings.checks.audit import audit_outputs
 from broker_auth.settings.checks.brokers import broker_names, brokers
 from broker_auth.settings.checks.buckets import check_buckets
+from broker_auth.settings.checks.configuration_files import check_files
 from broker_auth.settings.checks.crls import client_crls
 from broker_auth.settings.checks.fleet_auth import check_fleet_auth, fleet_is_static
 from broker_auth.settings.checks.identities import warn_of_common_names
 from broker_auth.settings.checks.ignored import warn_of_ignored
+from broker_auth.settings.checks.passwords import system_passwords
+from broker_auth.settings.checks.provisioning import provisioning
 from broker_auth.settings.checks.readers import check_readers, follower
-from broker_auth.settings.checks.trust import TrustSettings, issuer_mode, trust
+from broker_auth.settings.checks.revocations import revocations_file, session_grace
+from broker_auth.settings.checks.trust import trust
 from broker_auth.settings.checks.zones import zone_of, zones
 from broker_auth.settings.choria_file import MAX_FILE_BYTES, parse
 from broker_auth.settings.keys import broker as broker_keys
 from broker_auth.settings.keys import choria, own
-from broker_auth.settings.keys.key import Key
-from broker_auth.settings.keys.table import find
 from broker_auth.settings.model import (
     FLEET_ZONE,
     AccountNames,
     AuditSettings,
     ExpiredCrl,
-    ProvisioningSettings,
     Role,
     Settings,
     StreamSettings,
 )
-from broker_auth.settings.plugin_directory import DIRECTORY, add_plugin_directory
+from broker_auth.settings.plugin_directory import add_plugin_directory
 from broker_auth.settings.problems import ConfigurationReport, Findings, Problem
-from broker_auth.settings.revocations import read_revocations
 from broker_auth.settings.source import Source
-
-PROVISIONER: Final = "provisioner"  # the user of the first rule, docs/policy.md#1-the-provisioner
 
 
 def load(path: Path, environ: Mapping[str, str], *, serving: bool, remote: bool = False) -> Settings:
@@ -136,8 +129,7 @@ def _check(path: Path, environ: Mapping[str, str], now: datetime, scope: _Scope)
     files = {findings.file: content} | add_plugin_directory(source)
     source.override_first(environ, own.BROKERS, choria.ISSUER_NAMES)
     source.add_environment(environ, source.get(own.BROKERS), source.get(choria.ISSUER_NAMES))
-    _check_modes(source, files)
-    _warn_of_writers(source, files)
+    check_files(source, files)
     warn_of_ignored(source)
     return findings.report(_settings(source, now, scope))
 
@@ -156,7 +148,6 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
     _withhold(source, scope)
     source.parse_all()
     trusted = trust(source, now)
-    system_user = source.get(choria.SYSTEM_USER)
     names = broker_names(source, serving=scope.serving)
     _check_zone(source, names, scope.zone)
     check_fleet_auth(source, names, serving=scope.serving)
@@ -172,9 +163,9 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
         brokers=served,
         zones=zones(source, names, serving=scope.serving, only=scope.zone, remote=scope.remote),
         accounts=_accounts(source),
-        provisioning=_provisioning(source, trusted),
-        system_user=system_user,
-        system_passwords=_system_passwords(source, system_user),
+        provisioning=provisioning(source, trusted),
+        system_user=source.get(choria.SYSTEM_USER),
+        system_passwords=system_passwords(source),
         client_hosts=source.get(choria.CLIENT_HOSTS),
         client_signers=trusted.client_signers,
         server_signers=trusted.server_signers,
@@ -193,14 +184,14 @@ def _settings(source: Source, now: datetime, scope: _Scope) -> Settings:
         ),
         metrics_listen=source.get(own.METRICS_LISTEN),
         pid_file=source.get(own.PID_FILE),
-        revocations=_revocations(source, serving=scope.serving),
+        revocations=revocations_file(source, serving=scope.serving),
         client_crl=client_crls(
             source, trusted.client_ca, now, readable=scope.serving and scope.zone in (None, FLEET_ZONE)
         ),
         deny_expired_crl=source.get(own.CLIENT_CRL_EXPIRED) is ExpiredCrl.DENY,
         revocations_bucket=source.get(own.REVOCATIONS_BUCKET),
         follower=follower(source, names, scope.zone, now) if scope.zone and scope.apart else None,
-        session_grace=_session_grace(source),
+        session_grace=session_grace(source),
     )
     known = {zone.name for zone in settings.zones}
     return settings if scope.zone is None or scope.zone not in known else settings.of_zone(scope.zone)
@@ -250,87 +241,6 @@ def _accounts(source: Source) -> AccountNames:
     )
 
 
-def _provisioning(source: Source, trusted: TrustSettings) -> ProvisioningSettings:
-    with_issuers = issuer_mode(source)
-    if not source.get(own.REQUIRE_MTLS) and not with_issuers:
-        source.problem(
-            own.REQUIRE_MTLS,
-            "can only be false with organization issuers: otherwise the password alone would be sufficient",
-            f"remove it, or set {choria.ISSUER_NAMES.name}",
-        )
-    _warn_of_half(source, with_issuers=with_issuers)
-    has_signer = with_issuers or bool(trusted.signers)
-    return ProvisioningSettings(
-        enabled=source.is_set(choria.CLIENT_PASSWORD) and has_signer,
-        signers=trusted.signers,
-        client_passwords=_rotating(source, choria.CLIENT_PASSWORD, own.PREVIOUS_CLIENT_PASSWORD),
-        provisioner_without_token=source.get(choria.PROVISIONER_WITHOUT_TOKEN),
-        provisioner_identities=source.get(own.IDENTITIES),
-        require_mtls=source.get(own.REQUIRE_MTLS),
-        isolate_nodes=source.get(own.ISOLATE_NODES),
-        allow_non_expiring_tokens=source.get(own.ALLOW_NON_EXPIRING),
-        max_subscriptions=source.get(own.MAX_SUBSCRIPTIONS),
-        max_payload=source.get(own.MAX_PAYLOAD_BYTES),
-        max_connections=source.get(own.MAX_CONNECTIONS),
-    )
-
-
-def _warn_of_half(source: Source, *, with_issuers: bool) -> None:
-    """Warn about missing keys for provisioning, and the consequence (docs/policy.md#two-modes)."""
-    signer, password = source.is_set(choria.SIGNER_CERT), source.is_set(choria.CLIENT_PASSWORD)
-    if not password and (with_issuers or signer):
-        source.warning(choria.CLIENT_PASSWORD, f"is not set: {_DISABLED}", "set it to enable provisioning")
-    elif password and not signer and not with_issuers:
-        source.warning(choria.SIGNER_CERT, f"is not set: {_DISABLED}", "set it to enable provisioning")
-    elif password and not (with_issuers or source.is_set(own.IDENTITIES) or fleet_is_static(source)):
-        source.warning(
-            own.IDENTITIES,
-            "is not set, so every verified certificate may be the provisioner, given the password",
-            "name the provisioners' certificates",
-        )
-
-
-_DISABLED: Final = "provisioning is not enabled, and every unverified connection without another credential is denied"
-
-
-def _system_passwords(source: Source, user: str | None) -> tuple[Secret, ...]:
-    has_user, has_password = source.is_set(choria.SYSTEM_USER), source.is_set(choria.SYSTEM_PASSWORD)
-    if has_user and not has_password:
-        source.problem(choria.SYSTEM_USER, f"is set, but {choria.SYSTEM_PASSWORD.name} is not", "set both or neither")
-    if has_password and not has_user:
-        source.problem(choria.SYSTEM_PASSWORD, f"is set, but {choria.SYSTEM_USER.name} is not", "set both or neither")
-    if user == PROVISIONER:
-        source.problem(choria.SYSTEM_USER, "is the user name of provisioners", "choose another name")
-    return _rotating(source, choria.SYSTEM_PASSWORD, own.PREVIOUS_SYSTEM_PASSWORD)
-
-
-def _rotating(source: Source, current: Key[Secret | None], previous: Key[Secret | None]) -> tuple[Secret, ...]:
-    """Return the accepted passwords, the current one first."""
-    if source.is_set(previous) and not source.is_set(current):
-        source.problem(previous, f"is set, but {current.name} is not", f"set {current.name}, or remove it")
-    return tuple(value for value in (source.get(current), source.get(previous)) if value is not None)
-
-
-def _revocations(source: Source, *, serving: bool) -> Path | None:
-    """Return the file of revocations, which must be readable before a service starts: it never forgets them."""
-    path = source.get(own.REVOCATIONS)
-    if path is not None and serving:
-        try:
-            read_revocations(path)
-        except BadValue as error:
-            remedy = "create it: broker-auth revoked --create" if not path.exists() else error.remedy
-            source.problem(own.REVOCATIONS, error.what, remedy)
-    return path
-
-
-def _session_grace(source: Source) -> float:
-    grace = source.get(own.SESSION_GRACE)
-    if grace and not source.is_set(own.REVOCATIONS):
-        what = f"lets sessions outlive their credential, and without {own.REVOCATIONS.name} none can be revoked"
-        source.warning(own.SESSION_GRACE, what, f"set {own.REVOCATIONS.name}")
-    return grace
-
-
 def _streams(source: Source) -> StreamSettings:
     return StreamSettings(
         event_retention=source.get(choria.EVENT_RETENTION),
@@ -345,38 +255,3 @@ def _streams(source: Source) -> StreamSettings:
         max_msgs=source.get(own.STREAM_MESSAGES),
         provisioner_election_ttl=source.get(own.PROVISIONER_ELECTION_TTL),
     )
-
-
-def _check_modes(source: Source, files: dict[str, FileContent]) -> None:
-    """Check the mode of configuration files with inline secrets; report the first such line of each."""
-    checked = set()
-    for entry in source.entries.values():
-        match = find(entry.key)
-        inline = entry.line is not None and entry.value and not entry.value.startswith("file:")
-        if match is None or not match[0].secret or not inline or entry.file in checked:
-            continue
-        checked.add(entry.file)
-        content = files[entry.file]
-        remedy = f"run: chmod 600 {entry.file}, or write the secret as file:PATH"
-        if content.mode & OTHERS:
-            source.findings.problem(entry.problem("is written in a file that every user can access", remedy))
-        elif (strange := objection(Path(entry.file), content.status)) is not None:
-            source.findings.warning(entry.problem(f"is written in a file that {strange.what}", remedy))
-
-
-def _warn_of_writers(source: Source, files: dict[str, FileContent]) -> None:
-    """Warn about configuration files that others can change: they could admit themselves."""
-    statuses = {file: content.status for file, content in files.items()}
-    directory = source.path.parent / DIRECTORY
-    with contextlib.suppress(OSError):
-        statuses[str(directory)] = directory.stat()
-    trusted = {0, os.geteuid(), files[source.findings.file].status.st_uid}
-    for file, status in statuses.items():
-        if status.st_mode & stat.S_IWOTH:
-            what, remedy = "every user can write to it, and so decide who is admitted", f"run: chmod o-w {file}"
-        elif status.st_uid not in trusted:
-            what = f"belongs to user {user_name(status.st_uid)}, who can so decide who is admitted"
-            remedy = f"run: chown {user_name(os.geteuid())} {file}"
-        else:
-            continue
-        source.findings.warning(Problem(file=file, what=what, remedy=remedy))
