@@ -22,6 +22,7 @@ from broker_auth.hosts.answering import Answering
 from broker_auth.hosts.bucket_records import BucketRecords, Write
 from broker_auth.hosts.outposts import OutpostRegistration
 from broker_auth.hosts.registration import Registration
+from broker_auth.hosts.sealed_bucket import SealedBucket
 from broker_auth.natsio import bucket as buckets
 from broker_auth.natsio.bucket import OUTPOSTS, REVOCATIONS, Bucket, BucketError, BucketState, ConflictError
 from broker_auth.natsio.subjects import READER_API
@@ -96,7 +97,7 @@ class Synchronizer:
                         self._outposts = Bucket(client, OUTPOSTS, READER_API)
                         await self._follow(Bucket(client, REVOCATIONS, READER_API))
                     else:
-                        await self._follow(Bucket(client, REVOCATIONS))
+                        await self._follow(SealedBucket(client, seed))
                 finally:
                     await buckets.disconnect(client)
             except BrokerAuthError as error:

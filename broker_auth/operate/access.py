@@ -201,13 +201,22 @@ class Access:
         Raises:
             AccessError: the broker is unreachable or does not know the service's nkey, or its seed is not here.
         """
+        seed = self.service_seed(broker)
+        return await self.connect(broker, Login(what="the service's nkey user", nkey_seed=seed, inbox=BUCKET_INBOX))
+
+    def service_seed(self, broker: BrokerSettings) -> Secret:
+        """Return the seed of the service's user at a broker.
+
+        Raises:
+            AccessError: it is not here.
+        """
         seed = self.settings.zone(broker.zone).nkey_seed
         if seed is None:  # without it this would be a login to the fleet, where members make streams of any name
             raise AccessError(
                 f"the seed of the service's user at broker {broker.name} is not on this machine; run this where the "
                 "service runs"
             )
-        return await self.connect(broker, Login(what="the service's nkey user", nkey_seed=seed, inbox=BUCKET_INBOX))
+        return seed
 
     async def connect(self, broker: BrokerSettings, login: Login) -> Client:
         """Try each of the broker's URLs once, until a login succeeds.

@@ -9,7 +9,8 @@ from broker_auth.audit.admissions import Credential
 from broker_auth.errors import OperationError
 from broker_auth.hosts.asking import ANSWER_SECONDS, AskedHost, Asking
 from broker_auth.hosts.questions import Place
-from broker_auth.natsio.bucket import REVOCATIONS, Bucket, disconnect
+from broker_auth.hosts.sealed_bucket import SealedBucket
+from broker_auth.natsio.bucket import disconnect
 from broker_auth.natsio.client import SecuredClient
 from broker_auth.operate.access import Access
 from broker_auth.operate.streams.change import streams_broker
@@ -42,10 +43,11 @@ class OtherHosts:
         """Ask about sessions; what was not answered is in :meth:`remarks`."""
         try:
             if self._asking is None:
-                client = await self._access.callout(streams_broker(self._access))
+                broker = streams_broker(self._access)
+                client = await self._access.callout(broker)
                 assert isinstance(client, SecuredClient)
                 self._client = client
-                self._asking = Asking(Bucket(client, REVOCATIONS), self._matches)
+                self._asking = Asking(SealedBucket(client, self._access.service_seed(broker)), self._matches)
             await self._asking.ask(sorted(credentials), places)
         except OperationError as error:
             self._trouble = str(error)

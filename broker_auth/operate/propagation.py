@@ -9,7 +9,8 @@ from broker_auth.errors import OperationError
 from broker_auth.hosts.outpost_confirmations import unconfirmed_outposts
 from broker_auth.hosts.publishing import CONFIRM_SECONDS, publish, standing, unconfirmed_hosts
 from broker_auth.hosts.registration import host_id
-from broker_auth.natsio.bucket import OUTPOSTS, REVOCATIONS, Bucket
+from broker_auth.hosts.sealed_bucket import SealedBucket
+from broker_auth.natsio.bucket import OUTPOSTS, Bucket
 from broker_auth.operate.access import Access
 from broker_auth.operate.streams.change import streams_broker
 from broker_auth.policy.revocation_records import Record
@@ -25,11 +26,12 @@ async def propagate(access: Access, records: Collection[Record], now: float) -> 
         another host revoked it later; a single line if no host could be asked.
     """
     try:
-        service = await access.callout(streams_broker(access))
+        broker = streams_broker(access)
+        service = await access.callout(broker)
     except OperationError as error:
         return [_not_propagated(error)]
     try:
-        bucket = Bucket(service, REVOCATIONS)
+        bucket = SealedBucket(service, access.service_seed(broker))
         revision = await publish(bucket, records, now)
         kept = await standing(bucket, records, now)
         waiting = asyncio.create_task(_outposts(access.settings, Bucket(service, OUTPOSTS), bucket, revision))

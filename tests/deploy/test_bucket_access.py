@@ -17,9 +17,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from broker_auth.hosts.sealed_bucket import SealedBucket
 from broker_auth.natsio import bucket as buckets
 from broker_auth.natsio.bucket import CREATE, NODES, OUTPOSTS, REVOCATIONS, Bucket, BucketError, BucketSpec
 from broker_auth.natsio.client import round_trip
+from broker_auth.natsio.nkey import NkeyKind, generate_seed
 from broker_auth.natsio.subjects import (
     AUTH_QUEUE,
     AUTH_REQUEST_SUBJECT,
@@ -252,6 +254,30 @@ async def test_reader_follows_the_bucket_and_writes_its_own_key(readers: Buckete
         entry = await own.get_own(AWAY)
         assert entry is not None
         assert (entry.key, entry.value, entry.revision) == (AWAY, b"{}", revision)
+
+
+async def test_reader_understands_records_and_nothing_else_in_the_bucket(tmp_path: Path) -> None:
+    readers = Bucketed(with_readers(build(tmp_path, "single"), AWAY))
+    try:
+        await readers.start()
+        client, seed = readers.buckets[0]._client, readers.shape.zone("fleet").nkey_seed
+        assert seed
+        hosts = SealedBucket(client, seed)
+        for key in ("host.x", "question.x.0"):
+            await hosts.put(key, HIDDEN, CREATE, ttl=60)
+        entry = await hosts.get("host.x")
+        assert entry is not None
+        assert entry.value == HIDDEN
+        assert [one.value for one in await hosts.entries("question")] == [HIDDEN]
+        state = await hosts.state()
+        assert [one.value for one in (await hosts.read(0, state.last))[0]] == [SECRET, HIDDEN, HIDDEN]
+        read, _ = await Bucket(await reader(readers), REVOCATIONS, READER_API).read(0, state.last)
+        assert [one.value == SECRET for one in read] == [True, False, False]
+        assert HIDDEN not in b"".join(one.value for one in read)
+        stranger = SealedBucket(client, Secret(generate_seed(NkeyKind.USER)))
+        assert [one.value for one in await stranger.entries("host")] == [b""]
+    finally:
+        await readers.stop()
 
 
 async def test_thief_of_a_reader_learns_what_was_revoked_and_takes_part_in_nothing(readers: Bucketed) -> None:
