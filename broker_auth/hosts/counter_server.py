@@ -6,9 +6,12 @@ The workers of an edge may be taken over, so nothing is believed but the signatu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
+import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +30,13 @@ from broker_auth.tokens.claims import Purpose
 from broker_auth.tokens.faults import TokenRejected
 from broker_auth.tokens.verify import Verified, check_times
 
-MAX_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 1024  # of the workers of every zone, and of those that replace them on a reload
+MAX_OF_PROCESS: Final = 4  # a worker has one, so that one of an edge cannot take the places of all others
 AT_ONCE: Final = 16  # requests of a connection; further ones wait in the socket
 _MAX_UNREAD: Final = 16 * 1024  # bytes of answers that a worker has not read
+_BACKLOG: Final = 64
 _MODE: Final = 0o600
+_PEER: Final = struct.Struct("3i")  # of SO_PEERCRED: process, user and group
 
 
 def bind(path: Path) -> socket.socket:
@@ -52,7 +58,7 @@ def bind(path: Path) -> socket.socket:
             listener.bind(str(new))
         finally:
             os.umask(before)
-        listener.listen(MAX_CONNECTIONS)
+        listener.listen(_BACKLOG)
         new.rename(path)
     except OSError as error:
         listener.close()
@@ -98,7 +104,7 @@ class CounterServer:
         self._counter = counter
         self._policy = policy
         self._clock = clock
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._connections: dict[asyncio.StreamWriter, int] = {}  # with the process at the other end
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled."""
@@ -107,19 +113,20 @@ class CounterServer:
             await asyncio.get_running_loop().create_future()
         finally:
             server.close()
-            for writer in self._connections:
+            for writer in tuple(self._connections):
                 writer.transport.abort()
 
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
+        self._connections[writer] = process = _process_of(writer)
         counting: set[asyncio.Task[None]] = set()
         try:
-            if len(self._connections) <= MAX_CONNECTIONS:
+            of_process = list(self._connections.values()).count(process) if process else 1
+            if len(self._connections) <= MAX_CONNECTIONS and of_process <= MAX_OF_PROCESS:
                 await self._read(reader, writer, counting)
         except (OSError, ValueError, RecursionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # not a worker, or it has ended; affects this connection only
         finally:
-            self._connections.discard(writer)
+            del self._connections[writer]
             for task in counting:
                 task.cancel()
             writer.transport.abort()
@@ -166,6 +173,16 @@ class CounterServer:
         task = asyncio.create_task(count())
         counting.add(task)
         task.add_done_callback(counting.discard)
+
+
+def _process_of(writer: asyncio.StreamWriter) -> int:
+    """Return the id of the process at the other end; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0
+    with contextlib.suppress(OSError):
+        data = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        return int(_PEER.unpack(data)[0])
+    return 0
 
 
 def _send(writer: asyncio.StreamWriter, answer: CountAnswer) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import stat
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, cast
@@ -13,9 +14,9 @@ from typing import Any, Final, cast
 import pytest
 
 from broker_auth.errors import OperationError
-from broker_auth.hosts import counter_client
+from broker_auth.hosts import counter_client, counter_server
 from broker_auth.hosts.counter_client import CounterClient
-from broker_auth.hosts.counter_server import AT_ONCE, MAX_CONNECTIONS, CounterServer, bind, verified_token
+from broker_auth.hosts.counter_server import AT_ONCE, MAX_OF_PROCESS, CounterServer, bind, verified_token
 from broker_auth.hosts.counter_wire import MAX_LINE, CountRequest
 from broker_auth.hosts.node_counter import NodeCounter
 from broker_auth.natsio.bucket import Bucket
@@ -187,9 +188,29 @@ async def test_more_requests_than_places_wait_in_the_socket(host: Host) -> None:
     await reader.read()
 
 
-async def test_connections_are_limited(host: Host) -> None:
-    held = [await host.connect() for _ in range(MAX_CONNECTIONS)]
-    await eventually(lambda: len(host.server._connections) == MAX_CONNECTIONS)
+async def test_process_has_a_few_connections_and_others_have_theirs(host: Host) -> None:
+    held = [await host.connect() for _ in range(MAX_OF_PROCESS)]
+    await eventually(lambda: len(host.server._connections) == MAX_OF_PROCESS)
+    for _ in range(2):
+        assert await (await host.connect())[0].read() == b""
+    program = (
+        "import socket, sys; end = socket.socket(socket.AF_UNIX); end.connect(sys.argv[1]);"
+        "end.sendall(sys.argv[2].encode()); print(end.recv(1000).decode())"
+    )
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, str(host.path), line("n1").decode(), stdout=asyncio.subprocess.PIPE
+    )
+    assert b'"counted"' in (await other.communicate())[0]
+    for _, one in held:
+        one.close()
+    await eventually(lambda: not host.server._connections)
+
+
+async def test_connections_are_limited(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counter_server, "_process_of", lambda _: 0)  # a system that does not tell
+    monkeypatch.setattr(counter_server, "MAX_CONNECTIONS", 40)
+    held = [await host.connect() for _ in range(40)]
+    await eventually(lambda: len(host.server._connections) == 40)
     reader, writer = await host.connect()
     assert await reader.read() == b""
     writer.close()
