@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from broker_auth.daemon.child import Child
+from broker_auth.daemon.companion import Companion, run_companion
 from broker_auth.daemon.pidfile import running
 from broker_auth.daemon.prepared import Prepared
-from broker_auth.daemon.slot import ProcessSpec, Slot
 from broker_auth.daemon.spawn import die_with_parent
 from broker_auth.errors import OperationError
 from broker_auth.hosts.answering import Answering
@@ -25,14 +23,9 @@ from broker_auth.hosts.registration import host_id
 from broker_auth.hosts.synchronizer import Synchronizer
 from broker_auth.settings.model import FLEET_ZONE, ServingSettings
 
-HEARTBEAT_SECONDS: Final = 1.0
-TIMEOUT: Final = 30.0  # seconds without a heartbeat: reading and writing a large file takes some
-DRAIN: Final = 5.0
 FIRST_SECONDS: Final = 3.0  # for the first synchronization, before workers start
 _POLL_SECONDS: Final = 0.1
 _LEAVE: Final = b"leave\n"
-_LAST_SECONDS: Final = 0.2  # for the last message of the supervisor, which it sends before the signal
-_MAX_UNREAD: Final = 64 * 1024
 
 
 class SyncHeartbeat(msgspec.Struct, frozen=True):
@@ -72,8 +65,9 @@ class Synchronization:
         self.last: float | None = None
         self.trouble = ""
         self._on_change = on_change
-        self._on_failure = on_failure
-        self._slot: Slot[SyncHeartbeat] | None = None
+        self._process = Companion("synchronization", _synchronize, SyncHeartbeat, self._on_heartbeat, on_failure)
+        self.slots = self._process.slots
+        self.reap = self._process.reap
         self._known = asyncio.Event()
 
     async def begin(self, prepared: Prepared, stopping: Callable[[], bool]) -> None:
@@ -85,52 +79,30 @@ class Synchronization:
         """
         self._start(prepared)
         deadline = asyncio.get_running_loop().time() + FIRST_SECONDS
-        while self._slot and not (self._known.is_set() or stopping()) and asyncio.get_running_loop().time() < deadline:
+        while self._process.running and not (self._known.is_set() or stopping()):
+            if asyncio.get_running_loop().time() >= deadline:
+                break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._known.wait()
 
     async def renew(self, prepared: Prepared) -> None:
         """Replace the process after a reload."""
-        if self._slot is not None:
-            await self._slot.retire()
+        await self._process.retire()
         self._start(prepared)
 
     async def leave(self) -> None:
         """End the process; it tells other hosts that this one decides nothing any more."""
-        if self._slot is not None:
-            if self._slot.child is not None:
-                self._slot.child.send([_LEAVE])
-            await self._slot.retire()
-
-    def slots(self) -> tuple[Slot[SyncHeartbeat], ...]:
-        """Return the slot of the process, if there is one."""
-        return () if self._slot is None else (self._slot,)
-
-    def reap(self) -> None:
-        """Collect the exit status of the process if it has ended."""
-        if self._slot is not None and self._slot.child is not None:
-            self._slot.child.reap()
+        await self._process.retire(_LEAVE)
 
     def _start(self, prepared: Prepared) -> None:
         if not wants_synchronization(prepared.settings):
-            self._slot, self.last, self.trouble = None, None, ""
+            self.last, self.trouble = None, ""
             return
         self.last = self.last or 0.0
-        spec = ProcessSpec(
-            title="synchronization",
-            start=lambda: Child(lambda channel: _synchronize(prepared, channel), SyncHeartbeat, self._on_heartbeat),
-            timeout=TIMEOUT,
-            drain=DRAIN,
-            on_end=lambda _: None,
-            on_replace=lambda _: self._on_failure(),
-        )
-        self._slot = Slot(spec)
+        self._process.start(prepared)
 
-    def _on_heartbeat(self) -> None:
-        heartbeat = self._slot.child.heartbeat if self._slot and self._slot.child else None
-        if heartbeat is None:
-            return
+    def _on_heartbeat(self, heartbeat: SyncHeartbeat) -> None:
         self.last = heartbeat.synchronized or self.last
         self.trouble = heartbeat.trouble
         if heartbeat != SyncHeartbeat():
@@ -146,9 +118,7 @@ def _synchronize(prepared: Prepared, channel: socket.socket) -> None:
 async def _run(prepared: Prepared, channel: socket.socket) -> None:
     settings = prepared.settings
     assert settings.revocations is not None
-    changed, stop = asyncio.Event(), asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    reader, writer = await asyncio.open_unix_connection(sock=channel)
+    changed = asyncio.Event()
     host = host_id(settings), socket.gethostname()
     access, zone = settings.follower, settings.served.name
     answering = None if access else Answering(host[0], settings.audit.path_of)
@@ -160,23 +130,18 @@ async def _run(prepared: Prepared, channel: socket.socket) -> None:
         answering,
         zone=zone if access else "",
     )
-    tasks = [
-        asyncio.create_task(_follow(synchronizer, prepared)),
-        asyncio.create_task(_report(synchronizer, writer, changed)),
-    ]
-    last = asyncio.create_task(reader.readline())
-    stopping = asyncio.create_task(stop.wait())
-    done, _ = await asyncio.wait([*tasks, stopping, last], return_when=asyncio.FIRST_COMPLETED)
-    await asyncio.wait([last], timeout=_LAST_SECONDS)
-    if last.done() and last.result() == _LEAVE:
-        await synchronizer.leave()
-    for task in (*tasks, last, stopping):
-        task.cancel()
-    await asyncio.gather(*tasks, last, stopping, return_exceptions=True)
-    writer.close()
-    for task in done:
-        if not task.cancelled() and (error := task.exception()):
-            raise error
+
+    async def before_end(last: bytes) -> None:
+        if last == _LEAVE:
+            await synchronizer.leave()
+
+    await run_companion(
+        channel,
+        [_follow(synchronizer, prepared)],
+        lambda: SyncHeartbeat(synchronizer.synchronized, synchronizer.trouble),
+        changed,
+        before_end,
+    )
 
 
 async def _follow(synchronizer: Synchronizer, prepared: Prepared) -> None:
@@ -194,14 +159,3 @@ def _in_force(settings: ServingSettings) -> set[str]:
     with contextlib.suppress(OperationError):
         return {line.revocations for line in running(settings.pid_file).zones.values()}
     return set()
-
-
-async def _report(synchronizer: Synchronizer, writer: asyncio.StreamWriter, changed: asyncio.Event) -> None:
-    while True:
-        if writer.transport.get_write_buffer_size() < _MAX_UNREAD:
-            heartbeat = SyncHeartbeat(synchronizer.synchronized, synchronizer.trouble)
-            writer.write(msgspec.json.encode(heartbeat) + b"\n")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
-                await changed.wait()
-        changed.clear()
