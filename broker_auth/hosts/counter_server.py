@@ -125,6 +125,8 @@ class CounterServer:
                 await self._read(reader, writer, counting)
         except (OSError, ValueError, RecursionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # not a worker, or it has ended; affects this connection only
+        except asyncio.CancelledError:
+            pass  # this process ends; before Python 3.12 asyncio would log it as an error
         finally:
             del self._connections[writer]
             for task in counting:

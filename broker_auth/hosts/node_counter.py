@@ -189,6 +189,7 @@ class NodeCounter:
         Raises:
             BucketError: it does not exist, or cannot be reached.
         """
+        self._refused = ("", 0.0)  # by a connection that is gone
         while True:
             self._probe.clear()
             await bucket.state()

@@ -332,3 +332,16 @@ def test_token_says_how_many_nodes_and_until_when() -> None:
 
 def test_request_shows_no_token() -> None:
     assert TOKEN not in repr(CountRequest(id=1, token=TOKEN, node="n1"))
+
+
+def test_counter_ends_without_a_word_while_workers_are_connected(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def serve() -> None:
+        host = Host(tmp_path, SharedBucket())
+        _, worker = await host.connect()
+        await eventually(lambda: host.server._connections)
+        assert not worker.is_closing()
+
+    asyncio.run(serve())  # ends every task
+    assert not caplog.records

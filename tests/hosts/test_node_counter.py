@@ -225,6 +225,17 @@ async def test_refused_write_is_reported() -> None:
     counter = connected(bucket)
     assert await counter.count(TOKENS[0], node_hash("n")) is Counted.UNKNOWN
     assert counter.trouble == "maximum bytes exceeded"
+    following = asyncio.create_task(counter._follow(cast(Bucket, bucket)))
+    await asyncio.sleep(0.01)
+    assert counter.trouble == ""  # it may have failed because the connection before had ended
+    assert await counter.count(TOKENS[0], node_hash("n")) is Counted.UNKNOWN
+    counter._probe.set()
+    await asyncio.sleep(0.01)
+    assert counter.trouble == "maximum bytes exceeded"  # for a while, although the bucket can be reached
+    bucket.up = False
+    counter._probe.set()
+    with pytest.raises(BucketError, match="cannot be reached"):
+        await following
 
 
 async def test_value_is_kept_for_a_day_longer_than_the_token() -> None:
