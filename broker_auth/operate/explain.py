@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from broker_auth.operate.stored import Stored, decide_stored
+from broker_auth.operate.stored import Stored
+from broker_auth.operate.stored_case import decide_stored
 from broker_auth.policy.case import Case
 from broker_auth.policy.decide import explained
 from broker_auth.policy.decision import Admit, Decision, Rule

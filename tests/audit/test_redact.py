@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from broker_auth.audit.redact import PASSWORD, TOKEN_SIGNATURE, UNREADABLE, redact
-from broker_auth.operate.stored import Stored, decide_stored
+from broker_auth.operate.stored import Stored
+from broker_auth.operate.stored_case import decide_stored
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, DenyCode
 from broker_auth.policy.model import Policy

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker_auth.callout.request import RequestReader, WireError
-from broker_auth.operate.stored import UnsignedTokenVerifier
+from broker_auth.operate.unsigned_tokens import UnsignedTokenVerifier
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Decision, Deny
 from broker_auth.policy.model import Policy

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker_auth.operate.stored import UnsignedTokenVerifier
+from broker_auth.operate.unsigned_tokens import UnsignedTokenVerifier
 from broker_auth.tokens import verify
 from broker_auth.tokens.claims import ClientClaims, ProvisioningClaims, Purpose
 from broker_auth.tokens.faults import TokenFault, TokenRejected

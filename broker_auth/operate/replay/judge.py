@@ -7,15 +7,9 @@ from typing import Final
 
 import msgspec
 
-from broker_auth.operate.stored import (
-    BOUNDS_CHECK,
-    NODES_CHECK,
-    NONCE,
-    NONCE_CHECK,
-    Stored,
-    UnsignedTokens,
-    decide_stored,
-)
+from broker_auth.operate.stored import NONCE, Stored
+from broker_auth.operate.stored_case import BOUNDS_CHECK, NODES_CHECK, NONCE_CHECK, decide_stored
+from broker_auth.operate.unsigned_tokens import UnsignedTokens
 from broker_auth.policy.decision import Admit, Decision, DenyCode
 from broker_auth.policy.model import Policy
 from broker_auth.settings.model import FLEET_ZONE, Settings

@@ -9,7 +9,8 @@ import pytest
 
 from broker_auth.audit.redact import PASSWORD, TOKEN_SIGNATURE
 from broker_auth.audit.unsigned import with_placeholder
-from broker_auth.operate.stored import Stored, decide_stored
+from broker_auth.operate.stored import Stored
+from broker_auth.operate.stored_case import decide_stored
 from broker_auth.policy.decide import decide
 from broker_auth.policy.decision import Admit, Deny, DenyCode, Evidence
 from broker_auth.policy.request import AuthorizationRequest
