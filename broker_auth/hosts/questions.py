@@ -151,8 +151,13 @@ def is_askable(place: Place) -> bool:
 
 
 def parts_of(credentials: Sequence[Credential], places: Iterable[Place]) -> tuple[list[Part], list[Place]]:
-    """Return the parts of a question, and the sessions that do not fit into it; those of the fleet come first."""
+    """Return the parts of a question, and the sessions that do not fit into it; those of the fleet come first.
+
+    No part if the credentials leave no room for any session.
+    """
     contents: list[Mapping[str, object]] = [{"credentials": one} for one in _filled(credentials)]
+    if len(contents) >= MAX_PARTS:
+        return [], list(places)
     contents, left = _with_sessions(contents, places)
     return [msgspec.convert({"parts": len(contents), **one}, Part) for one in contents], left
 

@@ -64,7 +64,10 @@ class OtherHosts:
         hosts = sorted(self._asking.hosts.values(), key=lambda host: host.name)
         lines = [line for host in hosts for line in lines_of(host)]
         if left := self._asking.left_out:
-            lines.append(f"hosts could not be asked about {counted(left, 'session')}, which are too many at once")
+            lines.append(
+                f"hosts could not be asked about {counted(left, 'session')}, because the question would be too long; "
+                "revoke fewer values at once, or give --sessions all"
+            )
         return tuple(lines)
 
     async def _disconnect(self) -> None:

@@ -55,6 +55,11 @@ def test_no_value_is_too_long_and_the_sessions_of_the_fleet_come_first() -> None
     assert {place.zone for place in asked} == {"fleet"}
 
 
+def test_credentials_that_leave_no_room_for_a_session_are_not_asked_about() -> None:
+    credentials = [(RevocationKind.TOKEN_ID, f"{number:036}") for number in range(20_000)]
+    assert parts_of(credentials, iter([SESSION])) == ([], [SESSION])
+
+
 @pytest.mark.parametrize(
     ("place", "askable"),
     [
