@@ -16,6 +16,7 @@ import msgspec
 from broker_auth.audit.file import rotated
 from broker_auth.audit.reader import MAX_LINE, START
 from broker_auth.audit.record import AuditRecord
+from broker_auth.audit.redact import SHOWN, bounded
 from broker_auth.policy.revocations import RevocationKind
 from broker_auth.times import MAX_TIME
 
@@ -64,6 +65,13 @@ def shown_by_record(record: AuditRecord | Admission) -> tuple[Credential, ...]:
         (RevocationKind.SIGNER, record.signer),
         (RevocationKind.SIGNER, record.signer.partition(" via ")[0]),
     )
+
+
+def recorded(kind: RevocationKind, value: str) -> Credential:
+    """Return a credential as :func:`shown_by_record` does: records truncate what the issuer of a token chose."""
+    if kind is RevocationKind.TOKEN_ID:
+        return (kind, bounded(value))
+    return (kind, value[:SHOWN] if kind is RevocationKind.SIGNER else value)
 
 
 def find_admissions(

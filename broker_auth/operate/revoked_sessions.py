@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from broker_auth.audit.admissions import BY_RECORD, Credential, shown_by_record
+from broker_auth.audit.admissions import BY_RECORD, Credential, recorded, shown_by_record
 from broker_auth.hosts.questions import Place
 from broker_auth.operate.other_hosts import OtherHosts
 from broker_auth.operate.report.gathering import Row, Server
@@ -75,10 +75,10 @@ class RevokedSessions:
         self._by_record: set[Credential] = set()
         self.untold: list[str] = []
         for entry in target.entries:
-            if entry.value in target.token_ids:
-                self._by_record.add((RevocationKind.TOKEN_ID, target.token_ids[entry.value]))
+            if token_id := target.token_ids.get(entry.value):  # empty is what records of other credentials show
+                self._by_record.add(recorded(RevocationKind.TOKEN_ID, token_id))
             elif entry.kind in BY_RECORD and entry.before is None:
-                self._by_record.add((entry.kind, entry.value))
+                self._by_record.add(recorded(entry.kind, entry.value))
             elif entry.kind not in BY_ROW and not target.everybody:
                 self.untold.append(
                     f"sessions of {entry.kind} {entry.value} cannot be told from others; use `broker-auth sweep --end` "

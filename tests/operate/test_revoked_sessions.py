@@ -7,15 +7,22 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from broker_auth.audit.admissions import Credential
+from broker_auth.audit.record import make_record
 from broker_auth.hosts.asking import AskedHost
-from broker_auth.hosts.questions import Place
+from broker_auth.hosts.questions import Place, parts_of
 from broker_auth.operate.access import Access
 from broker_auth.operate.other_hosts import OtherHosts, lines_of
 from broker_auth.operate.report.gathering import Row, Server
 from broker_auth.operate.revoked_sessions import RevokedSessions, SessionTarget
+from broker_auth.policy.decide import decide
+from broker_auth.policy.decision import Admit
 from broker_auth.policy.revocations import Revocation, RevocationKind
+from tests.builders import requests
+from tests.builders.clock import NOW
+from tests.builders.policies import x509_policy
 from tests.operate.deployment import EdgeDeployment
 
 VALUES = {
@@ -80,6 +87,42 @@ async def test_session_is_chosen_or_spared_by_what_another_host_knows(tmp_path: 
     alone = RevokedSessions(settings, target, list)
     assert not await alone.inquire(places)
     assert alone.choose(edge, server, rows[0]).unknown
+
+
+LONG = ["x" * 300, "é" * 65]  # longer than records show
+
+
+@pytest.mark.parametrize("token_id", ["", "leaked", *LONG], ids=len)
+def test_token_ends_its_own_sessions_whatever_id_its_issuer_chose(token_id: str, tmp_path: Path) -> None:
+    settings = EdgeDeployment(tmp_path).settings()
+    broker, request = settings.brokers[0], requests.fleet()
+    admit = decide(request, x509_policy(), NOW)
+    assert isinstance(admit, Admit)
+    ids = {1: token_id, 2: "", 3: "other"}
+    records = [
+        make_record(
+            structs.replace(request, client_info=structs.replace(request.client_info, id=cid)),
+            structs.replace(admit, token_id=one),
+            NOW,
+            0,
+            zone=broker.zone,
+        )
+        for cid, one in ids.items()
+    ]
+    entry = Revocation(kind=RevocationKind.TOKEN_SHA256, value="0" * 64)
+    selector = RevokedSessions(settings, SessionTarget([entry], {"0" * 64: token_id}), lambda: records)
+    selector.refresh()
+    server = Server(id=request.server_id.id)
+    ends = [selector.choose(broker, server, Row(cid=cid, kind="Client")).ends for cid in ids]
+    assert ends == [bool(token_id), False, False]
+    assert bool(selector.untold) == (not token_id)
+
+
+@pytest.mark.parametrize("token_id", LONG, ids=len)
+def test_long_token_id_can_be_asked_about(token_id: str, tmp_path: Path) -> None:
+    target = SessionTarget([Revocation(kind=RevocationKind.TOKEN_SHA256, value="0" * 64)], {"0" * 64: token_id * 10})
+    selector = RevokedSessions(EdgeDeployment(tmp_path).settings(), target, list)
+    assert parts_of(sorted(selector._by_record), [Place("fleet", "N1", 1)])[0]
 
 
 async def test_hosts_that_cannot_be_asked_are_remarked(tmp_path: Path) -> None:
