@@ -12,8 +12,8 @@ from broker_auth.callout.callout import Exchange
 from broker_auth.logs.limit import LogLimit
 from broker_auth.policy.counting import Counted, NodeClaim
 
-MAX_DEFERRED: Final = 128
-MAX_OF_TOKEN: Final = 32  # whoever has a token may connect very often by it
+MAX_DEFERRED: Final = 2048
+MAX_OF_TOKEN: Final = 1024  # all nodes of a token may return at the same moment; a thief may connect very often by it
 _log = logging.getLogger(__name__)
 
 Count = Callable[[NodeClaim], Awaitable[Counted]]

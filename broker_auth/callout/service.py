@@ -52,6 +52,11 @@ class _Waiting(Exchange, kw_only=True):
     connection: BrokerConnection
     subject: str
 
+    def park(self) -> None:
+        """Keep only the signed token."""
+        if isinstance(self.received, Opened):
+            self.received = self.received.park()
+
 
 class Service:
     """The service, which serves every configured broker until stopped."""
@@ -174,7 +179,7 @@ class Service:
             self.callout.not_answered(*_SHED)
         # Above the high-water mark keep only the signed token, to save memory.
         if len(self._backlog) > HIGH_WATER_MARK:
-            waiting.received = opened.park()
+            waiting.park()
         self._arrived.set()
 
     def _opened(self, connection: BrokerConnection, reply: str, data: bytes, headers: bytes | None) -> Opened | None:
@@ -255,6 +260,8 @@ class Service:
             if waiting.claim is not None and waiting.counted is None:
                 if not self._deferred.add(waiting, waiting.claim):
                     uncounted.append(waiting)
+                elif len(self._deferred) > HIGH_WATER_MARK:
+                    waiting.park()
                 continue
             if not waiting.answer:
                 continue

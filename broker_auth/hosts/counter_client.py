@@ -15,7 +15,7 @@ from broker_auth.policy.counting import Counted, NodeClaim
 
 SECONDS: Final = 0.9  # for a claim; clients give up 2 s after they connected (fact 10)
 _RETRY_SECONDS: Final = 0.05  # the process is replaced on a reload
-_MAX_UNREAD: Final = 1024 * 1024  # bytes of requests that the counter has not read
+_MAX_UNREAD: Final = 4 * 1024 * 1024  # bytes of requests that the counter has not read
 
 
 class CounterClient:

@@ -32,7 +32,7 @@ from broker_auth.tokens.verify import Verified, check_times
 
 MAX_CONNECTIONS: Final = 1024  # of the workers of every zone, and of those that replace them on a reload
 MAX_OF_PROCESS: Final = 4  # a worker has one, so that one of an edge cannot take the places of all others
-AT_ONCE: Final = 16  # requests of a connection; further ones wait in the socket
+AT_ONCE: Final = 64  # requests of a connection; further ones wait in the socket
 _MAX_UNREAD: Final = 16 * 1024  # bytes of answers that a worker has not read
 _BACKLOG: Final = 64
 _MODE: Final = 0o600
@@ -166,13 +166,13 @@ class CounterServer:
             return
         await places.acquire()
 
-        async def count() -> None:
+        async def count(number: int) -> None:  # keeps no token
             try:
-                _send(writer, CountAnswer(request.id, await self._counter.count(token, node)))
+                _send(writer, CountAnswer(number, await self._counter.count(token, node)))
             finally:
                 places.release()
 
-        task = asyncio.create_task(count())
+        task = asyncio.create_task(count(request.id))
         counting.add(task)
         task.add_done_callback(counting.discard)
 

@@ -12,12 +12,12 @@ from typing import Any, Final
 import pytest
 
 from broker_auth.audit.file import StreamAudit
+from broker_auth.callout import deferred
 from broker_auth.callout.callout import Callout
 from broker_auth.callout.connection import BrokerConnection
-from broker_auth.callout.deferred import MAX_DEFERRED, MAX_OF_TOKEN
 from broker_auth.callout.reply import ReplyWriter
 from broker_auth.callout.request import RequestReader
-from broker_auth.callout.service import Service, _Waiting
+from broker_auth.callout.service import HIGH_WATER_MARK, Service, _Waiting
 from broker_auth.callout.stats import Stats
 from broker_auth.natsio.nkey import NkeyKind, decode_seed
 from broker_auth.policy.counting import Counted, NodeClaim
@@ -30,6 +30,8 @@ from tests.callout.test_reply import SEED
 from tests.deadlines import HANG_SECONDS
 
 NOW: Final = int(time.time())
+MAX_OF_TOKEN: Final = 32  # fewer than really, so that the test is quick
+MAX_DEFERRED: Final = HIGH_WATER_MARK + MAX_OF_TOKEN  # the last ones are parked
 AHEAD: Final = 30  # seconds that the server's clock is ahead: no request becomes late on a busy machine
 TIMES: Final = {"iat": NOW - 60, "nbf": NOW - 60, "exp": NOW + 3600}
 UNBOUND: Final = sign(provisioning_claims(**TIMES), provisioning_signer())
@@ -126,7 +128,9 @@ class Played:
 
 
 @pytest.fixture
-async def played(tmp_path: Path) -> AsyncIterator[Played]:
+async def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Played]:
+    monkeypatch.setattr(deferred, "MAX_OF_TOKEN", MAX_OF_TOKEN)
+    monkeypatch.setattr(deferred, "MAX_DEFERRED", MAX_DEFERRED)
     played = Played(tmp_path)
     yield played
     for _, result in played.claims:

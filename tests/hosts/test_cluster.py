@@ -19,6 +19,7 @@ from broker_auth.settings.revocation_store import create
 from broker_auth.tokens.bounds import Bounds
 from broker_auth.tokens.issue import new_seed, signing_key_from_seed
 from tests.callout.deployment import eventually
+from tests.deadlines import HANG_SECONDS
 from tests.hosts.two_hosts import KEYS, Host, apply_buckets
 from tests.operate.cluster import EDGES, FLEET, ClusterDeployment
 
@@ -196,11 +197,14 @@ async def test_token_for_two_nodes_admits_two_at_all_edges_and_hosts_together(cl
         return name
 
     names = [f"counted{number}" for number in range(4)]
-    logins = (login(name, EDGES[number % 2]) for number, name in enumerate(names))
-    admitted = {name for name in await asyncio.gather(*logins) if name}
-    assert len(admitted) == 2
-    for server in EDGES * ATTEMPTS:
-        assert {await login(name, server) for name in names} - {""} == admitted
+    servers = [*EDGES, *EDGES]
+    at_each: dict[str, set[str]] = {server: set() for server in EDGES}
+    async with asyncio.timeout(HANG_SECONDS):  # on a busy machine a node may not be counted in time, and comes again
+        while any(len(admitted) < 2 for admitted in at_each.values()):
+            for server, name in zip(servers, await asyncio.gather(*map(login, names, servers)), strict=True):
+                at_each[server] |= {name} - {""}
+            servers.reverse()  # the next time each node at the other edge
+    assert len(at_each["edge"] | at_each["edge2"]) == 2
 
 
 async def test_revoked_stays_so_while_streams_are_stopped(cluster: ClusterOfHosts) -> None:
