@@ -35,7 +35,7 @@ from broker_auth.tokens.claims import (
     typed_claims,
 )
 from broker_auth.tokens.faults import TokenFault, TokenRejected
-from broker_auth.tokens.jws import MAX_TOKEN_BYTES, Jws, parse, show
+from broker_auth.tokens.jws import ASCII_SPACE, MAX_TOKEN_BYTES, Jws, parse, show
 from broker_auth.tokens.keys import VerificationKey
 
 ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "EdDSA", "ES256", "ES384"})
@@ -225,7 +225,8 @@ def _public_keys(claims: Claims, *, in_chain: bool) -> tuple[bytes, ...]:
 
 
 def _digest(raw: str) -> bytes:
-    return hashlib.sha256(raw.encode("utf-8", "surrogatepass")).digest()
+    """Return what tells a token from others; white space around it does not, or one token could displace all others."""
+    return hashlib.sha256(raw.strip(ASCII_SPACE).encode("utf-8", "surrogatepass")).digest()
 
 
 def _require_claims(claims: Claims) -> None:

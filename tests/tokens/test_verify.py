@@ -240,6 +240,16 @@ def test_caches_are_bounded_and_bad_tokens_do_not_evict_good_ones(monkeypatch: p
     assert len(verifier._accepted) == len(verifier._rejected) == 4
 
 
+def test_white_space_around_a_token_makes_no_other_token() -> None:
+    counted = Counted(ED)
+    verifier = TokenVerifier(TrustedKeys(issuers={}, client=(counted.key,)))
+    for number in range(20):
+        assert isinstance(verifier.examine(" " * number + sign(client_claims(), ED) + "\n" * number), Verified)
+        assert isinstance(verifier.examine("\t" * number + sign(client_claims(), FOREIGN)), Rejected)
+    assert (counted.count, len(verifier._accepted), len(verifier._rejected)) == (2, 1, 1)
+    assert verifier.recall(f"{sign(client_claims(), ED)}\v") is not None
+
+
 def test_rejected_token_stays_rejected() -> None:
     verifier = trusting(ED)
     good = sign(client_claims(), ED)
