@@ -18,8 +18,9 @@ from broker_auth.errors import ConfigurationError, InputError
 from broker_auth.files.ownership import configured_by
 from broker_auth.files.reading import BadValue
 from broker_auth.natsio.nkey import NkeyKind, public_nkey
-from broker_auth.operate.access import Access, Proof
+from broker_auth.operate.access import Access
 from broker_auth.operate.kick import read_kick_seed
+from broker_auth.operate.logins import Proof
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check, load
 from broker_auth.settings.model import Settings

@@ -13,7 +13,7 @@ from typing import Final
 from broker_auth.demo.observation import SERVER_REFUSED, TLS_REFUSED, Observation
 from broker_auth.deploy.pki import signer
 from broker_auth.deploy.plan import Topology
-from broker_auth.operate.access import request_json
+from broker_auth.operate.answers import request_json
 from broker_auth.sandbox.client import ConnectRefusedError, Credentials, connect
 from broker_auth.sandbox.identities import DAY, Identity, Issuer
 from broker_auth.sandbox.sandbox import Sandbox

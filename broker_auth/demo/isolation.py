@@ -20,8 +20,9 @@ from broker_auth.demo.observation import Observation
 from broker_auth.deploy.plan import Topology
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.natspy import violates
-from broker_auth.operate import access
-from broker_auth.operate.access import AccessError, Login, request_json
+from broker_auth.operate import logins
+from broker_auth.operate.answers import request_json
+from broker_auth.operate.logins import AccessError, Login
 from broker_auth.sandbox.client import connect
 from broker_auth.sandbox.sandbox import Sandbox
 
@@ -90,7 +91,7 @@ async def _logs_in_as_the_service(sandbox: Sandbox) -> str:
     zone = sandbox.deployment.settings.zone("edge")
     login = Login(what="an attacker", nkey_seed=zone.nkey_seed, name="attacker")
     try:
-        client = await access.connect(sandbox.fleet_url, login, sandbox.credentials("fleet").tls())
+        client = await logins.connect(sandbox.fleet_url, login, sandbox.credentials("fleet").tls())
     except AccessError:
         return _NO
     try:

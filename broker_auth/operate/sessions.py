@@ -16,7 +16,8 @@ from typing import Final, NamedTuple, Protocol
 from broker_auth.errors import OperationError
 from broker_auth.hosts.questions import Place
 from broker_auth.natsio.client import SecuredClient
-from broker_auth.operate.access import Access, refusal, request_json
+from broker_auth.operate.access import Access
+from broker_auth.operate.answers import refusal, request_json
 from broker_auth.operate.report.auth_users import auth_user
 from broker_auth.operate.report.gathering import Ask, Row, Server, ask_system
 from broker_auth.settings.model import BrokerSettings

@@ -10,7 +10,7 @@ from typing import Final
 from broker_auth.audit.record import AuditRecord, Record
 from broker_auth.callout.chain_issuers import warning
 from broker_auth.callout.skew import describe
-from broker_auth.operate.access import CANARY, COMMAND
+from broker_auth.operate.logins import CANARY, COMMAND
 from broker_auth.operate.remedies import Remedy
 from broker_auth.operate.why import ConnectionHistory
 from broker_auth.policy.decision import Rule

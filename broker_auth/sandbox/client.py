@@ -9,9 +9,9 @@ from typing import Final
 
 from nats.aio.client import Client
 
-from broker_auth.operate import access
-from broker_auth.operate.access import AccessError as ConnectRefusedError
-from broker_auth.operate.access import Login
+from broker_auth.operate import logins
+from broker_auth.operate.logins import AccessError as ConnectRefusedError
+from broker_auth.operate.logins import Login
 from broker_auth.secret import Secret
 
 CONNECT_SECONDS: Final = 15.0  # longer than nats-server needs to refuse, even if no service answers
@@ -60,7 +60,7 @@ async def connect(
         name=name,
         inbox=inbox,
     )
-    return await access.connect(url, login, credentials.tls(), seconds=seconds)
+    return await logins.connect(url, login, credentials.tls(), seconds=seconds)
 
 
 __all__ = ["CONNECT_SECONDS", "ConnectRefusedError", "Credentials", "connect"]

@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from broker_auth.demo.attempts import Attempt, try_one
 from broker_auth.demo.observation import TLS_REFUSED
-from broker_auth.operate.access import Access, AccessError
+from broker_auth.operate.access import Access
+from broker_auth.operate.logins import AccessError
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.sandbox.client import Credentials
 from broker_auth.sandbox.sandbox import Sandbox

@@ -19,8 +19,9 @@ from broker_auth.deploy.render import render
 from broker_auth.deploy.workspace import Workspace
 from broker_auth.natsio.client import round_trip
 from broker_auth.natsio.nkey import NkeyKind, generate_seed
-from broker_auth.operate import access
-from broker_auth.operate.access import Login, request_json
+from broker_auth.operate import logins
+from broker_auth.operate.answers import request_json
+from broker_auth.operate.logins import Login
 from broker_auth.policy.permissions import SYSTEM
 from broker_auth.sandbox.client import ConnectRefusedError, connect
 from broker_auth.sandbox.natsserver import NatsServer, free_port
@@ -103,7 +104,7 @@ async def test_break_glass_user_gets_into_the_system_account(sandbox: Sandbox) -
 async def enter_by_nkey(sandbox: Sandbox, seed: Secret) -> str:
     """Log in with a key and a member's certificate, and return the account."""
     login = Login(what="the owner of a key", nkey_seed=seed)
-    client = await access.connect(sandbox.fleet_url, login, sandbox.credentials("fleet").tls())
+    client = await logins.connect(sandbox.fleet_url, login, sandbox.credentials("fleet").tls())
     try:
         return str((await request_json(client, "$SYS.REQ.USER.INFO"))["data"]["account"])
     finally:

@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 
 from broker_auth.natsio.client import SecuredClient
 from broker_auth.natsio.tls import tls_context
-from broker_auth.operate.access import AccessError, Login, connect
+from broker_auth.operate.logins import AccessError, Login, connect
 from broker_auth.sandbox.natsserver import free_port
 from broker_auth.secret import Secret
 from tests.callout.deployment import FleetDeployment

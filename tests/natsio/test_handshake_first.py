@@ -14,8 +14,8 @@ from nats.aio.client import Client
 from broker_auth.deploy.pki import CertificateAuthority
 from broker_auth.natsio.client import INFO_SECONDS
 from broker_auth.natsio.tls import TLSFiles, tls_context
-from broker_auth.operate.access import AccessError, Login, connect
 from broker_auth.operate.doctor.probe import ProbeTarget, Verdict, attempt, look_at_tls, read_info
+from broker_auth.operate.logins import AccessError, Login, connect
 from broker_auth.sandbox.natsserver import NatsServer, free_port
 from broker_auth.secret import Secret
 from broker_auth.settings.model import ClientCertificates

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker_auth.operate.access import Access, AccessError
+from broker_auth.operate.access import Access
+from broker_auth.operate.logins import AccessError
 from tests.operate.deployment import EdgeDeployment
 
 

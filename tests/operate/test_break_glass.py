@@ -10,7 +10,8 @@ import pytest
 
 from broker_auth.deploy.render import render
 from broker_auth.natsio.client import round_trip
-from broker_auth.operate.access import AccessError, Login, connect, request_json
+from broker_auth.operate.answers import request_json
+from broker_auth.operate.logins import AccessError, Login, connect
 from broker_auth.operate.report.connections import Observer
 from broker_auth.operate.report.gathering import Ask
 from broker_auth.secret import Secret

@@ -20,11 +20,12 @@ import pytest
 from broker_auth.deploy.pki import LOCAL_NAMES, CertificateAuthority, Validity
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
 from broker_auth.natsio.versions import parse_version
-from broker_auth.operate.access import Access, Login, connect
+from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.deployment import examine_configuration
 from broker_auth.operate.doctor.examine import examine, healthy
 from broker_auth.operate.doctor.finding import Context, Finding, Severity
 from broker_auth.operate.doctor.probe import ProbeTarget, read_info
+from broker_auth.operate.logins import Login, connect
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check

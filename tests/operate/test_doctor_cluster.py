@@ -14,10 +14,11 @@ from nats.aio.client import Client
 
 from broker_auth.deploy.pki import Validity
 from broker_auth.natsio.nkey import NkeyKind, generate_seed, public_nkey
-from broker_auth.operate.access import Access, Login, connect
+from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.examine import examine
 from broker_auth.operate.doctor.finding import Context, Finding, Severity
+from broker_auth.operate.logins import Login, connect
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.secret import Secret
 from broker_auth.settings.load import check

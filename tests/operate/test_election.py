@@ -16,7 +16,9 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from broker_auth.operate.access import Access, Login, connect, request_json
+from broker_auth.operate.access import Access
+from broker_auth.operate.answers import request_json
+from broker_auth.operate.logins import Login, connect
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.secret import Secret
 from tests.deadlines import HANG_SECONDS

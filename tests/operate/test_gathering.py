@@ -14,7 +14,8 @@ import pytest
 from nats.aio.client import Client
 
 from broker_auth.errors import OperationError
-from broker_auth.operate.access import Login, connect, request_json
+from broker_auth.operate.answers import request_json
+from broker_auth.operate.logins import Login, connect
 from broker_auth.operate.report import gathering
 from broker_auth.operate.report.gathering import Ask, ask_system, gather
 from broker_auth.operate.streams.plan import cluster_peers, current_config
@@ -203,7 +204,7 @@ async def test_invalid_first_answer_raises_an_operation_error(payload: bytes) ->
 
 
 async def test_oversized_message_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker_auth.operate.access._LoginClient.max_message_bytes", 100_000)
+    monkeypatch.setattr("broker_auth.operate.logins._LoginClient.max_message_bytes", 100_000)
     async with asked(lambda *_: iter([b"x" * 200_000])) as client:
         with pytest.raises(OperationError, match="no answer"):
             await request_json(client, "$SYS.REQ.SERVER.PING", seconds=1.0)

@@ -17,7 +17,8 @@ from nats.aio.client import Client
 
 from broker_auth.audit.reader import read_recent_decisions, rules_of
 from broker_auth.natsio.client import round_trip
-from broker_auth.operate.access import CANARY, Access, AccessError, Login, connect
+from broker_auth.operate.access import Access
+from broker_auth.operate.logins import CANARY, AccessError, Login, connect
 from broker_auth.operate.report import gathering
 from broker_auth.operate.report.connections import Observer
 from broker_auth.operate.report.gathering import Ask, State

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from broker_auth.audit.reader import read_recent_decisions
 from broker_auth.audit.record import AuditRecord
 from broker_auth.natsio.client import SecuredClient
-from broker_auth.operate.access import Login, connect
+from broker_auth.operate.logins import Login, connect
 from broker_auth.operate.revoked_sessions import RevokedSessions, SessionTarget
 from broker_auth.operate.sessions import FoundSessions, SessionEnder
 from broker_auth.policy.revocations import Revocation, RevocationKind

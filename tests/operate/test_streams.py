@@ -16,7 +16,7 @@ import pytest
 from nats.aio.client import Client
 
 from broker_auth.errors import OperationError
-from broker_auth.operate.access import Login, connect
+from broker_auth.operate.logins import Login, connect
 from broker_auth.operate.report.gathering import Ask, ask_system
 from broker_auth.operate.streams.change import change_streams
 from broker_auth.operate.streams.plan import Action, apply, cluster_peers, compare, current_config, plan, target_streams

@@ -14,12 +14,12 @@ from broker_auth.errors import OperationError
 from broker_auth.natsio.natspy import ExtendedClient
 from broker_auth.natsio.nkey import public_nkey
 from broker_auth.natsio.subjects import AUTH_QUEUE, AUTH_REQUEST_SUBJECT, CALLOUT_ACCOUNT
-from broker_auth.operate.access import AccessError
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.listeners import RENDER, warn_of_expiry
 from broker_auth.operate.doctor.nodes import examine_nodes
 from broker_auth.operate.doctor.system import SystemServer
+from broker_auth.operate.logins import AccessError
 from broker_auth.operate.report.gathering import Ask, ask_system
 from broker_auth.policy.permissions import NODE_EVENTS, PROVISIONER_EVENTS
 from broker_auth.printable import printable

@@ -18,12 +18,13 @@ from broker_auth.natsio.account_connections import connections_subject
 from broker_auth.natsio.natspy import violates
 from broker_auth.natsio.nkey import public_nkey
 from broker_auth.natsio.subjects import AUTH_REQUEST_SUBJECT, CALLOUT_ACCOUNT, PEERS_SUBJECT
-from broker_auth.operate.access import CANARY, AccessError, Login, connect, request_json
+from broker_auth.operate.answers import request_json
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.listeners import RENDER
 from broker_auth.operate.doctor.probe import ProbeTarget, Unreachable, Verdict
 from broker_auth.operate.doctor.refusals import EVENT_SECONDS, Refusal, Refusals
+from broker_auth.operate.logins import CANARY, AccessError, Login, connect
 from broker_auth.secret import Secret
 from broker_auth.settings.model import BrokerSettings, Role, Settings
 from broker_auth.tokens.bounds import bounds_of

@@ -18,9 +18,10 @@ from broker_auth.certificates.files import read_certificates
 from broker_auth.errors import InputError, OperationError
 from broker_auth.files.reading import BadValue
 from broker_auth.natsio.nkey import NkeyKind, public_nkey, seed_kind
-from broker_auth.operate.access import AccessError, request_json
+from broker_auth.operate.answers import request_json
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
+from broker_auth.operate.logins import AccessError
 from broker_auth.operate.streams.change import change_streams, streams_broker
 from broker_auth.operate.streams.plan import Action
 from broker_auth.settings.problems import ConfigurationReport

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from broker_auth.operate.access import AccessError
 from broker_auth.operate.doctor.accounts import examine_accounts, examine_unlisted
 from broker_auth.operate.doctor.callout import examine_callout
 from broker_auth.operate.doctor.causes import reduced
@@ -25,6 +24,7 @@ from broker_auth.operate.doctor.finding import Context, Finding, Severity
 from broker_auth.operate.doctor.listeners import examine_listeners
 from broker_auth.operate.doctor.service import examine_service
 from broker_auth.operate.doctor.static import examine_static
+from broker_auth.operate.logins import AccessError
 from broker_auth.operate.streams.change import streams_broker
 from broker_auth.settings.model import BrokerSettings
 from broker_auth.settings.problems import ConfigurationReport

@@ -13,7 +13,6 @@ from broker_auth.certificates.names import readable
 from broker_auth.certificates.verifier import load_roots
 from broker_auth.errors import InputError
 from broker_auth.natsio.versions import OLDEST, known_defects, parse_version
-from broker_auth.operate.access import CANARY
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
 from broker_auth.operate.doctor.probe import (
@@ -27,6 +26,7 @@ from broker_auth.operate.doctor.probe import (
     look_at_tls,
     read_info,
 )
+from broker_auth.operate.logins import CANARY
 from broker_auth.settings.model import BrokerSettings, ClientCertificates, Role
 from broker_auth.wording import ago
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker_auth.natsio.subjects import CALLOUT_ACCOUNT
-from broker_auth.operate.access import Access, AccessError, Login, connect
+from broker_auth.operate.access import Access
 from broker_auth.operate.doctor.callout import examine_counting
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Finding, Severity
 from broker_auth.operate.doctor.listeners import RENDER, examine_tls_mode, examine_version
 from broker_auth.operate.doctor.probe import ProbeTarget, Unreachable, look_at_tls
 from broker_auth.operate.doctor.static import examine_member
+from broker_auth.operate.logins import AccessError, Login, connect
 from broker_auth.settings.model import BrokerSettings, ClientCertificates
 from broker_auth.settings.problems import ConfigurationReport, Problem
 

@@ -13,9 +13,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from broker_auth.natsio.subjects import AUTH_ERROR_SUBJECT
-from broker_auth.operate.access import CANARY
 from broker_auth.operate.doctor.finding import Context
 from broker_auth.operate.doctor.probe import ProbeResult, ProbeTarget, Verdict, attempt
+from broker_auth.operate.logins import CANARY
 from broker_auth.printable import printable
 from broker_auth.times import parse_server_time
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from broker_auth.errors import OperationError
-from broker_auth.operate.access import CANARY, Access, AccessError, Login, connect, part, request_json
+from broker_auth.operate.access import Access
+from broker_auth.operate.answers import part, request_json
 from broker_auth.operate.doctor.callout import examine_known_break_glass
 from broker_auth.operate.doctor.codes import FindingCode
 from broker_auth.operate.doctor.finding import BrokerFindings, Context, Finding
+from broker_auth.operate.logins import CANARY, AccessError, Login, connect
 from broker_auth.policy.rules import PROVISIONER
 from broker_auth.settings.checks.fleet_auth import STATIC_MEMBER
 from broker_auth.settings.model import BrokerSettings

@@ -8,7 +8,7 @@ from typing import Any
 from nats.aio.client import Client
 
 from broker_auth.errors import OperationError
-from broker_auth.operate.access import part, refusal, request_json
+from broker_auth.operate.answers import part, refusal, request_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from nats.aio.client import Client
 
 from broker_auth.errors import OperationError
 from broker_auth.natsio.natspy import ExtendedClient
-from broker_auth.operate.access import Access, AccessError
+from broker_auth.operate.access import Access
+from broker_auth.operate.logins import AccessError
 from broker_auth.operate.report.auth_users import auth_user
 from broker_auth.operate.report.gathering import Answer, Ask, Row, Server, ask_system, gather
 from broker_auth.settings.model import BrokerSettings, Role, Settings

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from broker_auth.errors import OperationError
-from broker_auth.operate.access import decode, part, refusal, request_json
+from broker_auth.operate.answers import decode, part, refusal, request_json
 from broker_auth.printable import printable
 
 PAGE: Final = 1024  # connections in one answer

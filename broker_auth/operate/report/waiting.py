@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from broker_auth.audit.record import AuditRecord
-from broker_auth.operate.access import CANARY
+from broker_auth.operate.logins import CANARY
 from broker_auth.operate.report.connections import Connection
 from broker_auth.policy.decision import Rule
 from broker_auth.times import parse_server_time

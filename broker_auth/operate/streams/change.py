@@ -6,7 +6,8 @@ from contextlib import AsyncExitStack
 
 from nats.aio.client import Client
 
-from broker_auth.operate.access import Access, AccessError
+from broker_auth.operate.access import Access
+from broker_auth.operate.logins import AccessError
 from broker_auth.operate.streams.plan import (
     Change,
     apply,

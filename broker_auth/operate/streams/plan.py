@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from broker_auth.deploy.render import PROVISIONER_BUCKET
 from broker_auth.errors import OperationError
-from broker_auth.operate.access import part, refusal, request_json
+from broker_auth.operate.answers import part, refusal, request_json
 from broker_auth.settings.model import Settings, StreamSettings
 
 ELECTION_BUCKET: Final = "CHORIA_LEADER_ELECTION"
