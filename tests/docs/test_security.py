@@ -141,8 +141,10 @@ async def test_token_for_one_device_does_not_take_the_name_of_another(sandbox: S
     assert record.code == "address_not_allowed"
 
 
-async def test_token_for_a_number_of_nodes_is_used_up_and_a_counted_name_comes_back(tmp_path: Path) -> None:
-    directory = tmp_path / "sandbox"
+async def test_token_for_a_number_of_nodes_is_used_up_and_a_counted_name_comes_back(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    directory = tmp_path_factory.mktemp("used") / "up"  # short, because sockets are in it
     async with Sandbox(directory, changes=shared_revocations(directory)) as sandbox:
         await sandbox.apply_streams()
         token = sandbox.node_issuer.node_token(bounds=make_bounds([], [], 2))

@@ -66,7 +66,7 @@ async def test_server_with_a_token_for_certain_names(
 
 async def test_server_with_a_token_for_a_number_of_nodes(choria_server: Choria, tmp_path: Path) -> None:
     """It presents the token like any other, is counted by its name, and uses the token up."""
-    directory = tmp_path / "sandbox"
+    directory = tmp_path / "s"  # short, because sockets are in it
     async with Sandbox(directory, changes=shared_revocations(directory)) as sandbox:
         await sandbox.apply_streams()
         write_token(sandbox, choria_server.directory, protocol_v2=True, bounds=make_bounds([], [], 1))

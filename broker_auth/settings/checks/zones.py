@@ -179,8 +179,8 @@ def _check_distinct(source: Source, read: Iterable[Zone]) -> None:
         _check_user(source, zone, keys.READER, held)
         if zone.has_own_keys:
             seed_file = own.KICK_SEED_FILE if zone.is_fleet else keys.KICK_SEED_FILE
-            _check_seed_file(source, zone, seed_file, zone.kick_seed_file, zone.kick_nkey)
-        _check_seed_file(source, zone, keys.READER_SEED_FILE, zone.reader_seed_file, zone.reader_nkey)
+            _check_seed_file(source, zone, seed_file, zone.kick_seed_file)
+        _check_seed_file(source, zone, keys.READER_SEED_FILE, zone.reader_seed_file)
 
 
 def _public_keys(zone: Zone) -> dict[AnyKey, str]:
@@ -200,9 +200,10 @@ def _check_user(source: Source, zone: Zone, key: AnyKey, held: Mapping[AnyKey, s
         source.problem(key, "is also another key of this zone", "make another key for it", name)
 
 
-def _check_seed_file(source: Source, zone: Zone, key: AnyKey, path: Path | None, nkey: str | None) -> None:
+def _check_seed_file(source: Source, zone: Zone, key: AnyKey, path: Path | None) -> None:
     """Report a seed whose user is not named."""
-    if path is not None and nkey is None:
-        user = key.name.rpartition(".")[2].replace("_seed_file", "_nkey")
-        remedy = f"set {user} to the public key of that seed"
-        source.problem(key, f"is set, and {user} is not", remedy, "" if zone.is_fleet else zone.name)
+    name = "" if zone.is_fleet else zone.name
+    user = key.of(name).replace("_seed_file", "_nkey")
+    if path is not None and user not in source.entries:
+        short = user.rpartition(".")[2]
+        source.problem(key, f"is set, and {short} is not", f"set {short} to the public key of that seed", name)
