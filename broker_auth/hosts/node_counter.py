@@ -28,7 +28,7 @@ _MAX_TOKENS: Final = 1024  # whose nodes are being counted
 _ATTEMPTS: Final = 8  # when other hosts count nodes of the same token
 _PROBE_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
-_REFUSED_SECONDS: Final = 60.0  # for which a refused write is reported
+_REFUSED_SECONDS: Final = 10.0  # for which a refused write is reported: nodes try again all the time
 _log = logging.getLogger(__name__)
 
 

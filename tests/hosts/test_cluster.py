@@ -107,6 +107,15 @@ class ClusterOfHosts:
         assert len(results) == 1
         return results.pop()
 
+    async def admits_node(self, name: str, token: str, server: str = "edge") -> bool:
+        """Return whether a node is admitted by a token."""
+        node = Credentials(ca=self.deployment.directory / "ca.pem", token=token)
+        try:
+            await (await connect(self.deployment.url(server), name, node)).close()
+        except ConnectRefusedError:
+            return False
+        return True
+
     async def what(self, name: str) -> tuple[object, ...]:
         """Return the arguments that revoke what admitted a session; a chain issuer's id is in the audit records."""
         kind, value, *options = self.sessions[name].what
@@ -187,14 +196,9 @@ async def restore(cluster: ClusterOfHosts, name: str, host: Host) -> None:
 
 async def test_token_for_two_nodes_admits_two_at_all_edges_and_hosts_together(cluster: ClusterOfHosts) -> None:
     token = cluster.issuer.node_token(bounds=Bounds(max_nodes=2))
-    nodes = Credentials(ca=cluster.deployment.directory / "ca.pem", token=token)
 
     async def login(name: str, server: str) -> str:
-        try:
-            await (await connect(cluster.deployment.url(server), name, nodes)).close()
-        except ConnectRefusedError:
-            return ""
-        return name
+        return name if await cluster.admits_node(name, token, server) else ""
 
     names = [f"counted{number}" for number in range(4)]
     servers = [*EDGES, *EDGES]
@@ -212,6 +216,12 @@ async def test_revoked_stays_so_while_streams_are_stopped(cluster: ClusterOfHost
     first, second = cluster.hosts
     done = await first.command("revoke", *await cluster.what("node"), *cluster.seeds())
     assert done.code == 0, done.err
+    numbered, unused = [
+        cluster.issuer.node_token(bounds=Bounds(max_nodes=3), validity=validity) for validity in (3600, 7200)
+    ]
+    async with asyncio.timeout(HANG_SECONDS):
+        while not await cluster.admits_node("counted", numbered):
+            pass
     for name in FLEET[1:]:
         await asyncio.to_thread(cluster.deployment.servers[name].kill)
     await eventually(lambda: all("were not exchanged" in str(host.troubles()) for host in cluster.hosts))
@@ -222,6 +232,11 @@ async def test_revoked_stays_so_while_streams_are_stopped(cluster: ClusterOfHost
         await gone(clients.pop("server"))
         done = await second.command("revoke", *await cluster.what("server"), "--sessions", "none")
         assert done.code == 1
+        async with asyncio.timeout(HANG_SECONDS):  # by the host that counted it
+            while not await cluster.admits_node("counted", numbered):
+                pass
+        for token in (numbered, unused) * ATTEMPTS:
+            assert not await cluster.admits_node("new", token)
         await second.service.stop()
         await second.service.start()  # by its file
         for name in ("node", "server"):
