@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
+import socket
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from broker_auth.hosts.counter_wire import MAX_LINE, CountAnswer, CountRequest
+from broker_auth.hosts.counter_wire import MAX_LINE, CountAnswer, CountRequest, peer_of
 from broker_auth.policy.counting import Counted, NodeClaim
 
 SECONDS: Final = 0.9  # for a claim; clients give up 2 s after they connected (fact 10)
@@ -77,7 +79,7 @@ class CounterClient:
         """
         async with self._connecting:
             if self._writer is None:
-                reader, self._writer = await asyncio.open_unix_connection(str(self._path), limit=MAX_LINE)
+                reader, self._writer = await asyncio.open_unix_connection(sock=_connect(self._path), limit=MAX_LINE)
                 self._reading = asyncio.create_task(self._read(reader, self._writer))
             return self._writer
 
@@ -98,3 +100,22 @@ class CounterClient:
                 if not waiting.done():
                     waiting.set_exception(ConnectionResetError())
             writer.transport.abort()
+
+
+def _connect(path: Path) -> socket.socket:
+    """Return a connection to the counter, which a user of this host made who may see tokens.
+
+    Raises:
+        OSError: nobody listens, or another user does.
+    """
+    end = socket.socket(socket.AF_UNIX)
+    try:
+        end.setblocking(False)
+        end.connect(str(path))
+        peer = peer_of(end)
+        if peer is not None and peer.user != os.geteuid():
+            raise PermissionError(f"{path} is of another user")
+    except OSError:
+        end.close()
+        raise
+    return end

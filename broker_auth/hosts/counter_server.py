@@ -10,8 +10,6 @@ import contextlib
 import os
 import socket
 import stat
-import struct
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Final
 import msgspec
 
 from broker_auth.errors import OperationError
-from broker_auth.hosts.counter_wire import MAX_LINE, CountAnswer, CountRequest
+from broker_auth.hosts.counter_wire import MAX_LINE, CountAnswer, CountRequest, peer_of
 from broker_auth.hosts.node_counter import NodeCounter
 from broker_auth.hosts.node_records import CountedToken, node_hash
 from broker_auth.policy.counting import Counted
@@ -36,7 +34,6 @@ AT_ONCE: Final = 64  # requests of a connection; further ones wait in the socket
 _MAX_UNREAD: Final = 16 * 1024  # bytes of answers that a worker has not read
 _BACKLOG: Final = 64
 _MODE: Final = 0o600
-_PEER: Final = struct.Struct("3i")  # of SO_PEERCRED: process, user and group
 
 
 def bind(path: Path) -> socket.socket:
@@ -179,11 +176,9 @@ class CounterServer:
 
 def _process_of(writer: asyncio.StreamWriter) -> int:
     """Return the id of the process at the other end; 0 where the system does not tell."""
-    if sys.platform != "linux":
-        return 0
     with contextlib.suppress(OSError):
-        data = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        return int(_PEER.unpack(data)[0])
+        peer = peer_of(writer.get_extra_info("socket"))
+        return peer.process if peer else 0
     return 0
 
 

@@ -5,7 +5,10 @@ Internal: both ends are of one version.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import socket
+import struct
+import sys
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -39,3 +42,24 @@ class CountAnswer(msgspec.Struct, forbid_unknown_fields=True):
 
     id: _Id
     counted: Counted
+
+
+class Peer(NamedTuple):
+    """The process at the other end of a connection, or that listened there, and its user."""
+
+    process: int
+    user: int
+
+
+_PEER: Final = struct.Struct("3i")  # of SO_PEERCRED: process, user and group
+
+
+def peer_of(end: socket.socket) -> Peer | None:
+    """Return who is at the other end of a Unix socket; None where the system does not tell.
+
+    Raises:
+        OSError: it is not connected.
+    """
+    if sys.platform != "linux":
+        return None
+    return Peer(*_PEER.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[:2])

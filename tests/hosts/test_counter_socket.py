@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -245,6 +246,18 @@ async def test_counter_that_is_gone_or_hangs_is_not_waited_for(
     missing = CounterClient(tmp_path / "missing")
     assert await missing.count(NodeClaim(token=TOKEN, node="n1")) is Counted.UNKNOWN
     await missing.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
+async def test_token_is_not_shown_to_another_user_who_made_the_socket(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other:
+        other.setattr(counter_client, "SECONDS", 0.2)
+        other.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        assert await host.count("n1") is Counted.UNKNOWN
+    assert not host.bucket.stream.entries
+    assert await host.count("n1") is Counted.YES
 
 
 async def test_claim_that_is_too_long_for_a_line_disturbs_no_other(host: Host) -> None:
