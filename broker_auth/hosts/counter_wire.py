@@ -44,7 +44,7 @@ class CountAnswer(msgspec.Struct, forbid_unknown_fields=True):
     counted: Counted
 
 
-class Peer(NamedTuple):
+class SocketPeer(NamedTuple):
     """The process at the other end of a connection, or that listened there, and its user."""
 
     process: int
@@ -54,7 +54,7 @@ class Peer(NamedTuple):
 _PEER: Final = struct.Struct("3i")  # of SO_PEERCRED: process, user and group
 
 
-def peer_of(end: socket.socket) -> Peer | None:
+def peer_of(end: socket.socket) -> SocketPeer | None:
     """Return who is at the other end of a Unix socket; None where the system does not tell.
 
     Raises:
@@ -62,4 +62,4 @@ def peer_of(end: socket.socket) -> Peer | None:
     """
     if sys.platform != "linux":
         return None
-    return Peer(*_PEER.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[:2])
+    return SocketPeer(*_PEER.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[:2])

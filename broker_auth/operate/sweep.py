@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from broker_auth.audit.admissions import BY_RECORD, shown_by_record
+from broker_auth.audit.admissions import BY_RECORD, recorded, shown_by_record
 from broker_auth.audit.record import AuditRecord
 from broker_auth.hosts.questions import Place
 from broker_auth.operate.replay.judge import Judge, Judgement
@@ -103,7 +103,7 @@ def _revocations(judge: Judge, zone: str) -> tuple[Revocations, dict[tuple[Revoc
     assert policy is not None
     index = policy.revocations
     whole = ((kind, value, term) for kind, value, term in index.items() if kind in BY_RECORD)
-    return index, {(kind, value): term.until for kind, value, term in whole if term.before == float("inf")}
+    return index, {recorded(kind, value): term.until for kind, value, term in whole if term.before == float("inf")}
 
 
 def _judged(judgement: Judgement, row: Row) -> Choice:
