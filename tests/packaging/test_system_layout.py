@@ -98,7 +98,7 @@ def test_each_user_can_read_only_its_own_files(root: Path) -> None:
     own = _files(etc / "broker-auth", ["broker.conf", "keys/**/*", "tls/*"])
     nats = _files(etc / "nats", ["tls/*.key"])
     public = _files(etc / "nats", ["*.conf", "tls/*.pem"])
-    assert (len(own), len(nats), len(public)) == (18, 3, 7)
+    assert (len(own), len(nats), len(public)) == (20, 3, 7)
     assert [path for path in own if not reads(SERVICE, path) or reads(NATS, path)] == []
     assert [path for path in nats if not reads(NATS, path) or reads(SERVICE, path)] == []
     assert [path for path in public if not (reads(NATS, path) and reads(SERVICE, path))] == []
