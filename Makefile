@@ -1,8 +1,8 @@
 # Everything runs in .venv, which is created on first use with any Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
-# Tests wait for servers much of their time, so two more workers than processors shorten the run.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 2)')
+# Tests wait for servers much of their time, so three more workers than processors shorten the run.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 BIN := $(VENV)/bin
 EXAMPLES ?= 5000
 

@@ -169,10 +169,9 @@ async def test_reloads_lose_no_request(service: ServiceProcess, asking: Asking) 
     asked = asyncio.create_task(asking.keep_asking(stop))
     for _ in range(RELOADS):
         await asking.until_answered(len(asking.answers) + AT_ONCE)
-        mark, before = service.mark(), len(asking.answers)
+        mark = service.mark()
         service.signal(signal.SIGHUP)
         await service.logged("reloaded", since=mark)
-        assert len(asking.answers) > before
     stop.set()
     await asking.until_answered(await asked)
     assert len(asking.answers) == asked.result()
