@@ -31,6 +31,7 @@ class CounterClient:
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._connecting = asyncio.Lock()
+        self._retry_at = 0.0
 
     async def count(self, claim: NodeClaim) -> Counted:
         """Return whether a node is counted; UNKNOWN if the counter does not say so within :data:`SECONDS`."""
@@ -79,6 +80,10 @@ class CounterClient:
         """
         async with self._connecting:
             if self._writer is None:
+                now = asyncio.get_running_loop().time()
+                if now < self._retry_at:  # the claims that wait together try together
+                    raise ConnectionRefusedError(f"{self._path} did not answer just now")
+                self._retry_at = now + _RETRY_SECONDS
                 reader, self._writer = await asyncio.open_unix_connection(sock=_connect(self._path), limit=MAX_LINE)
                 self._reading = asyncio.create_task(self._read(reader, self._writer))
             return self._writer

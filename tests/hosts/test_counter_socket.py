@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -358,3 +359,21 @@ def test_counter_ends_without_a_word_while_workers_are_connected(
 
     asyncio.run(serve())  # ends every task
     assert not caplog.records
+
+
+async def test_claims_that_wait_for_a_counter_try_to_connect_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+
+    def connect(path: Path) -> socket.socket:
+        nonlocal attempts
+        attempts += 1
+        raise ConnectionRefusedError(path)
+
+    monkeypatch.setattr(counter_client, "_connect", connect)
+    monkeypatch.setattr(counter_client, "SECONDS", 0.2)
+    client = CounterClient(tmp_path / "missing")
+    results = await asyncio.gather(*(client.count(NodeClaim(token=TOKEN, node=f"n{number}")) for number in range(200)))
+    assert set(results) == {Counted.UNKNOWN}
+    assert 0 < attempts <= counter_client.SECONDS / counter_client._RETRY_SECONDS + 1
