@@ -131,10 +131,13 @@ async def test_counted_nodes_come_back_without_the_bucket_and_new_ones_wait_for_
     assert await counted.codes(["m1", "m2"], used_up) == ["admitted"] * 2
     await counted.by_both("m3", used_up, "token_used_up")  # each host has seen who was counted
     server = hosts.deployment.servers["east"]
+    both = (hosts.first, hosts.second)
+    marks = [host.service.mark() for host in both]
     await asyncio.to_thread(server.stop)
     shutil.rmtree(hosts.deployment.directory / "east-js")
     await asyncio.to_thread(server.start)
-    both = (hosts.first, hosts.second)
+    for host, mark in zip(both, marks, strict=True):
+        await host.service.logged("subscribed again", since=mark)  # health tells it a second later
     await eventually(lambda: all("nodes are not counted" in str(host.troubles()) for host in both))
     assert all('code="node_counts",zone="fleet"} 1.0' in host.page("/metrics") for host in both)
     await eventually(lambda: all(is_ready(host) for host in both))  # although nothing is counted
