@@ -6,7 +6,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 BIN := $(VENV)/bin
 EXAMPLES ?= 5000
 
-.PHONY: demo test tests style types test-site fuzz test-versions test-oldest test-interop test-interop-choria check bench bench-compare docs clean
+.PHONY: demo test test-site fuzz test-versions test-oldest test-interop test-interop-choria check bench bench-compare docs clean
 
 $(VENV)/.installed: pyproject.toml nats-server.conf.j2
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
@@ -17,10 +17,7 @@ $(VENV)/.installed: pyproject.toml nats-server.conf.j2
 demo: $(VENV)/.installed  ## the whole system on this machine, real servers, real TLS
 	$(BIN)/broker-auth demo
 
-test: $(VENV)/.installed style  ## types, style, and every test; fails if too little of the code was run
-	$(MAKE) --no-print-directory --jobs=2 types tests
-
-tests: $(VENV)/.installed
+test: $(VENV)/.installed check  ## types, style, and every test; fails if too little of the code was run
 	rm -rf .coverage
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
@@ -44,13 +41,9 @@ test-interop-choria: $(VENV)/.installed  ## the same, with Choria's programs bui
 test-versions: $(VENV)/.installed  ## the server's facts and the whole system on every supported nats-server; some minutes
 	$(BIN)/python -m tests.servers
 
-check: style types
-
-style: $(VENV)/.installed
+check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-types: $(VENV)/.installed
 	$(BIN)/mypy
 
 test-oldest:  ## with the oldest dependencies that pyproject.toml allows, on Python 3.11
